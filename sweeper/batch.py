@@ -1,0 +1,64 @@
+"""Batch arithmetic: how an effective batch is cut into passes. Pure."""
+
+import dataclasses
+
+from sweeper.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How one optimiser step is cut into passes. All sizes in sequences."""
+
+    micro_batch_size: int  # per pass and rank; bounded by GPU memory
+    gradient_accumulation_steps: int  # passes per optimiser step
+    data_parallel_size: int  # ranks that see different data
+
+    @property
+    def effective_batch_size(self) -> int:
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.data_parallel_size
+
+    def halved(self) -> "BatchPlan | None":
+        """Return the same effective batch with half the micro-batch, or None where it cannot be halved."""
+        if self.micro_batch_size % 2:
+            return None
+        return dataclasses.replace(
+            self,
+            micro_batch_size=self.micro_batch_size // 2,
+            gradient_accumulation_steps=self.gradient_accumulation_steps * 2,
+        )
+
+
+def plan_batch(*, effective_batch_size: int, micro_batch_size: int, data_parallel_size: int = 1) -> BatchPlan:
+    """Cut an effective batch into passes of at most `micro_batch_size`.
+
+    A batch smaller than one full pass over all ranks is one smaller pass; a larger one must be a multiple.
+
+    >>> plan_batch(effective_batch_size=64, micro_batch_size=8, data_parallel_size=2)
+    BatchPlan(micro_batch_size=8, gradient_accumulation_steps=4, data_parallel_size=2)
+
+    Raises:
+        ConfigError: If the effective batch cannot be cut exactly.
+    """
+    unit = micro_batch_size * data_parallel_size
+    if effective_batch_size < unit and effective_batch_size % data_parallel_size == 0:
+        return BatchPlan(
+            micro_batch_size=effective_batch_size // data_parallel_size,
+            gradient_accumulation_steps=1,
+            data_parallel_size=data_parallel_size,
+        )
+    if effective_batch_size % unit:
+        raise ConfigError(_indivisible(effective_batch_size, unit))
+    return BatchPlan(
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=effective_batch_size // unit,
+        data_parallel_size=data_parallel_size,
+    )
+
+
+def _indivisible(effective_batch_size: int, unit: int) -> str:
+    below = effective_batch_size // unit * unit
+    nearest = f"{below} and {below + unit}" if below else f"{unit}"
+    return (
+        f"`effective_batch_size` must be a multiple of micro_batch_size * data_parallel_size = {unit}, "
+        f"but got {effective_batch_size}. Nearest valid values: {nearest}."
+    )

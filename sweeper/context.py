@@ -1,0 +1,218 @@
+"""What a trial's code is given: its settings, its marks, and the way to report.
+
+The built-in fine-tuning and a user's own `module:function` use the same context; neither knows who runs it.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.records import Report, StepRow
+
+
+class TrialStopped(Exception):  # noqa: N818 - control flow, not an error; the name is part of the surface
+    """Raised by `report` when the trial is to end. Let it through."""
+
+
+class Channel(Protocol):
+    """The way from a trial to whoever runs it."""
+
+    def send(self, report: Report, *, wait: bool) -> None:
+        """Hand over one window; with `wait`, block until it was judged.
+
+        Raises:
+            TrialStopped: If the trial is to end.
+        """
+
+    def should_stop(self) -> bool:
+        """Whether the trial was told to stop since. Cheap; polled at every step boundary."""
+
+
+class CheckpointStore(Protocol):
+    """Where a trial keeps what it can go on from. Whole or absent, never half."""
+
+    def save(self, source: Path, *, step: int, samples: int) -> str:
+        """Take over a directory as the checkpoint after `step`; return its name."""
+
+    def load(self) -> "LoadedCheckpoint | None":
+        """Return the newest good checkpoint, or None where the trial starts from scratch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedCheckpoint:
+    """A checkpoint that was verified, on local disk."""
+
+    path: Path
+    step: int
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """Everything an attempt needs, JSON-able, so that it can travel to any node."""
+
+    number: int
+    attempt: int  # from 1
+    study: str
+    params: dict[str, Any]
+    settings: dict[str, Any]  # base settings with params applied
+    trial: dict[str, Any]  # the sweep file's `trial` section, paths absolute
+    seed: int
+    budget_samples: int
+    total_steps: int | None
+    micro_batch_size: int | None
+    gradient_accumulation_steps: int | None
+    marks: tuple[int, ...]  # samples at which a window closes: rungs and evaluations
+    evaluation_marks: tuple[int, ...]  # samples at which the eval sets are read, the end not counted
+    checkpoint_marks: tuple[int, ...]
+    step_marks: tuple[int, ...] = ()  # the same as `marks`, for rungs that are given in steps
+    threads: int = 1
+    trial_dir: str = ""  # this trial's own directory
+    metric: str = ""
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrialContext:
+    """A trial's view of the sweep.
+
+    A window of steps is closed and sent when a mark is reached, when a step looks divergent, when metrics come
+    with it, or when `report_every_s` has passed; so `report` may be called at every step and is cheap.
+    """
+
+    spec: TrialSpec
+    channel: Channel
+    checkpoint: CheckpointStore
+    report_every_s: float = 1.0
+    clock: Callable[[], float] = time.monotonic
+    _rows: list[StepRow] = dataclasses.field(default_factory=list)
+    _samples: int = 0
+    _step: int = 0
+    _sent_at: float | None = None
+    _evaluation_s: float = 0.0
+    _started_at: float | None = None
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The sampled values only."""
+        return self.spec.params
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The fixed settings with the sampled values applied."""
+        return self.spec.settings
+
+    @property
+    def seed(self) -> int:
+        return self.spec.seed
+
+    @property
+    def budget_samples(self) -> int:
+        return self.spec.budget_samples
+
+    def report(
+        self,
+        *,
+        step: int,
+        samples: int,
+        loss: float | None = None,
+        grad_norm: float | None = None,
+        tokens: int = 0,
+        learning_rate: float | None = None,
+        **metrics: float,
+    ) -> None:
+        """Report one optimiser step, with whatever metrics were evaluated after it.
+
+        Args:
+            step: Completed optimiser steps, from 1, strictly increasing.
+            samples: Training sequences seen so far.
+            loss: Mean over the target tokens of this step. NaN means divergence; leave it out where there is none.
+            grad_norm: Norm of the whole step's gradient before clipping.
+            tokens: Target tokens seen so far.
+            metrics: Values by name, for example the study's metric.
+
+        Raises:
+            TrialStopped: If the trial is to end. Let it through.
+            ValueError: If step or samples do not grow.
+        """
+        row = StepRow(step, samples, tokens, _number(loss), _number(grad_norm), _number(learning_rate))
+        self.report_rows([row], {name: float(value) for name, value in metrics.items()})
+
+    def report_rows(
+        self, rows: list[StepRow], metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None
+    ) -> None:
+        """Report several optimiser steps at once. `metrics` belong to the last of them."""
+        if self._started_at is None:
+            self._started_at = self._sent_at = self.clock()
+        mark_passed = False
+        for row in rows:
+            if row.step <= self._step or row.samples < self._samples:
+                raise ValueError(
+                    f"Steps must grow: step {row.step} at {row.samples} samples was reported after step "
+                    f"{self._step} at {self._samples} samples."
+                )
+            mark_passed = mark_passed or self._passes_mark(row)
+            self._step, self._samples = row.step, row.samples
+            self._rows.append(row)
+        if self.channel.should_stop():
+            raise TrialStopped
+        due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
+        judged = mark_passed or self._looks_divergent(rows)
+        if judged or metrics or checkpoint or due:
+            # Training beyond a rung while its judge thinks would be wasted where the trial is stopped.
+            self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=judged)
+
+    def take_report(
+        self, metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None
+    ) -> Report:
+        """Return what was not sent yet as a report, and forget it. For whoever ends the trial."""
+        now = self.clock()
+        started = now if self._started_at is None else self._started_at
+        report = Report(
+            rows=tuple(self._rows),
+            metrics=dict(metrics or {}),
+            checkpoint=checkpoint,
+            train_s=now - started - self._evaluation_s,
+            evaluation_s=self._evaluation_s,
+        )
+        self._rows = []
+        self._sent_at = now
+        return report
+
+    def start_from(self, *, step: int, samples: int) -> None:
+        """Say where a loaded checkpoint stands, so that rows go on from there."""
+        self._step, self._samples = step, samples
+
+    def add_evaluation_s(self, seconds: float) -> None:
+        """Count seconds as evaluation, not training."""
+        self._evaluation_s += seconds
+
+    def is_evaluation_due(self, samples: int) -> bool:
+        """Whether a step that ends at `samples` is the first at or past an evaluation mark.
+
+        Ask before reporting that step: reporting moves the position on.
+        """
+        return any(self._samples < mark <= samples for mark in self.spec.evaluation_marks)
+
+    def is_checkpoint_due(self, samples: int) -> bool:
+        """Whether a step that ends at `samples` is the first at or past a checkpoint mark."""
+        return any(self._samples < mark <= samples for mark in self.spec.checkpoint_marks)
+
+    def _passes_mark(self, row: StepRow) -> bool:
+        return any(self._samples < mark <= row.samples for mark in self.spec.marks) or any(
+            self._step < mark <= row.step for mark in self.spec.step_marks
+        )
+
+    @staticmethod
+    def _looks_divergent(rows: list[StepRow]) -> bool:
+        """A NaN or Inf where a number was reported. The orchestrator judges; this only hurries."""
+        return any(
+            value is not None and not math.isfinite(value) for row in rows for value in (row.loss, row.grad_norm)
+        )
+
+
+def _number(value: float | None) -> float | None:
+    """Turn numpy and torch scalars into plain floats; they must not travel to the driver."""
+    return None if value is None else float(value)

@@ -1,0 +1,159 @@
+"""Frozen data that travels between training, orchestrator, study and reports. Pure."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+# The signals that every trial reports each optimiser step; others are metrics under their own names.
+LOSS = "loss"
+GRAD_NORM = "grad_norm"
+
+
+class StepRow(NamedTuple):
+    """One optimiser step of one trial: a row of its curve. NaN stays NaN; None means not reported."""
+
+    step: int  # completed optimiser steps, from 1
+    samples: int  # training sequences seen so far
+    tokens: int  # target tokens seen so far; 0 where the trial does not count them
+    loss: float | None  # mean over the target tokens of this optimiser step
+    grad_norm: float | None  # norm of the whole step's gradient before clipping
+    learning_rate: float | None  # rate of this step
+
+
+class TrialState(enum.StrEnum):
+    """The life of a trial, in Optuna's words."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """One window of training, sent by a trial at a mark, at the end, or after a time.
+
+    `rows` holds every optimiser step since the previous report, in order. `metrics` was evaluated after
+    the last row and is empty where nothing was evaluated there.
+    """
+
+    rows: tuple[StepRow, ...]
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    checkpoint: str | None = None  # a checkpoint that was completed after the last row
+    train_s: float = 0.0  # seconds this attempt has trained so far, evaluation not counted
+    evaluation_s: float = 0.0  # seconds this attempt has evaluated so far
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RungRecord:
+    """What a trial showed at one rung. Written once: the first recorded value of a rung stays."""
+
+    rung: int  # index, from 0
+    mark: int  # where the rung lies, in samples (in steps where the config says so)
+    step: int  # first step at or past the mark
+    samples: int
+    signals: Mapping[str, float]  # windowed loss and grad_norm, and every metric evaluated here
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A judgement on one trial: go on, or stop with a reason. Stored before it is acted on."""
+
+    trial: int
+    stop: bool
+    rule: str  # short name of what judged: "early_dynamics", "nan", "loss_spike", "user", ...
+    reason: str  # one sentence with the values that decided
+    rung: int | None = None
+    samples: int | None = None  # where the judged trial stood
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON-able: values, peers, ranks
+
+
+class OutcomeKind(enum.StrEnum):
+    """How an attempt ended, seen from inside the trial."""
+
+    DONE = "done"  # trained to the end of its budget
+    STOPPED = "stopped"  # told to stop and did
+    FAILED = "failed"  # raised
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended, with its last rows and its final metrics."""
+
+    kind: OutcomeKind
+    report: Report | None = None  # what had not been reported yet
+    error: str | None = None  # one line: type and message
+    traceback: str | None = None
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrialRecord:
+    """One trial as the study knows it; what pruners, reports and `status` read.
+
+    A view made from the study's storage; changing it changes nothing there.
+    """
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    point_id: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # base settings with params applied
+    budget_samples: int | None = None
+    total_steps: int | None = None
+    value: float | None = None  # the study's metric at the end; None unless COMPLETE
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)  # every final metric
+    rungs: dict[int, RungRecord] = dataclasses.field(default_factory=dict)
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    last_loss: float | None = None
+    last_grad_norm: float | None = None
+    reason: str | None = None  # why it was pruned or failed
+    decisions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    attempts: int = 0
+    worker: dict[str, Any] | None = None  # {"node", "pid"} of the newest attempt
+    started: str | None = None  # ISO 8601, UTC
+    ended: str | None = None
+    train_s: float = 0.0  # all attempts
+    evaluation_s: float = 0.0
+    checkpoint: str | None = None  # newest good one
+    errors: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one per failed attempt
+
+
+class EventKind(enum.StrEnum):
+    """What a sweep tells whoever watches it."""
+
+    SWEEP_STARTED = "sweep_started"
+    TRIAL_STARTED = "trial_started"
+    REPORTED = "reported"
+    RUNG = "rung"
+    DECIDED = "decided"
+    TRIAL_ENDED = "trial_ended"
+    TRIAL_RETRIED = "trial_retried"
+    NOTE = "note"
+    SWEEP_ENDED = "sweep_ended"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened in a sweep. `record` is the trial as it stands after it; do not change it."""
+
+    kind: EventKind
+    at_s: float  # seconds since the sweep's start, by the sweep's clock
+    message: str = ""  # one sentence; empty for REPORTED
+    record: TrialRecord | None = None
+    decision: Decision | None = None
+    rung: RungRecord | None = None
+
+
+class Listener(Protocol):
+    """Whoever watches a sweep: the live view, the event log, a test."""
+
+    def on_event(self, event: Event) -> None:
+        """Take note of an event. Must not raise and must return quickly."""

@@ -1,0 +1,62 @@
+"""Where trials are compared: rung marks. Pure."""
+
+from collections.abc import Sequence
+
+from sweeper.errors import ConfigError
+
+
+def rung_samples(*, first: int, budget: int, reduction_factor: int) -> tuple[int, ...]:
+    """Return the sample counts at which a trial is compared with its peers.
+
+    Rung k lies at `first * reduction_factor**k`; the budget itself is no rung, since a trial that gets there is
+    complete.
+
+    >>> rung_samples(first=100, budget=2700, reduction_factor=3)
+    (100, 300, 900)
+
+    Raises:
+        ConfigError: If not `1 <= first <= budget` or `reduction_factor < 2`.
+
+    Source: Li et al., arXiv:1810.05934, with r = first, R = budget, eta = reduction_factor and one bracket.
+        Differs: marks are samples, not epochs.
+    """
+    if not 1 <= first <= budget:
+        raise ConfigError(
+            f"`rungs.first` must lie between 1 and the budget of {budget} samples, but got {first}."
+        )
+    if reduction_factor < 2:
+        raise ConfigError(f"`rungs.reduction_factor` must be at least 2, but got {reduction_factor}.")
+    marks = []
+    mark = first
+    while mark < budget:
+        marks.append(mark)
+        mark *= reduction_factor
+    return tuple(marks)
+
+
+def rungs_at_fractions(fractions: Sequence[float], *, budget: int) -> tuple[int, ...]:
+    """Return marks at fractions of the budget, rounded up to whole samples.
+
+    >>> rungs_at_fractions([0.1, 0.3], budget=2048)
+    (205, 615)
+    """
+    # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would put the mark one sample late.
+    return tuple(-int(-round(fraction * budget, 9) // 1) for fraction in fractions)
+
+
+def first_step_at(mark_samples: int, *, effective_batch_size: int) -> int:
+    """Return the first optimiser step whose samples lie at or past a mark.
+
+    >>> first_step_at(205, effective_batch_size=128)
+    2
+    """
+    return -(-mark_samples // effective_batch_size)
+
+
+def reached(marks: Sequence[int], *, before: int, now: int) -> list[int]:
+    """Return the indices of the marks that lie in (before, now].
+
+    >>> reached((100, 300, 900), before=100, now=320)
+    [1]
+    """
+    return [index for index, mark in enumerate(marks) if before < mark <= now]
