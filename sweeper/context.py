@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.records import Report, StepRow
+from sweeper.records import LOSS, Report, StepRow
 
 
 class TrialStopped(Exception):  # noqa: N818 - control flow, not an error; the name is part of the surface
@@ -87,6 +87,7 @@ class TrialContext:
     checkpoint: CheckpointStore
     report_every_s: float = 1.0
     clock: Callable[[], float] = time.monotonic
+    newest: dict[str, float] = dataclasses.field(default_factory=dict)  # of each reported metric, and of the loss
     _rows: list[StepRow] = dataclasses.field(default_factory=list)
     _samples: int = 0
     _step: int = 0
@@ -156,6 +157,9 @@ class TrialContext:
             mark_passed = mark_passed or self._passes_mark(row)
             self._step, self._samples = row.step, row.samples
             self._rows.append(row)
+            if row.loss is not None:
+                self.newest[LOSS] = row.loss
+        self.newest.update(metrics or {})
         if self.channel.should_stop():
             raise TrialStopped
         due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s

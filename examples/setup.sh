@@ -1,0 +1,24 @@
+# Sourced by quickstart.sh and tests/run.sh: makes .venv and installs sweeper into it, once.
+# Usage: set up_root, then `sweeper_setup EXTRAS`, e.g. `sweeper_setup dev,postgresql`.
+# shellcheck shell=bash
+
+sweeper_setup() {
+  local root=$1 extras=$2 python=${PYTHON:-python3} stamp want
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "sweeper needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set PYTHON to another one." >&2
+    return 2
+  }
+  stamp="$root/.venv/.sweeper-$extras"
+  want=$(cat "$root/pyproject.toml" "$root/tests/constraints.txt" | cksum)
+  if [ -x "$root/.venv/bin/sweeper" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
+    return 0
+  fi
+  echo "Setting up $root/.venv (some minutes the first time) ..." >&2
+  [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
+  # torch first and pinned: the CPU build of this version is small, what a newer one pulls in is gigabytes.
+  "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -c "$root/tests/constraints.txt" "$(grep '^torch==' "$root/tests/constraints.txt")"
+  "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -c "$root/tests/constraints.txt" -e "$root[$extras]"
+  echo "$want" >"$stamp"
+}

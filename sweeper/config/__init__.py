@@ -1,0 +1,15 @@
+"""The sweep file: read, overridden, checked as a whole, frozen."""
+
+from sweeper.config.dump import config_to_dict, dump_config
+from sweeper.config.load import config_from_dict, load_config, parse_config
+from sweeper.config.models import SweepConfig, TrainSettings
+
+__all__ = [
+    "SweepConfig",
+    "TrainSettings",
+    "config_from_dict",
+    "config_to_dict",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,97 @@
+"""Local paths, made absolute from the sweep file's directory; a hub's ids are left as they are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.document import Document, KeyPath
+from sweeper.errors import Problem
+
+_DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def resolve_paths(
+    document: Document, base_dir: Path, *, check_files: bool
+) -> tuple[list[Problem], set[KeyPath]]:
+    """Make the document's local paths absolute.
+
+    Args:
+        document: Changed in place.
+        base_dir: Where relative paths start.
+        check_files: Whether model, data and chat template must be there; a report needs none of them.
+
+    Returns:
+        The problems, and the places they stand at.
+    """
+    problems: list[Problem] = []
+    broken: set[KeyPath] = set()
+    for path in _paths_of(document):
+        value = document.get(path)
+        if not isinstance(value, str) or not value or not _is_local(path, value, base_dir):
+            continue
+        absolute = Path(
+            os.path.abspath(base_dir / Path(value).expanduser())
+        )  # keeps links: mounts differ by node
+        problem = _problem(path, value, absolute) if check_files else None
+        if problem is not None:
+            problems.append(document.problem(problem, path))
+            broken.add(path)
+        _put(document, path, str(absolute))
+    return problems, broken
+
+
+def _paths_of(document: Document) -> list[KeyPath]:
+    """Return where paths stand: a source may be a string or a mapping with `path`."""
+    trial = ("trial",)
+    paths: list[KeyPath] = [("dir",), (*trial, "model"), (*trial, "chat_template")]
+    train_data: Any = document.get((*trial, "train_data"))
+    sources: list[KeyPath] = [(*trial, "train_data")]
+    if isinstance(train_data, list):
+        sources = [(*trial, "train_data", index) for index in range(len(train_data))]
+    eval_data = document.get((*trial, "eval_data"))
+    if isinstance(eval_data, dict):
+        sources += [(*trial, "eval_data", name) for name in eval_data]
+    return paths + [(*at, "path") if isinstance(document.get(at), dict) else at for at in sources]
+
+
+def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
+    if "://" in value:
+        return False
+    if path in (("dir",), ("trial", "chat_template")) or value.startswith(("./", "../", "/", "~/")):
+        return True
+    if path == ("trial", "model"):
+        return (base_dir / value).is_dir()
+    return value.endswith(_DATA_SUFFIXES) or (base_dir / value).exists()
+
+
+def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
+    if path == ("dir",):
+        return None
+    name = ".".join(str(key) for key in path if not isinstance(key, int))
+    seen = "" if str(absolute) == value else f" (that is {absolute})"
+    if not absolute.exists():
+        return (
+            f"`{name}` names `{value}`{seen}, which does not exist. Correct the path, relative to the sweep "
+            "file."
+        )
+    if path == ("trial", "model"):
+        is_fine = absolute.is_dir()
+        return None if is_fine else f"`{name}` names `{value}`, which is a file. Name the model's directory."
+    if absolute.is_file() and absolute.stat().st_size == 0:
+        return f"`{name}` names `{value}`{seen}, which is empty. Put rows into it or name another file."
+    if path == ("trial", "chat_template"):
+        return (
+            None if absolute.is_file() else f"`{name}` names `{value}`, which is no file. Name a Jinja file."
+        )
+    if absolute.is_dir() and not any(item.name.endswith(_DATA_SUFFIXES) for item in absolute.rglob("*")):
+        kinds = ", ".join(_DATA_SUFFIXES)
+        return (
+            f"`{name}` names `{value}`{seen}, a directory without any file of {kinds}. Name one that has "
+            "some."
+        )
+    return None
+
+
+def _put(document: Document, path: KeyPath, value: str) -> None:
+    parent = document.get(path[:-1])
+    parent[path[-1]] = value

@@ -1,0 +1,293 @@
+"""The sections of a sweep file, as frozen data with their rules.
+
+Every field is documented in README's "The sweep file". Rules that need one value stand here; rules that need
+several sections stand in `rules_*.py`, so that all of a file's problems can be told at once.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from sweeper.config.names import METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES
+
+Direction = Literal["minimize", "maximize"]
+SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
+BUDGET_KINDS = ("samples", "tokens", "epochs", "steps")
+DIMENSION_KINDS = ("grid", "choice", "uniform", "log_uniform", "int")
+PRUNER_KEYS_OWN = ("signals", "keep_frac", "min_peers")  # of early_dynamics
+PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
+RUNG_FORMS = ("fractions", "samples", "steps", "first")
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _int_as_float(value: object) -> object:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Float = Annotated[float, BeforeValidator(_int_as_float)]  # `1` is a valid 1.0; "1" and true are not
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+
+
+def _as_bounds(value: object) -> object:
+    """Let YAML's list of two stand for a pair."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return tuple(value)
+    raise PydanticCustomError("bounds", "must be two numbers, [lower, upper]")
+
+
+def _one_of(names: tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise PydanticCustomError("unknown_name", "must be a known name", {"names": list(names)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _follows_the_step(value: str) -> str:
+    if value in METRIC_SCHEDULES:
+        raise PydanticCustomError(
+            "follows_metric",
+            "it follows a metric, not the step, so trials could not be compared; choose for example "
+            "`constant`, `linear` or `cosine`",
+        )
+    return value
+
+
+ScheduleName = Annotated[str, AfterValidator(_follows_the_step), _one_of(SCHEDULER_TYPES)]
+OptimizerName = Annotated[str, _one_of(OPTIMIZERS)]
+FloatBounds = Annotated[tuple[Float, Float], BeforeValidator(_as_bounds)]
+IntBounds = Annotated[tuple[int, int], BeforeValidator(_as_bounds)]
+
+
+class DataSource(Section):
+    """Where rows come from: a local file or directory, or a data set of the hub."""
+
+    path: str = Field(min_length=1)  # JSONL or Parquet file, a directory of them, or a hub id
+    name: str | None = None  # the hub data set's configuration
+    split: str | None = None  # default: the only split, else `train`
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)  # only the first rows
+
+
+class Budget(Section):
+    """How long every point trains. Exactly one is set."""
+
+    samples: int | None = Field(default=None, ge=1)  # training sequences
+    tokens: int | None = Field(default=None, ge=1)  # target tokens
+    epochs: Float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)  # optimiser steps; not equal data when the batch varies
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds that are set; one, unless the search space sweeps the budget."""
+        return tuple(kind for kind in BUDGET_KINDS if getattr(self, kind) is not None)
+
+
+class TrainSettings(Section):
+    """The built-in fine-tuning's settings. Each may be fixed here or vary in the search space."""
+
+    effective_batch_size: int = Field(default=64, ge=1)  # sequences per optimiser step
+    micro_batch_size: int = Field(default=8, ge=1)  # sequences per pass and rank, at most
+    learning_rate: Float = Field(default=2e-5, gt=0)
+    lr_scheduler_type: ScheduleName = "constant"  # any schedule of transformers that follows the step
+    lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_frac: Fraction = 0.0  # share of the budget; not together with warmup_steps
+    optimizer: OptimizerName = "adamw_torch"  # any `optim` of transformers
+    weight_decay: Float = Field(default=0.0, ge=0)
+    adam_beta1: Float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: Float = Field(default=0.95, ge=0, lt=1)
+    adam_epsilon: Float = Field(default=1e-8, gt=0)
+    max_grad_norm: Float | None = Field(default=1.0, gt=0)  # None: no clipping; the norm is measured anyway
+    max_length: int = Field(default=1024, ge=2)  # tokens; longer rows are truncated
+    packing: bool = False  # several rows in one sequence; needs flash attention to be fast
+    loss_on: Literal["answers", "all"] = "answers"  # assistant turns or completion only, or every token
+    method: Literal["full", "lora"] = "full"
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: Float = Field(default=32.0, gt=0)
+    lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
+    lora_target_modules: str | list[str] = "all-linear"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 on GPUs that have it, else fp32
+    gradient_checkpointing: bool = False
+    attn_implementation: str | None = None  # None: the model's own choice
+    seed: int = Field(default=0, ge=0, lt=2**31)  # set to the study's seed unless given
+
+
+class Evaluation(Section):
+    """When and how the eval sets are read."""
+
+    at: Literal["rungs", "end"] | list[Annotated[int, Field(ge=1)]] = (
+        "rungs"  # or sample counts; the end is always evaluated
+    )
+    batch_size: int = Field(default=32, ge=1)
+    generate: bool = True  # exact match of greedily generated answers (messages and prompt/completion rows)
+    max_new_tokens: int = Field(default=64, ge=1)
+    max_rows: int | None = Field(default=None, ge=1)  # per eval set; None: all
+
+
+class CheckpointPolicy(Section):
+    """When a trial saves a checkpoint it can go on from. In samples."""
+
+    every_samples: int | None = Field(default=None, ge=1)
+    at: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    save_model: bool = False  # keep the final model of every completed trial
+
+
+class TrialSection(Section):
+    """What one trial does: the built-in fine-tuning, or the user's own function."""
+
+    function: str | None = None  # `module:function`; then model and data are the function's own business
+    model: str | None = None  # local path or hub id
+    revision: str | None = None  # the hub model's revision
+    trust_remote_code: bool = False
+    chat_template: str | None = None  # a Jinja file that replaces the tokenizer's own
+    train_data: Annotated[list[DataSource], Field(min_length=1)] | None = None  # one after the other
+    eval_data: dict[str, DataSource] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, Float]] = Field(default_factory=dict)  # name: weighted mean of `set/measure`
+    budget: Budget = Field(default_factory=Budget)
+    compare: Literal["equal", "unequal"] = "equal"
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    checkpoint: CheckpointPolicy = Field(default_factory=CheckpointPolicy)
+    settings: dict[str, Any] = Field(default_factory=dict)  # TrainSettings, or free for `function`
+
+    @field_validator("train_data", mode="before")
+    @classmethod
+    def _as_list(cls, value: object) -> object:
+        """Let one source stand for a list of one, and a plain string for `{path: ...}`."""
+        if value is None:
+            return None
+        return [_as_source(item) for item in (value if isinstance(value, list) else [value])]
+
+    @field_validator("eval_data", mode="before")
+    @classmethod
+    def _plain_paths(cls, value: object) -> object:
+        """Let a plain string stand for `{path: ...}`."""
+        return {name: _as_source(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _as_source(item: object) -> object:
+    return {"path": item} if isinstance(item, str) else item
+
+
+class Dimension(Section):
+    """One axis of the search space. Exactly one of the five kinds is set."""
+
+    grid: list[Any] | None = Field(default=None, min_length=1)  # every value, in order
+    choice: list[Any] | None = Field(default=None, min_length=1)  # categorical
+    uniform: FloatBounds | None = None  # bounds inclusive
+    log_uniform: FloatBounds | None = None  # bounds inclusive, both > 0
+    int: IntBounds | None = None  # bounds inclusive
+    step: Annotated[Float, Field(gt=0)] | None = None  # spacing for `uniform` and `int`
+    log: bool = False  # for `int`
+
+    @property
+    def kind(self) -> str:
+        """Return which of the five kinds is set; the first of them, should a file set several."""
+        return next(kind for kind in DIMENSION_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def listed(self) -> list[Any] | None:
+        """Return the values of a `grid` or `choice`; None for a range."""
+        return self.grid if self.grid is not None else self.choice
+
+
+class SamplerSection(Section):
+    """Who proposes points. `grid` takes them all; the others draw `n_trials`."""
+
+    name: SamplerName = "grid"
+    n_trials: int | None = Field(default=None, ge=1)  # needed by all but grid
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to Optuna's class
+
+
+class RungSection(Section):
+    """Where trials are compared: `fractions`, `samples`, `steps`, or `first` with `reduction_factor`."""
+
+    fractions: list[Annotated[Float, Field(gt=0, lt=1)]] | None = None  # of the budget
+    samples: list[Annotated[int, Field(ge=1)]] | None = None
+    steps: list[Annotated[int, Field(ge=1)]] | None = None  # needs `compare: unequal` when batches differ
+    first: int | None = Field(default=None, ge=1)  # samples
+    reduction_factor: int | None = Field(default=None, ge=2)
+
+
+class SignalWeight(Section):
+    """One signal in a rank: which direction is good, and how much it weighs."""
+
+    direction: Direction
+    weight: Float = Field(default=1.0, gt=0)
+
+
+class PrunerSection(Section):
+    """Who stops trials: ours, one of Optuna's by name, or `module:Class`."""
+
+    name: str = "early_dynamics"
+    window_steps: int = Field(default=8, ge=1)  # optimiser steps that a windowed signal is the mean of
+    # early_dynamics
+    signals: dict[str, SignalWeight] | None = None  # default: the paper's directions
+    keep_frac: Annotated[Float, Field(gt=0, lt=1)] = 0.5  # the best fraction at each rung goes on
+    min_peers: int = Field(
+        default=4, ge=2
+    )  # trials that must have reached a rung before anyone is judged there
+    # Optuna's pruners and `module:Class`
+    signal: str | None = None  # judged instead of the study's metric
+    direction: Direction | None = None  # of that signal
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to the pruner's class
+
+
+class DivergenceSection(Section):
+    """What counts as diverged; works beside any pruner. `false` switches a rule off."""
+
+    nan: bool = True  # NaN or Inf in loss or gradient norm
+    loss_spike: bool = True
+    loss_spike_factor: Float = Field(default=3.0, gt=1)  # times the trial's own best windowed median
+    grad_norm_explosion: bool = True
+    grad_norm_factor: Float = Field(default=100.0, gt=1)  # times the trial's own median norm
+    patience_steps: int = Field(default=8, ge=1)  # so many steps in a row
+
+
+class FailureSection(Section):
+    """How often a failed trial is tried again, and when the sweep gives up."""
+
+    retries: int = Field(default=1, ge=0)  # further attempts of one trial
+    max_consecutive: int = Field(default=5, ge=1)  # trials that FAIL in a row before the sweep stops
+
+
+class ResourceSection(Section):
+    """What one trial gets, and how many run at a time."""
+
+    slots: int | None = Field(default=None, ge=1)  # trials at a time; None: as many as fit
+    gpus_per_trial: Annotated[Float, Field(ge=0)] | None = None  # None: 1 where there are GPUs, else 0
+    cpus_per_trial: int = Field(default=1, ge=1)
+    threads_per_trial: int | None = Field(default=None, ge=1)  # None: cpus_per_trial
+    address: str | None = None  # a running Ray cluster
+
+
+class SweepConfig(Section):
+    """A whole sweep file."""
+
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    metric: str = Field(min_length=1)
+    direction: Direction
+    trial: TrialSection
+    search_space: dict[str, Dimension]  # empty: one point, the settings as they are
+    sampler: SamplerSection = Field(default_factory=SamplerSection)
+    rungs: RungSection = Field(default_factory=RungSection)
+    pruner: PrunerSection = Field(default_factory=PrunerSection)
+    divergence: DivergenceSection = Field(default_factory=DivergenceSection)
+    failures: FailureSection = Field(default_factory=FailureSection)
+    resources: ResourceSection = Field(default_factory=ResourceSection)
+    storage: str | None = None  # Optuna URL; None: the journal file in the study's directory
+    dir: str | None = None  # the study's directory; None: studies/<study>
+
+    @field_validator("sampler", "pruner", mode="before")
+    @classmethod
+    def _plain_names(cls, value: object) -> object:
+        """Let a plain string stand for `{name: ...}`."""
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,112 @@
+"""`key=value` from the command line, laid over a document."""
+
+from collections.abc import Iterable
+
+from sweeper.config.document import Document, KeyPath, Place, parse_value
+from sweeper.config.models import BUDGET_KINDS, DIMENSION_KINDS, RUNG_FORMS, SweepConfig, TrainSettings
+from sweeper.errors import ConfigError, Problem
+
+
+def apply_overrides(document: Document, overrides: Iterable[str]) -> list[Problem]:
+    """Lay overrides over the document, in order, and return what was wrong with their form.
+
+    A bare setting's name (`learning_rate=1e-4`) fixes it, which takes it out of the search space; a dimension
+    (`search_space.learning_rate.grid=[...]`) takes the fixed setting away. Of keys that exclude each other,
+    such as the budget's kinds, the override's one stays.
+    """
+    problems: list[Problem] = []
+    for override in overrides:
+        try:
+            _apply(document, override)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """Return an override's key and its value's text.
+
+    Raises:
+        ConfigError: If there is no `key=`.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(Problem("An override has the form `key=value`.", label(override)))
+    return key.strip(), text
+
+
+def label(override: str) -> str:
+    """Return how messages name an override's place."""
+    return f"override `{override}`"
+
+
+def is_override(place: Place) -> bool:
+    """Whether a place is an override."""
+    return place.file is not None and place.file.startswith("override `")
+
+
+def _apply(document: Document, override: str) -> None:
+    key, text = split_override(override)
+    value = parse_value(text, label=label(override))
+    path = _resolve(document, key)
+    _clear_rivals(document, path)
+    parent = document.data
+    for depth, part in enumerate(path[:-1], start=1):
+        if isinstance(parent, dict):
+            if parent.get(str(part)) is None:
+                parent[str(part)] = {}
+                document.places[path[:depth]] = Place(label(override))
+            parent = parent[str(part)]
+        elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
+            parent = parent[part]
+        else:
+            raise _no_place(override, path[: depth - 1])
+    last = path[-1]
+    fits = (
+        isinstance(last, int) and last < len(parent) if isinstance(parent, list) else isinstance(parent, dict)
+    )
+    if not fits:
+        raise _no_place(override, path[:-1])
+    document.graft(path, value.data, {(): Place(label(override)), **value.places})
+
+
+def _resolve(document: Document, key: str) -> KeyPath:
+    """Return the path that a dotted key, or a bare setting's name, stands for."""
+    path: KeyPath = tuple(key.split("."))
+    if len(path) == 1 and key not in SweepConfig.model_fields:
+        places = ("trial", "settings", key), ("search_space", key)
+        missing = object()
+        if key in TrainSettings.model_fields or any(
+            document.get(at, missing) is not missing for at in places
+        ):
+            return ("trial", "settings", key)
+    result: list[str | int] = []
+    for part in path:
+        holder = document.get(tuple(result))
+        result.append(int(str(part)) if isinstance(holder, list) and str(part).isdigit() else part)
+    return tuple(result)
+
+
+def _clear_rivals(document: Document, path: KeyPath) -> None:
+    """Remove what the override at `path` takes the place of."""
+    rivals: list[KeyPath] = []
+    if path[:2] == ("trial", "settings") and len(path) == 3:
+        rivals = [("search_space", path[2])]
+    elif path[0] == "search_space" and len(path) >= 2:
+        rivals = [("trial", "settings", path[1])]
+        if len(path) == 3 and path[2] in DIMENSION_KINDS:
+            rivals += [(*path[:2], kind) for kind in DIMENSION_KINDS]
+    elif path[:2] == ("trial", "budget") and len(path) == 3 and path[2] in BUDGET_KINDS:
+        rivals = [(*path[:2], kind) for kind in BUDGET_KINDS]
+    elif path[0] == "rungs" and len(path) == 2 and path[1] in RUNG_FORMS:
+        others = RUNG_FORMS if path[1] == "first" else (*RUNG_FORMS, "reduction_factor")
+        rivals = [("rungs", form) for form in others]
+    for rival in rivals:
+        document.remove(rival)
+
+
+def _no_place(override: str, path: KeyPath) -> ConfigError:
+    holder = ".".join(str(key) for key in path)
+    return ConfigError(
+        Problem(f"`{holder}` has no keys below it. Override `{holder}` as a whole instead.", label(override))
+    )

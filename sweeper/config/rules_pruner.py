@@ -1,0 +1,256 @@
+"""Rules of `pruner`, `rungs` and `sampler`: who judges, where, and who proposes."""
+
+import importlib
+import inspect
+import re
+import warnings
+from typing import Any
+
+from sweeper.config.draft import Draft
+from sweeper.config.messages import did_you_mean, join, show, unknown_name
+from sweeper.config.models import PRUNER_KEYS_FOREIGN, PRUNER_KEYS_OWN, PrunerSection
+from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS, OPTUNA_SAMPLERS
+from sweeper.config.rules_metric import known_values
+from sweeper.config.rules_trial import check_increasing
+from sweeper.records import GRAD_NORM, LOSS
+
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# Options that take Python objects, or that the sweep file says elsewhere.
+_NOT_FROM_A_FILE = {
+    "gamma",
+    "weights",
+    "constraints_func",
+    "independent_sampler",
+    "source_trials",
+    "search_space",
+}
+
+
+def check_pruner(draft: Draft) -> None:
+    """Check the pruner's name, its options, and the values that it judges."""
+    pruner = draft.config.pruner
+    if not draft.knows("pruner.name"):
+        return
+    is_class = _CLASS.fullmatch(pruner.name) is not None
+    names = [EARLY_DYNAMICS, *OPTUNA_PRUNERS]
+    if not is_class and pruner.name not in names:
+        message = unknown_name(pruner.name, names, what="pruner")
+        remedy = "" if "Did you mean" in message else " Or name a class as `module:Class`."
+        draft.tell(message + remedy, "pruner", "name")
+        return
+    _check_foreign_keys(draft, pruner)
+    _check_signals(draft, pruner)
+    if pruner.name in OPTUNA_PRUNERS and draft.knows("pruner.options"):
+        _check_options(draft, OPTUNA_PRUNERS[pruner.name], "pruners", "pruner", pruner.options)
+    if pruner.name != "nop" and draft.knows("pruner", "trial.evaluation.at", "metric"):
+        _check_has_values(draft, pruner)
+
+
+def check_sampler(draft: Draft) -> None:
+    """Check what the sampler needs: how many trials, which dimensions, which options."""
+    sampler = draft.config.sampler
+    if not draft.knows("sampler.name", "sampler.n_trials"):
+        return
+    if sampler.name == "grid":
+        if sampler.n_trials is not None:
+            draft.tell(
+                "`sampler.n_trials` is for samplers that draw; the `grid` sampler takes every point. Remove "
+                "it, or choose for example `name: tpe`.",
+                *("sampler", "n_trials"),
+            )
+        for option in sampler.options:
+            draft.tell(
+                f"The `grid` sampler has no option `{option}`. Remove it.", "sampler", "options", option
+            )
+        return
+    if sampler.n_trials is None:
+        draft.tell(
+            f"`sampler.n_trials` is missing: the `{sampler.name}` sampler draws that many points. Add for "
+            "example `n_trials: 40`.",
+            "sampler",
+        )
+    _check_drawn_space(draft, sampler.name)
+    if draft.knows("sampler.options"):
+        _check_options(draft, OPTUNA_SAMPLERS[sampler.name], "samplers", "sampler", sampler.options)
+
+
+def check_rungs(draft: Draft) -> None:
+    """Check that the rungs are given in one form, grow, and lie below the budget."""
+    rungs = draft.config.rungs
+    if not draft.knows("rungs"):
+        return
+    forms = [form for form in ("fractions", "samples", "steps") if getattr(rungs, form) is not None]
+    if rungs.first is not None or rungs.reduction_factor is not None:
+        forms.append("first")
+        missing = "reduction_factor" if rungs.reduction_factor is None else "first"
+        if getattr(rungs, missing) is None:
+            draft.tell(
+                f"`rungs.{missing}` is missing: `first` and `reduction_factor` go together. Add it.", "rungs"
+            )
+    if len(forms) > 1:
+        draft.tell(f"`rungs` must be given in one form, but got {join(forms)}. Keep one of them.", "rungs")
+        return
+    budget = draft.config.trial.budget if draft.knows("trial.budget") else None
+    check_increasing(draft, rungs.fractions or [], "rungs", "fractions", below=None)
+    check_increasing(draft, rungs.samples or [], "rungs", "samples", below=budget.samples if budget else None)
+    check_increasing(
+        draft, rungs.steps or [], "rungs", "steps", below=budget.steps if budget else None, unit="steps"
+    )
+    if (
+        rungs.first is not None
+        and budget is not None
+        and budget.samples is not None
+        and rungs.first >= budget.samples
+    ):
+        draft.tell(
+            f"`rungs.first` must lie below the budget of {budget.samples} samples, but got {rungs.first}. "
+            "Choose a smaller value.",
+            *("rungs", "first"),
+        )
+
+
+def _check_foreign_keys(draft: Draft, pruner: PrunerSection) -> None:
+    """Options of our pruner mean nothing to another one, and the other way round."""
+    is_ours = pruner.name == EARLY_DYNAMICS
+    for key in PRUNER_KEYS_FOREIGN if is_ours else PRUNER_KEYS_OWN:
+        if key not in pruner.model_fields_set:
+            continue
+        owner = "Optuna's pruners and `module:Class`" if is_ours else f"`{EARLY_DYNAMICS}`"
+        remedy = (
+            f"Remove it, or use {join(PRUNER_KEYS_OWN)}."
+            if is_ours
+            else "Remove it, or pass `pruner.options`."
+        )
+        draft.tell(f"`pruner.{key}` belongs to {owner}, not to `{pruner.name}`. {remedy}", "pruner", key)
+
+
+def _check_signals(draft: Draft, pruner: PrunerSection) -> None:
+    if not draft.knows("pruner.signal", "pruner.signals", "pruner.direction"):
+        return
+    if pruner.signal is not None and pruner.direction is None and pruner.name != EARLY_DYNAMICS:
+        draft.tell(
+            f"`pruner.direction` is missing: say whether a good `{pruner.signal}` is low (`minimize`) or "
+            "high (`maximize`).",
+            *("pruner", "signal"),
+        )
+    if pruner.direction is not None and pruner.signal is None and pruner.name != EARLY_DYNAMICS:
+        draft.tell(
+            "`pruner.direction` is the direction of `pruner.signal`, which is not set. Remove it, or add "
+            "`signal`.",
+            *("pruner", "direction"),
+        )
+    if pruner.signals is not None and not pruner.signals:
+        draft.tell(
+            "`pruner.signals` must name at least one signal, but it is empty. Remove it.", "pruner", "signals"
+        )
+    if draft.config.trial.function is not None or not draft.knows(
+        "trial.eval_data", "trial.metrics", "metric"
+    ):
+        return
+    known = [LOSS, GRAD_NORM, *known_values(draft)]
+    for path, name in _judged_signals(pruner):
+        if name not in known:
+            near = did_you_mean(name, known)
+            remedy = f"Did you mean `{near}`?" if near else f"Choose one of {join(known)}."
+            draft.tell(f"`{'.'.join(path[:2])}` names `{name}`, which no trial reports. {remedy}", *path)
+
+
+def _judged_signals(pruner: PrunerSection) -> list[tuple[tuple[str, ...], str]]:
+    """Return the signals that the section names, each with its place."""
+    named: list[tuple[tuple[str, ...], str]] = [
+        (("pruner", "signals", name), name) for name in pruner.signals or {}
+    ]
+    return named if pruner.signal is None else [*named, (("pruner", "signal"), pruner.signal)]
+
+
+def _check_has_values(draft: Draft, pruner: PrunerSection) -> None:
+    """A pruner that judges an evaluated value needs one at every rung."""
+    if draft.config.trial.function is not None or draft.config.trial.evaluation.at != "end":
+        return
+    judged_names = [name for _, name in _judged_signals(pruner)]
+    if pruner.name != EARLY_DYNAMICS and pruner.signal is None:
+        judged_names = [draft.config.metric]
+    judged = next((name for name in judged_names if name not in (LOSS, GRAD_NORM)), None)
+    if judged is not None:
+        draft.tell(
+            f"The pruner `{pruner.name}` judges `{judged}` at the rungs, but `trial.evaluation.at` is "
+            "`end`. Set it to `rungs`, or let the pruner judge `signal: loss` with `direction: minimize`.",
+            *("trial", "evaluation", "at"),
+        )
+
+
+def _check_drawn_space(draft: Draft, sampler: str) -> None:
+    if not draft.knows("search_space"):
+        return
+    space = draft.config.search_space
+    if not space:
+        draft.tell(
+            f"The `{sampler}` sampler has nothing to draw: `search_space` is empty. Add a dimension.",
+            "sampler",
+        )
+    elif sampler == "cmaes" and all(dimension.listed is not None for dimension in space.values()):
+        draft.tell(
+            "The `cmaes` sampler needs numbers to move along, but every dimension is a list of values. Use "
+            "`uniform`, `log_uniform` or `int` for one of them, or choose `name: tpe`.",
+            *("sampler", "name"),
+        )
+
+
+def _check_options(draft: Draft, class_name: str, module: str, section: str, options: dict[str, Any]) -> None:
+    """Check options by the signature of Optuna's class, then by making one."""
+    cls = getattr(importlib.import_module(f"optuna.{module}"), class_name)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in _NOT_FROM_A_FILE | {"self", "seed"}
+    }
+    is_fine = True
+    for option in options:
+        if option == "seed":
+            draft.tell(
+                f"`{section}.options.seed` is the study's `seed`. Set that one and remove this.",
+                *(section, "options", option),
+            )
+        elif option not in parameters:
+            draft.tell(
+                unknown_name(option, parameters, what=f"option of optuna's {class_name}"),
+                section,
+                "options",
+                option,
+            )
+        is_fine = is_fine and option in parameters
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            draft.tell(
+                f"optuna's {class_name} needs the option `{name}`. Add it to `{section}.options`.", section
+            )
+            is_fine = False
+    if is_fine and class_name == "PatientPruner":
+        _check_wrapped(draft, options["wrapped_pruner"])
+    elif is_fine and class_name != "GPSampler":  # making one loads torch
+        _try_options(draft, cls, section, options)
+
+
+def _check_wrapped(draft: Draft, wrapped: Any) -> None:
+    """`patient` wraps another pruner: a name, or a mapping of `name` and its options."""
+    name = wrapped.get("name") if isinstance(wrapped, dict) else wrapped
+    if name not in OPTUNA_PRUNERS and not (isinstance(name, str) and _CLASS.fullmatch(name)):
+        draft.tell(
+            "`pruner.options.wrapped_pruner` must be a pruner's name or a mapping with its `name`, but got "
+            f"{show(wrapped)}. Choose one of {join(OPTUNA_PRUNERS)}.",
+            *("pruner", "options", "wrapped_pruner"),
+        )
+
+
+def _try_options(draft: Draft, cls: Any, section: str, options: dict[str, Any]) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna's ExperimentalWarning says nothing about the options
+            cls(**options)
+    except (TypeError, ValueError) as error:
+        draft.tell(
+            f"optuna's {cls.__name__} does not take these options: {str(error).rstrip('.')}. Correct "
+            f"`{section}.options`.",
+            *(section, "options"),
+        )

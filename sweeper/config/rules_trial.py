@@ -1,0 +1,173 @@
+"""Rules of the `trial` section and `resources`."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from sweeper.config.draft import Draft
+from sweeper.config.messages import show
+from sweeper.config.models import BUDGET_KINDS, TrialSection
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_EVAL_SET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_BUILT_IN_ONLY = ("model", "revision", "chat_template", "train_data", "eval_data", "metrics")
+
+
+def check_trial(draft: Draft) -> None:
+    """Check everything of the `trial` section that needs more than one value."""
+    trial = draft.config.trial
+    if draft.knows("trial.function"):
+        if trial.function is None:
+            _check_built_in(draft, trial)
+        else:
+            _check_function(draft, trial, trial.function)
+    _check_budget(draft)
+    _check_marks(draft)
+    _check_resources(draft)
+
+
+def _check_built_in(draft: Draft, trial: TrialSection) -> None:
+    if not draft.knows("trial") and "trial" not in draft.document.data:
+        return  # told once as a missing section
+    if trial.model is None and draft.knows("trial.model"):
+        draft.tell(
+            "`trial.model` is missing. Name a local directory or a model of the hub, or set "
+            "`trial.function` to sweep over your own code.",
+            "trial",
+        )
+    if trial.train_data is None and draft.knows("trial.train_data"):
+        draft.tell(
+            "`trial.train_data` is missing. Name a JSONL or Parquet file or a data set of the hub.", "trial"
+        )
+    if not trial.eval_data and draft.knows("trial.eval_data", "metric") and draft.config.metric != "loss":
+        draft.tell(
+            "`trial.eval_data` is missing, so nothing can be compared in the end. Name at least one eval "
+            "set, for example `eval_data: {dev: dev.jsonl}`.",
+            "trial",
+        )
+    for name in trial.eval_data:
+        if not _EVAL_SET.fullmatch(name):
+            draft.tell(
+                f"`{name}` is no valid name of an eval set. Use letters, digits, `_`, `.` and `-`.",
+                *("trial", "eval_data", name),
+            )
+    settings = draft.settings
+    if settings is None or not draft.knows("trial.settings.warmup_steps", "trial.settings.warmup_frac"):
+        return
+    if settings.warmup_steps and settings.warmup_frac:
+        draft.tell(
+            f"`warmup_steps` = {settings.warmup_steps} and `warmup_frac` = {settings.warmup_frac:g} exclude "
+            "each other. Remove one of them.",
+            *("trial", "settings", "warmup_frac"),
+        )
+
+
+def _check_function(draft: Draft, trial: TrialSection, function: str) -> None:
+    if not _FUNCTION.fullmatch(function):
+        draft.tell(
+            f"`trial.function` must have the form `module:function`, but got {show(function)}. Write for "
+            "example `my_training:train`.",
+            *("trial", "function"),
+        )
+    for key in _BUILT_IN_ONLY:
+        if getattr(trial, key) and draft.knows(f"trial.{key}"):
+            draft.tell(
+                f"`trial.{key}` belongs to the built-in fine-tuning, but `trial.function` is set. Remove "
+                "one of the two; values for your function go into `trial.settings`.",
+                *("trial", key),
+            )
+    for kind in ("tokens", "epochs"):
+        place = ("search_space", kind) if kind in draft.config.search_space else ("trial", "budget", kind)
+        if kind in draft.config.search_space or getattr(trial.budget, kind) is not None:
+            draft.tell(
+                f"A budget in {kind} needs data that can be counted, but `trial.function` reads its own. "
+                "Give the budget in samples or steps.",
+                *place,
+            )
+
+
+def _check_budget(draft: Draft) -> None:
+    if not draft.knows("trial.budget", "trial.function") or "trial" not in draft.document.data:
+        return
+    kinds = list(draft.config.trial.budget.kinds)
+    swept = [kind for kind in BUDGET_KINDS if kind in draft.config.search_space]
+    if not kinds and not swept and draft.knows("search_space"):
+        draft.tell(
+            "`trial.budget` is missing. Say how long a point trains, for example `budget: {samples: 8192}`.",
+            "trial",
+        )
+    elif len(kinds) + len(swept) > 1:
+        places = [f"`trial.budget.{kind}`" for kind in kinds] + [f"`search_space.{kind}`" for kind in swept]
+        draft.tell(
+            f"The budget is given {len(places)} times: {', '.join(places)}. Keep one.", "trial", "budget"
+        )
+    if draft.config.trial.compare == "equal" and draft.knows("trial.compare"):
+        _check_equal_data(draft, kinds, swept)
+
+
+def _check_equal_data(draft: Draft, kinds: list[str], swept: list[str]) -> None:
+    remedy = "Write `compare: unequal` in `trial` if that is what you want to see"
+    if swept:
+        draft.tell(
+            f"`{swept[0]}` in the search space gives points different amounts of data. {remedy}, or fix the "
+            "budget.",
+            *("search_space", swept[0]),
+        )
+    if "steps" in kinds and "effective_batch_size" in draft.config.search_space:
+        draft.tell(
+            "A budget in steps gives points with different `effective_batch_size` different amounts of "
+            f"data. {remedy}, or give the budget in samples.",
+            *("trial", "budget", "steps"),
+        )
+    if (
+        draft.config.rungs.steps
+        and draft.knows("rungs")
+        and "effective_batch_size" in draft.config.search_space
+    ):
+        draft.tell(
+            "Rungs in steps compare points with different `effective_batch_size` after different amounts "
+            f"of data. {remedy}, or give the rungs in samples.",
+            *("rungs", "steps"),
+        )
+
+
+def _check_marks(draft: Draft) -> None:
+    trial = draft.config.trial
+    budget = trial.budget.samples if draft.knows("trial.budget") else None
+    if isinstance(trial.evaluation.at, list) and draft.knows("trial.evaluation.at"):
+        check_increasing(draft, trial.evaluation.at, "trial", "evaluation", "at", below=budget)
+    if draft.knows("trial.checkpoint.at"):
+        check_increasing(draft, trial.checkpoint.at, "trial", "checkpoint", "at", below=budget)
+
+
+def check_increasing(
+    draft: Draft, marks: Sequence[float], *path: str, below: int | None, unit: str = "samples"
+) -> None:
+    """Tell where marks do not grow, or reach the budget's end."""
+    name = ".".join(path)
+    for index, (before, mark) in enumerate(itertools.pairwise(marks), start=1):
+        if mark <= before:
+            draft.tell(
+                f"`{name}` must grow from value to value, but {mark} comes after {before}. Sort the values "
+                "and remove repeated ones.",
+                *path,
+                index,
+            )
+    if below is not None and marks and max(marks) >= below:
+        draft.tell(
+            f"`{name}` must stay below the budget of {below} {unit}, but got {max(marks)}. Remove the "
+            "value; the end itself needs no mark.",
+            *path,
+            list(marks).index(max(marks)),
+        )
+
+
+def _check_resources(draft: Draft) -> None:
+    resources = draft.config.resources
+    if not draft.knows("resources") or resources.gpus_per_trial is None:
+        return
+    if resources.gpus_per_trial > 1:
+        draft.tell(
+            "Trials on more than one GPU are not supported yet; set `resources.gpus_per_trial` to at most 1.",
+            *("resources", "gpus_per_trial"),
+        )

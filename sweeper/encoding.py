@@ -1,0 +1,104 @@
+"""How records stand in a study's attributes: JSON in which NaN and infinities survive."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from sweeper.records import RungRecord, TrialRecord, TrialState
+
+POINT = "point"
+PROGRESS = "progress"
+METRICS = "metrics"
+REASON = "reason"
+CHECKPOINT = "checkpoint"
+RUNG_PREFIX = "rung:"
+DECISION_PREFIX = "decision:"
+ATTEMPT_PREFIX = "attempt:"
+
+# JSON has no NaN, and a browser that reads the study (optuna-dashboard) refuses Python's spelling of it.
+_SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode(value: Any) -> Any:
+    """Return a value with every non-finite float spelled as text, for JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return value
+
+
+def decode_number(value: Any) -> float:
+    """Return a float that `encode` may have spelled."""
+    return _SPELLED[value] if isinstance(value, str) else float(value)
+
+
+def decode_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: decode_number(value) for name, value in values.items()}
+
+
+def encode_rung(rung: RungRecord) -> dict[str, Any]:
+    encoded: dict[str, Any] = encode(dataclasses.asdict(rung))
+    return encoded
+
+
+def decode_rung(value: Mapping[str, Any]) -> RungRecord:
+    return RungRecord(**{**value, "signals": decode_numbers(value["signals"])})
+
+
+def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str, Any]) -> TrialRecord:
+    """Read one trial of the storage."""
+    attributes = trial.user_attrs
+    point = attributes.get(POINT, {})
+    record = TrialRecord(
+        number=trial.number,
+        state=TrialState(trial.state.name),
+        params=params,
+        settings={**settings, **params},
+        point_id=point.get("point_id", ""),
+        budget_samples=point.get("budget_samples"),
+        total_steps=point.get("total_steps"),
+        value=trial.value if trial.state.name == "COMPLETE" else None,
+        metrics=decode_numbers(attributes.get(METRICS, {})),
+        reason=attributes.get(REASON),
+        checkpoint=attributes.get(CHECKPOINT),
+    )
+    _read_progress(record, attributes.get(PROGRESS, {}))
+    _read_numbered(record, attributes)
+    return record
+
+
+def _read_progress(record: TrialRecord, progress: Mapping[str, Any]) -> None:
+    record.step = progress.get("step", 0)
+    record.samples = progress.get("samples", 0)
+    record.tokens = progress.get("tokens", 0)
+    loss, norm = progress.get("loss"), progress.get("grad_norm")
+    record.last_loss = None if loss is None else decode_number(loss)
+    record.last_grad_norm = None if norm is None else decode_number(norm)
+
+
+def _read_numbered(record: TrialRecord, attributes: Mapping[str, Any]) -> None:
+    for key, value in attributes.items():
+        if key.startswith(RUNG_PREFIX):
+            rung = decode_rung(value)
+            record.rungs[rung.rung] = rung
+    record.decisions = _in_order(attributes, DECISION_PREFIX)
+    attempts = _in_order(attributes, ATTEMPT_PREFIX)
+    record.attempts = len(attempts)
+    record.errors = [attempt for attempt in attempts if attempt.get("error")]
+    record.train_s = sum(attempt.get("train_s", 0.0) for attempt in attempts)
+    record.evaluation_s = sum(attempt.get("evaluation_s", 0.0) for attempt in attempts)
+    if attempts:
+        record.worker = attempts[-1].get("worker")
+        record.started = attempts[0].get("started")
+        record.ended = attempts[-1].get("ended")
+
+
+def _in_order(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    found = {int(key[len(prefix) :]): value for key, value in attributes.items() if key.startswith(prefix)}
+    return [dict(found[index]) for index in sorted(found)]

@@ -1,0 +1,12 @@
+"""What every executor does: start what the orchestrator gives out, carry reports in and decisions out."""
+
+from typing import Protocol
+
+from sweeper.orchestrator import Orchestrator
+
+
+class Executor(Protocol):
+    """Runs a sweep to its end, to an interrupt, or to a failure; the orchestrator says which it was."""
+
+    def run(self, orchestrator: Orchestrator) -> None:
+        """Run until `orchestrator.is_done`. All calls to the orchestrator come from the calling thread."""

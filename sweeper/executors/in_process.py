@@ -1,0 +1,104 @@
+"""Runs trials in threads of this process, one step at a time, in a fixed order. For debugging and tests.
+
+With several slots the trials take turns: one runs until it reports or ends, then the next one does. So the same
+sweep has the same order of reports every time, whatever the machine does.
+"""
+
+import dataclasses
+import queue
+import threading
+
+from sweeper.context import TrialSpec, TrialStopped
+from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
+from sweeper.executors.interrupt import interrupt_on_signals
+from sweeper.orchestrator import Orchestrator
+from sweeper.records import Outcome, Report
+
+
+@dataclasses.dataclass
+class _Slot:
+    """One trial in flight: its thread, and the two queues that pass the turn between it and the driver."""
+
+    spec: TrialSpec
+    thread: threading.Thread
+    to_driver: "queue.SimpleQueue[Report | Outcome]"
+    to_trial: "queue.SimpleQueue[bool]"
+    stop: threading.Event
+
+
+class _TurnChannel:
+    def __init__(self, slot: _Slot) -> None:
+        self._slot = slot
+
+    def send(self, report: Report, *, wait: bool) -> None:
+        self._slot.to_driver.put(report)
+        self._slot.to_trial.get()
+        if self._slot.stop.is_set():
+            raise TrialStopped
+
+    def should_stop(self) -> bool:
+        return self._slot.stop.is_set()
+
+
+class InProcessExecutor:
+    """Runs at most `slots` trials at a time, in turns.
+
+    Args:
+        slots: Trials in flight at a time.
+        function: Run instead of what the config names.
+    """
+
+    def __init__(self, *, slots: int = 1, function: TrialFunction | None = None) -> None:
+        self._n_slots = slots
+        self._function = function
+
+    def run(self, orchestrator: Orchestrator) -> None:
+        flying: list[_Slot] = []
+        with interrupt_on_signals(orchestrator):
+            while not orchestrator.is_done:
+                self._fill(flying, orchestrator)
+                for slot in list(flying):
+                    if orchestrator.is_draining:
+                        slot.stop.set()
+                    if self._take_turn(slot, flying, orchestrator):
+                        flying.remove(slot)
+                        self._fill(flying, orchestrator)
+
+    def _fill(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
+        while len(flying) < self._n_slots:
+            spec = orchestrator.next_trial(worker_facts())
+            if spec is None:
+                return
+            flying.append(self._start(spec))
+
+    def _start(self, spec: TrialSpec) -> _Slot:
+        slot = _Slot(
+            spec=spec, thread=threading.Thread(name=f"trial-{spec.number}", daemon=True),
+            to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(),
+        )  # fmt: skip
+
+        def work() -> None:
+            slot.to_trial.get()
+            slot.to_driver.put(run_attempt(spec, _TurnChannel(slot), function=self._function))
+
+        slot.thread = threading.Thread(target=work, name=f"trial-{spec.number}", daemon=True)
+        slot.thread.start()
+        return slot
+
+    @staticmethod
+    def _take_turn(slot: _Slot, flying: list[_Slot], orchestrator: Orchestrator) -> bool:
+        """Let one trial run until it reports or ends; return whether it ended."""
+        slot.to_trial.put(True)
+        message = slot.to_driver.get()
+        if isinstance(message, Report):
+            decisions = orchestrator.on_report(slot.spec.number, message)
+        else:
+            decisions = orchestrator.on_end(slot.spec.number, message)
+        stopped = {decision.trial for decision in decisions if decision.stop}
+        for other in flying:
+            if other.spec.number in stopped:
+                other.stop.set()
+        if isinstance(message, Report):
+            return False
+        slot.thread.join()
+        return True

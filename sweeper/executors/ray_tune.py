@@ -1,0 +1,287 @@
+"""Runs trials on Ray Tune: our own searcher and scheduler over the orchestrator, on warm workers.
+
+Ray's state is disposable: nothing here is needed to go on after a crash.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ConfigError
+from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.interrupt import interrupt_on_signals
+from sweeper.orchestrator import Orchestrator
+from sweeper.records import Outcome, OutcomeKind, Report
+
+# Read by Ray when it is imported or started. Our study holds all results, so Tune's own logs, snapshots and signal
+# handling are off; the working directory of workers stays the user's, so that relative paths mean the same.
+_RAY_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _RAY_SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+import cloudpickle  # noqa: E402
+import ray  # noqa: E402 - after its settings
+from ray import tune  # noqa: E402
+from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from sweeper.executors.ray_worker import (  # noqa: E402
+    RESULT,
+    StopBoard,
+    TrialWorker,
+    WorkerResult,
+    attempt_key,
+)
+
+logger = logging.getLogger(__name__)
+
+_WARM_S = 30.0  # how long the end of a trial waits for workers that still start
+
+
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def connect(address: str) -> dict[str, float]:
+    """Join a running cluster; return its resources.
+
+    Raises:
+        ConfigError: If none answers there.
+    """
+    try:
+        ray.init(address=address, **_QUIET)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}. Start one with `ray start --head`, "
+            "or leave out `--address` to run on this machine."
+        ) from error
+    resources: dict[str, float] = ray.cluster_resources()
+    return resources
+
+
+class _Bridge:
+    """What searcher, scheduler and callback share: which Tune trial is which trial of the study."""
+
+    def __init__(self, orchestrator: Orchestrator, board: Any) -> None:
+        self.orchestrator = orchestrator
+        self.board = board
+        self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
+        self._numbers: dict[str, int] = {}  # Tune's id -> trial number
+        self._starting: set[str] = set()
+        self._drained = False
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Leave nothing in the snapshots that Tune pickles: the study is the truth, and holds open files."""
+        return (object, ())
+
+    def on_started(self, tune_id: str) -> None:
+        """Take note that a trial has its worker."""
+        self._starting.discard(tune_id)
+        self._tell_starting()
+
+    def _tell_starting(self) -> None:
+        self.board.set_starting.remote(len(self._starting))
+
+    def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
+        spec = self.orchestrator.next_trial()
+        if spec is None:
+            return Searcher.FINISHED if self.orchestrator.is_done else None
+        self._numbers[tune_id] = spec.number
+        self._starting.add(tune_id)
+        self._tell_starting()
+        self.keys[spec.number] = attempt_key(spec)
+        return {"spec": spec}
+
+    def on_result(self, tune_id: str, result: dict[str, Any]) -> str:
+        """Carry one result in; return Tune's word for what happens to that trial."""
+        number = self._numbers[tune_id]
+        if number not in self.keys:
+            return str(TrialScheduler.STOP)
+        said: WorkerResult = result[RESULT]
+        self.orchestrator.on_worker(number, said.worker)
+        stopped: set[int] = set()
+        for message in said.messages:
+            stopped |= self._carry_in(number, message)
+        self._stop_others(stopped - {number})
+        if number in stopped and number in self.keys:
+            # Tune stops this worker's trial now; what it would still say is not waited for.
+            self._end(number, Outcome(kind=OutcomeKind.STOPPED))
+        return str(TrialScheduler.STOP if number not in self.keys else TrialScheduler.CONTINUE)
+
+    def _carry_in(self, number: int, message: Report | Outcome) -> set[int]:
+        if number not in self.keys:
+            return set()
+        if isinstance(message, Report):
+            decisions = self.orchestrator.on_report(number, message)
+        else:
+            decisions = self._end(number, message)
+        return {decision.trial for decision in decisions if decision.stop}
+
+    def _end(self, number: int, outcome: Outcome) -> list[Any]:
+        self.keys.pop(number)
+        return self.orchestrator.on_end(number, outcome)
+
+    def _stop_others(self, numbers: set[int]) -> None:
+        keys = [self.keys[number] for number in numbers if number in self.keys]
+        if keys:
+            self.board.stop.remote(keys)
+
+    def on_lost(self, tune_id: str, reason: str) -> None:
+        self.on_started(tune_id)
+        number = self._numbers[tune_id]
+        if self.keys.pop(number, None) is not None:
+            self.orchestrator.on_lost(number, reason)
+
+    def drain(self) -> None:
+        """Once the orchestrator starts nothing more, tell what still runs to stop."""
+        if self.orchestrator.is_draining and not self._drained:
+            self._drained = True
+            self._stop_others(set(self.keys))
+
+
+class _StudySearcher(Searcher):
+    """Gives Tune the points that the study has left."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__(metric=None, mode=None)
+        self._bridge = bridge
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._bridge.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to do: the scheduler has carried everything in already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is the truth."""
+
+
+class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # ray ships no types
+    """Carries results to the orchestrator, and its decisions to Tune."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return self._bridge.on_result(trial.trial_id, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._bridge.on_lost(trial.trial_id, f"the worker process ended: {_last_words(trial)}")
+
+
+def _last_words(trial: Trial) -> str:
+    """Return what Ray wrote down about a trial's error: the last line that says something."""
+    path = Path(trial.error_file) if trial.error_file else None
+    lines = path.read_text().strip().splitlines() if path is not None and path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "Ray gave no reason")
+
+
+class _Watch(Callback):  # type: ignore[misc]  # ray ships no types
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._bridge.drain()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._bridge.on_started(trial.trial_id)
+
+
+class RayTuneExecutor:
+    """Runs trials on a local Ray that it starts, or on a running cluster.
+
+    Args:
+        slots: Trials at a time.
+        cpus_per_trial: Cores that Ray reserves for a trial.
+        gpus_per_trial: GPUs, at most 1; a fraction lets several trials share one.
+        address: A running cluster; None starts Ray on this machine and ends it afterwards.
+        function: Run instead of what the config names.
+        preload: Whether workers import torch and the trainer before their first trial.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        cpus_per_trial: int = 1,
+        gpus_per_trial: float = 0.0,
+        address: str | None = None,
+        function: TrialFunction | None = None,
+        preload: bool = True,
+    ) -> None:
+        self._slots = slots
+        self._cpus = cpus_per_trial
+        self._gpus = gpus_per_trial
+        self._address = address
+        self._function = function
+        self._preload = preload
+
+    def run(self, orchestrator: Orchestrator) -> None:
+        started = self._connect()
+        try:
+            with interrupt_on_signals(orchestrator), tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
+                self._fit(orchestrator, scratch)
+        finally:
+            if started:
+                ray.shutdown()
+
+    def _connect(self) -> bool:
+        """Start or join Ray; return whether it is ours to end."""
+        if ray.is_initialized():
+            return False
+        if self._address is not None:
+            connect(self._address)
+            return True
+        cores = max(os.cpu_count() or 1, self._slots * self._cpus)
+        ray.init(num_cpus=cores, include_dashboard=False, **_QUIET)
+        return True
+
+    def _fit(self, orchestrator: Orchestrator, scratch: str) -> None:
+        for name in ("ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        board = ray.remote(num_cpus=0, max_concurrency=10_000)(StopBoard).remote()
+        bridge = _Bridge(orchestrator, board)
+        worker = tune.with_parameters(
+            TrialWorker, board=board, warm_s=_WARM_S,
+            function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
+            paths=[path for path in sys.path if os.path.isdir(path)],
+        )  # fmt: skip
+        bundle = {"CPU": float(self._cpus), **({"GPU": float(self._gpus)} if self._gpus else {})}
+        tuner = tune.Tuner(
+            tune.with_resources(worker, PlacementGroupFactory([bundle])),
+            tune_config=TuneConfig(
+                search_alg=_StudySearcher(bridge), scheduler=_StudyScheduler(bridge), num_samples=-1,
+                # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
+                max_concurrent_trials=self._slots, reuse_actors=True,
+                trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
+            ),
+            run_config=RunConfig(
+                name="tune", storage_path=scratch, verbose=0, callbacks=[_Watch(bridge)],
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )  # fmt: skip
+        tuner.fit()
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial-{trial.config['spec'].number}-{trial.trial_id}"

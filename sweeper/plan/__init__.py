@@ -1,0 +1,17 @@
+"""What a sweep will do, computed from its config: points, batches, budgets, rungs. Pure."""
+
+from sweeper.plan.data import DataFacts, Plan, PlannedRung, Point
+from sweeper.plan.points import plan_point
+from sweeper.plan.spec import trial_spec
+from sweeper.plan.sweep import grid_params, plan_sweep
+
+__all__ = [
+    "DataFacts",
+    "Plan",
+    "PlannedRung",
+    "Point",
+    "grid_params",
+    "plan_point",
+    "plan_sweep",
+    "trial_spec",
+]

@@ -1,0 +1,73 @@
+"""What a plan is made of. Frozen data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sweeper.batch import BatchPlan
+from sweeper.config.models import SweepConfig
+
+RungUnit = Literal["samples", "steps"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What was counted in the training data; budgets in epochs and tokens need it."""
+
+    rows: int  # training sequences of one epoch
+    target_tokens: int | None  # tokens of one epoch that the loss counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedRung:
+    """Where one point comes to one rung."""
+
+    index: int  # of the sweep's rungs; a point may lack some
+    mark: int  # in samples, or in steps where the rungs are given so
+    step: int  # first optimiser step at or past the mark; the mark where the batch is not known
+    samples: int  # seen after that step
+    unit: RungUnit = "samples"  # of the mark
+
+    def is_reached(self, *, step: int, samples: int) -> bool:
+        """Whether a trial that stands at `step` and `samples` has come to this rung."""
+        return (step if self.unit == "steps" else samples) >= self.mark
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of the search space, resolved."""
+
+    params: dict[str, Any]  # the sampled values only
+    settings: dict[str, Any]  # base settings with params applied; all of TrainSettings, or the function's own
+    point_id: str  # hash of the resolved trial config
+    batch: BatchPlan | None  # None for a function without `effective_batch_size`
+    budget_samples: int | None  # None until the data was counted
+    total_steps: int | None  # None where batch or budget are not known
+    rungs: tuple[PlannedRung, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a sweep will do, computed from its config alone."""
+
+    config: SweepConfig
+    points: tuple[Point, ...]  # of the grid sampler, all; of the others none
+    n_trials: int
+    rung_marks: tuple[int, ...]
+    rung_unit: RungUnit
+    rungs_are_known: bool  # False until the data was counted
+    budget_samples: int | None  # of one point, where all have the same
+    examples: tuple[Point, ...]  # for samplers that draw: a point of each effective batch
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def total_samples(self) -> int | None:
+        """Return the samples of the whole sweep with nothing pruned; None where they are not known yet."""
+        if not self.points:
+            return None if self.budget_samples is None else self.n_trials * self.budget_samples
+        budgets = [point.budget_samples for point in self.points]
+        return None if any(budget is None for budget in budgets) else sum(budget or 0 for budget in budgets)
+
+
+Params = Mapping[str, Any]

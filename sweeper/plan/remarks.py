@@ -1,0 +1,176 @@
+"""What a plan says beside its numbers: notes on how they came about, and warnings."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from sweeper.config.models import SweepConfig
+from sweeper.config.rules_space import possible_values
+from sweeper.plan.budget import CommonBudget
+from sweeper.plan.data import DataFacts, Point
+from sweeper.plan.marks import RungMarks
+
+_MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
+
+
+def notes(
+    config: SweepConfig,
+    common: CommonBudget,
+    rungs: RungMarks,
+    points: Sequence[Point],
+    facts: DataFacts | None,
+) -> Iterator[str]:
+    """Yield how the numbers came about."""
+    if not config.search_space:
+        yield "The search space is empty: one trial, with the settings as they are."
+    yield from _budget_notes(common, facts)
+    if common.is_swept:
+        yield "The budget is swept; rungs given as fractions are fractions of the smallest one."
+    elif rungs.unit == "steps" and config.rungs.steps is None:
+        yield "The budget is given in steps, so the rungs lie at steps too."
+    if any(point.settings.get("packing") is True for point in points):
+        yield "With `packing` a sample is one packed sequence, not one row of the data."
+    if any(_is_renamed_constant(config, point) for point in points):
+        yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
+
+
+def warnings(
+    config: SweepConfig, common: CommonBudget, rungs: RungMarks, points: Sequence[Point]
+) -> Iterator[str]:
+    """Yield what is allowed but probably not meant."""
+    if config.trial.compare == "unequal":
+        yield "compare: unequal - points do not see equal data; a longer one may win by its length alone."
+    if common.differs:
+        yield _differing_budgets(common, points)
+    yield from _direction_warnings(config)
+    yield from _size_warnings(config, points)
+    yield from _mark_warnings(config, points)
+    if config.pruner.name != "nop":
+        yield from _rung_warnings(config, rungs, points)
+    yield from _warmup_warnings(points)
+
+
+def _budget_notes(common: CommonBudget, facts: DataFacts | None) -> Iterator[str]:
+    if common.kind in ("epochs", "tokens") and facts is None:
+        yield f"The budget is given in {common.kind}: its samples are known after the data was counted."
+    if common.asked_samples is None or common.samples is None:
+        return
+    if common.kind in ("epochs", "tokens") and facts is not None:
+        tokens = f" with {facts.target_tokens:,} target tokens" if common.kind == "tokens" else ""
+        yield (
+            f"{common.value:,g} {common.kind} of {facts.rows:,} rows{tokens} are {common.asked_samples:,} "
+            "samples."
+        )
+    if common.samples != common.asked_samples:
+        lost = 1 - common.samples / common.asked_samples
+        yield (
+            f"Every point trains {common.samples:,} samples instead of {common.asked_samples:,} "
+            f"(-{lost:.1%}), a multiple of every effective batch."
+        )
+
+
+def _differing_budgets(common: CommonBudget, points: Sequence[Point]) -> str:
+    asked = common.asked_samples or 0
+    budgets = {point.batch.effective_batch_size: point.budget_samples or 0 for point in points if point.batch}
+    each = ", ".join(
+        f"batch {batch}: {budget:,} ({budget - asked:+,})" for batch, budget in sorted(budgets.items())
+    )
+    return (
+        f"The budget of {asked:,} samples is no multiple of every effective batch, and the nearest common "
+        f"multiple would lose more than 5 %, so each point rounds down to its own steps. {each}."
+    )
+
+
+def _direction_warnings(config: SweepConfig) -> Iterator[str]:
+    metric = config.metric.lower()
+    if metric.endswith("loss") and config.direction == "maximize":
+        yield f"The metric `{config.metric}` looks like a loss, but `direction` is maximize."
+    if metric.endswith(("accuracy", "exact_match")) and config.direction == "minimize":
+        yield f"The metric `{config.metric}` looks better when high, but `direction` is minimize."
+
+
+def _size_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    if len(points) > _MANY_POINTS:
+        yield f"{len(points):,} points: a study of 10,000 trials takes seconds to load and slows every draw."
+    n_trials = config.sampler.n_trials
+    sizes = [possible_values(dimension) for dimension in config.search_space.values()]
+    n_points = math.prod(len(values) if values is not None else _MANY_POINTS for values in sizes)
+    if n_trials is not None and n_points < n_trials:
+        yield f"`sampler.n_trials` = {n_trials}, but the search space has only {n_points} different points."
+
+
+def _mark_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    """Yield marks of evaluations and checkpoints that no point comes to."""
+    budgets = [point.budget_samples for point in points if point.budget_samples is not None]
+    if not budgets:
+        return
+    evaluation, checkpoint = config.trial.evaluation, config.trial.checkpoint
+    marks = {
+        "evaluation.at": evaluation.at if isinstance(evaluation.at, list) else [],
+        "checkpoint.at": checkpoint.at,
+    }
+    if checkpoint.every_samples is not None:
+        marks["checkpoint.every_samples"] = [checkpoint.every_samples]
+    for name, at in marks.items():
+        late = [mark for mark in at if mark >= min(budgets)]
+        if late:
+            yield (
+                f"`trial.{name}` = {', '.join(map(str, late))} does not lie below the shortest budget of "
+                f"{min(budgets):,} samples and has no effect there."
+            )
+
+
+def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point]) -> Iterator[str]:
+    pruner = config.pruner
+    if not rungs.marks and rungs.is_known:
+        yield "There is no rung below the budget, so no trial can be stopped early."
+    n_trials = config.sampler.n_trials or len(points)
+    if pruner.name == "early_dynamics" and n_trials < pruner.min_peers:
+        yield (
+            f"{n_trials} trials are fewer than `pruner.min_peers` = {pruner.min_peers}, so none will be "
+            "stopped early by its peers."
+        )
+    for label, point in _by_length(points).items():
+        kept = {rung.index for rung in point.rungs}
+        lost = [f"{mark:,}" for index, mark in enumerate(rungs.marks) if index not in kept]
+        if lost:
+            yield (
+                f"{label} skips the rungs at {', '.join(lost)} {rungs.unit}: there it stands on the step of "
+                "a later rung, or at its end."
+            )
+        if point.batch and point.rungs and point.rungs[0].step < pruner.window_steps:
+            yield (
+                f"{label} comes to its first rung after {_steps(point.rungs[0].step)}, fewer than "
+                f"`pruner.window_steps` = {pruner.window_steps}: its signals there are means of fewer steps."
+            )
+
+
+def _warmup_warnings(points: Sequence[Point]) -> Iterator[str]:
+    told = set()
+    for point in points:
+        warmup = point.settings.get("warmup_steps")
+        if point.total_steps and isinstance(warmup, int) and warmup >= point.total_steps:
+            told.add((warmup, _label(point)))
+    for warmup, label in sorted(told):
+        yield f"{label} ends within its warm-up of {warmup} steps and never trains at the full rate."
+
+
+def _by_length(points: Sequence[Point]) -> dict[str, Point]:
+    """Return one point for every batch and length: the others have the same rungs."""
+    by_length: dict[str, Point] = {}
+    for point in points:
+        by_length.setdefault(_label(point), point)
+    return by_length
+
+
+def _label(point: Point) -> str:
+    batch = f"Batch {point.batch.effective_batch_size}" if point.batch else "A point"
+    return batch if point.total_steps is None else f"{batch} ({_steps(point.total_steps)})"
+
+
+def _steps(n_steps: int) -> str:
+    return f"{n_steps} step" if n_steps == 1 else f"{n_steps} steps"
+
+
+def _is_renamed_constant(config: SweepConfig, point: Point) -> bool:
+    given = point.params.get("lr_scheduler_type", config.trial.settings.get("lr_scheduler_type"))
+    return given == "constant" and point.settings.get("lr_scheduler_type") == "constant_with_warmup"

@@ -1,0 +1,60 @@
+"""What one attempt of a trial is told."""
+
+from sweeper.config.models import SweepConfig
+from sweeper.context import TrialSpec
+from sweeper.errors import ConfigError
+from sweeper.plan.data import Point
+from sweeper.plan.points import trial_section
+
+
+def trial_spec(
+    config: SweepConfig, point: Point, *, number: int, attempt: int, trial_dir: str, threads: int
+) -> TrialSpec:
+    """Return the spec of one attempt.
+
+    Raises:
+        ConfigError: If the budget is not known, since the data was not counted.
+    """
+    if point.budget_samples is None:
+        raise ConfigError(
+            "The budget is given in epochs or tokens and the training data was not counted, so no trial can "
+            "start. Plan with the data's facts."
+        )
+    evaluation = _evaluation_marks(config, point, point.budget_samples)
+    rungs_in_samples = {rung.mark for rung in point.rungs if rung.unit == "samples"}
+    seed = point.settings.get("seed", config.seed)
+    return TrialSpec(
+        number=number,
+        attempt=attempt,
+        study=config.study,
+        params=dict(point.params),
+        settings=dict(point.settings),
+        trial=trial_section(config),
+        seed=seed if isinstance(seed, int) else config.seed,
+        budget_samples=point.budget_samples,
+        total_steps=point.total_steps,
+        micro_batch_size=point.batch.micro_batch_size if point.batch else None,
+        gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
+        marks=tuple(sorted(rungs_in_samples | set(evaluation))),
+        evaluation_marks=evaluation,
+        checkpoint_marks=_checkpoint_marks(config, point.budget_samples),
+        step_marks=tuple(rung.mark for rung in point.rungs if rung.unit == "steps"),
+        threads=threads,
+        trial_dir=trial_dir,
+        metric=config.metric,
+    )
+
+
+def _evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[int, ...]:
+    at = config.trial.evaluation.at
+    if at == "end":
+        return ()
+    if at == "rungs":
+        return tuple(rung.mark if rung.unit == "samples" else rung.samples for rung in point.rungs)
+    return tuple(int(mark) for mark in at if int(mark) < budget)
+
+
+def _checkpoint_marks(config: SweepConfig, budget: int) -> tuple[int, ...]:
+    policy = config.trial.checkpoint
+    regular = range(policy.every_samples, budget, policy.every_samples) if policy.every_samples else ()
+    return tuple(sorted({*regular, *(mark for mark in policy.at if mark < budget)}))

@@ -1,0 +1,84 @@
+"""The plan of a whole sweep."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.rules_space import possible_values
+from sweeper.plan.budget import common_budget, possible_batches
+from sweeper.plan.data import DataFacts, Plan, Point
+from sweeper.plan.marks import rung_marks
+from sweeper.plan.points import PointResolver
+from sweeper.plan.remarks import notes, warnings
+
+
+def plan_sweep(config: SweepConfig, *, facts: DataFacts | None = None) -> Plan:
+    """Compute what a sweep will do. Reads no file and starts nothing.
+
+    Args:
+        config: The resolved config.
+        facts: What was counted in the training data. Without them, budgets in epochs or tokens stay unknown.
+
+    Raises:
+        ConfigError: If a point cannot be trained as configured.
+    """
+    common = common_budget(config, facts)
+    rungs = rung_marks(config, common, facts)
+    resolver = PointResolver(config=config, common=common, rungs=rungs, facts=facts)
+    points = [resolver.resolve(params) for params in grid_params(config)]
+    unique = tuple({point.point_id: point for point in reversed(points)}.values())[::-1]
+    examples = () if points else tuple(resolver.resolve(params) for params in _example_params(config))
+    shown = unique or examples
+    return Plan(
+        config=config,
+        points=unique,
+        examples=examples,
+        n_trials=config.sampler.n_trials or len(unique),
+        rung_marks=rungs.marks,
+        rung_unit=rungs.unit,
+        rungs_are_known=rungs.is_known,
+        budget_samples=_shared_budget(shown),
+        notes=tuple(notes(config, common, rungs, shown, facts)),
+        warnings=(*warnings(config, common, rungs, shown), *_repeats(len(points), len(unique))),
+    )
+
+
+def grid_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
+    """Yield the params of every point of a grid, the last dimension fastest; none for samplers that draw."""
+    if config.sampler.name != "grid":
+        return
+    names = list(config.search_space)
+    axes = [possible_values(dimension) or [] for dimension in config.search_space.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(names, values, strict=True))
+
+
+def _example_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
+    """Yield one point for every effective batch that a sampler may draw, or two at the ends of a range."""
+    first = {name: _ends(dimension)[0] for name, dimension in config.search_space.items()}
+    swept = config.search_space.get("effective_batch_size")
+    if swept is None:
+        yield first
+        return
+    for size in possible_batches(config) or _ends(swept):
+        yield {**first, "effective_batch_size": size}
+
+
+def _ends(dimension: Dimension) -> tuple[Any, Any]:
+    values = dimension.listed or getattr(dimension, dimension.kind)
+    return values[0], values[-1]
+
+
+def _repeats(n_points: int, n_unique: int) -> Iterator[str]:
+    if n_unique < n_points:
+        yield (
+            f"{n_points - n_unique} of {n_points} points resolve to the same training as another one and are "
+            "trained once."
+        )
+
+
+def _shared_budget(points: Sequence[Point]) -> int | None:
+    """Return the budget of one point if all have the same."""
+    budgets = {point.budget_samples for point in points}
+    return budgets.pop() if len(budgets) == 1 else None

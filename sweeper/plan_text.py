@@ -1,0 +1,153 @@
+"""A plan for people, in 80 columns, and for programs."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.config.dump import config_to_dict
+from sweeper.config.models import Dimension, SweepConfig
+from sweeper.plan import Plan, Point
+from sweeper.plan.points import threads_of
+
+_UNKNOWN = "?"
+
+
+def format_plan(plan: Plan) -> RenderableType:
+    """Return the plan as tables, notes and warnings."""
+    parts: list[RenderableType] = [_overview(plan), Text(), _batches(plan)]
+    remarks = [("note", "cyan", note) for note in plan.notes]
+    remarks += [("warning", "yellow", warning) for warning in plan.warnings]
+    if remarks:
+        parts.append(Text())
+    return Group(*parts, *(_remark(*remark) for remark in remarks))
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return everything in the plan as JSON-able data."""
+    return {
+        "study": plan.config.study,
+        "n_trials": plan.n_trials,
+        "total_samples": plan.total_samples,
+        "budget_samples": plan.budget_samples,
+        "rung_marks": list(plan.rung_marks),
+        "rung_unit": plan.rung_unit,
+        "threads_per_trial": threads_of(plan.config),
+        "points": [_point_json(point) for point in plan.points],
+        "examples": [_point_json(point) for point in plan.examples],
+        "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
+        "config": config_to_dict(plan.config),
+    }
+
+
+def _point_json(point: Point) -> dict[str, Any]:
+    data = dataclasses.asdict(point)
+    if point.batch is not None:
+        data["batch"]["effective_batch_size"] = point.batch.effective_batch_size
+    data["rungs"] = [dataclasses.asdict(rung) for rung in point.rungs]
+    return data
+
+
+def _overview(plan: Plan) -> Table:
+    config = plan.config
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("study", Text(config.study))
+    table.add_row("trials", Text(_trials(plan)))
+    for name, dimension in config.search_space.items():
+        table.add_row(f"  {name}", Text(_dimension(dimension)))
+    table.add_row("trains", Text(config.trial.function or config.trial.model or ""))
+    table.add_row("budget", Text(_budget(plan)))
+    table.add_row("metric", Text(f"{config.metric}, {config.direction}"))
+    table.add_row("pruner", Text(_pruner(config)))
+    table.add_row("rungs", Text(_rungs(plan)))
+    return table
+
+
+def _batches(plan: Plan) -> Table:
+    """Return one row for every batch and length, with how its steps are cut and where its rungs lie."""
+    groups: dict[Any, list[Point]] = {}
+    for point in plan.points or plan.examples:
+        groups.setdefault((point.batch, point.budget_samples, point.rungs), []).append(point)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for header in ("points", "batch", "micro x accum x ranks", "steps", "samples", "rungs at step"):
+        table.add_column(header, justify="left" if " x " in header else "right", overflow="fold")
+    for points in groups.values():
+        table.add_row(str(len(points)) if plan.points else "drawn", *_batch_row(points[0]))
+    return table
+
+
+def _batch_row(point: Point) -> Sequence[str]:
+    batch = point.batch
+    rungs = ", ".join(f"{rung.step:,}" for rung in point.rungs) or "-"
+    if batch is None:
+        return "-", "-", _count(point.total_steps), _count(point.budget_samples), "-"
+    return (
+        f"{batch.effective_batch_size:,}",
+        f"{batch.micro_batch_size} x {batch.gradient_accumulation_steps} x {batch.data_parallel_size}",
+        _count(point.total_steps),
+        _count(point.budget_samples),
+        rungs,
+    )
+
+
+def _trials(plan: Plan) -> str:
+    if plan.points:
+        return f"{plan.n_trials:,}, every point of the grid"
+    return f"{plan.n_trials:,}, drawn by the {plan.config.sampler.name} sampler"
+
+
+def _dimension(dimension: Dimension) -> str:
+    if dimension.listed is not None:
+        return ", ".join(_value(value) for value in dimension.listed)
+    low, high = getattr(dimension, dimension.kind)
+    step = f", step {dimension.step:g}" if dimension.step else ""
+    scale = ", log" if dimension.log or dimension.kind == "log_uniform" else ""
+    return f"{low:g} to {high:g}{scale}{step}"
+
+
+def _budget(plan: Plan) -> str:
+    budget = plan.config.trial.budget
+    given = (
+        ", ".join(f"{getattr(budget, kind):,} {kind}".replace(".0 ", " ") for kind in budget.kinds) or "swept"
+    )
+    parts = [f"{given} per trial"]
+    if plan.budget_samples is not None and plan.budget_samples != budget.samples:
+        parts.append(f"{plan.budget_samples:,} samples each")
+    total = plan.total_samples
+    parts.append("samples known after counting" if total is None else f"at most {total:,} samples in all")
+    return ", ".join(parts)
+
+
+def _pruner(config: SweepConfig) -> str:
+    pruner = config.pruner
+    if pruner.name == "early_dynamics":
+        return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, from {pruner.min_peers} peers on"
+    return pruner.name if pruner.name == "nop" else f"{pruner.name}, on {pruner.signal or config.metric}"
+
+
+def _rungs(plan: Plan) -> str:
+    if plan.rung_marks:
+        return f"at {', '.join(f'{mark:,}' for mark in plan.rung_marks)} {plan.rung_unit}"
+    return "known after counting" if plan.rungs_are_known is False else "none"
+
+
+def _remark(title: str, style: str, remark: str) -> RenderableType:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style=style, no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(f"{title}:", Text(remark))
+    return table
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int | None) -> str:
+    return _UNKNOWN if number is None else f"{number:,}"

@@ -1,0 +1,85 @@
+"""What the machine or cluster has, and how many trials fit on it at a time."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from sweeper.config.models import ResourceSection
+from sweeper.errors import ConfigError
+
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterFacts:
+    """Cores and GPUs that trials can have."""
+
+    cpus: int
+    gpus: int
+    place: str  # for messages: "this machine" or the address
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlotPlan:
+    """How many trials run at a time, and what each gets."""
+
+    slots: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+
+
+def probe_machine() -> ClusterFacts:
+    """Count this machine's usable cores and GPUs, without loading a GPU library."""
+    return ClusterFacts(cpus=len(os.sched_getaffinity(0)), gpus=_visible_gpus(), place="this machine")
+
+
+def probe_cluster(address: str) -> ClusterFacts:
+    """Join a running Ray cluster and count what it has. The connection stays, for the executor.
+
+    Raises:
+        ConfigError: If no cluster answers there.
+    """
+    from sweeper.executors.ray_tune import connect  # Ray only where a cluster was asked for
+
+    resources = connect(address)
+    return ClusterFacts(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), place=address)
+
+
+def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
+    """Work out the number of slots.
+
+    Raises:
+        ConfigError: If not even one trial fits, or fewer than the config asks for on GPUs or on a cluster.
+    """
+    gpus = resources.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if facts.gpus else 0.0
+    by_gpu = int(facts.gpus / gpus + 1e-9) if gpus else None
+    by_cpu = facts.cpus // resources.cpus_per_trial
+    if by_gpu == 0:
+        raise ConfigError(
+            f"`resources.gpus_per_trial` = {gpus:g} does not fit: {facts.place} has {facts.gpus} GPUs. "
+            "Set it to 0 to train on CPUs, or join a cluster with GPUs by `--address`."
+        )
+    is_local = facts.place == "this machine"
+    if by_cpu == 0 and not is_local:
+        raise ConfigError(
+            f"`resources.cpus_per_trial` = {resources.cpus_per_trial} does not fit: {facts.place} has {facts.cpus} CPUs."
+        )
+    fitting = min(max(by_cpu, 1), by_gpu) if by_gpu is not None else max(by_cpu, 1)
+    slots = resources.slots or fitting
+    # More trials than cores is slow but works on one machine; more than GPUs, or than a cluster's cores, never starts.
+    limit = by_gpu if is_local else fitting
+    if limit is not None and slots > limit:
+        raise ConfigError(
+            f"`resources.slots` = {slots} does not fit: {facts.place} has room for {limit} trials of "
+            f"{resources.cpus_per_trial} CPUs and {gpus:g} GPUs. Lower it, or leave it out to use what fits."
+        )
+    return SlotPlan(slots=slots, cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus)
+
+
+def _visible_gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else 0

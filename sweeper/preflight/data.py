@@ -1,0 +1,195 @@
+"""Model and data of a sweep, checked before anything is trained. Loads torch: `child` runs it apart."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.models import SweepConfig, TrainSettings, TrialSection
+from sweeper.config.rules_space import possible_values
+from sweeper.errors import ConfigError, Problem
+from sweeper.preflight.model import ModelFacts, check_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetReport:
+    """What one set of rows holds. Lengths in tokens."""
+
+    rows: int
+    tokens: int  # after truncation
+    target_tokens: int  # that the loss is taken on
+    longest: int  # before truncation
+    n_truncated: int
+    n_in_train: int = 0  # rows of an eval set that are also trained on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What the preflight found. JSON-able."""
+
+    rows: int = 0  # of all train sources
+    target_tokens: int = 0
+    max_length: int = 0  # that rows were counted with: the first, where it is swept
+    train: SetReport | None = None  # None where the trial is the user's own function
+    evaluation: dict[str, SetReport] = dataclasses.field(default_factory=dict)
+    model: ModelFacts | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def check_trial(config: SweepConfig, *, directory: Path | None = None) -> DataReport:
+    """Check all that a trial reads, and leave the tokenised data in the cache.
+
+    Args:
+        config: The sweep.
+        directory: Where the module of `trial.function` may lie.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    if config.trial.function is not None:
+        from sweeper.training.functions import load_function
+
+        load_function(config.trial.function, directory=directory)
+        return DataReport()
+    return _BuiltIn(config).check()
+
+
+class _BuiltIn:
+    """The checks of the built-in fine-tuning, gathering problems as they go."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self._config = config
+        self._trial: TrialSection = config.trial
+        self._problems: list[Problem] = []
+        self._warnings: list[str] = []
+
+    def check(self) -> DataReport:
+        model = self._try(lambda: check_model(self._config))
+        tokenizer = self._try(self._tokenizer)
+        variants = list(_data_settings(self._config))
+        tables: dict[str, Any] = {}
+        if tokenizer is not None:
+            for settings in variants[1:]:
+                self._load(tokenizer, settings)
+            tables = self._load(tokenizer, variants[0])
+            self._try(lambda: self._check_measures(tables))
+        if model is not None:
+            self._check_positions(model, tables, variants[0])
+        if self._problems:
+            raise ConfigError(list(dict.fromkeys(self._problems)))
+        return self._report(model, tables, variants[0])
+
+    def _try(self, action: Any) -> Any:
+        try:
+            return action()
+        except ConfigError as error:
+            self._problems.extend(error.problems)
+            return None
+
+    def _tokenizer(self) -> Any:
+        from sweeper.training.templates import ChatRenderer
+        from sweeper.training.tokenizer import load_tokenizer
+        from sweeper.training.tokens import tokenizer_identity
+
+        tokenizer = load_tokenizer(self._trial)
+        tokenizer_identity(tokenizer)
+        if tokenizer.chat_template:
+            self._warnings += ChatRenderer(tokenizer, loss_on="answers").check()
+        return tokenizer
+
+    def _load(self, tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
+        """Return every set's table, the train rows under the empty name."""
+        from sweeper.training.tokens import eval_token_settings, load_table, load_train_rows
+
+        tables = {"": self._try(lambda: load_train_rows(self._trial, settings, tokenizer))}
+        how = eval_token_settings(settings, self._trial.evaluation)
+        for name, source in self._trial.eval_data.items():
+            tables[name] = self._try(lambda source=source: load_table(source, tokenizer, how))
+        return tables
+
+    def _check_positions(self, model: ModelFacts, tables: dict[str, Any], settings: TrainSettings) -> None:
+        longest = max((table.stats.longest for table in tables.values() if table is not None), default=0)
+        length = min(longest, settings.max_length)
+        if model.max_positions is not None and length > model.max_positions:
+            self._problems.append(
+                Problem(
+                    f"The longest row has {longest} tokens and `max_length` is {settings.max_length}, but "
+                    f"`{self._trial.model}` knows only {model.max_positions} positions. "
+                    f"Set `max_length` to at most {model.max_positions}."
+                )
+            )
+
+    def _check_measures(self, tables: dict[str, Any]) -> None:
+        """Exact match needs rows with an answer; that the names exist at all was checked with the config."""
+        used = {
+            self._config.metric,
+            *(measure for weights in self._trial.metrics.values() for measure in weights),
+        }
+        for name in self._trial.eval_data:
+            table = tables.get(name)
+            if table is not None and f"{name}/exact_match" in used and not table.has_answers:
+                raise ConfigError(
+                    f"`{name}/exact_match` compares generated answers, but `{name}` has only `text` rows, "
+                    "which have "
+                    f"none. Use `{name}/loss`, or give rows with `messages` or with `prompt` and "
+                    "`completion`."
+                )
+
+    def _report(
+        self, model: ModelFacts | None, tables: dict[str, Any], settings: TrainSettings
+    ) -> DataReport:
+        train = tables[""]
+        hashes = set(train.row_hashes())
+        evaluation = {
+            name: _set_report(tables[name].stats, sum(h in hashes for h in tables[name].row_hashes()))
+            for name in self._trial.eval_data
+        }
+        for name, found in evaluation.items():
+            if found.n_in_train:
+                self._warnings.append(
+                    f"{found.n_in_train} of the {found.rows} rows of the eval set `{name}` are also in the "
+                    "train data, so "
+                    "its measures flatter the trials that memorise."
+                )
+        report = _set_report(train.stats, 0)
+        if report.n_truncated:
+            self._warnings.append(
+                f"{report.n_truncated} of {report.rows} train rows are longer than `max_length` = "
+                f"{settings.max_length} "
+                f"tokens and are cut; the longest has {report.longest}."
+            )
+        return DataReport(
+            rows=report.rows,
+            target_tokens=report.target_tokens,
+            max_length=settings.max_length,
+            train=report,
+            evaluation=evaluation,
+            model=model,
+            warnings=tuple(self._warnings),
+        )
+
+
+def _set_report(stats: Any, n_in_train: int) -> SetReport:
+    return SetReport(**dataclasses.asdict(stats), n_in_train=n_in_train)
+
+
+def _data_settings(config: SweepConfig) -> Iterable[TrainSettings]:
+    """Yield settings with every combination of swept values that the tokens depend on.
+
+    A `max_length` drawn from a range is checked at its smallest value, where the most rows lose their answer.
+    """
+    base = {key: value for key, value in config.trial.settings.items() if key in TrainSettings.model_fields}
+    for loss_on in _values(config, "loss_on") or [None]:
+        for max_length in _values(config, "max_length") or [None]:
+            swept = {"loss_on": loss_on, "max_length": max_length}
+            yield TrainSettings.model_validate(base | {k: v for k, v in swept.items() if v is not None})
+
+
+def _values(config: SweepConfig, name: str) -> list[Any]:
+    dimension = config.search_space.get(name)
+    if dimension is None:
+        return []
+    values = possible_values(dimension)
+    if values is not None and len(values) <= 16:
+        return list(values)
+    return [min(values)] if values else [dimension.int[0]] if dimension.int else []

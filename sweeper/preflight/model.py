@@ -1,0 +1,184 @@
+"""The model of a sweep and the settings that depend on it, checked without loading its weights."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.models import SweepConfig, TrialSection
+from sweeper.config.rules_space import possible_values
+from sweeper.errors import ConfigError, Problem
+
+_KNOWN_SCHEDULES = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+)
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a model's files say."""
+
+    architecture: str
+    n_parameters: int | None  # None where the weights are not on this machine, or not in safetensors files
+    vocab_size: int
+    n_layers: int
+    hidden_size: int
+    max_positions: int | None
+
+
+def check_model(config: SweepConfig) -> ModelFacts:
+    """Check that the model can be loaded and trained with the sweep's settings.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    trial = config.trial
+    assert trial.model is not None, "the config's own rules ask for a model"
+    path = Path(trial.model)
+    if path.is_absolute() or path.exists():
+        _check_files(path)
+    model_config = _model_config(trial)
+    problems = [*_schedule_problems(config), *_lora_problems(config, model_config)]
+    if problems:
+        raise ConfigError(problems)
+    text = model_config.get_text_config()
+    return ModelFacts(
+        architecture=(model_config.architectures or [type(model_config).__name__])[0],
+        n_parameters=_count_parameters(path),
+        vocab_size=int(text.vocab_size),
+        n_layers=int(text.num_hidden_layers),
+        hidden_size=int(text.hidden_size),
+        max_positions=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def _check_files(path: Path) -> None:
+    if not path.is_dir():
+        raise ConfigError(f"The model directory `{path}` does not exist. Correct `trial.model`.")
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"The model directory `{path}` has no `config.json`. Correct `trial.model`.")
+    for name in _INDEXES:
+        if (path / name).is_file():
+            shards = set(json.loads((path / name).read_text())["weight_map"].values())
+            missing = sorted(shard for shard in shards if not (path / shard).is_file())
+            if missing:
+                raise ConfigError(
+                    f"The model directory `{path}` lacks {len(missing)} of its {len(shards)} weight files, "
+                    "the first "
+                    f"being `{missing[0]}`. Download it again."
+                )
+            return
+    if not any((path / name).is_file() for name in _WEIGHTS):
+        raise ConfigError(
+            f"The model directory `{path}` has no weights (`model.safetensors`). Download it again."
+        )
+
+
+def _count_parameters(path: Path) -> int | None:
+    """Count the elements of all tensors by the files' headers."""
+    files = sorted(path.glob("model*.safetensors")) if path.is_dir() else []
+    count = 0
+    for file in files:
+        with open(file, "rb") as content:
+            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+        count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return count or None
+
+
+def _model_config(trial: TrialSection) -> Any:
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        found = transformers.AutoConfig.from_pretrained(
+            trial.model, revision=trial.revision, trust_remote_code=trial.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        from sweeper.training.tokenizer import first_line
+
+        raise ConfigError(
+            f"The model `{trial.model}` could not be loaded: {first_line(error)} Correct `trial.model`."
+        ) from error
+    if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(found, "auto_map"):
+        raise ConfigError(
+            f"The model `{trial.model}` is of type `{found.model_type}`, which is no causal language model. "
+            "Choose another `trial.model`."
+        )
+    return found
+
+
+def _module_names(model_config: Any, *, trust_remote_code: bool) -> list[str]:
+    """Return the names of the model's modules, without memory for its weights."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            model_config, trust_remote_code=trust_remote_code
+        )
+    return [name for name, _ in model.named_modules()]
+
+
+def _values(config: SweepConfig, name: str) -> list[Any]:
+    """Return the values that a setting takes in the sweep."""
+    dimension = config.search_space.get(name)
+    if dimension is not None:
+        return list(possible_values(dimension) or [])
+    return [config.trial.settings[name]] if name in config.trial.settings else []
+
+
+def _schedule_problems(config: SweepConfig) -> list[Problem]:
+    problems = []
+    arguments = _values(config, "lr_scheduler_kwargs") or [{}]
+    for name in _values(config, "lr_scheduler_type"):
+        if name in _KNOWN_SCHEDULES and not any(arguments):
+            continue  # known to work; looking would cost three seconds of imports
+        for kwargs in arguments:
+            message = _schedule_problem(name, kwargs)
+            if message:
+                problems.append(Problem(message))
+    return problems
+
+
+def _schedule_problem(name: str, kwargs: dict[str, Any]) -> str | None:
+    import torch
+    import transformers
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    try:
+        transformers.get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=1,
+            num_training_steps=100,
+            scheduler_specific_kwargs=dict(kwargs),
+        )
+    except (TypeError, ValueError) as error:
+        return f"`lr_scheduler_type: {name}` cannot take `lr_scheduler_kwargs` = {kwargs}: {error}."
+    return None
+
+
+def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
+    """Look up modules that are named; `all-linear` and patterns are left to peft."""
+    lists = [targets for targets in _values(config, "lora_target_modules") if isinstance(targets, list)]
+    if "lora" not in _values(config, "method") or not lists:
+        return []
+    names = _module_names(model_config, trust_remote_code=config.trial.trust_remote_code)
+    ends = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
+    return [
+        Problem(
+            f"`lora_target_modules` names `{target}`, which `{config.trial.model}` has not. "
+            f"It has for example {', '.join(ends) or 'other names'}; `all-linear` takes all."
+        )
+        for target in dict.fromkeys(target for targets in lists for target in targets)
+        if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]

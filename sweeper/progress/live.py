@@ -1,0 +1,173 @@
+"""The live view of a sweep in a terminal."""
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.config.models import SweepConfig
+from sweeper.progress.lines import decision_text
+from sweeper.progress.running import RunningTrial, running_table
+from sweeper.records import Event, EventKind, TrialRecord, TrialState
+from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
+
+REFRESH_PER_SECOND = 4
+N_MESSAGES = 6
+_RUNNING_KINDS = (EventKind.TRIAL_STARTED, EventKind.REPORTED, EventKind.RUNG, EventKind.DECIDED)
+MIN_ETA_S = 5.0  # an estimate from less says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class _Message:
+    text: str
+    style: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    number: int
+    value: float
+    params: str
+
+
+class LiveProgress:
+    """A bar for the sweep, one for each running trial, and the newest decisions.
+
+    `on_event` only notes a few values; rich's own thread draws them, at most 4 times a second.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        config: SweepConfig,
+        n_trials: int,
+        *,
+        n_ended: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._config = config
+        self._n_trials = n_trials
+        self._n_ended_before = n_ended
+        self._clock = clock
+        self._started = clock()
+        self._lock = threading.Lock()
+        self._running: dict[int, RunningTrial] = {}
+        self._ended: dict[TrialState, int] = dict.fromkeys(TrialState, 0)
+        self._messages: deque[_Message] = deque(maxlen=N_MESSAGES)
+        self._best: _Best | None = None
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND)
+
+    def __enter__(self) -> Self:
+        self._started = self._clock()
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Note what an event says. Quick, from any thread."""
+        with self._lock:
+            if event.record is not None:
+                self._note_trial(event.kind, event.record)
+            message = _message(event)
+            if message is not None:
+                self._messages.append(message)
+
+    def _note_trial(self, kind: EventKind, record: TrialRecord) -> None:
+        if kind in _RUNNING_KINDS and record.state is TrialState.RUNNING:
+            self._running[record.number] = RunningTrial.of(record)
+            return
+        # Ended, set aside, or waiting for its next attempt.
+        self._running.pop(record.number, None)
+        if kind is not EventKind.TRIAL_ENDED:
+            return
+        self._ended[record.state] += 1
+        if record.state is TrialState.COMPLETE and record.value is not None:
+            sign = -1.0 if self._config.direction == "maximize" else 1.0
+            if self._best is None or sign * record.value < sign * self._best.value:
+                self._best = _Best(record.number, record.value, params_text(record.params))
+
+    def render(self) -> RenderableType:
+        """Return the whole view for the console's present size."""
+        with self._lock:
+            running = sorted(self._running.values(), key=lambda trial: trial.number)
+            messages = list(self._messages)
+            ended, best = dict(self._ended), self._best
+        parts: list[RenderableType] = [self._overall(ended, running)]
+        if best is not None:
+            since = "since it goes on" if self._n_ended_before else "so far"
+            text = f"best {since}: trial {best.number}, {one_line(self._config.metric)} = {short(best.value)}"
+            parts.append(_line(f"{text} ({best.params})", "green"))
+        told = [_folded(message, self._console.width) for message in messages]
+        # 7: the sweep, the best, up to four lines of header, and the note on trials that are not shown.
+        room = max(1, self._console.height - sum(n_lines for _, n_lines in told) - 7)
+        parts.append(running_table(running[:room], list(self._config.search_space), self._console.width))
+        if len(running) > room:
+            parts.append(_line(f"and {plural(len(running) - room, 'more running trial')}", "dim"))
+        parts += [text for text, _ in told]
+        return Group(*parts)
+
+    def _overall(self, ended: dict[TrialState, int], running: list[RunningTrial]) -> RenderableType:
+        n_ended = self._n_ended_before + sum(ended.values())
+        partly = sum(trial.done_frac for trial in running)
+        words = f"{n_ended}/{self._n_trials} trials"
+        if ended[TrialState.PRUNED]:
+            words += f", {ended[TrialState.PRUNED]} pruned"
+        if ended[TrialState.FAIL]:
+            words += f", {ended[TrialState.FAIL]} failed"
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        grid.add_column(width=max(6, min(30, self._console.width - 66)))
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+        bar = ProgressBar(total=max(1, self._n_trials), completed=n_ended + partly)
+        grid.add_row(Text(self._config.study, style="bold"), bar, words, self._times(ended, partly))
+        return grid
+
+    def _times(self, ended: dict[TrialState, int], partly: float) -> str:
+        elapsed = self._clock() - self._started
+        done = sum(ended.values()) + partly
+        left = self._n_trials - self._n_ended_before - done
+        if done <= 0 or elapsed < MIN_ETA_S or left <= 0:
+            return duration(elapsed)
+        return f"{duration(elapsed)}, about {duration(elapsed / done * left)} left"
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _folded(message: _Message, width: int) -> tuple[Text, int]:
+    """Return a message cut to two lines, and how many it takes."""
+    text = clipped(message.text, 2 * width - width // 8)  # words do not fill the first line
+    return Text(text, style=message.style), 1 if len(text) <= width else 2
+
+
+def _message(event: Event) -> _Message | None:
+    """Return the line to keep on screen for an event, if it is one that explains something."""
+    if event.kind is EventKind.DECIDED and event.decision is not None:
+        style = "yellow" if event.decision.stop else "dim"
+        return _Message(f"trial {event.decision.trial} {decision_text(event.decision)}", style)
+    if event.kind is EventKind.TRIAL_ENDED and event.record and event.record.state is TrialState.FAIL:
+        return _Message(f"trial {event.record.number} failed: {one_line(event.record.reason or '')}", "red")
+    if event.kind is EventKind.TRIAL_RETRIED and event.record:
+        return _Message(f"trial {event.record.number} {one_line(event.message)}", "yellow")
+    if event.kind is EventKind.NOTE:
+        return _Message(one_line(event.message), "cyan")
+    return None

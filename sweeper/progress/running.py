@@ -1,0 +1,105 @@
+"""The running trials of the live view, as a table with a bar for each."""
+
+import dataclasses
+from typing import Any, Self
+
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.records import TrialRecord
+from sweeper.reporting.formats import clipped, count, one_line, params_text, short
+
+MAX_PARAM_COLUMNS = 3
+MIN_BAR, MAX_BAR = 8, 30  # columns
+GAP = 2
+# What is left out first in a narrow terminal.
+DROP_ORDER = ("steps", "samples", "rung", "grad norm", "loss")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunningTrial:
+    """The few values of a running trial that the view shows; a copy, since records change."""
+
+    number: int
+    params: dict[str, Any]
+    step: int
+    samples: int
+    budget_samples: int | None
+    loss: float | None
+    grad_norm: float | None
+    rung: int | None  # the last one that was reached
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> Self:
+        return cls(
+            number=record.number,
+            params=dict(record.params),
+            step=record.step,
+            samples=record.samples,
+            budget_samples=record.budget_samples,
+            loss=record.last_loss,
+            grad_norm=record.last_grad_norm,
+            rung=max(record.rungs, default=None),
+        )
+
+    @property
+    def done_frac(self) -> float:
+        return min(1.0, self.samples / self.budget_samples) if self.budget_samples else 0.0
+
+
+def running_table(trials: list[RunningTrial], names: list[str], width: int) -> RenderableType:
+    """Return the running trials with as many columns as the width has room for. `names` are the params."""
+    if not trials:
+        return Text("no trial is running", style="dim")
+    columns = _columns(trials, names)
+    for dropped in DROP_ORDER:
+        if _taken(columns) + MIN_BAR <= width:
+            break
+        del columns[dropped]
+    room = width - _taken(columns)
+    bar_width = max(4, min(MAX_BAR, room))
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
+    limit = max(6, width // 2)
+    for header, cells in columns.items():
+        cell_width = min(limit, _width(header, cells))
+        table.add_column(Text(header), justify="right", no_wrap=True, width=cell_width, vertical="bottom")
+        if header == "trial":
+            table.add_column("", width=bar_width, no_wrap=True, vertical="middle")
+    for row, trial in enumerate(trials):
+        number, *others = (Text(clipped(column[row], limit)) for column in columns.values())
+        table.add_row(number, ProgressBar(total=1.0, completed=trial.done_frac), *others)
+    return table
+
+
+def _columns(trials: list[RunningTrial], names: list[str]) -> dict[str, list[str]]:
+    columns = {"trial": [str(trial.number) for trial in trials]}
+    if len(names) <= MAX_PARAM_COLUMNS:
+        for name in names:
+            header = "\n".join(one_line(name).replace(".", "_").split("_"))
+            columns[header] = [short(trial.params.get(name)) for trial in trials]
+    else:
+        columns["params"] = [clipped(params_text(trial.params), 40) for trial in trials]
+    return columns | {
+        "samples": [_of_budget(trial) for trial in trials],
+        "steps": [str(trial.step) for trial in trials],
+        "loss": ["" if trial.loss is None else short(trial.loss) for trial in trials],
+        "grad norm": ["" if trial.grad_norm is None else short(trial.grad_norm) for trial in trials],
+        "rung": ["" if trial.rung is None else str(trial.rung) for trial in trials],
+    }
+
+
+def _of_budget(trial: RunningTrial) -> str:
+    if not trial.budget_samples:
+        return count(trial.samples)
+    return f"{count(trial.samples)}/{count(trial.budget_samples)}"
+
+
+def _width(header: str, cells: list[str]) -> int:
+    return max(len(line) for line in [*header.split("\n"), *cells])
+
+
+def _taken(columns: dict[str, list[str]]) -> int:
+    """Return the width of all columns with their gaps, the bar's gap included."""
+    return sum(_width(header, cells) + GAP for header, cells in columns.items()) + GAP

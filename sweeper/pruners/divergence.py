@@ -1,0 +1,122 @@
+"""Divergence: what a trial shows against its own history. Never a comparison with others. Pure."""
+
+import collections
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sweeper.records import StepRow
+
+
+DIVERGENCE_RULES = ("nan", "loss_spike", "grad_norm_explosion")
+
+
+class Verdict(NamedTuple):
+    """Which rule a trial broke, and the sentence that says so."""
+
+    rule: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DivergenceRules:
+    """Which rules are on. A rule over steps needs `patience_steps` of them in a row."""
+
+    nan: bool = True
+    loss_spike: bool = True
+    loss_spike_factor: float = 3.0  # times the lowest median of any earlier window of `patience_steps`
+    grad_norm_explosion: bool = True
+    grad_norm_factor: float = 100.0  # times the median norm of all earlier steps
+    patience_steps: int = 8
+
+
+# A spike must also lie this many scaled MADs above the best window, so that a noisy loss near zero, whose triple
+# is still small, is no spike.
+_SPIKE_MADS = 10.0
+_MAD_SCALE = 1.4826  # makes the MAD of normal noise its standard deviation
+_NORM_HISTORY = 512  # steps; the median of more says the same and costs more
+
+
+class DivergenceMonitor:
+    """Watches one trial's steps as they come in."""
+
+    def __init__(self, rules: DivergenceRules) -> None:
+        self._rules = rules
+        self._recent: collections.deque[StepRow] = collections.deque(maxlen=rules.patience_steps)
+        self._best_median = math.inf
+        self._best_mad = 0.0
+        self._norms: collections.deque[float] = collections.deque(maxlen=_NORM_HISTORY)
+
+    def check(self, rows: Iterable[StepRow]) -> Verdict | None:
+        """Take in further steps; return what the first of them broke, or None."""
+        for row in rows:
+            verdict = self._check_one(row)
+            if verdict is not None:
+                return verdict
+        return None
+
+    def _check_one(self, row: StepRow) -> Verdict | None:
+        verdict = self._nan(row)
+        if verdict is not None:
+            return verdict
+        if len(self._recent) == self._recent.maxlen and self._recent[0].grad_norm is not None:
+            self._norms.append(self._recent[0].grad_norm)  # leaves the patience window: becomes history
+        self._recent.append(row)
+        if len(self._recent) < self._rules.patience_steps:
+            return None
+        verdict = self._spike(row) or self._explosion(row)
+        self._learn()
+        return verdict
+
+    def _nan(self, row: StepRow) -> Verdict | None:
+        if not self._rules.nan:
+            return None
+        for name, value in (("loss", row.loss), ("gradient norm", row.grad_norm)):
+            if value is not None and not math.isfinite(value):
+                return Verdict("nan", f"diverged: {name} is {value} at step {row.step} ({row.samples} samples)")
+        return None
+
+    def _spike(self, row: StepRow) -> Verdict | None:
+        losses = [recent.loss for recent in self._recent if recent.loss is not None]
+        if not self._rules.loss_spike or len(losses) < self._rules.patience_steps or self._best_median == math.inf:
+            return None
+        threshold = max(
+            self._rules.loss_spike_factor * self._best_median,
+            self._best_median + _SPIKE_MADS * _MAD_SCALE * self._best_mad,
+        )
+        if min(losses) <= threshold:
+            return None
+        return Verdict(
+            "loss_spike",
+            f"diverged: loss stayed above {threshold:.4g} for {len(losses)} steps up to step {row.step} "
+            f"({row.samples} samples); its own best was {self._best_median:.4g}",
+        )
+
+    def _explosion(self, row: StepRow) -> Verdict | None:
+        norms = [recent.grad_norm for recent in self._recent if recent.grad_norm is not None]
+        known = len(self._norms) >= self._rules.patience_steps
+        if not self._rules.grad_norm_explosion or len(norms) < self._rules.patience_steps or not known:
+            return None
+        # The cheap test first: the median of 512 norms at every step would cost more than the step's report.
+        threshold_floor = self._rules.grad_norm_factor * min(self._norms)
+        if min(norms) <= threshold_floor:
+            return None
+        median = statistics.median(self._norms)
+        if min(norms) <= self._rules.grad_norm_factor * median:
+            return None
+        return Verdict(
+            "grad_norm_explosion",
+            f"diverged: gradient norm stayed above {self._rules.grad_norm_factor:.4g} times its own median of "
+            f"{median:.4g} for {len(norms)} steps up to step {row.step} ({row.samples} samples)",
+        )
+
+    def _learn(self) -> None:
+        losses = [recent.loss for recent in self._recent if recent.loss is not None]
+        if len(losses) < self._rules.patience_steps or not all(map(math.isfinite, losses)):
+            return
+        median = statistics.median(losses)
+        if median < self._best_median:
+            self._best_median = median
+            self._best_mad = statistics.median(abs(loss - median) for loss in losses)

@@ -1,0 +1,42 @@
+"""The best point as a sweep file of its own, that trains it in full."""
+
+import shlex
+from pathlib import Path
+
+from sweeper.config import dump_config
+from sweeper.config.models import Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.records import TrialRecord
+from sweeper.reporting.formats import exact, one_line, params_text
+from sweeper.study.view import StudyView
+
+MAX_STUDY_NAME = 100  # characters; see `SweepConfig.study`
+
+
+def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
+    """Return a sweep of one trial: `best`'s params, each fixed by a grid of one value, and no pruning."""
+    return config.model_copy(
+        update={
+            "study": f"{config.study[: MAX_STUDY_NAME - len('-best')]}-best",
+            "search_space": {name: Dimension(grid=[value]) for name, value in best.params.items()},
+            "sampler": SamplerSection(name="grid"),
+            "pruner": PrunerSection(name="nop"),
+            # The study's own directory holds the sweep; this is another study.
+            "dir": None,
+        }
+    )
+
+
+def best_yaml(view: StudyView, best: TrialRecord) -> str:
+    """Return the sweep file of the best point, with a header that says where it comes from."""
+    header = [
+        f"# The best point of study {view.name}: trial {best.number} of {len(view.records)}.",
+        f"# {one_line(view.config.metric)} = {exact(best.value)} ({view.config.direction})",
+        f"# {params_text(best.params)}",
+        "# Train it in full:  sweeper launch best.yaml",
+    ]
+    return "\n".join(header) + "\n" + dump_config(best_config(view.config, best))
+
+
+def launch_command(out: Path) -> str:
+    """Return the command that trains the best point in full."""
+    return f"sweeper launch {shlex.quote(str(out / 'best.yaml'))}"

@@ -1,0 +1,131 @@
+"""Trials as cells over two params: what the heat map and the Markdown table show. Pure."""
+
+import dataclasses
+from typing import Any
+
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import exact, short
+from sweeper.reporting.summary import is_number, pruned_text, result_of, varying_params
+from sweeper.study.view import StudyView
+
+PREFERRED = ("effective_batch_size", "learning_rate")  # rows, columns
+MAX_CATEGORIES = 24  # values of one param beyond which a table of cells is not readable
+
+# Which trial a cell shows when several share it: a result, then what came closest to one.
+_SHOWN_FIRST = (
+    TrialState.COMPLETE,
+    TrialState.PRUNED,
+    TrialState.RUNNING,
+    TrialState.FAIL,
+    TrialState.WAITING,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One param with the values that trials had, ascending where they are numbers."""
+
+    name: str
+    values: tuple[Any, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        return [short(value) for value in self.values]
+
+    @property
+    def is_numeric(self) -> bool:
+        return all(is_number(value) for value in self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of the two params' values."""
+
+    row: int
+    column: int
+    record: TrialRecord  # the one that is shown
+    n_trials: int  # how many share the cell
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialGrid:
+    """All cells that have a trial. `rows` is None where only one param varies."""
+
+    rows: Axis | None
+    columns: Axis
+    cells: tuple[Cell, ...]
+    others: tuple[str, ...]  # params that vary beside the two; a cell shows the best over them
+
+    @property
+    def is_table(self) -> bool:
+        """Whether each axis has few enough values to be a table's."""
+        n_rows = len(self.rows.values) if self.rows else 1
+        return max(n_rows, len(self.columns.values)) <= MAX_CATEGORIES
+
+
+def trial_grid(view: StudyView) -> TrialGrid | None:
+    """Return the trials over batch and rate where both vary, else over the first params that do.
+
+    None where no param varies.
+    """
+    varying = varying_params(view)
+    if not varying:
+        return None
+    names = list(PREFERRED) if set(PREFERRED) <= set(varying) else varying[:2]
+    columns = _axis(view, names[-1])
+    rows = _axis(view, names[0]) if len(names) == 2 else None
+    groups: dict[tuple[int, int], list[TrialRecord]] = {}
+    places = [_places(axis) for axis in (rows, columns)]
+    for record in view.records:
+        row = places[0].get(exact(record.params.get(names[0])), 0)
+        column = places[1][exact(record.params.get(names[-1]))]
+        groups.setdefault((row, column), []).append(record)
+    cells = tuple(
+        Cell(row=row, column=column, record=_shown(records, view.config.direction), n_trials=len(records))
+        for (row, column), records in sorted(groups.items())
+    )
+    others = tuple(name for name in varying if name not in names)
+    return TrialGrid(rows=rows, columns=columns, cells=cells, others=others)
+
+
+def cell_text(record: TrialRecord) -> str:
+    """Return what a cell says of its trial: its result, or why it has none."""
+    match record.state:
+        case TrialState.COMPLETE:
+            value = result_of(record)
+            return "no value" if value is None else short(value)
+        case TrialState.PRUNED:
+            return pruned_text(record)
+        case TrialState.FAIL:
+            return "failed"
+        case TrialState.RUNNING:
+            return "running"
+        case _:
+            return ""
+
+
+def _axis(view: StudyView, name: str) -> Axis:
+    values = list({exact(r.params.get(name)): r.params.get(name) for r in view.records}.values())
+    if all(is_number(value) for value in values):
+        values.sort()
+    return Axis(name=name, values=tuple(values))
+
+
+def _places(axis: Axis | None) -> dict[str, int]:
+    return {} if axis is None else {exact(value): place for place, value in enumerate(axis.values)}
+
+
+def _shown(records: list[TrialRecord], direction: str) -> TrialRecord:
+    sign = -1.0 if direction == "maximize" else 1.0
+
+    def key(record: TrialRecord) -> tuple[int, float, int, int]:
+        value = result_of(record)
+        worst = float("inf")
+        return (
+            _SHOWN_FIRST.index(record.state),
+            worst if value is None else sign * value,
+            -record.samples,
+            record.number,
+        )
+
+    return min(records, key=key)

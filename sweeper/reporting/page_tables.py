@@ -1,0 +1,156 @@
+"""The report's tables as HTML. Everything that comes from a study goes through `esc`."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.records import TrialRecord
+from sweeper.reporting.formats import count, exact, short
+from sweeper.reporting.grid import cell_text, trial_grid
+from sweeper.reporting.status_table import worker_text
+from sweeper.reporting.summary import is_number, result_of, varying_params
+from sweeper.reporting.tables import decisions_of
+from sweeper.study.view import StudyView
+
+
+def esc(value: object) -> str:
+    """Return a value as text that HTML shows as it is, in attributes too."""
+    return html.escape(str(value))
+
+
+def params_table(view: StudyView) -> str:
+    """Return the best trial's params; nothing where no trial is complete."""
+    best = view.best
+    if best is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{esc(name)}</th><td class="number">{esc(exact(value))}</td></tr>'
+        for name, value in best.params.items()
+    )
+    caption = f"Best config: the params of trial {best.number}"
+    table = f"<table><caption><span>{caption}</span></caption><tbody>{rows}</tbody></table>"
+    return _scroll(table, caption, kind="scroll params")
+
+
+def grid_table(view: StudyView) -> str:
+    """Return the heat map's cells as a table, for whoever cannot see the plot."""
+    grid = trial_grid(view)
+    if grid is None or not grid.is_table:
+        return ""
+    cells = {(cell.row, cell.column): cell_text(cell.record) or "waiting" for cell in grid.cells}
+    corner = f"{grid.rows.name} / {grid.columns.name}" if grid.rows else grid.columns.name
+    head = "".join(f'<th scope="col" class="number">{esc(label)}</th>' for label in grid.columns.labels)
+    body = ""
+    for row, label in enumerate(grid.rows.labels if grid.rows else [view.config.metric]):
+        texts = [cells.get((row, column), "") for column in range(len(grid.columns.values))]
+        body += f'<tr><th scope="row">{esc(label)}</th>'
+        body += "".join(f'<td class="number">{esc(text)}</td>' for text in texts) + "</tr>"
+    caption = f"{view.config.metric} by {corner}"
+    head = f'<thead><tr><th scope="col">{esc(corner)}</th>{head}</tr></thead>'
+    table = f"<table><caption><span>{esc(caption)}</span></caption>{head}<tbody>{body}</tbody></table>"
+    return f"<details><summary>The same as a table</summary>{_scroll(table, caption)}</details>"
+
+
+def trials_table(view: StudyView) -> str:
+    """Return all trials, sortable. A trial that is not COMPLETE has no value."""
+    varying = varying_params(view)
+    names = varying or list(dict.fromkeys(name for record in view.records for name in record.params))
+    header = [("trial", True), ("state", False), *((name, _is_numeric(view, name)) for name in names)]
+    header += [(view.config.metric, True), ("steps", True), ("samples", True), ("reason", False)]
+    header += [("attempts", True), ("worker", False)]
+    best = view.best
+    rows = "".join(
+        _trial_row(record, names, is_best=best is not None and record.number == best.number)
+        for record in view.records
+    )
+    caption = (
+        f"All {count(len(view.records))} trials. Click a heading to sort. Only complete trials have a value."
+    )
+    return _sortable(header, rows, caption)
+
+
+def _trial_row(record: TrialRecord, names: list[str], *, is_best: bool) -> str:
+    state = record.state.value
+    cells = [
+        _cell(record.number),
+        f'<td class="state {state}">{state}</td>',
+        *(_cell(record.params.get(name)) for name in names),
+        _cell(result_of(record), blank=True),
+        _cell(record.step),
+        _cell(record.samples),
+        f'<td class="long">{esc(record.reason or "")}</td>',
+        _cell(record.attempts),
+        f'<td class="worker">{esc(worker_text(record))}</td>',
+    ]
+    return f"<tr{' class=best' if is_best else ''}>{''.join(cells)}</tr>\n"
+
+
+def decisions_table(view: StudyView) -> str:
+    """Return every decision with its reason, sortable."""
+    rows = [_decision_row(record, decision) for record, decision in decisions_of(view)]
+    if not rows:
+        return "<p>No decision was taken yet.</p>"
+    header = [("trial", True), ("decision", False), ("rule", False), ("rung", True), ("samples", True)]
+    caption = f"All {count(len(rows))} decisions with their reasons, by trial. Click a heading to sort."
+    return _sortable([*header, ("reason", False)], "".join(rows), caption)
+
+
+def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:
+    cells = [
+        _cell(record.number),
+        f"<td>{'stop' if decision.get('stop') else 'go on'}</td>",
+        f"<td>{esc(decision.get('rule', ''))}</td>",
+        _cell(decision.get("rung"), blank=True),
+        _cell(decision.get("samples"), blank=True),
+        f'<td class="long">{esc(decision.get("reason", ""))}</td>',
+    ]
+    return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def versions_table(view: StudyView) -> str:
+    """Return the versions that the study ran with, and where it is."""
+    pairs = {**view.versions, "study directory": str(view.directory)}
+    rows = "".join(
+        f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in pairs.items()
+    )
+    caption = "What the study ran with"
+    return _scroll(f"<table><caption><span>{caption}</span></caption><tbody>{rows}</tbody></table>", caption)
+
+
+def _sortable(header: Sequence[tuple[str, bool]], rows: str, caption: str) -> str:
+    """Return a table whose headings sort it. `header` says of each column whether it holds numbers."""
+    head = "".join(
+        f'<th scope="col"{" class=number" if is_numeric else ""}>'
+        f'<button type="button">{_breakable(name)}</button></th>'
+        for name, is_numeric in header
+    )
+    table = (
+        f"<caption><span>{esc(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody>"
+    )
+    return _scroll(f"<table>{table}</table>", caption)
+
+
+def _breakable(name: str) -> str:
+    """Return a name that may be broken after an underscore: long headings make wide tables."""
+    return esc(name).replace("_", "_<wbr>")
+
+
+def _scroll(table: str, label: str, *, kind: str = "scroll") -> str:
+    """Return a table that scrolls by itself, so that the page never does sideways; keys reach it."""
+    return f'<div class="{kind}" role="region" tabindex="0" aria-label="{esc(label)}">{table}</div>'
+
+
+def _cell(value: Any, *, blank: bool = False) -> str:
+    """Return a value's cell with what it sorts by. None is blank, or the word where None is a value."""
+    if value is None and blank:
+        return '<td class="number" data-v=""></td>'
+    if not is_number(value):
+        return f"<td>{esc(short(value))}</td>"
+    key = repr(value) if math.isfinite(value) else ""
+    text = count(value) if isinstance(value, int) and value >= 10_000 else short(value)
+    return f'<td class="number" data-v="{key}">{esc(text)}</td>'
+
+
+def _is_numeric(view: StudyView, name: str) -> bool:
+    return all(is_number(record.params.get(name)) for record in view.records)

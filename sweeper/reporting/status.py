@@ -1,0 +1,110 @@
+"""What `sweeper status` says: a dict for programs, a table for a terminal."""
+
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
+from sweeper.reporting.status_table import trial_table
+from sweeper.reporting.summary import counts_text, result_of, savings_of
+from sweeper.study.view import StudyView
+
+MAX_ROWS = 60  # a table that still can be scrolled through; `--json` has every trial
+
+
+def status_json(view: StudyView) -> dict[str, Any]:
+    """Return the study's status as strict JSON. The value of a trial that is not COMPLETE is null."""
+    best = view.best
+    return {
+        "study": view.name,
+        "state": view.state,
+        "metric": view.config.metric,
+        "direction": view.config.direction,
+        "trials": [trial_json(record) for record in view.records],
+        "best": None if best is None else trial_json(best),
+    }
+
+
+def trial_json(record: TrialRecord) -> dict[str, Any]:
+    """Return one trial as `status --json` lists it."""
+    row = {
+        "number": record.number,
+        "state": record.state.value,
+        "point_id": record.point_id,
+        "params": record.params,
+        "value": result_of(record),
+        "steps": record.step,
+        "samples": record.samples,
+        "reason": record.reason,
+        "attempts": record.attempts,
+        "worker": record.worker,
+        "started": record.started,
+        "ended": record.ended,
+    }
+    return {name: jsonable(value) for name, value in row.items()}
+
+
+def status_text(view: StudyView) -> "StatusText":
+    """Return the study's status for a rich console of any width."""
+    return StatusText(view)
+
+
+class StatusText:
+    """A header, the best trial, the training spent and a table of trials, cut to the console's width."""
+
+    def __init__(self, view: StudyView) -> None:
+        self._view = view
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        view = self._view
+        yield _header(view)
+        yield _best_line(view)
+        yield _training_line(view)
+        shown = rows_shown(view)
+        yield Text()
+        yield trial_table(view, shown, options.max_width)
+        if len(shown) < len(view.records):
+            yield Text(
+                f"{plural(len(view.records) - len(shown), 'more trial')} not shown; "
+                "`sweeper status --json` and the report list all.",
+                style="dim",
+            )
+
+
+def _header(view: StudyView) -> Text:
+    return Text.assemble((view.name, "bold"), f": {view.state}; {counts_text(view)}")
+
+
+def _best_line(view: StudyView) -> Text:
+    best = view.best
+    if best is None:
+        return Text("best: none, since no trial is complete")
+    text = f"best: trial {best.number}, {one_line(view.config.metric)} = {short(best.value)}"
+    return Text(f"{text} ({params_text(best.params)})")
+
+
+def _training_line(view: StudyView) -> Text:
+    savings = savings_of(view)
+    return Text(
+        f"trained: {count(savings.spent)} of {count(savings.full)} samples ({percent(savings.spent_frac)}); "
+        f"saved by pruning: {count(savings.saved)} ({percent(savings.saved_frac)})"
+    )
+
+
+def rows_shown(view: StudyView) -> list[TrialRecord]:
+    """Return the trials to list: all, or in a large study the ones that matter now, by number.
+
+    These are the running ones, the best ten, and then those that ended last.
+    """
+    records = list(view.records)
+    if len(records) <= MAX_ROWS:
+        return records
+    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    complete = [record for record in records if result_of(record) is not None]
+    chosen = [record for record in records if record.state is TrialState.RUNNING]
+    chosen += sorted(complete, key=lambda record: sign * (record.value or 0.0))[:10]
+    chosen += sorted(records, key=lambda record: record.ended or "", reverse=True)
+    unique = {record.number: record for record in chosen}
+    return sorted(list(unique.values())[:MAX_ROWS], key=lambda record: record.number)

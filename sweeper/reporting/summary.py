@@ -1,0 +1,157 @@
+"""What a study found and what it cost, in numbers and sentences. Pure."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import count, exact, one_line, percent, plural, short
+from sweeper.study.view import StudyView
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Savings:
+    """Training data, in samples. `full` = spent + saved + not trained."""
+
+    spent: int
+    full: int  # what training every trial to its end takes
+    saved: int  # what stopping trials early left untrained
+    not_trained: int  # of trials that wait, run or failed
+
+    @property
+    def saved_frac(self) -> float:
+        return self.saved / self.full if self.full else 0.0
+
+    @property
+    def not_trained_frac(self) -> float:
+        return self.not_trained / self.full if self.full else 0.0
+
+    @property
+    def spent_frac(self) -> float:
+        return self.spent / self.full if self.full else 0.0
+
+
+def savings_of(view: StudyView) -> Savings:
+    """Return what was trained and what was not. Only PRUNED trials save; WAITING ones are still to come."""
+    spent, full = view.spent_samples, view.full_samples
+    saved = sum(
+        max(0, (record.budget_samples or 0) - record.samples)
+        for record in view.records
+        if record.state is TrialState.PRUNED
+    )
+    return Savings(spent=spent, full=full, saved=saved, not_trained=max(0, full - spent - saved))
+
+
+def result_of(record: TrialRecord) -> float | None:
+    """Return a trial's result: its value if it is COMPLETE, else None, whatever it showed early."""
+    return record.value if record.state is TrialState.COMPLETE else None
+
+
+def counts_text(view: StudyView) -> str:
+    """Return the trials by state, as far as there are any: `7 complete, 9 pruned`."""
+    words = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+        TrialState.RUNNING: "running",
+        TrialState.WAITING: "waiting",
+    }
+    counts = [f"{count(n)} {word}" for state, word in words.items() if (n := view.count(state))]
+    return ", ".join(counts) or "no trials"
+
+
+def answer_sentences(view: StudyView) -> list[str]:
+    """Return what the study found, what it saved and what to mind, a sentence each."""
+    best = view.best
+    if best is None:
+        return [_no_answer(view), *_reason_sentences(view), training_sentence(view)]
+    state = "" if view.state == "finished" else " so far"
+    return [
+        f"Trial {best.number} is best{state}: {view.config.metric} = {exact(best.value)} "
+        f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
+        training_sentence(view),
+        *_edge_sentences(view, best),
+    ]
+
+
+def training_sentence(view: StudyView) -> str:
+    """Return what was trained and what stopping early saved."""
+    savings = savings_of(view)
+    whole = "the full grid" if view.config.sampler.name == "grid" else "training every trial in full"
+    text = (
+        f"{count(savings.spent)} of the {count(savings.full)} training samples that {whole} takes were "
+        f"trained ({percent(savings.spent_frac)}); stopping {plural(view.count(TrialState.PRUNED), 'trial')} "
+        f"early saved {count(savings.saved)} ({percent(savings.saved_frac)})"
+    )
+    if savings.not_trained:
+        text += f"; the other {count(savings.not_trained)} are of trials that wait, run or failed"
+    return text + "."
+
+
+def _no_answer(view: StudyView) -> str:
+    ending = "" if view.state == "finished" else " yet"
+    return (
+        f"No trial of study {view.name} is complete{ending}, so there is no best trial: {counts_text(view)}."
+    )
+
+
+def _reason_sentences(view: StudyView) -> list[str]:
+    """Return why trials ended without a result, the commonest reasons first."""
+    reasons = Counter(
+        (record.state, one_line(record.reason or "no reason was recorded"))
+        for record in view.records
+        if record.state in (TrialState.PRUNED, TrialState.FAIL)
+    )
+    shown = reasons.most_common(5)
+    lines = [f"{state} ({plural(number, 'trial')}): {reason}" for (state, reason), number in shown]
+    if len(reasons) > len(shown):
+        lines.append(f"{len(reasons) - len(shown)} more reasons are in the table of trials.")
+    return lines
+
+
+def _edge_sentences(view: StudyView, best: TrialRecord) -> list[str]:
+    """Say where the best value is the last one that was tried: a better one may lie outside."""
+    lines = []
+    for name, value in best.params.items():
+        tried = {record.params[name] for record in view.records if is_number(record.params.get(name))}
+        if not is_number(value) or len(tried) < 3 or value not in (min(tried), max(tried)):
+            continue
+        side = "smallest" if value == min(tried) else "largest"
+        lines.append(
+            f"{one_line(name)} = {short(value)} is the {side} value that was tried; "
+            "a better one may lie beyond it."
+        )
+    return lines
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def stop_decision(record: TrialRecord) -> dict[str, Any] | None:
+    """Return the newest decision that stopped a trial."""
+    return next((decision for decision in reversed(record.decisions) if decision.get("stop")), None)
+
+
+def pruned_text(record: TrialRecord) -> str:
+    """Say where a trial was stopped: `pruned at rung 1`, or after the last rung that it reached."""
+    decision = stop_decision(record) or {}
+    if decision.get("rung") is not None:
+        return f"pruned at rung {decision['rung']}"
+    if record.rungs:
+        return f"pruned after rung {max(record.rungs)}"
+    return "pruned before rung 0"
+
+
+def early_metric(record: TrialRecord, metric: str) -> float | None:
+    """Return the study's metric at a trial's last rung that has it. Not a result."""
+    for rung in sorted(record.rungs, reverse=True):
+        if metric in record.rungs[rung].signals:
+            return record.rungs[rung].signals[metric]
+    return None
+
+
+def varying_params(view: StudyView) -> list[str]:
+    """Return the params that differ between trials, in the search space's order."""
+    names = dict.fromkeys([*view.config.search_space, *(name for r in view.records for name in r.params)])
+    return [name for name in names if len({exact(record.params.get(name)) for record in view.records}) > 1]

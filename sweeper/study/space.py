@@ -1,0 +1,76 @@
+"""The search space in Optuna's distributions, and the samplers by name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+
+from sweeper.config.models import Dimension, SweepConfig
+
+
+def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution of every dimension, in the order of the file."""
+    return {name: _distribution(dimension) for name, dimension in config.search_space.items()}
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    values = dimension.grid if dimension.grid is not None else dimension.choice
+    if values is not None:
+        return CategoricalDistribution(choices=[encode_choice(value) for value in values])
+    if dimension.int is not None:
+        low, high = dimension.int
+        step = int(dimension.step) if dimension.step is not None else 1
+        return IntDistribution(low, high, log=dimension.log, step=step)
+    if dimension.log_uniform is not None:
+        low_rate, high_rate = dimension.log_uniform
+        return FloatDistribution(low_rate, high_rate, log=True)
+    assert dimension.uniform is not None, "config checked that one kind is set"
+    return FloatDistribution(*dimension.uniform, step=dimension.step)
+
+
+_JSON = "json:"  # marks a list or mapping; Optuna's choices are None, bool, int, float or str
+
+
+def encode_choice(value: Any) -> Any:
+    """Return a value as Optuna keeps choices: scalars as they are, lists and mappings as JSON text."""
+    return _JSON + json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+
+
+def decode_choice(value: Any) -> Any:
+    """Return the value that `encode_choice` was given."""
+    is_json = isinstance(value, str) and value.startswith(_JSON)
+    return json.loads(value.removeprefix(_JSON)) if is_json else value
+
+
+def from_choices(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the config that stored params stand for."""
+    return {name: decode_choice(value) for name, value in params.items()}
+
+
+def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
+    """Return the sampler for the next draw.
+
+    It is made anew for every draw, seeded from the study's seed and the number of trials drawn so far, so that a
+    resumed study draws what the uninterrupted one would have drawn. QMC keeps one seed, since its sequence is
+    defined by it; the position is kept in the storage.
+    """
+    name, options = config.sampler.name, dict(config.sampler.options)
+    seed = options.pop("seed", config.seed)
+    drawn_seed = int.from_bytes(hashlib.sha256(f"{seed}:{n_drawn}".encode()).digest()[:4], "big") % 2**31
+    samplers: dict[str, type[BaseSampler]] = {
+        "random": optuna.samplers.RandomSampler,
+        "tpe": optuna.samplers.TPESampler,
+        "qmc": optuna.samplers.QMCSampler,
+        "gp": optuna.samplers.GPSampler,
+        "cmaes": optuna.samplers.CmaEsSampler,
+    }
+    return samplers[name](seed=seed if name == "qmc" else drawn_seed, **options)

@@ -1,0 +1,52 @@
+"""A study as reports, status and exports read it: a snapshot, detached from the storage."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from sweeper.config.models import SweepConfig
+from sweeper.records import TrialRecord, TrialState
+
+StudyState = Literal["running", "interrupted", "finished"]
+
+# Columns of a curve, one row per optimiser step; see `records.StepRow`.
+CURVE_COLUMNS = ("step", "samples", "tokens", "loss", "grad_norm", "learning_rate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyView:
+    """Everything that is known of a study at one moment."""
+
+    name: str
+    config: SweepConfig
+    state: StudyState
+    records: tuple[TrialRecord, ...]  # by number
+    directory: Path
+    curve: Callable[[int], pd.DataFrame]  # of one trial; empty where it never reported
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    created: str | None = None  # ISO 8601, UTC
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The COMPLETE trial with the best value, the lowest number among equals; None where none completed."""
+        completed = [r for r in self.records if r.state is TrialState.COMPLETE and r.value is not None]
+        if not completed:
+            return None
+        sign = -1.0 if self.config.direction == "maximize" else 1.0
+        return min(completed, key=lambda record: (sign * (record.value or 0.0), record.number))
+
+    def count(self, state: TrialState) -> int:
+        return sum(record.state is state for record in self.records)
+
+    @property
+    def spent_samples(self) -> int:
+        """Samples that were trained, all trials together."""
+        return sum(record.samples for record in self.records)
+
+    @property
+    def full_samples(self) -> int:
+        """Samples that training every point to its end would take."""
+        return sum(record.budget_samples or 0 for record in self.records)

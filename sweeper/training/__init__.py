@@ -1,0 +1,1 @@
+"""What runs inside a trial. Importing this package loads no torch; its modules do where they need it."""

@@ -1,0 +1,99 @@
+"""What a trial goes on from: weights, optimiser, schedule, scaler and random states. Never pickled code."""
+
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from sweeper.context import CheckpointStore
+from sweeper.errors import SweeperError
+
+WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
+STATE = "state.pt"  # read with `weights_only`, so it can hold tensors and plain values only
+
+
+def save_checkpoint(
+    trainer: Any, store: CheckpointStore, *, step: int, samples: int, tokens: int, beside: Path | None
+) -> str:
+    """Hand the trainer's state to the store and return the checkpoint's name."""
+    directory = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=beside))
+    try:
+        weights = {name: p.detach().cpu().contiguous() for name, p in _trained(trainer.model).items()}
+        safetensors.torch.save_file(weights, directory / WEIGHTS)
+        state = {
+            "optimizer": trainer.optimizer.state_dict(),
+            "schedule": trainer.lr_scheduler.state_dict(),
+            "scaler": None if trainer.accelerator.scaler is None else trainer.accelerator.scaler.state_dict(),
+            "random": random_state(),
+            "tokens": tokens,
+        }
+        torch.save(state, directory / STATE)
+        return store.save(directory, step=step, samples=samples)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # the store has moved it, unless it failed
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Put a checkpoint's weights into a fresh model."""
+    saved = safetensors.torch.load_file(path / WEIGHTS)
+    trained = _trained(model)
+    if saved.keys() != trained.keys():
+        raise SweeperError(
+            f"The checkpoint {path} holds {len(saved)} weights and the model trains {len(trained)}, or "
+            "others. "
+            "It belongs to another model or method; remove it to start the trial again."
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(saved[name])
+
+
+def load_state(trainer: Any, path: Path) -> tuple[dict[str, Any], int]:
+    """Put a checkpoint's optimiser, schedule and scaler into a trainer.
+
+    Returns:
+        The random state, to be set right before the next step, and the target tokens seen so far.
+    """
+    state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.lr_scheduler.load_state_dict(state["schedule"])
+    if state["scaler"] is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+    return state["random"], int(state["tokens"])
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of all generators that training may draw from, as tensors and plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": list(random.getstate()[1]),
+        "python_gauss": random.getstate()[2],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set all generators as `random_state` found them."""
+    random.setstate((3, tuple(state["python"]), state["python_gauss"]))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _trained(model: Any) -> dict[str, Any]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

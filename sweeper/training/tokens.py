@@ -1,0 +1,370 @@
+"""Tokenised data: made once per data set, tokenizer and length, and then memory-mapped by every trial."""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from sweeper.config.models import DataSource, Evaluation, TrainSettings, TrialSection
+from sweeper.errors import ConfigError, Problem
+from sweeper.files import publish_directory
+from sweeper.training.rows import Example, RowError, parse_row
+from sweeper.training.sources import Place, read_rows, source_identity
+from sweeper.training.templates import ChatRenderer, Rendered
+
+IGNORED = -100  # the label of a token that is not learned
+FORMAT = 1  # raise it when what is written changes
+MAX_PROBLEMS = 20
+_BATCH_ROWS = 1000
+_tables: dict[str, "TokenTable"] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenStats:
+    """What a table holds. Lengths in tokens."""
+
+    rows: int
+    tokens: int  # after truncation
+    target_tokens: int
+    longest: int  # before truncation
+    n_truncated: int
+
+
+class TokenTable:
+    """Tokenised rows in Arrow files. Reading a row copies it from the mapped file, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.dataset = datasets.load_from_disk(str(path))
+        self.stats = TokenStats(**json.loads((path / "stats.json").read_text()))
+        self._input_ids = _Lists(self.dataset, "input_ids")
+        self._labels = _Lists(self.dataset, "labels")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self._input_ids[index], "labels": self._labels[index]}
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether generated answers can be compared with anything."""
+        return "answer" in self.dataset.column_names and any(a is not None for a in self.dataset["answer"])
+
+    def row_hashes(self) -> Iterator[bytes]:
+        """Yield a digest of each row's tokens."""
+        for index in range(len(self)):
+            yield hashlib.sha256(self._input_ids[index].tobytes()).digest()
+
+
+class JoinedTables:
+    """Several tables one after the other, as one."""
+
+    def __init__(self, tables: list[TokenTable]) -> None:
+        self._tables = tables
+        self._starts = np.cumsum([0, *(len(table) for table in tables)])
+
+    @property
+    def dataset(self) -> Any:
+        """The first table's rows, for whoever wants to see the columns."""
+        return self._tables[0].dataset
+
+    @property
+    def stats(self) -> TokenStats:
+        """What all tables hold together."""
+        each = [table.stats for table in self._tables]
+        return TokenStats(
+            rows=sum(one.rows for one in each),
+            tokens=sum(one.tokens for one in each),
+            target_tokens=sum(one.target_tokens for one in each),
+            longest=max(one.longest for one in each),
+            n_truncated=sum(one.n_truncated for one in each),
+        )
+
+    def row_hashes(self) -> Iterator[bytes]:
+        """Yield a digest of each row's tokens."""
+        for table in self._tables:
+            yield from table.row_hashes()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        table = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._tables[table][index - int(self._starts[table])]
+
+
+class _Lists:
+    """A list column as array views of the mapped file."""
+
+    def __init__(self, dataset: Any, column: str) -> None:
+        chunks = dataset.data.column(column).chunks
+        self._chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in chunks]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        offsets, values = self._chunks[chunk]
+        row = index - int(self._starts[chunk])
+        found: np.ndarray[Any, np.dtype[np.int64]] = values[offsets[row] : offsets[row + 1]].astype(np.int64)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSettings:
+    """All that the tokens of a row depend on beside the row and the tokenizer."""
+
+    max_length: int
+    loss_on: str
+    with_prompts: bool = False  # eval sets: also what a generated answer is asked with and compared with
+
+
+def load_table(source: DataSource, tokenizer: Any, settings: TokenSettings) -> TokenTable:
+    """Return a source's tokens: from this process, from the cache on disk, or made now.
+
+    Raises:
+        ConfigError: If a row cannot be learned from, with every such row's place.
+    """
+    key = _key(source, tokenizer, settings)
+    if key not in _tables:
+        path = cache_dir() / "tokens" / key
+        if not path.exists():
+            with _one_at_a_time(path):
+                if not path.exists():
+                    _build(path, source, tokenizer, settings)
+        _tables[key] = TokenTable(path)
+    return _tables[key]
+
+
+def load_train_rows(trial: TrialSection, settings: TrainSettings, tokenizer: Any) -> JoinedTables:
+    """Return the rows of all train sources, one source after the other."""
+    how = TokenSettings(max_length=settings.max_length, loss_on=settings.loss_on)
+    return JoinedTables([load_table(source, tokenizer, how) for source in train_sources(trial)])
+
+
+def train_sources(trial: TrialSection) -> list[DataSource]:
+    """Return the train sources as a list.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if not trial.train_data:
+        raise ConfigError("`trial.train_data` is missing. Give the data to train on.")
+    return trial.train_data if isinstance(trial.train_data, list) else [trial.train_data]
+
+
+def eval_token_settings(settings: TrainSettings, how: Evaluation) -> TokenSettings:
+    """Return how eval sets are tokenised."""
+    return TokenSettings(max_length=settings.max_length, loss_on=settings.loss_on, with_prompts=how.generate)
+
+
+def cache_dir() -> Path:
+    """Return where tokenised data is kept: `SWEEPER_CACHE`, else `~/.cache/sweeper`."""
+    return Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
+
+
+def _key(source: DataSource, tokenizer: Any, settings: TokenSettings) -> str:
+    parts = [
+        str(FORMAT),
+        source_identity(source),
+        tokenizer_identity(tokenizer),
+        json.dumps(dataclasses.asdict(settings), sort_keys=True),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """Return a text that changes with the vocabulary, the special tokens or the chat template."""
+    cached = getattr(tokenizer, "_sweeper_identity", None)
+    if cached is None:
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                f"`{type(tokenizer).__name__}` does not tell where its tokens stand in the text, which is "
+                "needed to "
+                "find the answers. Use a model whose tokenizer has a `tokenizer.json`."
+            )
+        text = json.dumps(
+            [tokenizer.chat_template, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+        )
+        digest = hashlib.sha256(text.encode())
+        digest.update(tokenizer.backend_tokenizer.to_str().encode())
+        cached = tokenizer._sweeper_identity = digest.hexdigest()
+    return str(cached)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine make a table while the others wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(path: Path, source: DataSource, tokenizer: Any, settings: TokenSettings) -> None:
+    encoder = _Encoder(tokenizer, settings)
+    columns = encoder.encode(read_rows(source))
+    if encoder.problems:
+        raise ConfigError(_shown(encoder.problems))
+    if not columns["input_ids"]:
+        raise ConfigError(f"The data `{source.path}` has no rows. Correct `path`, or fill it.")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with _quiet():
+            datasets.Dataset.from_dict(columns, features=_features(settings)).save_to_disk(str(beside))
+        (beside / "stats.json").write_text(json.dumps(dataclasses.asdict(encoder.stats(columns))))
+        publish_directory(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    was_on = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if was_on:
+            datasets.enable_progress_bars()
+
+
+def _features(settings: TokenSettings) -> Any:
+    tokens = datasets.List(datasets.Value("int32"))
+    features = {"input_ids": tokens, "labels": tokens}
+    if settings.with_prompts:
+        features |= {"prompt_ids": tokens, "answer": datasets.Value("string")}
+    return datasets.Features(features)
+
+
+def _shown(problems: list[Problem]) -> list[Problem]:
+    """Keep the first problems and say how many there are."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    rest = len(problems) - MAX_PROBLEMS
+    return [
+        *problems[:MAX_PROBLEMS],
+        Problem(f"{rest} more rows have problems; {len(problems)} rows in all."),
+    ]
+
+
+class _Encoder:
+    """Turns rows into tokens and labels, and collects the rows that cannot be learned from."""
+
+    def __init__(self, tokenizer: Any, settings: TokenSettings) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._renderer = ChatRenderer(tokenizer, loss_on=settings.loss_on)
+        self._lengths: list[int] = []
+        self.problems: list[Problem] = []
+
+    def encode(self, rows: Iterator[tuple[Place, dict[str, Any]]]) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
+        if self._settings.with_prompts:
+            columns |= {"prompt_ids": [], "answer": []}
+        batch: list[tuple[Place, Example, Rendered]] = []
+        for place, row in rows:
+            try:
+                example = parse_row(row)
+                batch.append((place, example, self._renderer.render(example)))
+            except RowError as error:
+                self.problems.append(place.problem(f"The row {error}."))
+            if len(batch) == _BATCH_ROWS:
+                self._encode_batch(batch, columns)
+                batch = []
+        self._encode_batch(batch, columns)
+        return columns
+
+    def stats(self, columns: dict[str, list[Any]]) -> TokenStats:
+        return TokenStats(
+            rows=len(columns["input_ids"]),
+            tokens=sum(len(ids) for ids in columns["input_ids"]),
+            target_tokens=sum(int((labels != IGNORED).sum()) for labels in columns["labels"]),
+            longest=max(self._lengths),
+            n_truncated=sum(length > self._settings.max_length for length in self._lengths),
+        )
+
+    def _encode_batch(
+        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
+    ) -> None:
+        for is_chat in (True, False):
+            # One call of the tokenizer per kind: a template writes the special tokens itself.
+            part = [item for item in batch if item[2].is_chat == is_chat]
+            if part and len(part) < len(batch):
+                for item in batch:
+                    self._encode_batch([item], columns)
+                return
+            if part:
+                self._encode_alike(part, columns)
+
+    def _encode_alike(
+        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
+    ) -> None:
+        is_chat = batch[0][2].is_chat
+        encoded = self._tokenizer(
+            [rendered.text for _, _, rendered in batch],
+            add_special_tokens=not is_chat,
+            return_offsets_mapping=True,
+        )
+        for (place, example, rendered), ids, offsets in zip(
+            batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            ids, labels = self._labelled(rendered, ids, offsets)
+            self._lengths.append(len(ids))
+            ids, labels = ids[: self._settings.max_length], labels[: self._settings.max_length]
+            if not (labels != IGNORED).any():
+                self.problems.append(place.problem(self._no_target(self._lengths[-1])))
+                continue
+            columns["input_ids"].append(ids)
+            columns["labels"].append(labels)
+            if self._settings.with_prompts:
+                columns["prompt_ids"].append(self._prompt_ids(rendered))
+                columns["answer"].append(example.answer)
+
+    def _labelled(
+        self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]
+    ) -> tuple[Any, Any]:
+        """Return token ids with labels: the tokens that end inside a learned span.
+
+        A token that only begins before the span holds some of the answer, so it is learned; the tokenizer may
+        give a token of white space no width, which is why only its end counts.
+        """
+        tokens = np.asarray(ids, dtype=np.int32)
+        ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[:, 1]
+        learned = np.zeros(len(tokens), dtype=bool)
+        for start, end in rendered.spans:
+            learned |= (ends > start) & (ends <= end)
+        if not rendered.is_chat and self._tokenizer.eos_token_id is not None:
+            if tokens[-1] != self._tokenizer.eos_token_id:
+                tokens = np.append(tokens, np.int32(self._tokenizer.eos_token_id))
+                learned = np.append(learned, True)
+            learned[-1] = True
+        if len(learned):
+            learned[0] = False  # nothing comes before the first token to predict it from
+        return tokens, np.where(learned, tokens, np.int32(IGNORED))
+
+    def _prompt_ids(self, rendered: Rendered) -> list[int]:
+        if rendered.prompt is None:
+            return []
+        ids: list[int] = self._tokenizer(rendered.prompt, add_special_tokens=not rendered.is_chat)[
+            "input_ids"
+        ]
+        if not rendered.is_chat and ids and ids[-1] == self._tokenizer.eos_token_id:
+            ids = ids[:-1]
+        return ids
+
+    def _no_target(self, length: int) -> str:
+        return (
+            f"The row has {length} tokens and its answer begins after the first {self._settings.max_length}, "
+            "so nothing "
+            "of it can be learned. Raise `max_length`, or shorten or remove the row."
+        )

@@ -1,0 +1,18 @@
+"""What a worker process loads once, before its first trial."""
+
+import gc
+import importlib
+
+
+def preload(*, threads: int = 1) -> None:
+    """Import all that the built-in fine-tuning needs, so that a trial starts in tenths of a second.
+
+    What was imported is then hidden from the garbage collector: the trainer collects at the start of every
+    trial, which took 0.3 s of the 0.35 s of a trial's set-up (2 cores, November 2026).
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    importlib.import_module("sweeper.training.finetune")
+    gc.collect()
+    gc.freeze()

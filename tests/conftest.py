@@ -1,0 +1,21 @@
+"""What tests share: sweeps over made-up trial functions, without torch and Ray."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _private_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in a folder of its own, so that `studies/` never lands in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """One Ray for all tests that only need some Ray; executors use it as it is and leave it running."""
+    from sweeper.executors.ray_tune import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,61 @@
+"""The effective batch is exact or refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.batch import BatchPlan, plan_batch
+from sweeper.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("effective", "micro", "ranks", "cut"),
+    [
+        (64, 8, 1, (8, 8, 1)),
+        (64, 8, 2, (8, 4, 2)),
+        (8, 8, 1, (8, 1, 1)),
+        (4, 8, 1, (4, 1, 1)),
+        (6, 8, 2, (3, 1, 2)),
+        (7680, 8, 1, (8, 960, 1)),
+    ],
+)
+def test_a_batch_is_cut_into_whole_passes(
+    effective: int, micro: int, ranks: int, cut: tuple[int, int, int]
+) -> None:
+    plan = plan_batch(effective_batch_size=effective, micro_batch_size=micro, data_parallel_size=ranks)
+    assert (plan.micro_batch_size, plan.gradient_accumulation_steps, plan.data_parallel_size) == cut
+
+
+@pytest.mark.parametrize(
+    ("effective", "micro", "ranks", "told"),
+    [
+        (60, 8, 1, r"= 8, but got 60\. Nearest valid values: 56 and 64\.$"),
+        (60, 4, 2, r"= 8, but got 60\. Nearest valid values: 56 and 64\.$"),
+        (5, 4, 2, r"= 8, but got 5\. Nearest valid values: 8\.$"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_is_refused_with_the_nearest_ones(
+    effective: int, micro: int, ranks: int, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plan_batch(effective_batch_size=effective, micro_batch_size=micro, data_parallel_size=ranks)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64), st.integers(1, 8))
+def test_the_effective_batch_is_the_product_of_its_parts(effective: int, micro: int, ranks: int) -> None:
+    try:
+        plan = plan_batch(effective_batch_size=effective, micro_batch_size=micro, data_parallel_size=ranks)
+    except ConfigError:
+        return
+    assert plan.effective_batch_size == effective
+    assert plan.micro_batch_size <= micro
+
+
+def test_halving_keeps_the_effective_batch() -> None:
+    halved = BatchPlan(micro_batch_size=8, gradient_accumulation_steps=3, data_parallel_size=2).halved()
+    assert halved == BatchPlan(micro_batch_size=4, gradient_accumulation_steps=6, data_parallel_size=2)
+    assert halved.effective_batch_size == 48
+
+
+def test_an_odd_micro_batch_cannot_be_halved() -> None:
+    assert BatchPlan(micro_batch_size=3, gradient_accumulation_steps=1, data_parallel_size=1).halved() is None

@@ -1,0 +1,84 @@
+"""Divergence rules judge a trial by its own history only."""
+
+import math
+import random
+
+import pytest
+
+from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
+from sweeper.records import StepRow
+
+
+def rows(losses, norms=None, start=1):
+    norms = norms if norms is not None else [1.0] * len(losses)
+    return [
+        StepRow(start + i, (start + i) * 8, 0, loss, norm, 1e-3)
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_non_finite_loss_is_divergence_at_once(bad):
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([2.0, bad]))
+
+    assert verdict is not None
+    assert verdict.rule == "nan"
+    assert "loss is" in verdict.reason
+    assert "step 2 (16 samples)" in verdict.reason
+
+
+def test_a_non_finite_norm_is_divergence_at_once():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([2.0], [math.inf]))
+
+    assert verdict is not None
+    assert verdict.reason == "diverged: gradient norm is inf at step 1 (8 samples)"
+
+
+def test_a_loss_that_is_not_reported_is_no_divergence():
+    assert DivergenceMonitor(DivergenceRules()).check(rows([None, None], [None, None])) is None
+
+
+def test_the_nan_rule_can_be_switched_off():
+    assert DivergenceMonitor(DivergenceRules(nan=False)).check(rows([math.nan])) is None
+
+
+def test_a_jump_that_stays_is_a_spike():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 160 + [9.0] * 8))
+
+    assert verdict is not None
+    assert verdict.rule == "loss_spike"
+    assert "its own best was 1" in verdict.reason
+
+
+def test_a_jump_that_passes_is_no_spike():
+    assert DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 160 + [9.0] * 7 + [1.0] * 20)) is None
+
+
+def test_a_noisy_loss_near_zero_is_no_spike():
+    draw = random.Random(0)
+    losses = [abs(draw.gauss(0.0, 0.02)) for _ in range(400)]
+
+    assert DivergenceMonitor(DivergenceRules()).check(rows(losses)) is None
+
+
+def test_an_exploding_norm_is_divergence():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 48, [1.0] * 40 + [500.0] * 8))
+
+    assert verdict is not None
+    assert verdict.rule == "grad_norm_explosion"
+
+
+def test_a_growing_norm_is_no_explosion():
+    norms = [1.0 + step / 10 for step in range(400)]
+
+    assert DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 400, norms)) is None
+
+
+def test_the_verdict_does_not_depend_on_how_steps_are_cut_into_reports():
+    history = rows([1.0] * 60 + [9.0] * 20)
+    whole = DivergenceMonitor(DivergenceRules()).check(history)
+    monitor = DivergenceMonitor(DivergenceRules())
+
+    piecewise = next(verdict for row in history if (verdict := monitor.check([row])))
+
+    assert piecewise == whole

@@ -1,0 +1,237 @@
+"""What every executor does, in-process and on Ray Tune: one contract."""
+
+import json
+import threading
+import time
+
+import pytest
+import trial_functions
+from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
+
+from sweeper.executors.in_process import InProcessExecutor
+from sweeper.records import EventKind, TrialState
+
+
+def in_process(slots, function):
+    return InProcessExecutor(slots=slots, function=function)
+
+
+def on_ray(slots, function):
+    from sweeper.executors.ray_tune import RayTuneExecutor
+
+    return RayTuneExecutor(slots=slots, function=function, preload=False)
+
+
+@pytest.fixture(params=["in_process", pytest.param("ray", marks=pytest.mark.ray)])
+def make_executor(request):
+    if request.param == "in_process":
+        return in_process
+    request.getfixturevalue("ray_session")
+    return on_ray
+
+
+def run(make_executor, directory, function=trial_functions.steady, slots=2, listeners=(), **changes):
+    study = make_study(directory, make_config(**changes))
+    orchestrator = make_orchestrator(study, *listeners)
+    make_executor(slots, function).run(orchestrator)
+    return study, orchestrator
+
+
+def test_every_point_is_trained_once_to_its_end(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path)
+
+    records = reopened(study).records()
+    assert [(record.state, record.errors) for record in records.values()] == [(TrialState.COMPLETE, [])] * 4
+    assert [record.params["learning_rate"] for record in records.values()] == RATES
+    assert [record.value for record in records.values()] == [trial_functions.value_of(r.params) for r in records.values()]
+    assert all(record.attempts == 1 and record.samples == 100 for record in records.values())
+
+
+def test_the_curve_holds_every_step(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path)
+
+    rows = study.curves.rows(2)
+    assert [row.step for row in rows] == list(range(1, 11))
+    assert rows[3].loss == pytest.approx(0.25)
+
+
+def test_the_worker_of_a_trial_is_recorded(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path)
+
+    assert all(record.worker["pid"] > 0 for record in reopened(study).records().values())
+
+
+def test_poor_trials_are_stopped_and_show_no_value(make_executor, tmp_path):
+    pruner = {"signals": {"loss": {"direction": "minimize"}}, "min_peers": 2, "keep_frac": 0.3}
+    # The best comes first: with instant trials a poor first one may be done before it has peers.
+    space = {"learning_rate": {"grid": [1e-3, 1e-4, 1e-5, 1e-2]}}
+    study, _ = run(make_executor, tmp_path, pruner=pruner, search_space=space)
+
+    records = reopened(study).records()
+    pruned = [record for record in records.values() if record.state is TrialState.PRUNED]
+    assert pruned
+    assert all(record.value is None and record.samples < 100 for record in pruned)
+    assert all("low is good" in record.reason and record.decisions[-1]["stop"] for record in pruned)
+    assert records[0].state is TrialState.COMPLETE
+
+
+def test_a_nan_frees_the_slot(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path, trial_functions.diverges_at_high_rate)
+
+    record = reopened(study).records()[3]
+    assert record.state is TrialState.PRUNED
+    assert record.reason == "diverged: loss is nan at step 3 (30 samples)"
+
+
+def test_a_trial_that_raises_is_retried_then_fails_and_the_sweep_goes_on(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path, trial_functions.raises_at_high_rate, failures={"retries": 2})
+
+    records = reopened(study).records()
+    assert [record.state.value for record in records.values()] == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    assert records[3].attempts == 3
+    assert records[3].reason == "RuntimeError: the rate is too high for this function"
+    assert "raises_at_high_rate" in records[3].errors[0]["traceback"]
+
+
+def test_a_trial_that_recovers_completes_with_one_curve(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path, trial_functions.fails_once)
+
+    assert all(record.state is TrialState.COMPLETE for record in reopened(study).records().values())
+    assert [row.step for row in study.curves.rows(0)] == list(range(1, 11))
+
+
+def test_a_missing_metric_is_a_failure_that_names_what_was_reported(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path, trial_functions.forgets_the_metric, failures={"retries": 0})
+
+    reason = reopened(study).records()[0].reason
+    assert reason == "the trial never reported the study's metric `score`; it reported `other`"
+
+
+def test_too_many_failures_in_a_row_stop_the_sweep(make_executor, tmp_path):
+    study, orchestrator = run(
+        make_executor, tmp_path, trial_functions.forgets_the_metric, slots=1,
+        failures={"retries": 0, "max_consecutive": 2},
+    )  # fmt: skip
+
+    assert "2 trials failed one after another" in orchestrator.failure
+    assert sum(record.state is TrialState.WAITING for record in reopened(study).records().values()) >= 1
+
+
+def test_an_interrupt_keeps_trials_running_and_a_resume_ends_them(make_executor, tmp_path):
+    study = make_study(tmp_path, make_config(trial={"settings": {"step_s": 0.05}}))
+    first = make_orchestrator(study)
+    first._listeners = (InterruptAt(first, EventKind.RUNG),)
+    make_executor(2, trial_functions.steady).run(first)
+    states = [record.state for record in reopened(study).records().values()]
+    assert TrialState.RUNNING in states
+
+    make_executor(2, trial_functions.steady).run(make_orchestrator(reopened(study)))
+
+    records = reopened(study).records()
+    assert all(record.state is TrialState.COMPLETE for record in records.values())
+    assert all([row.step for row in study.curves.rows(n)] == list(range(1, 11)) for n in records)
+
+
+def test_a_resumed_trial_goes_on_from_its_checkpoint(make_executor, tmp_path):
+    config = make_config(trial={"settings": {"step_s": 0.1}, "checkpoint": {"at": [30]}})
+    study = make_study(tmp_path, config)
+    first = make_orchestrator(study)
+    first._listeners = (InterruptAt(first, EventKind.RUNG, rung=1),)
+    make_executor(2, trial_functions.steady).run(first)
+    recorder = Starts()
+
+    make_executor(2, trial_functions.steady).run(make_orchestrator(reopened(study), recorder))
+
+    assert "attempt 2 started from step 3" in recorder.messages
+    assert [row.step for row in study.curves.rows(0)] == list(range(1, 11))
+
+
+class InterruptAt:
+    """A listener that interrupts the sweep at its first event of a kind."""
+
+    def __init__(self, orchestrator, kind, rung=0):
+        self._orchestrator, self._kind, self._rung = orchestrator, kind, rung
+
+    def on_event(self, event):
+        if event.kind is self._kind and event.rung is not None and event.rung.rung == self._rung:
+            self._orchestrator.interrupt()
+
+
+class Starts:
+    def __init__(self):
+        self.messages = []
+
+    def on_event(self, event):
+        if event.kind is EventKind.TRIAL_STARTED:
+            self.messages.append(event.message)
+
+
+def traces(folder):
+    return [json.loads(path.read_text()) for path in folder.iterdir()]
+
+
+def most_at_a_time(facts):
+    events = sorted([(f["started"], 1) for f in facts] + [(f["ended"], -1) for f in facts])
+    running = most = 0
+    for _, change in events:
+        running += change
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("slots", [2, 4])
+def test_as_many_trials_run_at_a_time_as_there_are_slots_though_each_is_shorter_than_a_workers_start(slots, tmp_path):
+    trace = tmp_path / "trace"
+    trace.mkdir()
+    rates = [10 ** (-5 + index / 8) for index in range(24)]
+    settings = {"step_s": 0.03, "trace": str(trace)}
+    run(on_ray, tmp_path / "study", slots=slots, search_space={"learning_rate": {"grid": rates}},
+        trial={"settings": settings})  # fmt: skip
+
+    facts = traces(trace)
+    assert len(facts) == 24
+    assert len({fact["pid"] for fact in facts}) == slots
+    assert most_at_a_time(facts) == slots
+    # After the first trials, which may wait for the slowest worker, all slots are busy nearly all the time.
+    later = sorted(facts, key=lambda fact: fact["started"])[slots:]
+    busy = sum(fact["ended"] - fact["started"] for fact in later)
+    span = max(fact["ended"] for fact in later) - min(fact["started"] for fact in later)
+    assert busy / span > 0.6 * slots
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_that_dies_is_replaced_and_its_trial_retried(tmp_path):
+    study, _ = run(on_ray, tmp_path, trial_functions.dies_at_high_rate)
+
+    records = reopened(study).records()
+    assert all(record.state is TrialState.COMPLETE for record in records.values())
+    assert records[3].attempts == 2
+    assert "the worker process ended" in records[3].errors[0]["error"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_decision_on_a_trial_that_is_not_reporting_reaches_it_within_a_second(tmp_path):
+    """A slow trial at rung 0 is judged again when better ones arrive there, between its own reports."""
+    stopper = StopSlow()
+    pruner = {"signals": {"loss": {"direction": "minimize"}}, "min_peers": 2, "keep_frac": 0.3}
+    space = {"learning_rate": {"grid": [1e-5, 1e-3]}}
+    run(on_ray, tmp_path, trial_functions.steady, listeners=(stopper,), search_space=space, pruner=pruner,
+        trial={"settings": {"step_s": 0.25}})  # fmt: skip
+
+    assert stopper.pruned_at is not None
+    assert stopper.threads  # the event came from the driver's own thread
+
+
+class StopSlow:
+    def __init__(self):
+        self.pruned_at = None
+        self.threads = set()
+
+    def on_event(self, event):
+        self.threads.add(threading.get_ident())
+        if event.decision is not None and event.decision.stop:
+            self.pruned_at = time.monotonic()

@@ -1,0 +1,209 @@
+"""Model and data are checked before anything is trained."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_fixtures
+from training_fixtures import Tiny, all_rows, chat_rows, make_context, write_jsonl
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.preflight.child import run_in_child
+from sweeper.preflight.data import DataReport, check_trial
+
+pytestmark = pytest.mark.train
+tiny = training_fixtures.tiny
+GOOD = {"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]}
+
+
+def config(
+    tiny: Tiny, *, space: dict[str, Any] | None = None, metric: str = "dev/loss", **trial: Any
+) -> SweepConfig:
+    section = {
+        "model": str(tiny.model),
+        "train_data": str(tiny.train),
+        "eval_data": {"dev": str(tiny.dev)},
+        "budget": {"samples": 64},
+        "settings": {"max_length": 128},
+    }
+    return SweepConfig.model_validate(
+        {
+            "study": "check",
+            "metric": metric,
+            "direction": "minimize",
+            "trial": section | trial,
+            "search_space": space or {"learning_rate": {"grid": [1e-4, 1e-3]}},
+        }
+    )
+
+
+def problems(tiny: Tiny, **options: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check_trial(config(tiny, **options))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_good_sweep_s_rows_and_tokens_are_counted(tiny: Tiny) -> None:
+    report = check_trial(config(tiny))
+    assert (report.rows, report.evaluation["dev"].rows) == (40, 12)
+    assert 0 < report.target_tokens < (report.train.tokens if report.train else 0)
+    assert report.model is not None
+    assert (report.model.architecture, report.model.n_layers) == ("LlamaForCausalLM", 2)
+    assert report.warnings == ()
+
+
+def test_the_tokens_counted_are_those_that_training_reports(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    context = make_context(tiny.model, tiny.train, tmp_path, total_steps=5)  # 40 rows
+    finetune.run(context)
+    assert all_rows(context)[-1].tokens == check_trial(config(tiny)).target_tokens
+
+
+BAD_ROWS = [
+    ('{"messages": ', r"bad\.jsonl:2: This line is no JSON"),
+    (
+        '{"messages": [{"role": "user", "content": "hi"}]}',
+        r"bad\.jsonl:2: The row ends with a message from `user`",
+    ),
+    ('{"question": "hi", "answer": "ho"}', r"bad\.jsonl:2: The row has the columns `question`, `answer`"),
+    ('{"prompt": "hi", "completion": ""}', r"bad\.jsonl:2: The row has an empty `completion`"),
+    (
+        json.dumps({"prompt": "hi " * 200, "completion": "ho"}),
+        r"bad\.jsonl:2: The row has \d+ tokens and its answer begins",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), BAD_ROWS)
+@pytest.mark.parametrize("where", ["train_data", "eval_data"])
+def test_a_bad_row_is_named_by_file_and_line(
+    tiny: Tiny, tmp_path: Path, where: str, line: str, said: str
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
+    data: Any = str(path) if where == "train_data" else {"dev": str(path)}
+    (message,) = problems(tiny, **{where: data})
+    assert re.search(said, message)
+
+
+def test_all_bad_rows_are_told_at_once_up_to_twenty(tiny: Tiny, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "bad.jsonl", [{"text": ""}] * 25)
+    told = problems(tiny, train_data=str(path))
+    assert len(told) == 21
+    assert told[-1] == "5 more rows have problems; 25 rows in all."
+
+
+def test_problems_of_model_and_data_are_told_together(tiny: Tiny, tmp_path: Path) -> None:
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    shutil.copytree(tiny.model, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    told = problems(
+        tiny,
+        model=str(tmp_path / "model"),
+        train_data=str(empty),
+        eval_data={"dev": str(tmp_path / "gone.jsonl")},
+    )
+    assert len(told) == 3
+    assert "has no weights" in told[0]
+    assert "empty.jsonl` has no rows" in told[1]
+    assert "gone.jsonl` does not exist" in told[2]
+
+
+def test_a_model_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    told = problems(tiny, model=str(tmp_path / "gone"))
+    assert "The model directory" in told[0]
+    assert "does not exist" in told[0]
+
+
+def test_a_chat_template_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    assert "The chat template" in problems(tiny, chat_template=str(tmp_path / "gone.jinja"))[0]
+
+
+def test_rows_longer_than_the_model_s_positions_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    long = write_jsonl(tmp_path / "long.jsonl", [{"text": "rain " * 400}])
+    (message,) = problems(tiny, train_data=str(long), settings={"max_length": 1024})
+    assert "knows only 256 positions" in message
+
+
+def test_every_swept_length_is_checked(tiny: Tiny) -> None:
+    told = problems(tiny, space={"max_length": {"grid": [128, 6]}}, settings={})
+    assert any("its answer begins after the first 6" in message for message in told)
+
+
+def test_a_schedule_that_lacks_its_arguments_is_refused(tiny: Tiny) -> None:
+    (message,) = problems(tiny, settings={"lr_scheduler_type": "warmup_stable_decay", "max_length": 128})
+    assert "`lr_scheduler_type: warmup_stable_decay` cannot take `lr_scheduler_kwargs` = {}" in message
+
+
+def test_adapters_on_modules_that_are_not_there_are_refused(tiny: Tiny) -> None:
+    settings = {"method": "lora", "lora_target_modules": ["q_proj", "query"], "max_length": 128}
+    (message,) = problems(tiny, settings=settings)
+    assert f"names `query`, which `{tiny.model}` has not" in message
+    assert "q_proj" in message
+
+
+def test_exact_match_of_plain_text_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    text = write_jsonl(tmp_path / "text.jsonl", [{"text": "red green"}])
+    (message,) = problems(tiny, eval_data={"dev": str(text)}, metric="dev/exact_match")
+    assert "`dev` has only `text` rows" in message
+
+
+def test_rows_that_are_trained_and_measured_are_warned_about(tiny: Tiny, tmp_path: Path) -> None:
+    dev = write_jsonl(tmp_path / "dev.jsonl", chat_rows(40)[:3] + chat_rows(5, seed=9))
+    report = check_trial(config(tiny, eval_data={"dev": str(dev)}))
+    assert report.evaluation["dev"].n_in_train == 3
+    assert any(
+        "3 of the 8 rows of the eval set `dev` are also in the train data" in text for text in report.warnings
+    )
+
+
+def test_truncated_rows_are_counted_and_warned_about(tiny: Tiny, tmp_path: Path) -> None:
+    long = write_jsonl(tmp_path / "long.jsonl", [{"text": "rain " * 200}, {"text": "sun"}])
+    report = check_trial(config(tiny, train_data=str(long)))
+    assert report.train is not None
+    assert report.train.n_truncated == 1
+    assert "1 of 2 train rows are longer than `max_length` = 128" in report.warnings[0]
+
+
+def test_the_child_finds_what_the_parent_would(tiny: Tiny) -> None:
+    assert run_in_child(config(tiny)) == check_trial(config(tiny))
+
+
+def test_problems_come_back_from_the_child(tiny: Tiny, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "bad.jsonl", [GOOD, {"text": ""}])
+    with pytest.raises(ConfigError, match=r"bad\.jsonl:2: The row has an empty `text`"):
+        run_in_child(config(tiny, train_data=str(path)))
+
+
+def test_a_crash_of_the_child_shows_its_last_lines(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text("import os\nprint('on the way', flush=True)\nos._exit(3)\n")
+    with pytest.raises(SweeperError, match=r"(?s)crashed with exit code 3.*on the way"):
+        run_in_child(function_config("crashing:train"), directory=tmp_path)
+
+
+def function_config(name: str) -> SweepConfig:
+    return SweepConfig.model_validate(
+        {
+            "study": "check",
+            "metric": "score",
+            "direction": "maximize",
+            "trial": {"function": name, "budget": {"samples": 8}},
+            "search_space": {"x": {"grid": [1, 2]}},
+        }
+    )
+
+
+def test_a_user_s_function_is_imported_in_the_child(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("print('chatter')\ndef train(context):\n    return 1.0\n")
+    assert run_in_child(function_config("mine:train"), directory=tmp_path) == DataReport()
+
+
+def test_a_function_that_is_not_there_is_told_from_the_child(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="has no `train`"):
+        run_in_child(function_config("mine:train"), directory=tmp_path)

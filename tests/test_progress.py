@@ -1,0 +1,234 @@
+"""What a person sees while a sweep runs."""
+
+import datetime
+import io
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_fixtures import make_record, view_of_16
+from rich.console import Console
+
+from sweeper.progress import EventLog, LiveProgress, PlainProgress, progress_for
+from sweeper.progress.lines import event_line
+from sweeper.records import Decision, Event, EventKind, TrialRecord, TrialState
+
+VIEW = view_of_16()
+STOP = Decision(
+    trial=0,
+    stop=True,
+    rule="early_dynamics",
+    reason="loss 2.31 ranks 5 of 6",
+    rung=1,
+    samples=616,
+)
+NOW = datetime.datetime(2026, 11, 3, 12, 0, tzinfo=datetime.UTC)
+
+
+def event(kind: EventKind, record: TrialRecord | None = None, **facts: Any) -> Event:
+    return Event(kind=kind, at_s=facts.pop("at_s", 12.3), record=record, **facts)
+
+
+def running(number: int, **changes: Any) -> TrialRecord:
+    return make_record(number, TrialState.RUNNING, VIEW.records[number].params, **changes)
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (
+            event(EventKind.TRIAL_STARTED, running(7, step=0, samples=0)),
+            "trial 7 effective_batch_size=16 learning_rate=1e-3: started",
+        ),
+        (
+            event(EventKind.TRIAL_STARTED, running(7, attempts=2)),
+            "trial 7 effective_batch_size=16 learning_rate=1e-3: started, attempt 2, "
+            "going on from 1,024 samples",
+        ),
+        (
+            event(EventKind.RUNG, running(7), rung=running(7).rungs[1]),
+            "trial 7 effective_batch_size=16 learning_rate=1e-3: reached rung 1 (624 samples): loss 1.872, "
+            "grad_norm 1, accuracy 0.5026",
+        ),
+        (
+            event(EventKind.DECIDED, VIEW.records[0], decision=STOP),
+            "trial 0 effective_batch_size=8 learning_rate=1e-5: pruned at rung 1 (616 samples): "
+            "loss 2.31 ranks 5 of 6",
+        ),
+        (
+            event(EventKind.TRIAL_ENDED, VIEW.records[10]),
+            "trial 10 effective_batch_size=32 learning_rate=3e-4: COMPLETE: accuracy = 0.9 "
+            "(2,048 samples, 64 steps)",
+        ),
+        (
+            event(EventKind.TRIAL_ENDED, VIEW.records[0]),
+            "trial 0 effective_batch_size=8 learning_rate=1e-5: PRUNED after 208 samples, 26 steps",
+        ),
+        (
+            event(EventKind.TRIAL_ENDED, VIEW.records[15]),
+            "trial 15 effective_batch_size=64 learning_rate=1e-3: FAIL after 1,024 samples, 16 steps: "
+            "RuntimeError: the data loader lost its worker",
+        ),
+        (
+            event(EventKind.TRIAL_RETRIED, running(7), message="failed, is tried again:\nOSError: gone"),
+            "trial 7 effective_batch_size=16 learning_rate=1e-3: failed, is tried again: OSError: gone",
+        ),
+        (event(EventKind.NOTE, message="16 trials on 2 slots"), "16 trials on 2 slots"),
+        (event(EventKind.SWEEP_ENDED), "sweep ended"),
+    ],
+    ids=lambda value: value.kind.value if isinstance(value, Event) else "",
+)
+def test_every_event_is_one_line(told: Event, line: str) -> None:
+    assert event_line(told, metric="accuracy") == line
+
+
+def test_plain_progress_writes_the_seconds_and_no_line_for_reports() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, metric="accuracy")
+
+    progress.on_event(event(EventKind.REPORTED, running(7)))
+    progress.on_event(event(EventKind.DECIDED, VIEW.records[0], decision=STOP))
+
+    assert stream.getvalue() == (
+        "[  12.3 s] trial 0 effective_batch_size=8 learning_rate=1e-5: pruned at rung 1 (616 samples): "
+        "loss 2.31 ranks 5 of 6\n"
+    )
+
+
+def test_a_closed_stream_does_not_stop_the_sweep_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    stream = io.StringIO()
+    stream.close()
+    progress = PlainProgress(stream)
+
+    with caplog.at_level(logging.WARNING):
+        progress.on_event(event(EventKind.NOTE, message="one"))
+        progress.on_event(event(EventKind.NOTE, message="two"))
+
+    assert [record.message for record in caplog.records] == [
+        "Progress can no longer be shown: I/O operation on closed file. The sweep goes on."
+    ]
+
+
+def test_event_log_appends_decisions_with_rule_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "study" / "events.log"
+    for _ in range(2):
+        with EventLog(path, metric="accuracy", now=lambda: NOW) as log:
+            log.on_event(event(EventKind.DECIDED, VIEW.records[0], decision=STOP))
+            log.on_event(event(EventKind.REPORTED, running(7)))
+            log.on_event(event(EventKind.RUNG, running(7), rung=running(7).rungs[1]))
+
+    line = (
+        "2026-11-03T12:00:00.000+00:00 decided [early_dynamics] trial 0 effective_batch_size=8 "
+        "learning_rate=1e-5: pruned at rung 1 (616 samples): loss 2.31 ranks 5 of 6\n"
+    )
+    assert path.read_text() == line * 2
+
+
+def test_event_log_gives_a_torn_line_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.log"
+    path.write_text("2026-11-03 decided tri")
+
+    with EventLog(path, now=lambda: NOW) as log:
+        log.on_event(event(EventKind.NOTE, message="going on"))
+
+    assert path.read_text().splitlines() == [
+        "2026-11-03 decided tri",
+        "2026-11-03T12:00:00.000+00:00 note going on",
+    ]
+
+
+def live_view(width: int, height: int = 24, clock: Callable[[], float] = lambda: 0.0) -> LiveProgress:
+    console = Console(width=width, height=height, file=io.StringIO(), color_system=None)
+    return LiveProgress(console, VIEW.config, 16, clock=clock)
+
+
+def shown(progress: LiveProgress) -> list[str]:
+    console = progress._console
+    with console.capture() as capture:
+        console.print(progress.render())
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_live_progress_shows_running_trials_the_best_and_decisions() -> None:
+    progress = live_view(100)
+    progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[5]))
+    progress.on_event(event(EventKind.REPORTED, running(10, last_loss=2.305, last_grad_norm=0.8321)))
+    progress.on_event(event(EventKind.DECIDED, VIEW.records[0], decision=STOP))
+
+    lines = shown(progress)
+
+    assert lines[0].startswith("tiny-batch-rate ")
+    assert "1/16 trials" in lines[0]
+    assert lines[1] == (
+        "best so far: trial 5, accuracy = 0.6399 (effective_batch_size=16 learning_rate=1e-4)"
+    )
+    assert any("3e-4" in line and "1,024/2,048" in line and "2.305  " in line for line in lines)
+    assert lines[-1] == "trial 0 pruned at rung 1 (616 samples): loss 2.31 ranks 5 of 6"
+
+
+def test_live_progress_estimates_the_time_that_is_left() -> None:
+    now = [0.0]
+    progress = live_view(120, clock=lambda: now[0])
+    for number in range(4):
+        progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[number]))
+    now[0] = 60.0
+
+    assert "1 min 0 s, about 3 min 0 s left" in shown(progress)[0]
+
+
+def test_a_trial_that_ended_is_no_longer_shown_as_running() -> None:
+    progress = live_view(80)
+    progress.on_event(event(EventKind.TRIAL_STARTED, running(10)))
+    progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[10]))
+    progress.on_event(event(EventKind.TRIAL_STARTED, running(11)))
+    progress.on_event(event(EventKind.TRIAL_RETRIED, running(11), message="failed, is tried again: OSError"))
+
+    assert "no trial is running" in shown(progress)
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 120, 200])
+def test_live_progress_fits_any_terminal(width: int) -> None:
+    progress = live_view(width)
+    for number in range(16):
+        progress.on_event(event(EventKind.REPORTED, running(number, last_loss=2.305)))
+        progress.on_event(event(EventKind.DECIDED, VIEW.records[0], decision=STOP))
+
+    lines = shown(progress)
+
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= 24
+
+
+def test_live_progress_takes_events_while_it_is_drawn() -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+
+    def report(progress: LiveProgress, number: int) -> None:
+        for _ in range(200):
+            progress.on_event(event(EventKind.REPORTED, running(number)))
+        progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[number]))
+
+    with LiveProgress(console, VIEW.config, 16) as progress:
+        threads = [threading.Thread(target=report, args=(progress, number)) for number in (5, 6, 7)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert "3/16 trials" in shown(progress)[0]
+
+
+def test_a_pipe_gets_lines_and_a_terminal_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    assert isinstance(progress_for(io.StringIO(), VIEW.config, 16), PlainProgress)
+    assert isinstance(progress_for(Terminal(), VIEW.config, 16), LiveProgress)
+
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(progress_for(Terminal(), VIEW.config, 16), PlainProgress)

@@ -1,0 +1,235 @@
+"""The report's page, read as HTML; `test_reporting_browser.py` looks at it in a browser."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
+
+from sweeper.records import TrialState
+from sweeper.reporting import write_report
+from sweeper.reporting.curve_lines import MAX_CURVES, thinned, trials_drawn
+from sweeper.reporting.figures import colour_range
+from sweeper.reporting.page import SECTIONS
+from sweeper.reporting.plot_curves import curve_figures
+from sweeper.reporting.plot_grid import grid_figure
+from sweeper.reporting.plot_timeline import timeline_figure
+from sweeper.study.view import StudyView
+
+EVIL = "<script>alert('x')</script>{{figures}}%{x}</td>"
+VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
+
+
+class Document(HTMLParser):
+    """Elements, addresses, scripts and texts of a page; complains about elements that are not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        where = self._open[-1] if self._open else ""
+        if where == "script":
+            self.scripts.append(data)
+        elif where != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def addresses(self) -> list[str]:
+        return [value or "" for _, a in self.elements for name, value in a.items() if name in ("src", "href")]
+
+
+def page_of(view: StudyView, folder: Path) -> Document:
+    return Document(write_report(view, folder).read_text())
+
+
+def evil_view() -> StudyView:
+    config = make_config({EVIL: {"choice": [EVIL, "b"]}, "learning_rate": {"grid": [1e-4, 3e-4]}})
+    config = config.model_copy(update={"metric": f"m{EVIL}"})
+    records = [
+        make_record(0, TrialState.COMPLETE, {EVIL: EVIL, "learning_rate": 1e-4}),
+        make_record(1, TrialState.PRUNED, {EVIL: "b", "learning_rate": 1e-4}, stopped_at=0, reason=EVIL),
+        make_record(2, TrialState.FAIL, {EVIL: EVIL, "learning_rate": 3e-4}, reason=EVIL),
+        make_record(3, TrialState.RUNNING, {EVIL: "b", "learning_rate": 3e-4}),
+    ]
+    records[1].decisions[-1] |= {"rule": EVIL, "reason": EVIL}
+    for record in records:
+        record.worker = {"node": EVIL, "pid": EVIL}
+    return make_view(records, config)
+
+
+def test_the_page_holds_plotly_once_and_asks_for_nothing_else(tmp_path: Path) -> None:
+    document = page_of(view_of_16(), tmp_path)
+
+    assert sum(script.count("plotly.js v") > 0 for script in document.scripts) == 1
+    assert all(address.startswith("#") or address == "data:," for address in document.addresses())
+
+
+def test_sections_come_in_order_and_the_answer_first(tmp_path: Path) -> None:
+    document = page_of(view_of_16(), tmp_path)
+
+    headings = [attributes["id"] for tag, attributes in document.elements if tag == "h2"]
+    assert headings == list(SECTIONS)
+    assert "Trial 10 is best: accuracy = 0.9 (maximize), from 16 trials" in document.text
+
+
+def test_the_page_says_why_there_is_no_best_trial(tmp_path: Path) -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4]}})
+    record = make_record(0, TrialState.FAIL, {"learning_rate": 1e-4})
+
+    document = page_of(make_view([record], config), tmp_path)
+
+    assert "No trial of study tiny-batch-rate is complete" in document.text
+    assert "FAIL (1 trial): RuntimeError: the data loader lost its worker" in document.text
+
+
+def test_nothing_that_a_study_says_becomes_markup(tmp_path: Path) -> None:
+    document = page_of(evil_view(), tmp_path)
+
+    n_scripts = sum(tag == "script" for tag, _ in document.elements)
+    assert n_scripts == sum(tag == "script" for tag, _ in page_of(view_of_16(), tmp_path).elements)
+    assert EVIL in document.text
+
+
+def test_nothing_that_a_study_says_becomes_markup_in_a_plot() -> None:
+    view = evil_view()
+    figures = [grid_figure(view), timeline_figure(view), *curve_figures(view)[0]]
+
+    text = json.dumps([(figure.data, figure.layout) for figure in figures if figure])
+
+    assert "<script" not in text
+    assert "&lt;script" in text
+
+
+@pytest.mark.parametrize("view", [view_of_5(), view_of_16(), view_of_many(), evil_view()])
+def test_plotly_accepts_every_figure(view: StudyView) -> None:
+    figures = [grid_figure(view), timeline_figure(view), *curve_figures(view)[0]]
+
+    for figure in figures:
+        assert figure is not None
+        assert go.Figure(data=figure.data, layout=figure.layout).data
+
+
+def cells_of(view: StudyView) -> list[list[Any]]:
+    figure = grid_figure(view)
+    assert figure is not None
+    return list(figure.data[1]["z"])
+
+
+def test_only_complete_trials_colour_a_cell() -> None:
+    view = view_of_16()
+    batches, rates = [8, 16, 32, 64], [1e-5, 1e-4, 3e-4, 1e-3]
+
+    cells = cells_of(view)
+
+    for record in view.records:
+        row = batches.index(record.params["effective_batch_size"])
+        column = rates.index(record.params["learning_rate"])
+        assert cells[row][column] == (record.value if record.state is TrialState.COMPLETE else None)
+
+
+def test_a_pruned_cell_says_at_which_rung() -> None:
+    figure = grid_figure(view_of_16())
+
+    assert figure is not None
+    texts = [text for trace in figure.data for text in trace.get("text", [])]
+    assert "pruned<br>at rung 0" in texts
+    assert "pruned<br>after rung 1" in texts
+
+
+def test_a_cell_shows_the_best_over_the_other_params() -> None:
+    space = {
+        "effective_batch_size": {"grid": [8, 16]},
+        "learning_rate": {"grid": [1e-4, 3e-4]},
+        "seed": {"grid": [0, 1]},
+    }
+    points = [
+        {"effective_batch_size": b, "learning_rate": r, "seed": s}
+        for b in (8, 16)
+        for r in (1e-4, 3e-4)
+        for s in (0, 1)
+    ]
+    records = [make_record(n, TrialState.COMPLETE, p, value=n / 10) for n, p in enumerate(points)]
+    view = make_view(records, make_config(space))
+
+    assert cells_of(view) == [[0.1, 0.3], [0.5, 0.7]]
+    figure = grid_figure(view)
+    assert figure is not None
+    assert "seed vary too: each place shows the best trial over them" in figure.caption
+
+
+def test_an_outlier_does_not_take_the_whole_colour_scale() -> None:
+    low, high = colour_range([1.0, 1.1, 1.2, 1.3, 1.4, 9e9])
+
+    assert low == 1.0
+    assert high < 3
+
+
+def test_curves_of_a_large_study_are_a_named_part(tmp_path: Path) -> None:
+    view = view_of_many()
+    drawn = trials_drawn(view)
+
+    assert len(drawn) == MAX_CURVES
+    assert view.best in drawn
+    assert "150 of 300 trials are drawn" in page_of(view, tmp_path).text
+
+
+def test_thinning_keeps_the_last_step_and_the_highest_loss() -> None:
+    view = view_of_16()
+    table = view.curve(5).copy()
+    table.loc[61, "loss"] = 99.0
+
+    rows = thinned(table, 20)
+
+    assert len(rows) <= 20
+    assert rows["loss"].max() == 99.0
+    assert rows["step"].iloc[-1] == table["step"].iloc[-1]
+
+
+def test_curves_can_be_switched_to_steps() -> None:
+    figures, _ = curve_figures(view_of_16())
+
+    for figure in figures:
+        for trace, steps in zip(figure.data, figure.extra["steps"], strict=True):
+            assert len(steps) in (0, len(trace["x"]))
+
+
+def test_the_command_that_launches_the_best_config_is_on_the_page(tmp_path: Path) -> None:
+    document = page_of(view_of_16(), tmp_path / "a report")
+
+    assert f"sweeper launch '{tmp_path}/a report/best.yaml'" in document.text
+
+
+def test_every_table_has_a_caption_and_every_plot_a_label(tmp_path: Path) -> None:
+    document = page_of(view_of_16(), tmp_path)
+
+    tags = [tag for tag, _ in document.elements]
+    plots = [attributes for _, attributes in document.elements if attributes.get("class") == "plot"]
+    assert tags.count("caption") == tags.count("table")
+    assert len(plots) == 5
+    assert all(plot["aria-label"] for plot in plots)
+
+
+@pytest.mark.slow
+def test_the_page_of_2000_trials_is_below_10_mb(tmp_path: Path) -> None:
+    assert write_report(view_of_many(2000), tmp_path).stat().st_size < 10_000_000

@@ -1,0 +1,67 @@
+"""The shipped search spaces, each in a small sweep."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sweep_files import config_of
+
+from sweeper.plan import plan_sweep
+
+FOLDER = Path(__file__).parents[1] / "search_spaces"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+SWEEP = """\
+study: demo
+metric: dev/loss
+direction: minimize
+trial:
+  model: org/model
+  train_data: train.jsonl
+  eval_data: {dev: dev.jsonl}
+  budget: {samples: 230400}
+"""
+
+
+def test_the_search_spaces_are_there() -> None:
+    assert [file.stem for file in FILES] == [
+        "batch_lr_grid",
+        "lora_rank_lr",
+        "lr_batch_tpe",
+        "paper_granite",
+        "paper_mistral",
+        "schedule_warmup",
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_shipped_search_space_plans_as_its_header_says(file: Path) -> None:
+    header = file.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    promised = int(re.search(r"(\d+) points", header)[1])  # type: ignore[index]
+    plan = plan_sweep(config_of(SWEEP + f"search_space: {file.stem}\n"))
+    assert plan.n_trials == promised
+    assert plan.budget_samples == 230_400
+    assert not [text for text in plan.warnings if "skips" in text or "rounds" in text]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_shipped_search_space_says_what_it_needs_costs_and_how_to_launch_it(file: Path) -> None:
+    header = file.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    for word in ("# What:", "# Needs:", "# Costs:"):
+        assert word in header
+    assert f"# Launch: sweeper launch sweep.yaml search_space={file.stem}" in header
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_launch_command_of_a_search_space_is_accepted(file: Path) -> None:
+    command = re.search(r"# Launch: sweeper launch sweep\.yaml (.*)", file.read_text(encoding="utf-8"))
+    assert command is not None
+    with_a_space = SWEEP + "search_space: {learning_rate: {grid: [1e-4]}}\n"
+    assert plan_sweep(config_of(with_a_space, *command[1].split())).n_trials > 1
+
+
+def test_the_papers_rates_and_batches_are_the_papers() -> None:
+    config = config_of(SWEEP + "search_space: paper_granite\n")
+    assert config.search_space["effective_batch_size"].grid == [128, 3840, 7680]
+    assert config.search_space["learning_rate"].grid == [1e-6, 5e-6, 2e-5, 3e-5, 4e-5, 6e-5, 8e-5, 1e-4]
+    assert config.trial.settings["lr_scheduler_type"] == "constant"

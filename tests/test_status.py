@@ -1,0 +1,118 @@
+"""What `sweeper status` says."""
+
+import io
+import json
+import math
+
+import pytest
+from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
+from rich.console import Console
+
+from sweeper.records import TrialState
+from sweeper.reporting.status import MAX_ROWS, rows_shown, status_json, status_text
+from sweeper.study.view import StudyView
+
+GOLDEN_80 = """\
+tiny-batch-rate: running; 1 complete, 1 pruned, 1 failed, 1 running, 1 waiting
+best: trial 2, accuracy = 0.8217 (learning_rate=1e-4)
+trained: 4,320 of 10,240 samples (42 %); saved by pruning: 1,824 (18 %)
+
+                 learning
+trial  state         rate  accuracy      samples  reason
+────────────────────────────────────────────────────────────────────────────────
+    0  PRUNED        1e-6              224/2,048  loss 2.31 and gradient norm…
+    1  FAIL          1e-5            1,024/2,048  RuntimeError: the data load…
+    2  COMPLETE      1e-4    0.8217        2,048
+    3  RUNNING       3e-4            1,024/2,048
+    4  WAITING       1e-3
+"""
+
+TRIAL_KEYS = [
+    "number",
+    "state",
+    "point_id",
+    "params",
+    "value",
+    "steps",
+    "samples",
+    "reason",
+    "attempts",
+    "worker",
+    "started",
+    "ended",
+]
+
+
+def rendered(view: StudyView, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(status_text(view))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def test_status_text_at_80_columns() -> None:
+    lines = rendered(view_of_5(), 80)
+
+    rule = GOLDEN_80.splitlines()[6]
+    assert [line if set(line) != {"─"} else rule for line in lines] == GOLDEN_80.splitlines()
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 110, 200])
+@pytest.mark.parametrize("view", [view_of_5(), view_of_16(), view_of_many()], ids=["5", "16", "300"])
+def test_status_text_fits_any_width(view: StudyView, width: int) -> None:
+    assert max(len(line) for line in rendered(view, width)) <= width
+
+
+def test_wider_terminals_show_steps_attempts_and_worker() -> None:
+    text = "\n".join(rendered(view_of_16(), 140))
+
+    assert "steps  attempts  worker" in text
+    assert "node-a:4000" in text
+
+
+def test_status_json_has_the_documented_keys() -> None:
+    status = status_json(view_of_16())
+
+    assert list(status) == ["study", "state", "metric", "direction", "trials", "best"]
+    assert all(list(trial) == TRIAL_KEYS for trial in status["trials"])
+    assert status["best"]["number"] == 10
+
+
+def test_status_json_is_strict_json_when_params_and_values_are_not_finite() -> None:
+    config = make_config({"dropout": {"choice": [0.1, 0.2]}})
+    record = make_record(0, TrialState.COMPLETE, {"dropout": math.nan}, value=0.5)
+
+    text = json.dumps(status_json(make_view([record], config)), allow_nan=False)
+
+    assert json.loads(text)["trials"][0]["params"] == {"dropout": None}
+
+
+def test_an_early_value_of_a_pruned_trial_is_never_its_value() -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4, 3e-4]}})
+    pruned = make_record(0, TrialState.PRUNED, {"learning_rate": 1e-4}, stopped_at=1, value=0.98765)
+    view = make_view([pruned], config)
+
+    assert status_json(view)["trials"][0]["value"] is None
+    assert status_json(view)["best"] is None
+    assert "0.9877" not in "\n".join(rendered(view, 200))
+
+
+def test_a_large_study_lists_the_running_and_the_best_trials() -> None:
+    view = view_of_many()
+    records = list(view.records)
+    records[7] = make_record(7, TrialState.RUNNING, records[7].params)
+    shown = {record.number for record in rows_shown(make_view(records, view.config))}
+
+    assert len(shown) == MAX_ROWS
+    assert view.best is not None
+    assert {7, view.best.number} <= shown
+
+
+def test_a_terminal_s_escape_codes_in_a_reason_are_not_printed() -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4]}})
+    failed = make_record(0, TrialState.FAIL, {"learning_rate": 1e-4}, reason="bad\x1b[2J\nthing [bold]x")
+
+    text = "\n".join(rendered(make_view([failed], config), 120))
+
+    assert "\x1b" not in text
+    assert "bad [2J thing [bold]x" in text

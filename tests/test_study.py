@@ -1,0 +1,261 @@
+"""The study is the truth: what is recorded is there for whoever opens it next."""
+
+import json
+import math
+
+import optuna
+import pytest
+from sweeps import BASE, make_config, make_orchestrator, make_study, merged, reopened
+
+from sweeper import encoding
+from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.config import config_from_dict
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.records import Decision, OutcomeKind, Outcome, Report, RungRecord, StepRow, TrialState
+from sweeper.study.storage import JournalBackend, mask_url, open_storage
+from sweeper.study.study import Study, check_same
+
+
+def row(step, loss=1.0, norm=0.5):
+    return StepRow(step, step * 10, step * 30, loss, norm, 1e-3)
+
+
+def test_all_points_wait_from_the_first_second(tmp_path):
+    study = make_study(tmp_path, make_config())
+
+    records = reopened(study).records()
+    assert [record.state for record in records.values()] == [TrialState.WAITING] * 4
+    assert len({record.point_id for record in records.values()}) == 4
+
+
+def test_what_was_recorded_is_there_after_reopening(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.claim(1)
+    rung = RungRecord(rung=0, mark=20, step=2, samples=20, signals={"loss": math.nan, "score": 0.5})
+    study.record_rung(1, rung)
+    study.record_decision(1, 0, Decision(trial=1, stop=True, rule="nan", reason="diverged", samples=20))
+    study.finish(1, TrialState.PRUNED, reason="diverged")
+
+    record = reopened(study).records()[1]
+    assert record.state is TrialState.PRUNED
+    assert record.value is None
+    assert record.reason == "diverged"
+    assert record.rungs[0].signals["score"] == 0.5
+    assert math.isnan(record.rungs[0].signals["loss"])
+    assert record.decisions[0]["rule"] == "nan"
+
+
+def test_the_metric_at_a_rung_is_optunas_intermediate_value_at_the_mark(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.claim(0)
+    study.record_rung(0, RungRecord(rung=0, mark=25, step=3, samples=30, signals={"score": 0.5}))
+
+    assert study.frozen_trials()[0].intermediate_values == {25: 0.5}
+
+
+def test_the_stored_attributes_are_json_that_every_reader_accepts(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.claim(0)
+    study.record_rung(0, RungRecord(rung=0, mark=20, step=2, samples=20, signals={"loss": math.inf}))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    for line in (tmp_path / "study.journal").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_plain_optuna_reads_the_study(tmp_path):
+    study = make_study(tmp_path, make_config())
+    storage = open_storage(None, tmp_path)
+
+    loaded = optuna.load_study(study_name=study.name, storage=storage)
+
+    assert [trial.params["learning_rate"] for trial in loaded.trials] == [1e-5, 1e-4, 1e-3, 1e-2]
+    assert loaded.direction.name == "MAXIMIZE"
+
+
+def test_a_trial_is_claimed_once(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.claim(0)
+
+    with pytest.raises(StudyMismatchError, match="Trial 0 of study `made-up` was taken by another driver"):
+        reopened(study).claim(0)
+
+
+def test_another_search_space_is_refused_with_the_difference(tmp_path):
+    study = make_study(tmp_path, make_config())
+    changed = make_config(search_space={"learning_rate": {"grid": [1e-5, 1e-4]}})
+
+    with pytest.raises(StudyMismatchError, match=r"`search_space.learning_rate.grid` was \[1e-05, 0.0001, 0.001, 0.01\]"):
+        check_same(study, changed)
+
+
+def test_resources_may_change(tmp_path):
+    study = make_study(tmp_path, make_config())
+
+    check_same(study, make_config(resources={"slots": 7}, failures={"retries": 3}))
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(StudyMismatchError, match="is not a study's directory: it holds no study.json"):
+        Study.open(str(tmp_path))
+
+
+def test_a_torn_last_line_is_cut_before_the_next_append(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.claim(0)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 9, "trial')
+
+    again = reopened(study)
+    again.claim(1)
+
+    states = [record.state for record in reopened(again).records().values()]
+    assert states == [TrialState.RUNNING, TrialState.RUNNING, TrialState.WAITING, TrialState.WAITING]
+    assert journal.read_bytes().startswith(whole + b"{")
+
+
+def test_optunas_own_backend_still_loses_a_study_with_a_torn_line(tmp_path):
+    """The reason for ours. When this fails, Optuna mends it, and `JournalBackend` can go."""
+    study = make_study(tmp_path, make_config())
+    with open(tmp_path / "study.journal", "ab") as file:
+        file.write(b'{"op_code": 9, "trial')
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    optunas_study = optuna.load_study(study_name=study.name, storage=storage)
+
+    with pytest.raises(json.JSONDecodeError):
+        for value in range(3):
+            optunas_study.set_user_attr("a", value)
+
+
+def test_a_damaged_line_inside_the_journal_is_named(tmp_path):
+    study = make_study(tmp_path, make_config())
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = b"garbage\n"
+    journal.write_bytes(b"".join(lines))
+
+    with pytest.raises(ConfigError, match="study.journal:3: the study's journal is damaged in this line"):
+        reopened(study)
+
+
+def test_a_journal_append_is_all_or_nothing_for_readers(tmp_path):
+    backend = JournalBackend(tmp_path / "a.journal")
+    backend.append_logs([{"a": 1}, {"b": 2}])
+    with open(tmp_path / "a.journal", "ab") as file:
+        file.write(b'{"c"')
+
+    assert list(JournalBackend(tmp_path / "a.journal").read_logs(0)) == [{"a": 1}, {"b": 2}]
+    assert list(backend.read_logs(1)) == [{"b": 2}]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db:5432/x", "postgresql://me:***@db:5432/x"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("postgresql://me@db/x", "postgresql://me@db/x"),
+    ],
+)
+def test_a_password_is_masked(url, shown):
+    assert mask_url(url) == shown
+
+
+def test_an_unreachable_database_is_a_config_error_without_its_password(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be opened") as caught:
+        open_storage("postgresql://me:secret@127.0.0.1:1/x", tmp_path)
+
+    assert "secret" not in str(caught.value)
+    assert "Check that the server runs" in str(caught.value)
+
+
+def test_an_unknown_storage_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="must start with postgresql://"):
+        open_storage("redis://x", tmp_path)
+
+
+def test_the_first_recorded_value_of_a_rung_stays(tmp_path):
+    study = make_study(tmp_path, make_config())
+    first = make_orchestrator(study)
+    spec = first.next_trial()
+    first.on_report(spec.number, Report(rows=tuple(row(s, loss=5.0) for s in range(1, 4))))
+    first.on_lost(spec.number, "died")
+
+    again = make_orchestrator(reopened(study))
+    assert again.next_trial().number == spec.number
+    again.on_report(spec.number, Report(rows=tuple(row(s, loss=1.0) for s in range(1, 4))))
+
+    assert reopened(study).records()[0].rungs[0].signals["loss"] == 5.0
+
+
+def test_a_curve_is_cut_where_the_trial_goes_on_from(tmp_path):
+    study = make_study(tmp_path, make_config())
+    first = make_orchestrator(study)
+    spec = first.next_trial()
+    saving = tmp_path / "saving"
+    saving.mkdir()
+    (saving / "a").write_text("a")
+    name = DirectoryCheckpoints(tmp_path / "trials/0/checkpoints").save(saving, step=3, samples=30)
+    first.on_report(spec.number, Report(rows=tuple(row(s) for s in range(1, 4)), checkpoint=name))
+    first.on_report(spec.number, Report(rows=(row(4), row(5))))
+    first.on_end(spec.number, Outcome(kind=OutcomeKind.STOPPED))
+    assert len(study.curves.rows(0)) == 5
+
+    make_orchestrator(reopened(study)).next_trial()
+
+    assert [r.step for r in study.curves.rows(0)] == [1, 2, 3]
+
+
+def test_nan_and_missing_values_survive_in_a_curve(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.curves.write(0, [StepRow(1, 10, 0, math.nan, None, 1e-3), StepRow(2, 20, 0, math.inf, 2.0, None)])
+
+    rows = study.curves.rows(0)
+    assert math.isnan(rows[0].loss)
+    assert rows[0].grad_norm is None
+    assert rows[1] == StepRow(2, 20, 0, math.inf, 2.0, None)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc", "cmaes"])
+def test_a_drawn_study_goes_on_as_the_uninterrupted_one(sampler, tmp_path):
+    """Half of the draws, then a new process: the same points as in one go."""
+    space = {"learning_rate": {"log_uniform": [1e-5, 1e-2]}, "other": {"uniform": [0.0, 1.0]}}
+    changes = merged({"search_space": space}, {"sampler": {"name": sampler, "n_trials": 8}})
+
+    def draw_all(directory, reopen_at):
+        study = make_study(directory, config_from_dict({**BASE, **changes}))
+        orchestrator = make_orchestrator(study)
+        for number in range(8):
+            if number == reopen_at:
+                orchestrator = make_orchestrator(reopened(study))
+            spec = orchestrator.next_trial()
+            orchestrator.on_end(
+                spec.number,
+                Outcome(kind=OutcomeKind.DONE, report=Report(rows=(), metrics={"score": spec.params["other"]})),
+            )
+        assert orchestrator.is_done
+        return [record.params for record in reopened(study).records().values()]
+
+    assert draw_all(tmp_path / "one", None) == draw_all(tmp_path / "two", 4)
+
+
+def test_a_point_that_is_drawn_again_is_not_trained_again(tmp_path):
+    space = {"learning_rate": {"choice": [1e-4, 1e-3]}}
+    study = make_study(tmp_path, make_config(search_space=space, sampler={"name": "random", "n_trials": 6}))
+    orchestrator = make_orchestrator(study)
+    while (spec := orchestrator.next_trial()) is not None:
+        orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.DONE, report=Report(rows=(), metrics={"score": 1.0})))
+
+    records = reopened(study).records().values()
+    assert sum(record.state is TrialState.COMPLETE for record in records) == 2
+    assert all("the same point as trial" in r.reason for r in records if r.state is TrialState.PRUNED)
+    assert len(records) == 6
+
+
+def test_encoding_returns_what_went_in():
+    rung = RungRecord(rung=1, mark=20, step=2, samples=24, signals={"a": math.inf, "b": -math.inf, "c": 1e-300})
+
+    assert encoding.decode_rung(json.loads(json.dumps(encoding.encode_rung(rung)))) == rung

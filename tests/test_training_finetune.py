@@ -1,0 +1,289 @@
+"""The built-in trial: exact batches, exact signals, the same numbers every time."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_fixtures
+from training_fixtures import (
+    RecordingChannel,
+    Tiny,
+    all_rows,
+    chat_rows,
+    make_context,
+    make_model_dir,
+    write_jsonl,
+)
+
+from sweeper.context import TrialStopped
+from sweeper.errors import ConfigError
+from sweeper.records import StepRow
+
+pytestmark = pytest.mark.train
+tiny = training_fixtures.tiny
+SPLITS = [(8, 1), (4, 2), (2, 4)]
+
+
+def train(tiny: Tiny, root: Path, **options: Any) -> list[StepRow]:
+    from sweeper.training import finetune
+
+    context = make_context(tiny.model, tiny.train, root, **options)
+    finetune.run(context)
+    return all_rows(context)
+
+
+def losses(rows: list[StepRow]) -> list[float | None]:
+    return [row.loss for row in rows]
+
+
+def by_hand(tiny: Tiny, *, n_steps: int, batch: int, rate: float, clip: float) -> list[tuple[float, float]]:
+    """Train with bare torch, each step one big padded batch; return losses and gradient norms."""
+    import torch
+    import transformers
+
+    from sweeper.training.stream import SampleStream
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.model)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    rows = [json.loads(line)["messages"] for line in tiny.train.read_text().splitlines()]
+    stream = SampleStream(len(rows), seed=0)
+    seen = []
+    for step in range(n_steps):
+        chats = [rows[i] for i in stream.indices(step * batch, (step + 1) * batch)]
+        whole = [
+            tokenizer(f"<|user|>{u['content']}<|end|><|assistant|>{a['content']}<|end|>")["input_ids"]
+            for u, a in chats
+        ]
+        asked = [tokenizer(f"<|user|>{u['content']}<|end|><|assistant|>")["input_ids"] for u, _ in chats]
+        width = max(len(ids) for ids in whole)
+        inputs = torch.tensor([ids + [0] * (width - len(ids)) for ids in whole])
+        mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in whole])
+        log_probs = model(input_ids=inputs, attention_mask=mask).logits.log_softmax(-1)
+        terms = [
+            -log_probs[row, position - 1, inputs[row, position]]
+            for row in range(batch)
+            for position in range(len(asked[row]), len(whole[row]))
+        ]
+        loss = torch.stack(terms).mean()
+        loss.backward()
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append((loss.item(), norm.item()))
+    return seen
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_every_split_gives_the_losses_and_norms_of_one_big_batch(
+    tiny: Tiny,
+    tmp_path: Path,
+    split: tuple[int, int],
+    clip: float | None,
+) -> None:
+    rows = train(
+        tiny, tmp_path, micro_batch_size=split[0], gradient_accumulation_steps=split[1], total_steps=6,
+        settings={"max_grad_norm": clip},
+    )  # fmt: skip
+    expected = by_hand(tiny, n_steps=6, batch=8, rate=1e-2, clip=clip or math.inf)
+    assert losses(rows) == pytest.approx([loss for loss, _ in expected], abs=1e-4)
+    assert [row.grad_norm for row in rows] == pytest.approx([norm for _, norm in expected], abs=1e-3)
+
+
+def test_several_rows_in_one_sequence_give_the_same_losses(tiny: Tiny, tmp_path: Path) -> None:
+    padded = train(tiny, tmp_path / "padded")
+    packed = train(tiny, tmp_path / "packed", settings={"packing": True})
+    assert losses(packed) == pytest.approx(losses(padded), abs=1e-4)
+
+
+def test_gradient_checkpointing_gives_the_same_losses(tiny: Tiny, tmp_path: Path) -> None:
+    plain = train(tiny, tmp_path / "plain")
+    saving = train(tiny, tmp_path / "saving", settings={"gradient_checkpointing": True})
+    assert losses(saving) == pytest.approx(losses(plain), abs=1e-4)
+
+
+def test_no_step_is_partial_where_an_epoch_ends(tiny: Tiny, tmp_path: Path) -> None:
+    rows = train(tiny, tmp_path, micro_batch_size=8, gradient_accumulation_steps=2, total_steps=6)  # 40 rows
+    assert [row.samples for row in rows] == [16, 32, 48, 64, 80, 96]
+
+
+def test_tokens_count_the_targets_of_the_rows_seen(tiny: Tiny, tmp_path: Path) -> None:
+    large = train(tiny, tmp_path / "large", micro_batch_size=8, gradient_accumulation_steps=5, total_steps=1)
+    small = train(tiny, tmp_path / "small", micro_batch_size=4, gradient_accumulation_steps=2, total_steps=5)
+    assert large[-1].tokens == small[-1].tokens > 0
+
+
+def test_the_rate_of_a_step_is_the_one_it_was_taken_with(tiny: Tiny, tmp_path: Path) -> None:
+    settings = {"lr_scheduler_type": "linear", "warmup_frac": 0.25, "learning_rate": 0.008}
+    rows = train(tiny, tmp_path, total_steps=8, settings=settings)
+    rates = [0.0, 0.004, 0.008, *(0.008 * left / 6 for left in (5, 4, 3, 2, 1))]
+    assert [row.learning_rate for row in rows] == pytest.approx(rates)
+
+
+def test_the_default_rate_is_constant_without_warm_up(tiny: Tiny, tmp_path: Path) -> None:
+    assert {row.learning_rate for row in train(tiny, tmp_path)} == {0.01}
+
+
+def test_a_schedule_s_arguments_are_passed_on(tiny: Tiny, tmp_path: Path) -> None:
+    settings = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.5}}
+    rows = train(tiny, tmp_path, total_steps=8, settings=settings)
+    assert 0.005 <= (rows[-1].learning_rate or 0) < 0.006
+
+
+def test_the_same_trial_is_bitwise_the_same_after_another_one(tiny: Tiny, tmp_path: Path) -> None:
+    settings = {"method": "lora", "lora_dropout": 0.2}
+    first = train(tiny, tmp_path / "first", settings=settings)
+    train(tiny, tmp_path / "other", total_steps=1, settings={"seed": 7, "precision": "bf16"})
+    assert train(tiny, tmp_path / "second", settings=settings) == first
+
+
+def test_the_same_trial_is_bitwise_the_same_in_a_fresh_process(tiny: Tiny, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from training_fixtures import all_rows, make_context; from sweeper.training import finetune\n"
+        "context = make_context(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "finetune.run(context); print('losses', [row.loss for row in all_rows(context)])\n"
+    )
+    here = Path(__file__).parent
+    python_path = {"PYTHONPATH": f"{here}:{here.parent}", "HOME": str(tmp_path)}
+    arguments = [str(tiny.model), str(tiny.train), str(tmp_path / "fresh")]
+    output = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=python_path
+    ).stdout
+    assert f"losses {losses(train(tiny, tmp_path / 'here'))}" in output
+
+
+def test_another_seed_is_another_order(tiny: Tiny, tmp_path: Path) -> None:
+    assert losses(train(tiny, tmp_path / "a")) != losses(train(tiny, tmp_path / "b", settings={"seed": 1}))
+
+
+def test_a_loss_that_is_nan_stays_nan_and_is_reported_at_once(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    channel = RecordingChannel()
+    settings = {"learning_rate": 1e30, "max_grad_norm": None}
+    context = make_context(
+        tiny.model, tiny.train, tmp_path, total_steps=6, settings=settings, channel=channel
+    )
+    context.report_every_s = 1e9
+    finetune.run(context)
+    first_bad = next(row.step for row in all_rows(context) if not math.isfinite(row.loss or 0))
+    assert first_bad < 6
+    assert channel.reports[0].rows[-1].step == first_bad
+    assert all(math.isnan(row.loss or 0) for report in channel.reports[1:] for row in report.rows)
+
+
+def test_windows_close_at_marks(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    channel = RecordingChannel()
+    context = make_context(
+        tiny.model, tiny.train, tmp_path, total_steps=6, marks=(20,), step_marks=(5,), channel=channel
+    )
+    context.report_every_s = 1e9
+    finetune.run(context)
+    assert [[row.step for row in report.rows] for report in channel.reports] == [[1, 2, 3], [4, 5]]
+    assert [row.step for row in context.take_report().rows] == [6]
+
+
+def test_a_told_stop_ends_the_trial_at_the_next_step(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    channel = RecordingChannel()
+    channel.stop.set()
+    context = make_context(tiny.model, tiny.train, tmp_path, total_steps=100, channel=channel)
+    with pytest.raises(TrialStopped):
+        finetune.run(context)
+    assert len(all_rows(context)) <= 1
+
+
+def test_a_stop_that_answers_a_report_ends_the_trial(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    channel = RecordingChannel(stop_at_step=3)
+    context = make_context(
+        tiny.model, tiny.train, tmp_path, total_steps=100, step_marks=(3,), channel=channel
+    )
+    with pytest.raises(TrialStopped) as stopped:
+        finetune.run(context)
+    assert [row.step for row in all_rows(context)] == [1, 2, 3]
+    assert stopped.value.__context__ is None  # nothing keeps the trial's tensors
+
+
+def test_lora_trains_the_adapters_alone(tiny: Tiny, tmp_path: Path) -> None:
+    import safetensors.torch
+
+    from sweeper.training import finetune
+
+    context = make_context(
+        tiny.model,
+        tiny.train,
+        tmp_path,
+        total_steps=3,
+        settings={"method": "lora", "lora_rank": 4},
+        checkpoint_marks=(24,),
+    )
+    finetune.run(context)
+    loaded = context.checkpoint.load()
+    assert loaded is not None
+    weights = safetensors.torch.load_file(loaded.path / "weights.safetensors")
+    assert weights
+    assert all(".lora_A." in name or ".lora_B." in name for name in weights)
+    rows = all_rows(context)
+    assert (rows[-1].loss or 0) < (rows[0].loss or 0)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_final_model_can_be_loaded_where_it_is_kept(tiny: Tiny, tmp_path: Path, method: str) -> None:
+    import transformers
+
+    train(tiny, tmp_path, settings={"method": method}, trial={"checkpoint": {"save_model": True}})
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert model.config.hidden_size == 32
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_model_is_not_kept_unless_asked(tiny: Tiny, tmp_path: Path) -> None:
+    train(tiny, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_several_sources_are_stacked(tiny: Tiny, tmp_path: Path) -> None:
+    half = [json.loads(line) for line in tiny.train.read_text().splitlines()]
+    parts = [write_jsonl(tmp_path / "a.jsonl", half[:25]), write_jsonl(tmp_path / "b.jsonl", half[25:])]
+    apart = Tiny(model=tiny.model, train=parts, dev=tiny.dev)  # type: ignore[arg-type]
+    assert losses(train(apart, tmp_path / "apart")) == losses(train(tiny, tmp_path / "together"))
+
+
+def test_a_study_of_the_loss_gets_the_mean_of_the_last_steps(tiny: Tiny, tmp_path: Path) -> None:
+    from sweeper.training import finetune
+
+    context = make_context(tiny.model, tiny.train, tmp_path, total_steps=10, metric="loss")
+    metrics = finetune.run(context)
+    last = [row.loss or 0.0 for row in all_rows(context)[-8:]]
+    assert metrics == {"loss": pytest.approx(sum(last) / 8)}
+
+
+def test_half_precision_without_a_gpu_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match="`precision: fp16` needs a GPU"):
+        train(tiny, tmp_path, settings={"precision": "fp16"})
+
+
+def test_dropout_does_not_depend_on_what_ran_before(tmp_path: Path, tiny: Tiny) -> None:
+    model = make_model_dir(tmp_path / "model", dropout=0.3)
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(16))
+    dropping = Tiny(model=model, train=data, dev=data)
+    first = train(dropping, tmp_path / "first")
+    train(tiny, tmp_path / "between")
+    assert train(dropping, tmp_path / "second") == first

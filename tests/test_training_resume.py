@@ -1,0 +1,124 @@
+"""A trial that was killed goes on as if it had not been."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_fixtures
+from training_fixtures import (
+    RecordingChannel,
+    Tiny,
+    all_rows,
+    chat_rows,
+    make_context,
+    make_model_dir,
+    write_jsonl,
+)
+
+from sweeper.errors import SweeperError
+
+pytestmark = pytest.mark.train
+tiny = training_fixtures.tiny
+SETTINGS = [
+    {"lr_scheduler_type": "cosine", "warmup_steps": 2},
+    {"method": "lora", "lora_dropout": 0.3, "weight_decay": 0.1},
+    {"optimizer": "sgd", "max_grad_norm": None},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_resumed_curve_is_bitwise_the_uninterrupted_one(
+    tmp_path: Path, tiny: Tiny, settings: dict[str, Any]
+) -> None:
+    from sweeper.training import finetune
+
+    model = make_model_dir(tmp_path / "model", dropout=0.1)
+    options: dict[str, Any] = {"settings": settings, "total_steps": 8, "eval_data": {"dev": tiny.dev}}
+
+    whole = make_context(model, tiny.train, tmp_path / "whole", **options)
+    expected = finetune.run(whole)
+
+    marks = {
+        "checkpoint_marks": (36,),
+        "step_marks": (6,),
+    }  # the first step at or past 36 samples is the fifth
+    killed = make_context(
+        model, tiny.train, tmp_path / "cut", channel=RecordingChannel(raise_at_step=6), **options, **marks
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        finetune.run(killed)
+    resumed = make_context(model, tiny.train, tmp_path / "cut", **options, **marks)
+    got = finetune.run(resumed)
+
+    assert all_rows(resumed) == all_rows(whole)[5:]
+    assert got == expected
+
+
+def test_a_resumed_trial_may_be_cut_into_other_micro_batches(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    whole = make_context(tiny.model, tiny.train, tmp_path / "whole", total_steps=6)
+    finetune.run(whole)
+    cut = {"total_steps": 6, "checkpoint_marks": (16,)}
+    killed = make_context(
+        tiny.model,
+        tiny.train,
+        tmp_path / "cut",
+        channel=RecordingChannel(raise_at_step=3),
+        step_marks=(3,),
+        **cut,
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        finetune.run(killed)
+    resumed = make_context(
+        tiny.model, tiny.train, tmp_path / "cut", micro_batch_size=2, gradient_accumulation_steps=4, **cut
+    )
+    finetune.run(resumed)
+    rows = all_rows(resumed)
+    assert [row.samples for row in rows] == [24, 32, 40, 48]
+    expected = all_rows(whole)[2:]
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], abs=1e-4)
+    assert [row.tokens for row in rows] == [row.tokens for row in expected]
+
+
+def test_saving_checkpoints_does_not_change_the_curve(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    plain = make_context(tiny.model, tiny.train, tmp_path / "plain")
+    saving = make_context(tiny.model, tiny.train, tmp_path / "saving", checkpoint_marks=(8, 16, 24))
+    finetune.run(plain)
+    finetune.run(saving)
+    assert all_rows(saving) == all_rows(plain)
+
+
+def test_a_checkpoint_is_reported_by_name_with_its_step(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    channel = RecordingChannel()
+    context = make_context(tiny.model, tiny.train, tmp_path, checkpoint_marks=(16,), channel=channel)
+    finetune.run(context)
+    saved = next(report for report in channel.reports if report.checkpoint)
+    assert (saved.checkpoint, saved.rows[-1].step) == ("step-00000002", 2)
+    assert [path.name for path in tmp_path.glob(".checkpoint-*")] == []
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    finetune.run(make_context(tiny.model, tiny.train, tmp_path, checkpoint_marks=(16,)))
+    other = make_context(tiny.model, tiny.train, tmp_path, settings={"method": "lora"})
+    with pytest.raises(SweeperError, match="It belongs to another model or method"):
+        finetune.run(other)
+
+
+def test_data_is_read_on_from_the_right_sample(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(7))
+    whole = make_context(tiny.model, data, tmp_path / "whole", total_steps=6)
+    finetune.run(whole)
+    first = make_context(tiny.model, data, tmp_path / "cut", total_steps=6, checkpoint_marks=(40,))
+    finetune.run(first)
+    second = make_context(tiny.model, data, tmp_path / "cut", total_steps=6)
+    finetune.run(second)
+    assert all_rows(second) == all_rows(whole)[5:]

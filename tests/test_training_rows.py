@@ -1,0 +1,116 @@
+"""What a row must look like, and where rows are read from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sweeper.config.models import DataSource
+from sweeper.errors import ConfigError
+from sweeper.training.rows import RowError, parse_row
+from sweeper.training.sources import read_rows
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "hello"}
+
+
+def test_a_chat_s_answer_is_its_last_message() -> None:
+    assert parse_row({"messages": [USER, ASSISTANT]}).answer == "hello"
+
+
+def test_a_completion_of_messages_learns_none_of_the_prompt_s_turns() -> None:
+    example = parse_row({"prompt": [USER, ASSISTANT, USER], "completion": [ASSISTANT]})
+    assert example.n_prompt_messages == 3
+
+
+def test_a_plain_text_has_no_answer() -> None:
+    assert parse_row({"text": "once upon a time"}).answer is None
+
+
+def test_columns_that_are_not_set_are_overlooked() -> None:
+    assert parse_row({"messages": None, "text": "once"}).text == "once"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "a", "reply": "b"}, "has the columns `question`, `reply`, but `messages`"),
+        ({}, "has no columns"),
+        ({"messages": [USER]}, "ends with a message from `user`"),
+        ({"messages": [USER, ASSISTANT, USER]}, "ends with a message from `user`"),
+        ({"messages": []}, "no list of messages"),
+        ({"messages": "hi"}, "no list of messages"),
+        ({"messages": [{"content": "hi"}]}, "has no `role` in message 1"),
+        ({"messages": [{"role": "bot", "content": "hi"}]}, "unknown role `bot` in message 1"),
+        ({"messages": [USER, {"role": "assistant", "content": " "}]}, "empty answer in message 2"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "no text as `content` in message 2"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "no text as `content` in message 1",
+        ),
+        ({"messages": [ASSISTANT]}, "begins with a message from `assistant`"),
+        ({"prompt": "a", "completion": "  "}, "empty `completion`"),
+        ({"prompt": "a", "completion": [ASSISTANT]}, "mixes a string and a list"),
+        ({"prompt": "a"}, "has the columns `prompt`, but"),
+        ({"text": ""}, "empty `text`"),
+        ({"text": 3}, "`text` of type int"),
+    ],
+)
+def test_a_row_without_an_answer_is_refused(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        parse_row(row)
+
+
+def test_rows_of_a_directory_are_read_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"text": "3"}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "1"}\n\n{"text": "2"}\n')
+    (tmp_path / "notes.md").write_text("not data")
+    found = [
+        (Path(place.file).name, place.row, row["text"])
+        for place, row in read_rows(DataSource(path=str(tmp_path)))
+    ]
+    assert found == [("a.jsonl", 1, "1"), ("a.jsonl", 3, "2"), ("b.jsonl", 1, "3")]
+
+
+def test_parquet_rows_keep_their_messages(tmp_path: Path) -> None:
+    table = pyarrow.table({"messages": [[USER, ASSISTANT]]})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    rows = [row for _, row in read_rows(DataSource(path=str(tmp_path / "rows.parquet")))]
+    assert parse_row(rows[0]).messages == (USER, ASSISTANT)
+
+
+def test_only_the_first_rows_are_read_where_a_limit_is_set(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(5)))
+    assert [row["text"] for _, row in read_rows(DataSource(path=str(path), limit=2))] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.jsonl", '{"text": "a"}\n{"text": \n', r"rows\.jsonl:2: This line is no JSON"),
+        ("rows.jsonl", "[1]\n", r"rows\.jsonl:1: This line is a JSON list"),
+        ("rows.parquet", "not parquet", "cannot be read as Parquet"),
+        ("rows.csv", "a,b", "must end in"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        list(read_rows(DataSource(path=str(path))))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`.*gone\.jsonl` does not exist"):
+        list(read_rows(DataSource(path=str(tmp_path / "gone.jsonl"))))
+
+
+def test_a_split_of_a_local_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n')
+    with pytest.raises(ConfigError, match="`split` is for data sets of the hub"):
+        list(read_rows(DataSource(path=str(path), split="train")))

@@ -1,0 +1,208 @@
+"""Which tokens of a chat are learned, with the chat templates of the models that sweeps train."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
+
+from sweeper.config.models import DataSource
+from sweeper.errors import ConfigError
+from sweeper.training.rows import RowError, parse_row
+from sweeper.training.templates import ChatRenderer, pin_date
+from sweeper.training.tokens import TokenSettings, load_table
+
+pytestmark = pytest.mark.train
+
+TEMPLATES = Path(__file__).parent / "chat_templates"
+LLAMA = (
+    "<|finetune_right_pad_id|>",
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+)
+FAMILIES = {  # template: special tokens, pad, bos and eos first; the token that ends a turn
+    "llama_3_1": (LLAMA, "<|eot_id|>"),
+    "llama_3_2": (LLAMA, "<|eot_id|>"),
+    "granite_3": (
+        ("<pad>", "<s>", "<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"),
+        "<|end_of_text|>",
+    ),
+    "mistral_v0_3": (("<unk>", "<s>", "</s>", "[INST]", "[/INST]"), "</s>"),
+}
+CHAT = [
+    {"role": "user", "content": "What is the sun?"},
+    {"role": "assistant", "content": "It is  a star."},
+    {"role": "user", "content": "And rain?"},
+    {"role": "assistant", "content": "one\ntwo  three"},
+]
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def family(name: str) -> Any:
+    template = (TEMPLATES / f"{name}.jinja").read_text()
+    return make_tokenizer(special_tokens=FAMILIES[name][0], template=template)
+
+
+def learned(tokenizer: Any, row: dict[str, Any], tmp_path: Path, **settings: Any) -> list[str]:
+    """Return each run of learned tokens as text."""
+    path = write_jsonl(tmp_path / "rows.jsonl", [row])
+    how = TokenSettings(**{"max_length": 4096, "loss_on": "answers"} | settings)
+    tokens = load_table(DataSource(path=str(path)), tokenizer, how)[0]
+    runs: list[list[int]] = [[]]
+    for token, label in zip(tokens["input_ids"].tolist(), tokens["labels"].tolist(), strict=True):
+        if label == -100:
+            runs.append([])
+        else:
+            assert label == token
+            runs[-1].append(token)
+    return [tokenizer.decode(run) for run in runs if run]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exactly_the_assistant_s_words_and_the_end_of_turn_are_learned(name: str, tmp_path: Path) -> None:
+    end = FAMILIES[name][1]
+    space = " " if name == "mistral_v0_3" else ""
+    expected = [f"{space}It is  a star.{end}", f"{space}one\ntwo  three{end}"]
+    assert learned(family(name), {"messages": CHAT}, tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["llama_3_1", "llama_3_2", "granite_3"])
+def test_a_system_message_is_context(name: str, tmp_path: Path) -> None:
+    end = FAMILIES[name][1]
+    expected = [f"It is  a star.{end}", f"one\ntwo  three{end}"]
+    assert learned(family(name), {"messages": [SYSTEM, *CHAT]}, tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_words_before_an_answer_are_those_of_the_generation_prompt(name: str) -> None:
+    renderer = ChatRenderer(family(name), loss_on="answers")
+    rendered = renderer.render(parse_row({"messages": CHAT}))
+    assert rendered.prompt is not None
+    assert rendered.text.startswith(rendered.prompt)
+    assert len(rendered.prompt) == rendered.spans[-1][0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_learned_text_is_the_tokenizer_s_own_rendering(name: str) -> None:
+    tokenizer = family(name)
+    rendered = ChatRenderer(tokenizer, loss_on="answers").render(parse_row({"messages": CHAT}))
+    own = tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=pin_date(tokenizer.chat_template))
+    assert rendered.text == own
+
+
+def test_a_prompt_of_messages_with_answers_learns_only_the_completion(tmp_path: Path) -> None:
+    row = {"prompt": CHAT[:3], "completion": CHAT[3:]}
+    assert learned(family("llama_3_1"), row, tmp_path) == ["one\ntwo  three<|eot_id|>"]
+
+
+def test_all_tokens_are_learned_where_the_loss_is_on_all(tmp_path: Path) -> None:
+    tokenizer = family("granite_3")
+    text = "".join(learned(tokenizer, {"messages": [SYSTEM, *CHAT]}, tmp_path, loss_on="all"))
+    # The first token has nothing before it to be predicted from.
+    assert text.startswith("system<|end_of_role|>Be brief.")
+
+
+@pytest.mark.parametrize(("name", "date"), [("llama_3_2", "26 Jul 2024"), ("granite_3", "July 26, 2024")])
+def test_the_rendering_does_not_depend_on_the_day(name: str, date: str) -> None:
+    assert date in ChatRenderer(family(name), loss_on="answers").render(parse_row({"messages": CHAT})).text
+
+
+def test_a_date_that_cannot_be_fixed_is_refused() -> None:
+    tokenizer = make_tokenizer(template="{% set how = '%Y' %}{{ strftime_now(how) }}" + CHAT_TEMPLATE)
+    with pytest.raises(ConfigError, match="writes today's date in a way that cannot be fixed"):
+        ChatRenderer(tokenizer, loss_on="answers")
+
+
+def test_a_template_that_moves_the_system_message_is_refused_for_such_rows() -> None:
+    renderer = ChatRenderer(family("mistral_v0_3"), loss_on="answers")
+    with pytest.raises(RowError, match=r"rendered differently up to message 3 .* move the system message"):
+        renderer.render(parse_row({"messages": [SYSTEM, *CHAT]}))
+
+
+def test_a_template_s_own_refusal_is_told() -> None:
+    renderer = ChatRenderer(family("mistral_v0_3"), loss_on="answers")
+    with pytest.raises(RowError, match="is refused by the chat template: After the optional system message"):
+        renderer.render(parse_row({"messages": [CHAT[0], CHAT[0], CHAT[1]]}))
+
+
+def test_a_template_with_a_longer_generation_prompt_is_masked_by_its_markers(tmp_path: Path) -> None:
+    template = (
+        "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}"
+        "{% generation %}{{ message.content }}<|end|>{% endgeneration %}"
+        "{% else %}{{ message.content }}<|end|>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>Let me think.{% endif %}"
+    )
+    expected = ["It is  a star.<|end|>", "one\ntwo  three<|end|>"]
+    assert learned(make_tokenizer(template=template), {"messages": CHAT}, tmp_path) == expected
+
+
+def test_a_chat_without_a_template_is_refused() -> None:
+    renderer = ChatRenderer(make_tokenizer(template=None), loss_on="answers")
+    with pytest.raises(RowError, match="the tokenizer has no chat template"):
+        renderer.render(parse_row({"messages": CHAT}))
+
+
+def test_a_template_that_ends_no_turn_is_warned_about() -> None:
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    warnings = ChatRenderer(make_tokenizer(template=template), loss_on="answers").check()
+    assert warnings
+    assert "does not learn to stop" in warnings[0]
+
+
+def test_a_completion_is_learned_with_its_end_token(tmp_path: Path) -> None:
+    row = {"prompt": "red green", "completion": " blue   one"}
+    assert learned(make_tokenizer(), row, tmp_path) == [" blue   one<|eos|>"]
+
+
+def test_a_token_that_begins_in_the_prompt_and_ends_in_the_answer_is_learned(tmp_path: Path) -> None:
+    row = {"prompt": "red green ", "completion": "blue"}
+    assert learned(make_tokenizer(), row, tmp_path) == [" blue<|eos|>"]
+
+
+def test_a_plain_text_is_learned_but_for_its_first_token(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    text = "red green blue"
+    first = tokenizer.decode(tokenizer(text)["input_ids"][:1])
+    assert learned(tokenizer, {"text": text}, tmp_path) == [text.removeprefix(first) + "<|eos|>"]
+
+
+def test_rows_of_several_kinds_keep_their_order(tmp_path: Path) -> None:
+    rows = [{"text": "red"}, {"messages": CHAT[:2]}, {"prompt": "one ", "completion": "two"}]
+    path = write_jsonl(tmp_path / "mixed.jsonl", rows)
+    tokenizer = make_tokenizer()
+    table = load_table(
+        DataSource(path=str(path)), tokenizer, TokenSettings(max_length=4096, loss_on="answers")
+    )
+    texts = [tokenizer.decode(table[i]["input_ids"].tolist()) for i in range(3)]
+    assert [texts[0], texts[2]] == ["red<|eos|>", "one two<|eos|>"]
+    assert texts[1].endswith("It is  a star.<|end|>")
+
+
+def test_a_row_whose_answer_is_cut_off_is_named(tmp_path: Path) -> None:
+    rows = [{"messages": CHAT[:2]}, {"prompt": "red " * 50, "completion": "blue"}]
+    path = write_jsonl(tmp_path / "long.jsonl", rows)
+    with pytest.raises(
+        ConfigError, match=r"long\.jsonl:2: The row has \d+ tokens and its answer begins after"
+    ):
+        load_table(
+            DataSource(path=str(path)), make_tokenizer(), TokenSettings(max_length=40, loss_on="answers")
+        )
+
+
+def test_data_that_changes_is_tokenised_again(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    how = TokenSettings(max_length=40, loss_on="answers")
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "red"}])
+    before = load_table(DataSource(path=str(path)), tokenizer, how)
+    write_jsonl(path, [{"text": "red"}, {"text": "blue"}])
+    assert (len(before), len(load_table(DataSource(path=str(path)), tokenizer, how))) == (1, 2)

@@ -1,0 +1,194 @@
+"""A tiny random Llama with a tokenizer, data, and a context to train it in. Importing this loads no torch."""
+
+import dataclasses
+import json
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.context import TrialContext, TrialSpec, TrialStopped
+from sweeper.records import Report, StepRow
+
+SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WORDS = ("red", "green", "blue", "one", "two", "three", "sun", "moon", "star", "rain")
+
+
+def make_tokenizer(
+    *, special_tokens: Sequence[str] = SPECIAL_TOKENS, template: str | None = CHAT_TEMPLATE
+) -> Any:
+    """Return a byte-level BPE tokenizer; the first three special tokens are pad, bos and eos."""
+    import tokenizers
+    import transformers
+
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=list(special_tokens),
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([" ".join(WORDS)] * 50 + ["It is. What is the"] * 50, trainer)
+    pad, bos, eos = special_tokens[:3]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=pad, bos_token=bos, eos_token=eos, chat_template=template
+    )
+
+
+def make_model_dir(path: Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
+    """Write a random 2-layer Llama of width 32 with its tokenizer."""
+    import torch
+    import transformers
+
+    tokenizer = make_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        attention_dropout=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = transformers.LlamaForCausalLM(config)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def chat_rows(n_rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Return chats that repeat some words; answers are 2 to 9 words long. Two seeds have no row in common."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n_rows):
+        words = f"{seed} " + " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 8)))
+        rows.append(
+            {"messages": [{"role": "user", "content": words}, {"role": "assistant", "content": words}]}
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """A model directory and data to train it on."""
+
+    model: Path
+    train: Path
+    dev: Path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """The tiny model, 40 train and 12 dev chats, and a cache of tokenised data of the module's own."""
+    root = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEPER_CACHE", str(root / "cache"))
+        yield Tiny(
+            model=make_model_dir(root / "model"),
+            train=write_jsonl(root / "train.jsonl", chat_rows(40)),
+            dev=write_jsonl(root / "dev.jsonl", chat_rows(12, seed=1)),
+        )
+
+
+@dataclasses.dataclass
+class RecordingChannel:
+    """Keeps every report; says stop once `stop_at_step` was reported, or when told."""
+
+    stop_at_step: int | None = None
+    raise_at_step: int | None = None
+    reports: list[Report] = dataclasses.field(default_factory=list)
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def send(self, report: Report, *, wait: bool) -> None:
+        self.reports.append(report)
+        last = report.rows[-1].step if report.rows else 0
+        if self.raise_at_step is not None and last >= self.raise_at_step:
+            raise RuntimeError("killed")
+        if self.stop_at_step is not None and last >= self.stop_at_step:
+            raise TrialStopped
+
+    def should_stop(self) -> bool:
+        return self.stop.is_set()
+
+
+def make_context(
+    model: Path,
+    train: Path | list[Path],
+    root: Path,
+    *,
+    eval_data: dict[str, Path] | None = None,
+    settings: dict[str, Any] | None = None,
+    trial: dict[str, Any] | None = None,
+    micro_batch_size: int = 4,
+    gradient_accumulation_steps: int = 2,
+    total_steps: int = 4,
+    channel: RecordingChannel | None = None,
+    **spec: Any,
+) -> TrialContext:
+    """Return the context of one attempt; its checkpoints lie under `root`."""
+    from sweeper.config.models import TrainSettings, TrialSection
+
+    batch = micro_batch_size * gradient_accumulation_steps
+    sources = [str(path) for path in train] if isinstance(train, list) else str(train)
+    section = TrialSection.model_validate(
+        {
+            "model": str(model),
+            "train_data": sources,
+            "eval_data": {name: str(path) for name, path in (eval_data or {}).items()},
+            **(trial or {}),
+        }
+    )
+    base = {"learning_rate": 1e-2, "effective_batch_size": batch, "micro_batch_size": micro_batch_size}
+    complete = TrainSettings.model_validate(base | (settings or {})).model_dump()
+    root.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {
+        "number": 0,
+        "attempt": 1,
+        "study": "test",
+        "params": {},
+        "settings": complete,
+        "trial": section.model_dump(),
+        "seed": complete["seed"],
+        "budget_samples": total_steps * batch,
+        "total_steps": total_steps,
+        "micro_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "marks": (),
+        "evaluation_marks": (),
+        "checkpoint_marks": (),
+        "trial_dir": str(root),
+    }
+    return TrialContext(
+        spec=TrialSpec(**(values | spec)),
+        channel=channel or RecordingChannel(),
+        checkpoint=DirectoryCheckpoints(root / "checkpoints"),
+    )
+
+
+def all_rows(context: TrialContext) -> list[StepRow]:
+    """Return every step that was reported, sent or not."""
+    assert isinstance(context.channel, RecordingChannel)
+    sent = [row for report in context.channel.reports for row in report.rows]
+    return [*sent, *context.take_report().rows]
