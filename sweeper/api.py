@@ -157,7 +157,9 @@ def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> StudyView:
     left = [record for record in study.records().values() if not record.state.is_finished]
-    undrawn = study.config.sampler.name != "grid" and len(study.records()) < (study.config.sampler.n_trials or 0)
+    undrawn = study.config.sampler.name != "grid" and len(study.records()) < (
+        study.config.sampler.n_trials or 0
+    )
     if not left and not undrawn:
         raise NothingToDoError(
             f"Study `{study.name}` is finished: nothing is left to train. "
@@ -197,14 +199,18 @@ def _drive(
     config = study.config
     study.set_driver("running")
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(progress_for(sys.stderr, config, plan.n_trials))
-        log = stack.enter_context(EventLog(study.directory / "events.log"))
+        records = study.records()
+        n_ended = sum(record.state.is_finished for record in records.values())
+        progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
+        stack.enter_context(progress)
+        log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config), rules=divergence_rules(config),
             listeners=(progress, log, *listeners),
         )  # fmt: skip
         orchestrator.tell(
-            EventKind.SWEEP_STARTED, f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots"
+            EventKind.SWEEP_STARTED,
+            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
         )
         state: Literal["interrupted", "finished"] = "interrupted"
         try:

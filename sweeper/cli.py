@@ -31,14 +31,19 @@ class ExecutorChoice(StrEnum):
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
 ]
-StudyPlace = Annotated[str, typer.Argument(metavar="STUDY", help="A study's directory, or its name with --storage.")]
+StudyPlace = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study's directory, or its name with --storage.")
+]
 Storage = Annotated[
-    str | None, typer.Option("--storage", metavar="URL", help="Optuna storage, e.g. postgresql://user@host/db.")
+    str | None,
+    typer.Option("--storage", metavar="URL", help="Optuna storage, e.g. postgresql://user@host/db."),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", metavar="ADDR", help="A running Ray cluster, e.g. auto or 10.0.0.1:6379.")
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="A running Ray cluster, e.g. auto or 10.0.0.1:6379."),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -61,15 +66,15 @@ def plan(
     address: Address = None,
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
+    from sweeper import api
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
-
-    from sweeper import api
+    from sweeper.preflight.cluster import plan_slots, probe_cluster
 
     config = api.with_options(api.read_config(sweep, overrides or ()), api.LaunchOptions(address=address))
     planned = plan_sweep(config)
     if address is not None:
-        slots = api.plan_slots(config.resources, api.probe_cluster(address))
+        slots = plan_slots(config.resources, probe_cluster(address))
         _console(stderr=True).print(f"{slots.slots} trials fit on {address} at a time.")
     if as_json:
         print(json.dumps(plan_json(planned), indent=2))
@@ -81,7 +86,9 @@ def plan(
 def launch(
     sweep: SweepFile,
     overrides: Overrides = None,
-    directory: Annotated[str | None, typer.Option("--dir", metavar="DIR", help="The study's directory.")] = None,
+    directory: Annotated[
+        str | None, typer.Option("--dir", metavar="DIR", help="The study's directory.")
+    ] = None,
     storage: Storage = None,
     address: Address = None,
     executor: ExecutorOption = ExecutorChoice.RAY,
@@ -132,7 +139,9 @@ def status(
 def report(
     study: StudyPlace,
     storage: Storage = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")
+    ] = None,
 ) -> None:
     """Write index.html, report.md, trials.csv, best.yaml and report.json; print the path of the first."""
     from sweeper.api import load_study

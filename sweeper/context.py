@@ -87,7 +87,9 @@ class TrialContext:
     checkpoint: CheckpointStore
     report_every_s: float = 1.0
     clock: Callable[[], float] = time.monotonic
-    newest: dict[str, float] = dataclasses.field(default_factory=dict)  # of each reported metric, and of the loss
+    newest: dict[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # of each reported metric, and of the loss
     _rows: list[StepRow] = dataclasses.field(default_factory=list)
     _samples: int = 0
     _step: int = 0
@@ -142,7 +144,11 @@ class TrialContext:
         self.report_rows([row], {name: float(value) for name, value in metrics.items()})
 
     def report_rows(
-        self, rows: list[StepRow], metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None
+        self,
+        rows: list[StepRow],
+        metrics: Mapping[str, float] | None = None,
+        *,
+        checkpoint: str | None = None,
     ) -> None:
         """Report several optimiser steps at once. `metrics` belong to the last of them."""
         if self._started_at is None:
@@ -213,7 +219,9 @@ class TrialContext:
     def _looks_divergent(rows: list[StepRow]) -> bool:
         """A NaN or Inf where a number was reported. The orchestrator judges; this only hurries."""
         return any(
-            value is not None and not math.isfinite(value) for row in rows for value in (row.loss, row.grad_norm)
+            value is not None and not math.isfinite(value)
+            for row in rows
+            for value in (row.loss, row.grad_norm)
         )
 
 

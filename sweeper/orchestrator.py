@@ -36,7 +36,9 @@ from sweeper.study.study import Study, utc_now
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 2.0  # how old the curve and the progress of a running trial may be on disk
-_DUPLICATE_DRAWS = 20  # draws of points already known, one after another, before a sampler counts as exhausted
+_DUPLICATE_DRAWS = (
+    20  # draws of points already known, one after another, before a sampler counts as exhausted
+)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -96,7 +98,9 @@ class Orchestrator:
         unfinished = [n for n in sorted(self.records) if not self.records[n].state.is_finished]
         # Trials that had begun come first: their slots' work is half done, and their peers wait for them.
         self._again = collections.deque(n for n in unfinished if self.records[n].state is TrialState.RUNNING)
-        self._waiting = collections.deque(n for n in unfinished if self.records[n].state is TrialState.WAITING)
+        self._waiting = collections.deque(
+            n for n in unfinished if self.records[n].state is TrialState.WAITING
+        )
         self._running: dict[int, _Running] = {}
         self._failed_in_row = 0
         self._interrupted = False
@@ -396,7 +400,11 @@ class Orchestrator:
         record.metrics = dict(running.metrics)
         if value is None:
             reported = ", ".join(f"`{name}`" for name in running.metrics) or "no metric at all"
-            self._fail(running, f"the trial never reported the study's metric `{metric}`; it reported {reported}", None)
+            self._fail(
+                running,
+                f"the trial never reported the study's metric `{metric}`; it reported {reported}",
+                None,
+            )
             return
         if not math.isfinite(value):
             decision = Decision(
@@ -416,7 +424,9 @@ class Orchestrator:
         self._flush(running)
         self._record_attempt(running, outcome="interrupted")
         record = self.records[running.spec.number]
-        self._tell(EventKind.NOTE, f"trial {record.number} set aside at {record.samples} samples", record=record)
+        self._tell(
+            EventKind.NOTE, f"trial {record.number} set aside at {record.samples} samples", record=record
+        )
 
     def _fail(self, running: _Running, error: str, traceback: str | None) -> None:
         record = self.records[running.spec.number]

@@ -18,7 +18,11 @@ BASE: dict[str, Any] = {
     "study": "made-up",
     "metric": "score",
     "direction": "maximize",
-    "trial": {"function": "trial_functions:steady", "budget": {"samples": 100}, "settings": {"effective_batch_size": 10}},
+    "trial": {
+        "function": "trial_functions:steady",
+        "budget": {"samples": 100},
+        "settings": {"effective_batch_size": 10},
+    },
     "search_space": {"learning_rate": {"grid": RATES}},
     "rungs": {"samples": [20, 50]},
     "pruner": "nop",
@@ -29,7 +33,11 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return base with changes laid over it, mapping by mapping."""
     result = copy.deepcopy(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict) and key not in ("search_space", "rungs")
+        both = (
+            isinstance(value, dict)
+            and isinstance(result.get(key), dict)
+            and key not in ("search_space", "rungs")
+        )
         result[key] = merged(result[key], value) if both else value
     return result
 

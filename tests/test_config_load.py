@@ -1,6 +1,9 @@
 """How a sweep file becomes a config: numbers, short forms, paths, overrides, search space files; and back."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from sweep_files import BASE, FUNCTION, config_of, replaced, write_data
 
 from sweeper.config import config_from_dict, config_to_dict, dump_config, load_config, parse_config
 from sweeper.config.document import parse_document
+from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 
 
@@ -50,6 +54,28 @@ def test_anchors_and_merge_keys_are_expanded_and_own_keys_win() -> None:
     data = parse_document(text, file="x").data
     assert data["one"] == {"x": 5, "y": 2, "z": 3}
     assert data["same"] == {"x": 1, "y": 2}
+
+
+def test_reading_a_plain_file_loads_no_heavy_library() -> None:
+    heavy = ("ray", "torch", "transformers", "trl", "optuna", "pandas", "numpy")
+    code = (
+        "import sys; from sweep_files import BASE, config_of; from sweeper.plan import plan_sweep; "
+        f"plan_sweep(config_of(BASE)); print([name for name in {heavy} if name in sys.modules])"
+    )
+    roots = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_config_survives_json() -> None:
+    config = config_of(BASE, "search_space.weight_decay.uniform=[0, 0.1]", "sampler={name: tpe, n_trials: 5}")
+    assert SweepConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_short_forms_stand_for_long_ones() -> None:

@@ -36,7 +36,9 @@ def test_the_default_directions_are_the_papers():
 
 
 def test_only_the_best_fraction_goes_on():
-    assert stopped(EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.34), records(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)) == {3, 4, 5}
+    assert stopped(
+        EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.34), records(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    ) == {3, 4, 5}
 
 
 def test_nobody_is_stopped_before_enough_peers_are_there():
@@ -47,7 +49,9 @@ def test_nobody_is_stopped_before_enough_peers_are_there():
 
 
 def test_ties_are_kept():
-    assert stopped(EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.25), records(1.0, 1.0, 1.0, 1.0)) == set()
+    assert (
+        stopped(EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.25), records(1.0, 1.0, 1.0, 1.0)) == set()
+    )
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -43,7 +43,9 @@ def test_every_point_is_trained_once_to_its_end(make_executor, tmp_path):
     records = reopened(study).records()
     assert [(record.state, record.errors) for record in records.values()] == [(TrialState.COMPLETE, [])] * 4
     assert [record.params["learning_rate"] for record in records.values()] == RATES
-    assert [record.value for record in records.values()] == [trial_functions.value_of(r.params) for r in records.values()]
+    assert [record.value for record in records.values()] == [
+        trial_functions.value_of(r.params) for r in records.values()
+    ]
     assert all(record.attempts == 1 and record.samples == 100 for record in records.values())
 
 
@@ -182,7 +184,9 @@ def most_at_a_time(facts):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("slots", [2, 4])
-def test_as_many_trials_run_at_a_time_as_there_are_slots_though_each_is_shorter_than_a_workers_start(slots, tmp_path):
+def test_as_many_trials_run_at_a_time_as_there_are_slots_though_each_is_shorter_than_a_workers_start(
+    slots, tmp_path
+):
     trace = tmp_path / "trace"
     trace.mkdir()
     rates = [10 ** (-5 + index / 8) for index in range(24)]

@@ -90,6 +90,13 @@ def test_a_budget_without_a_near_common_multiple_is_rounded_point_by_point() -> 
     assert plan.total_samples == 2 * (8184 + 8192 + 8192)
 
 
+def test_a_range_of_batches_is_rounded_point_by_point() -> None:
+    plan = plan_of("search_space.effective_batch_size={int: [8, 1024], step: 8}", TPE)
+    assert said(plan, r"drawn from a range, so each point rounds the budget of 8,192 samples down")
+    point = plan_point(plan.config, {"learning_rate": 1e-4, "effective_batch_size": 72})
+    assert (point.total_steps, point.budget_samples) == (113, 8136)
+
+
 @given(
     st.lists(st.sampled_from([8, 16, 24, 32, 40, 96, 128, 500]), min_size=1, max_size=4, unique=True),
     st.integers(500, 20_000),

@@ -152,7 +152,7 @@ class _Bridge:
             self._stop_others(set(self.keys))
 
 
-class _StudySearcher(Searcher):
+class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     """Gives Tune the points that the study has left."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -239,7 +239,10 @@ class RayTuneExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         started = self._connect()
         try:
-            with interrupt_on_signals(orchestrator), tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
+            with (
+                interrupt_on_signals(orchestrator),
+                tempfile.TemporaryDirectory(prefix="sweeper-") as scratch,
+            ):
                 self._fit(orchestrator, scratch)
         finally:
             if started:

@@ -17,7 +17,9 @@ from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.records import Outcome, Report
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
-_STOP_POLL_S = 20.0  # how long one question to the board stays open; it is answered at once when the flag is set
+_STOP_POLL_S = (
+    20.0  # how long one question to the board stays open; it is answered at once when the flag is set
+)
 _JOIN_S = 60.0  # how long a told trial may take to its next step boundary before its process is given up
 
 
@@ -134,7 +136,7 @@ class _Attempt:
                 return
 
 
-class TrialWorker(tune.Trainable):
+class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     """A Tune trainable that stays alive between trials; `config` holds the spec of the next one."""
 
     def setup(

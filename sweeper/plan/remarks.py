@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.rules_space import possible_values
-from sweeper.plan.budget import CommonBudget
+from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks
 
@@ -40,7 +40,7 @@ def warnings(
     if config.trial.compare == "unequal":
         yield "compare: unequal - points do not see equal data; a longer one may win by its length alone."
     if common.differs:
-        yield _differing_budgets(common, points)
+        yield _differing_budgets(config, common, points)
     yield from _direction_warnings(config)
     yield from _size_warnings(config, points)
     yield from _mark_warnings(config, points)
@@ -68,8 +68,13 @@ def _budget_notes(common: CommonBudget, facts: DataFacts | None) -> Iterator[str
         )
 
 
-def _differing_budgets(common: CommonBudget, points: Sequence[Point]) -> str:
+def _differing_budgets(config: SweepConfig, common: CommonBudget, points: Sequence[Point]) -> str:
     asked = common.asked_samples or 0
+    if possible_batches(config) is None:
+        return (
+            f"The effective batch is drawn from a range, so each point rounds the budget of {asked:,} "
+            "samples down to its own steps."
+        )
     budgets = {point.batch.effective_batch_size: point.budget_samples or 0 for point in points if point.batch}
     each = ", ".join(
         f"batch {batch}: {budget:,} ({budget - asked:+,})" for batch, budget in sorted(budgets.items())

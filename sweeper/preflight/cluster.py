@@ -64,7 +64,8 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
     is_local = facts.place == "this machine"
     if by_cpu == 0 and not is_local:
         raise ConfigError(
-            f"`resources.cpus_per_trial` = {resources.cpus_per_trial} does not fit: {facts.place} has {facts.cpus} CPUs."
+            f"`resources.cpus_per_trial` = {resources.cpus_per_trial} does not fit: "
+            f"{facts.place} has {facts.cpus} CPUs."
         )
     fitting = min(max(by_cpu, 1), by_gpu) if by_gpu is not None else max(by_cpu, 1)
     slots = resources.slots or fitting

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from sweeper.records import StepRow
 
-
 DIVERGENCE_RULES = ("nan", "loss_spike", "grad_norm_explosion")
 
 
@@ -75,12 +74,18 @@ class DivergenceMonitor:
             return None
         for name, value in (("loss", row.loss), ("gradient norm", row.grad_norm)):
             if value is not None and not math.isfinite(value):
-                return Verdict("nan", f"diverged: {name} is {value} at step {row.step} ({row.samples} samples)")
+                return Verdict(
+                    "nan", f"diverged: {name} is {value} at step {row.step} ({row.samples} samples)"
+                )
         return None
 
     def _spike(self, row: StepRow) -> Verdict | None:
         losses = [recent.loss for recent in self._recent if recent.loss is not None]
-        if not self._rules.loss_spike or len(losses) < self._rules.patience_steps or self._best_median == math.inf:
+        if (
+            not self._rules.loss_spike
+            or len(losses) < self._rules.patience_steps
+            or self._best_median == math.inf
+        ):
             return None
         threshold = max(
             self._rules.loss_spike_factor * self._best_median,

@@ -84,9 +84,7 @@ class EarlyDynamicsPruner(BasePruner):
         records[trial.number] = _as_record(trial)
         return self.judge([trial.number], newest, records)[0].stop
 
-    def judge(
-        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
-    ) -> list[Decision]:
+    def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge trials at one rung that they reached, against all that reached it. One decision each, in order."""
         standings = self._standings(rung, records)
         n_kept = math.ceil(self._keep_frac * len(standings))
@@ -128,8 +126,9 @@ class EarlyDynamicsPruner(BasePruner):
 
     def _reason(self, record: RungRecord, *, n_better: int, n_peers: int, n_kept: int) -> str:
         values = ", ".join(
-            f"{name} {record.signals.get(name, math.nan):.4g} ({'low' if s.direction == 'minimize' else 'high'} is good)"
-            for name, s in self._signals.items()
+            f"{name} {record.signals.get(name, math.nan):.4g} "
+            f"({'low' if signal.direction == 'minimize' else 'high'} is good)"
+            for name, signal in self._signals.items()
         )
         return f"{values}: rank {n_better + 1} of {n_peers} at rung {record.rung}, the best {n_kept} go on"
 
@@ -152,7 +151,8 @@ def _rank_fractions(values: Mapping[int, float], *, maximize: bool) -> dict[int,
     last = {value: index for index, value in enumerate(ordered)}
     top = max(len(ordered) - 1, 1)
     return {
-        number: (mean_rank[goodness(value)] + last[goodness(value)]) / 2 / top for number, value in values.items()
+        number: (mean_rank[goodness(value)] + last[goodness(value)]) / 2 / top
+        for number, value in values.items()
     }
 
 

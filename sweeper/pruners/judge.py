@@ -32,7 +32,10 @@ def make_judge(config: SweepConfig) -> Judge:
             direction=section.direction or config.direction,
         )
     signals = (
-        {name: RankedSignal(direction=item.direction, weight=item.weight) for name, item in section.signals.items()}
+        {
+            name: RankedSignal(direction=item.direction, weight=item.weight)
+            for name, item in section.signals.items()
+        }
         if section.signals is not None
         else None
     )

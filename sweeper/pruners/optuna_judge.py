@@ -65,8 +65,9 @@ def _imported(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"`pruner.name` {name} does not import: {error}. Give one of {', '.join(['early_dynamics', *OPTUNA_PRUNERS])}, "
-            "or `module:Class` of a module that can be imported from here."
+            f"`pruner.name` {name} does not import: {error}. "
+            f"Give one of {', '.join(['early_dynamics', *OPTUNA_PRUNERS])}, or `module:Class` "
+            "of a module that can be imported from here."
         ) from error
 
 
@@ -162,5 +163,3 @@ class OptunaJudge:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 self._trials[number] = self._mirror.ask()
         return self._trials[number]
-
-

@@ -34,7 +34,7 @@ class CurveStore:
 
     def write(self, number: int, rows: Sequence[StepRow]) -> None:
         """Replace a trial's curve."""
-        columns = list(zip(*rows, strict=True)) if rows else [[] for _ in _SCHEMA]
+        columns: list[Sequence[object]] = list(zip(*rows, strict=True)) if rows else [() for _ in _SCHEMA]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), sink, compression="zstd")
@@ -54,4 +54,5 @@ class CurveStore:
         path = self.path(number)
         if not path.exists():
             return pd.DataFrame({field.name: pd.Series(dtype="float64") for field in _SCHEMA})
-        return pq.read_table(path).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+        return frame

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -66,7 +66,7 @@ def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
     name, options = config.sampler.name, dict(config.sampler.options)
     seed = options.pop("seed", config.seed)
     drawn_seed = int.from_bytes(hashlib.sha256(f"{seed}:{n_drawn}".encode()).digest()[:4], "big") % 2**31
-    samplers: dict[str, type[BaseSampler]] = {
+    samplers: dict[str, Callable[..., BaseSampler]] = {
         "random": optuna.samplers.RandomSampler,
         "tpe": optuna.samplers.TPESampler,
         "qmc": optuna.samplers.QMCSampler,

@@ -42,8 +42,8 @@ class JournalBackend(BaseJournalBackend):
                     entry = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise ConfigError(
-                        f"{self._path}:{number + 1}: the study's journal is damaged in this line, so it cannot be read. "
-                        "Restore the file from a copy, or start the study anew under another name."
+                        f"{self._path}:{number + 1}: the study's journal is damaged in this line, "
+                        "so it cannot be read. Restore the file from a copy, or start anew under another name."
                     ) from error
                 self._offsets[number + 1] = self._offsets[number] + len(line)
                 if number >= log_number_from:
@@ -108,7 +108,7 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
             f"The storage {mask_url(url)} needs a database driver that is not installed ({error.name}). "
             "Install it, for PostgreSQL with `pip install 'sweeper[postgresql]'`."
         ) from error
-    except Exception as error:  # SQLAlchemy and each driver have their own trees
+    except Exception as error:  # noqa: BLE001 - SQLAlchemy and each driver have their own trees
         raise ConfigError(
             f"The storage {mask_url(url)} cannot be opened: {_first_line(error, url)}. "
             "Check that the server runs, and that host, port, user and database are right."
@@ -121,7 +121,9 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
 
 def _with_driver(url: str) -> str:
     """Let a plain postgresql:// mean psycopg 3, which the extra installs; SQLAlchemy would look for psycopg2."""
-    return url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
+    return (
+        url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
+    )
 
 
 def _first_line(error: Exception, url: str) -> str:

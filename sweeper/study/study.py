@@ -19,17 +19,22 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
+from sweeper import encoding
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
-from sweeper import encoding
 from sweeper.study import space
 from sweeper.study.curves import CurveStore
 from sweeper.study.storage import JOURNAL_NAME, open_storage
 from sweeper.study.view import StudyState, StudyView
 
-_CONFIG, _FACTS, _DRIVER, _DIRECTORY = "sweeper:config", "sweeper:facts", "sweeper:driver", "sweeper:directory"
+_CONFIG, _FACTS, _DRIVER, _DIRECTORY = (
+    "sweeper:config",
+    "sweeper:facts",
+    "sweeper:driver",
+    "sweeper:directory",
+)
 _CREATED, _VERSIONS = "sweeper:created", "sweeper:versions"
 _PACKAGES = ("sweeper", "ray", "optuna", "torch", "transformers", "trl", "peft", "datasets")
 
@@ -150,7 +155,9 @@ class Study:
         """Let the sampler draw one more point; it is RUNNING at once. Returns its number and params."""
         n_drawn = self._storage.get_n_trials(self._id)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # QMC and GP are, in Optuna's words, experimental
+            warnings.simplefilter(
+                "ignore", ExperimentalWarning
+            )  # QMC and GP are, in Optuna's words, experimental
             sampler = space.make_sampler(self.config, n_drawn=n_drawn)
             study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler)
             trial = study.ask(space.distributions(self.config))
