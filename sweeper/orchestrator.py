@@ -19,6 +19,8 @@ from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import (
+    GRAD_NORM,
+    LOSS,
     Decision,
     Event,
     EventKind,
@@ -273,7 +275,7 @@ class Orchestrator:
         )  # fmt: skip
         running.monitor.check(rows)
         for rung in record.rungs.values():
-            running.metrics.update({k: v for k, v in rung.signals.items() if k not in ("loss", "grad_norm")})
+            running.metrics.update({k: v for k, v in rung.signals.items() if k not in (LOSS, GRAD_NORM)})
         record.state = TrialState.RUNNING
         record.attempts += 1
         record.started = record.started or running.started
@@ -334,9 +336,13 @@ class Orchestrator:
         record = self.records[running.spec.number]
         found = []
         for planned in running.point.rungs:
-            if planned.index in record.rungs or record.step < planned.step:
+            if planned.index in record.rungs or not planned.is_reached(step=record.step, samples=record.samples):
                 continue
-            at = next(index for index, row in enumerate(running.rows) if row.step >= planned.step)
+            at = next(
+                index
+                for index, row in enumerate(running.rows)
+                if planned.is_reached(step=row.step, samples=row.samples)
+            )
             row = running.rows[at]
             rung = RungRecord(
                 rung=planned.index, mark=planned.mark, step=row.step, samples=row.samples,
@@ -396,6 +402,9 @@ class Orchestrator:
     def _complete(self, running: _Running) -> None:
         record = self.records[running.spec.number]
         metric = self._config.metric
+        if metric in (LOSS, GRAD_NORM):  # the training signal itself: its last window is the trial's result
+            window = self._config.pruner.window_steps
+            running.metrics = {**windowed_signals(running.rows, window_steps=window), **running.metrics}
         value = running.metrics.get(metric)
         record.metrics = dict(running.metrics)
         if value is None:

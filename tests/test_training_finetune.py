@@ -96,6 +96,23 @@ def test_every_split_gives_the_losses_and_norms_of_one_big_batch(
     assert [row.grad_norm for row in rows] == pytest.approx([norm for _, norm in expected], abs=1e-3)
 
 
+def test_the_fused_head_of_gpus_scores_as_the_plain_logits_do(tiny: Tiny) -> None:
+    import torch
+    import transformers
+    from trl.trainer.utils import add_fused_lm_head
+
+    from sweeper.training.trainer import fused_log_probs, plain_log_probs
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.model)
+    add_fused_lm_head(model, outputs=("log_probs", "is_top1"))
+    ids = torch.randint(0, 300, (3, 12), generator=torch.Generator().manual_seed(0))
+    labels = ids.masked_fill(torch.arange(12) < 4, -100)
+    fused, is_top = fused_log_probs(model, {"input_ids": ids, "labels": labels})
+    plain, is_likeliest = plain_log_probs(model, {"input_ids": ids, "labels": labels})
+    assert fused[labels[:, 1:] != -100].tolist() == pytest.approx(plain.tolist(), abs=1e-5)
+    assert int(is_top.sum()) == int(is_likeliest.sum())
+
+
 def test_several_rows_in_one_sequence_give_the_same_losses(tiny: Tiny, tmp_path: Path) -> None:
     padded = train(tiny, tmp_path / "padded")
     packed = train(tiny, tmp_path / "packed", settings={"packing": True})
