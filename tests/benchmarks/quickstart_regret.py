@@ -53,7 +53,9 @@ def row(kind: str, seed: int, view: StudyView, full: StudyView) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dir", type=Path, required=True, help="where the studies are kept")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path)
