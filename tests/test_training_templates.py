@@ -8,9 +8,10 @@ from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
 
 from sweeper.config.models import DataSource
 from sweeper.errors import ConfigError
+from sweeper.training.encode import TokenSettings
 from sweeper.training.rows import RowError, parse_row
 from sweeper.training.templates import ChatRenderer, pin_date
-from sweeper.training.tokens import TokenSettings, load_table
+from sweeper.training.tokens import load_table
 
 pytestmark = pytest.mark.train
 

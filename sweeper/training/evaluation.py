@@ -9,6 +9,7 @@ import torch
 
 from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.training.encode import IGNORED
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
@@ -69,7 +70,7 @@ class Evaluator:
         n_targets = 0
         for rows in _batches(one.rows, self._how.batch_size):
             batch = self._collate(rows)
-            n_targets += int((batch["labels"][:, 1:] != -100).sum())
+            n_targets += int((batch["labels"][:, 1:] != IGNORED).sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
             log_prob += log_probs.sum(dtype=torch.float64)

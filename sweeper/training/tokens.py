@@ -18,26 +18,12 @@ import numpy as np
 from sweeper.config.models import DataSource, Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import publish_directory
-from sweeper.training.rows import Example, RowError, parse_row
-from sweeper.training.sources import Place, read_rows, source_identity
-from sweeper.training.templates import ChatRenderer, Rendered
+from sweeper.training.encode import Encoder, TokenSettings, TokenStats
+from sweeper.training.sources import read_rows, source_identity
 
-IGNORED = -100  # the label of a token that is not learned
 FORMAT = 1  # raise it when what is written changes
 MAX_PROBLEMS = 20
-_BATCH_ROWS = 1000
 _tables: dict[str, "TokenTable"] = {}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenStats:
-    """What a table holds. Lengths in tokens."""
-
-    rows: int
-    tokens: int  # after truncation
-    target_tokens: int
-    longest: int  # before truncation
-    n_truncated: int
 
 
 class TokenTable:
@@ -117,15 +103,6 @@ class _Lists:
         row = index - int(self._starts[chunk])
         found: np.ndarray[Any, np.dtype[np.int64]] = values[offsets[row] : offsets[row + 1]].astype(np.int64)
         return found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenSettings:
-    """All that the tokens of a row depend on beside the row and the tokenizer."""
-
-    max_length: int
-    loss_on: str
-    with_prompts: bool = False  # eval sets: also what a generated answer is asked with and compared with
 
 
 def load_table(source: DataSource, tokenizer: Any, settings: TokenSettings) -> TokenTable:
@@ -211,7 +188,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _build(path: Path, source: DataSource, tokenizer: Any, settings: TokenSettings) -> None:
-    encoder = _Encoder(tokenizer, settings)
+    encoder = Encoder(tokenizer, settings)
     columns = encoder.encode(read_rows(source))
     if encoder.problems:
         raise ConfigError(_shown(encoder.problems))
@@ -255,116 +232,3 @@ def _shown(problems: list[Problem]) -> list[Problem]:
         *problems[:MAX_PROBLEMS],
         Problem(f"{rest} more rows have problems; {len(problems)} rows in all."),
     ]
-
-
-class _Encoder:
-    """Turns rows into tokens and labels, and collects the rows that cannot be learned from."""
-
-    def __init__(self, tokenizer: Any, settings: TokenSettings) -> None:
-        self._tokenizer = tokenizer
-        self._settings = settings
-        self._renderer = ChatRenderer(tokenizer, loss_on=settings.loss_on)
-        self._lengths: list[int] = []
-        self.problems: list[Problem] = []
-
-    def encode(self, rows: Iterator[tuple[Place, dict[str, Any]]]) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
-        if self._settings.with_prompts:
-            columns |= {"prompt_ids": [], "answer": []}
-        batch: list[tuple[Place, Example, Rendered]] = []
-        for place, row in rows:
-            try:
-                example = parse_row(row)
-                batch.append((place, example, self._renderer.render(example)))
-            except RowError as error:
-                self.problems.append(place.problem(f"The row {error}."))
-            if len(batch) == _BATCH_ROWS:
-                self._encode_batch(batch, columns)
-                batch = []
-        self._encode_batch(batch, columns)
-        return columns
-
-    def stats(self, columns: dict[str, list[Any]]) -> TokenStats:
-        return TokenStats(
-            rows=len(columns["input_ids"]),
-            tokens=sum(len(ids) for ids in columns["input_ids"]),
-            target_tokens=sum(int((labels != IGNORED).sum()) for labels in columns["labels"]),
-            longest=max(self._lengths),
-            n_truncated=sum(length > self._settings.max_length for length in self._lengths),
-        )
-
-    def _encode_batch(
-        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
-    ) -> None:
-        for is_chat in (True, False):
-            # One call of the tokenizer per kind: a template writes the special tokens itself.
-            part = [item for item in batch if item[2].is_chat == is_chat]
-            if part and len(part) < len(batch):
-                for item in batch:
-                    self._encode_batch([item], columns)
-                return
-            if part:
-                self._encode_alike(part, columns)
-
-    def _encode_alike(
-        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
-    ) -> None:
-        is_chat = batch[0][2].is_chat
-        encoded = self._tokenizer(
-            [rendered.text for _, _, rendered in batch],
-            add_special_tokens=not is_chat,
-            return_offsets_mapping=True,
-        )
-        for (place, example, rendered), ids, offsets in zip(
-            batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
-            ids, labels = self._labelled(rendered, ids, offsets)
-            self._lengths.append(len(ids))
-            ids, labels = ids[: self._settings.max_length], labels[: self._settings.max_length]
-            if not (labels != IGNORED).any():
-                self.problems.append(place.problem(self._no_target(self._lengths[-1])))
-                continue
-            columns["input_ids"].append(ids)
-            columns["labels"].append(labels)
-            if self._settings.with_prompts:
-                columns["prompt_ids"].append(self._prompt_ids(rendered))
-                columns["answer"].append(example.answer)
-
-    def _labelled(
-        self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> tuple[Any, Any]:
-        """Return token ids with labels: the tokens that end inside a learned span.
-
-        A token that only begins before the span holds some of the answer, so it is learned; the tokenizer may
-        give a token of white space no width, which is why only its end counts.
-        """
-        tokens = np.asarray(ids, dtype=np.int32)
-        ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[:, 1]
-        learned = np.zeros(len(tokens), dtype=bool)
-        for start, end in rendered.spans:
-            learned |= (ends > start) & (ends <= end)
-        if not rendered.is_chat and self._tokenizer.eos_token_id is not None:
-            if tokens[-1] != self._tokenizer.eos_token_id:
-                tokens = np.append(tokens, np.int32(self._tokenizer.eos_token_id))
-                learned = np.append(learned, True)
-            learned[-1] = True
-        if len(learned):
-            learned[0] = False  # nothing comes before the first token to predict it from
-        return tokens, np.where(learned, tokens, np.int32(IGNORED))
-
-    def _prompt_ids(self, rendered: Rendered) -> list[int]:
-        if rendered.prompt is None:
-            return []
-        ids: list[int] = self._tokenizer(rendered.prompt, add_special_tokens=not rendered.is_chat)[
-            "input_ids"
-        ]
-        if not rendered.is_chat and ids and ids[-1] == self._tokenizer.eos_token_id:
-            ids = ids[:-1]
-        return ids
-
-    def _no_target(self, length: int) -> str:
-        return (
-            f"The row has {length} tokens and its answer begins after the first {self._settings.max_length}, "
-            "so nothing "
-            "of it can be learned. Raise `max_length`, or shorten or remove the row."
-        )

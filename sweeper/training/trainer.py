@@ -13,9 +13,9 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.utils import add_fused_lm_head
 
 from sweeper.config.models import TrainSettings
+from sweeper.training.encode import IGNORED
 from sweeper.training.model import lora_config, precision
 from sweeper.training.stream import MicroBatches
-from sweeper.training.tokens import IGNORED
 
 
 class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]

@@ -1,0 +1,65 @@
+"""What the orchestrator needs of a study: where facts go before anyone acts on them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.config.models import SweepConfig
+from sweeper.plan import DataFacts, Point
+from sweeper.records import Decision, RungRecord, StepRow, TrialRecord, TrialState
+
+
+class Curves(Protocol):
+    """The curves of a study's trials."""
+
+    def rows(self, number: int) -> list[StepRow]:
+        """Return a trial's curve; empty where it never reported."""
+
+    def write(self, number: int, rows: Sequence[StepRow]) -> None:
+        """Replace a trial's curve."""
+
+
+class SweepStudy(Protocol):
+    """A study as the orchestrator uses it: `Study` in its storage, or `MemoryStudy` for replay.
+
+    Writes go through at once. Read `sweeper.study.study.Study` for what each one means.
+    """
+
+    name: str
+    config: SweepConfig
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def curves(self) -> Curves: ...
+
+    def facts(self) -> DataFacts | None: ...
+
+    def records(self) -> dict[int, TrialRecord]: ...
+
+    def claim(self, number: int) -> None: ...
+
+    def draw(self) -> tuple[int, dict[str, Any]]: ...
+
+    def set_point(self, number: int, point: Point) -> None: ...
+
+    def record_attempt(self, number: int, attempt: int, facts: Mapping[str, Any]) -> None: ...
+
+    def record_progress(self, record: TrialRecord) -> None: ...
+
+    def record_rung(self, number: int, rung: RungRecord) -> None: ...
+
+    def record_decision(self, number: int, index: int, decision: Decision) -> None: ...
+
+    def record_checkpoint(self, number: int, name: str) -> None: ...
+
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        *,
+        value: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        reason: str | None = None,
+    ) -> None: ...

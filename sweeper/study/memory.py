@@ -1,0 +1,88 @@
+"""A study without a storage: what happens in it is forgotten with it. For replay, which runs it by the hundred."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.plan import DataFacts, Point
+from sweeper.records import Decision, RungRecord, StepRow, TrialRecord, TrialState
+
+# Nothing is ever written there: trials of a replay have no checkpoints and no files.
+_NOWHERE = Path("/nonexistent/replay")
+
+
+class NoCurves:
+    """Curves that nobody reads again."""
+
+    def rows(self, number: int) -> list[StepRow]:
+        return []
+
+    def write(self, number: int, rows: Sequence[StepRow]) -> None:
+        """Forget the curve."""
+
+
+class MemoryStudy:
+    """The points of a sweep, all WAITING; the orchestrator's own records are all that is kept.
+
+    Args:
+        config: Whose pruner judges.
+        points: In the order of their trials' numbers, which is the order in which they start.
+    """
+
+    def __init__(self, config: SweepConfig, points: Sequence[Point]) -> None:
+        self.name = config.study
+        self.config = config
+        self.directory = _NOWHERE
+        self.curves = NoCurves()
+        self._points = tuple(points)
+        self.states: dict[int, TrialState] = {}  # of the trials that ended
+
+    def facts(self) -> DataFacts | None:
+        return None
+
+    def records(self) -> dict[int, TrialRecord]:
+        """Return a fresh record of every point."""
+        return {
+            number: TrialRecord(
+                number=number, state=TrialState.WAITING, params=point.params, point_id=point.point_id,
+                settings=point.settings, budget_samples=point.budget_samples, total_steps=point.total_steps,
+            )
+            for number, point in enumerate(self._points)
+        }  # fmt: skip
+
+    def claim(self, number: int) -> None:
+        """Nobody else could have taken it."""
+
+    def draw(self) -> NoReturn:
+        raise ConfigError("A replay plays the points that were recorded; no sampler draws others.")
+
+    def set_point(self, number: int, point: Point) -> None:
+        raise ConfigError("A replay plays the points that were recorded; none can be added.")
+
+    def record_attempt(self, number: int, attempt: int, facts: Mapping[str, Any]) -> None:
+        """Forget it."""
+
+    def record_progress(self, record: TrialRecord) -> None:
+        """Forget it: it is the orchestrator's own record."""
+
+    def record_rung(self, number: int, rung: RungRecord) -> None:
+        """Forget it: it is in the orchestrator's record."""
+
+    def record_decision(self, number: int, index: int, decision: Decision) -> None:
+        """Forget it: it is in the orchestrator's record."""
+
+    def record_checkpoint(self, number: int, name: str) -> None:
+        """Forget it."""
+
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        *,
+        value: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.states[number] = state

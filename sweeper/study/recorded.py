@@ -1,0 +1,191 @@
+"""Recorded sweeps: what every point showed on its way to its end, detached from how it was trained.
+
+Replay plays them against a pruner; `recorded_files` keeps them as Parquet or JSONL.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from sweeper.errors import ConfigError
+from sweeper.pruners.divergence import DIVERGENCE_RULES
+from sweeper.records import GRAD_NORM, LOSS, StepRow, TrialRecord, TrialState
+from sweeper.study.study import Study
+
+logger = logging.getLogger(__name__)
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Metrics that were evaluated after a step."""
+
+    step: int
+    samples: int
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedPoint:
+    """One point of a recorded sweep, trained to its end, or until it diverged."""
+
+    params: Mapping[str, Any]
+    settings: Mapping[str, Any]  # base settings with params applied; the params alone where no more is known
+    budget_samples: int
+    total_steps: int
+    value: float  # of the sweep's metric at the end; NaN where it diverged
+    metrics: Mapping[str, float]  # every final metric
+    rows: tuple[StepRow, ...]  # every optimiser step, or whatever was recorded of them
+    measured: tuple[Measured, ...]  # in order, the end not among them
+    seconds: float  # training and evaluation of the whole point
+    number: int | None = None  # of the trial that it was recorded from
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedSweep:
+    """A sweep whose every point's end is known, so that any pruner can be judged by it."""
+
+    name: str
+    metric: str
+    direction: Direction
+    points: tuple[RecordedPoint, ...]
+    seed_sd: float | None = None  # of the metric between seeds of one point, where known
+    left_out: int = 0  # points that were stopped early, so that their end is not known
+
+    def __post_init__(self) -> None:
+        if not any(math.isfinite(point.value) for point in self.points):
+            raise ConfigError(
+                f"The recorded sweep `{self.name}` has no point with a final `{self.metric}`, so there is no "
+                "best one to be found. Record a sweep with `pruner: nop`, whose points are trained to their end."
+            )
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    @property
+    def best(self) -> float:
+        """The best final value of the whole grid."""
+        finite = [point.value for point in self.points if math.isfinite(point.value)]
+        return self.sign * max(self.sign * value for value in finite)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of what a pruner may judge at a rung."""
+        names = dict.fromkeys(name for point in self.points for at in point.measured for name in at.metrics)
+        rows = [point.rows[0] for point in self.points if point.rows]
+        own = [
+            name
+            for name in (LOSS, GRAD_NORM)
+            if name not in names and any(getattr(row, name) is not None for row in rows)
+        ]
+        return (*own, *names)
+
+    def with_metric(self, metric: str, direction: Direction | None = None) -> "RecordedSweep":
+        """Return the same runs judged by another metric that was measured too.
+
+        Raises:
+            ConfigError: If it was not measured.
+        """
+        known = dict.fromkeys(name for point in self.points for name in point.metrics)
+        if metric not in known:
+            raise ConfigError(
+                f"The recorded sweep `{self.name}` has no final metric `{metric}`. "
+                f"Choose one of {', '.join(known)}."
+            )
+        points = tuple(
+            dataclasses.replace(point, value=point.metrics.get(metric, math.nan)) for point in self.points
+        )
+        return dataclasses.replace(
+            self, metric=metric, direction=direction or self.direction, points=points, seed_sd=None
+        )
+
+
+def record_study(study: Study) -> RecordedSweep:
+    """Return what a study recorded: its completed trials, and those that diverged.
+
+    A trial that was stopped by comparison with others, failed or has not ended is left out, since nobody knows
+    what it would have come to.
+
+    Raises:
+        ConfigError: If no trial has completed.
+    """
+    records = study.records()
+    points = [_point_of(records[number], tuple(study.curves.rows(number))) for number in sorted(records)]
+    known = tuple(point for point in points if point is not None)
+    left_out = len(points) - len(known)
+    if left_out:
+        logger.warning(
+            "%d of %d trials of study `%s` were not trained to their end and are left out.",
+            left_out, len(points), study.name,
+        )  # fmt: skip
+    return RecordedSweep(
+        name=study.name,
+        metric=study.config.metric,
+        direction=study.config.direction,
+        points=known,
+        left_out=left_out,
+    )
+
+
+def seed_sd(sweeps: Sequence[RecordedSweep]) -> float:
+    """Return the standard deviation between seeds of one point, pooled over the better half of the points.
+
+    Points are matched by their params. The better half counts, since the best one is looked for there.
+
+    Raises:
+        ConfigError: If the sweeps share no points, or are fewer than two.
+    """
+    values: dict[str, list[float]] = {}
+    for sweep in sweeps:
+        for point in sweep.points:
+            values.setdefault(_key(point.params), []).append(point.value)
+    shared = [
+        given for given in values.values() if len(given) == len(sweeps) > 1 and all(map(math.isfinite, given))
+    ]
+    if not shared:
+        names = ", ".join(f"`{sweep.name}`" for sweep in sweeps)
+        raise ConfigError(
+            f"The noise between seeds needs the same points under two seeds or more, but {names} share none."
+        )
+    shared.sort(key=lambda given: -sweeps[0].sign * float(np.mean(given)))
+    better = shared[: max(1, len(shared) // 2)]
+    return float(np.sqrt(np.mean([np.var(given, ddof=1) for given in better])))
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return repr(sorted(params.items()))
+
+
+def _point_of(record: TrialRecord, rows: tuple[StepRow, ...]) -> RecordedPoint | None:
+    diverged = record.state is TrialState.PRUNED and any(
+        decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
+    )
+    if not diverged and (record.state is not TrialState.COMPLETE or record.value is None):
+        return None
+    last = rows[-1] if rows else None
+    # A trial that diverged stands before its budget's end; its seconds are of what it did train.
+    budget = record.budget_samples or (last.samples if last else 0)
+    seen = last.samples if last else budget
+    return RecordedPoint(
+        params=dict(record.params),
+        settings=dict(record.settings),
+        budget_samples=budget,
+        total_steps=record.total_steps or (last.step if last else 0),
+        value=math.nan if record.value is None else record.value,
+        metrics=dict(record.metrics),
+        rows=rows,
+        measured=tuple(
+            Measured(step=rung.step, samples=rung.samples, metrics=metrics)
+            for _, rung in sorted(record.rungs.items())
+            if (metrics := {k: v for k, v in rung.signals.items() if k not in (LOSS, GRAD_NORM)})
+        ),
+        seconds=(record.train_s + record.evaluation_s) * budget / max(seen, 1),
+        number=record.number,
+    )
