@@ -147,7 +147,8 @@ def check_data(config: SweepConfig, function: TrialFunction | None = None) -> Da
         return None
     from sweeper.preflight.child import run_in_child
 
-    report = run_in_child(config)
+    place = config.trial.function_dir
+    report = run_in_child(config, directory=Path(place) if place else None)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return None if config.trial.function else DataFacts(rows=report.rows, target_tokens=report.target_tokens)

@@ -1,11 +1,42 @@
 """Files that are whole or absent: write beside, fsync, rename. Pure."""
 
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sweeper.errors import SweeperError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, quota used up, file size limit
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is that nothing more can be written."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        # safetensors keeps the system's words, but not its error (0.8.0).
+        if "No space left on device" in str(seen) or "Disk quota exceeded" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def write_error(path: Path, error: OSError) -> SweeperError:
+    """Return the error for a file of a study that cannot be written."""
+    if is_disk_full(error):
+        return SweeperError(
+            f"The disk is full: {path} cannot be written ({error.strerror}). Everything recorded so far is kept. "
+            "Make room and go on with `sweeper resume`."
+        )
+    return SweeperError(
+        f"{path} cannot be written: {error.strerror or error}. Everything recorded so far is kept. "
+        "Mend the cause and go on with `sweeper resume`."
+    )
 
 
 def write_bytes(path: Path, data: bytes) -> None:

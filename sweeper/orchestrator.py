@@ -33,7 +33,8 @@ from sweeper.records import (
     TrialRecord,
     TrialState,
 )
-from sweeper.study.study import Study, utc_now
+from sweeper.study.interface import SweepStudy
+from sweeper.study.study import utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -73,23 +74,25 @@ class Orchestrator:
         rules: Which divergence rules are on.
         listeners: Told of every event.
         clock: Seconds, monotonic.
+        monitor_of: Makes the monitor of a trial; replay knows what each recorded trial will break.
     """
 
     def __init__(
         self,
         *,
-        study: Study,
+        study: SweepStudy,
         plan: Plan,
         judge: Judge,
         rules: DivergenceRules,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        monitor_of: Callable[[int], DivergenceMonitor] | None = None,
     ) -> None:
         self._study = study
         self._config = study.config
         self._plan = plan
         self._judge = judge
-        self._rules = rules
+        self._monitor_of = monitor_of or (lambda number: DivergenceMonitor(rules))
         self._listeners = tuple(listeners)
         self._clock = clock
         self._started_at = clock()
@@ -269,7 +272,7 @@ class Orchestrator:
         )  # fmt: skip
         rows = self._rows_to_go_on_from(number, trial_dir)
         running = _Running(
-            point=point, rows=rows, monitor=DivergenceMonitor(self._rules), metrics={}, spec=spec, worker=worker,
+            point=point, rows=rows, monitor=self._monitor_of(number), metrics={}, spec=spec, worker=worker,
             started=utc_now(), flushed_at=self._clock(),
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s,
         )  # fmt: skip

@@ -25,6 +25,7 @@ def resolve_paths(
     """
     problems: list[Problem] = []
     broken: set[KeyPath] = set()
+    _default_function_dir(document)
     for path in _paths_of(document):
         value = document.get(path)
         if not isinstance(value, str) or not value or not _is_local(path, value, base_dir):
@@ -40,10 +41,22 @@ def resolve_paths(
     return problems, broken
 
 
+def _default_function_dir(document: Document) -> None:
+    """Let the module of a user's function lie beside the sweep file."""
+    trial: Any = document.get(("trial",))
+    if isinstance(trial, dict) and trial.get("function") is not None and trial.get("function_dir") is None:
+        trial["function_dir"] = "."
+
+
 def _paths_of(document: Document) -> list[KeyPath]:
     """Return where paths stand: a source may be a string or a mapping with `path`."""
     trial = ("trial",)
-    paths: list[KeyPath] = [("dir",), (*trial, "model"), (*trial, "chat_template")]
+    paths: list[KeyPath] = [
+        ("dir",),
+        (*trial, "function_dir"),
+        (*trial, "model"),
+        (*trial, "chat_template"),
+    ]
     train_data: Any = document.get((*trial, "train_data"))
     sources: list[KeyPath] = [(*trial, "train_data")]
     if isinstance(train_data, list):
@@ -57,7 +70,7 @@ def _paths_of(document: Document) -> list[KeyPath]:
 def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     if "://" in value:
         return False
-    if path in (("dir",), ("trial", "chat_template")) or value.startswith(("./", "../", "/", "~/")):
+    if path in (("dir",), ("trial", "function_dir"), ("trial", "chat_template")) or value.startswith(("./", "../", "/", "~/")):
         return True
     if path == ("trial", "model"):
         return (base_dir / value).is_dir()
@@ -74,6 +87,8 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
             f"`{name}` names `{value}`{seen}, which does not exist. Correct the path, relative to the sweep "
             "file."
         )
+    if path == ("trial", "function_dir"):
+        return None if absolute.is_dir() else f"`{name}` names `{value}`, which is no directory. Name one."
     if path == ("trial", "model"):
         is_fine = absolute.is_dir()
         return None if is_fine else f"`{name}` names `{value}`, which is a file. Name the model's directory."

@@ -144,6 +144,7 @@ class TrialSection(Section):
     """What one trial does: the built-in fine-tuning, or the user's own function."""
 
     function: str | None = None  # `module:function`; then model and data are the function's own business
+    function_dir: str | None = None  # where its module may lie; default: the sweep file's directory
     model: str | None = None  # local path or hub id
     revision: str | None = None  # the hub model's revision
     trust_remote_code: bool = False

@@ -27,6 +27,12 @@ def check_trial(draft: Draft) -> None:
 
 
 def _check_built_in(draft: Draft, trial: TrialSection) -> None:
+    if trial.function_dir is not None and draft.knows("trial.function_dir"):
+        draft.tell(
+            "`trial.function_dir` says where the module of `trial.function` lies, but there is no "
+            "`trial.function`. Remove it, or name the function.",
+            *("trial", "function_dir"),
+        )
     if not draft.knows("trial") and "trial" not in draft.document.data:
         return  # told once as a missing section
     if trial.model is None and draft.knows("trial.model"):

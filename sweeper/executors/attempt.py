@@ -51,4 +51,5 @@ def _run(spec: TrialSpec, context: TrialContext, function: TrialFunction | None)
         from sweeper.training import finetune  # torch, transformers, trl: only here, inside a worker
 
         return finetune.run(context)
-    return run_function(function or load_function(str(name)), context)
+    place = spec.trial.get("function_dir")
+    return run_function(function or load_function(str(name), directory=Path(place) if place else None), context)

@@ -18,7 +18,7 @@ from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks, point_rungs, rung_marks
 
 # Parts of the `trial` section that change nothing of what a trial trains and measures.
-_NOT_IN_ID = ("metrics", "checkpoint", "compare", "settings", "budget")
+_NOT_IN_ID = ("metrics", "checkpoint", "compare", "settings", "budget", "function_dir")
 
 
 def plan_point(config: SweepConfig, params: Mapping[str, Any], *, facts: DataFacts | None = None) -> Point:

@@ -20,7 +20,8 @@ class Holder:
 
     @classmethod
     def me(cls) -> Self:
-        return cls(host=socket.gethostname(), pid=os.getpid(), machine=this_machine(), started=_started(os.getpid()))
+        pid = os.getpid()
+        return cls(host=socket.gethostname(), pid=pid, machine=this_machine(), started=_own_start(pid))
 
     @classmethod
     def read(cls, facts: Any) -> Self | None:
@@ -60,6 +61,11 @@ def this_machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.readlink('/proc/self/ns/pid')}"
     return ""
+
+
+@functools.cache
+def _own_start(pid: int) -> int:
+    return _started(pid)
 
 
 def _started(pid: int) -> int:

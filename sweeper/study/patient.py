@@ -1,0 +1,196 @@
+"""A database storage that is waited for while its server restarts or cannot be reached."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Container, Sequence
+from typing import Any, TypeVar
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.errors import SweeperError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+PATIENCE_S = 1800.0  # half an hour: longer than a server's upgrade, short enough that GPUs do not idle for a night
+_TOKEN = "sweeper:token"  # noqa: S105 - the key that tells a trial which was entered from one which was not
+
+
+class PatientStorage(BaseStorage):
+    """Passes every call on, and again until the server answers.
+
+    A connection that breaks while a change is committed leaves open whether it was. So a change that is made
+    again must come to the same as one that was made once: attributes do; the others are looked after here. Only
+    one driver writes a study, so what is found done was done by the call before.
+
+    Args:
+        inner: The storage.
+        place: Its URL without password, for messages.
+        patience_s: How long to wait for an answer before giving up.
+    """
+
+    def __init__(
+        self,
+        inner: BaseStorage,
+        *,
+        place: str,
+        patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._inner = inner
+        self._place = place
+        self._patience_s = patience_s
+        self._clock = clock
+        self._sleep = sleep
+        self.is_unwanted: Callable[[], bool] = lambda: False  # whether nobody waits any more: the sweep is stopped
+
+    def _patiently(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Return what a call returns, trying until it does; `again` is called instead after the first time."""
+        since: float | None = None
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                result = call() if since is None or again is None else again()
+            except (StorageInternalError, OSError, *_database_errors()) as error:
+                if not _is_passing(error):
+                    raise
+                now = self._clock()
+                if since is None:
+                    since = now
+                    logger.warning("The storage %s does not answer; waiting for it.", self._place)
+                if now - since > self._patience_s or self.is_unwanted():
+                    raise SweeperError(
+                        f"The storage {self._place} has not answered for {now - since:.0f} s. Everything recorded so "
+                        "far is kept. Go on with `sweeper resume` once the server runs."
+                    ) from None  # the driver's own text may hold the password
+                self._sleep(wait_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            else:
+                if since is not None:
+                    logger.warning("The storage %s answers again.", self._place)
+                return result
+
+    # -- studies ---------------------------------------------------------------------------------------------
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        return self._patiently(lambda: self._inner.create_new_study(directions, study_name))
+
+    def delete_study(self, study_id: int) -> None:
+        self._patiently(lambda: self._inner.delete_study(study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._patiently(lambda: self._inner.set_study_user_attr(study_id, key, value))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._patiently(lambda: self._inner.set_study_system_attr(study_id, key, value))
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._patiently(lambda: self._inner.get_study_id_from_name(study_name))
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._patiently(lambda: self._inner.get_study_name_from_id(study_id))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._patiently(lambda: self._inner.get_study_directions(study_id))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._patiently(lambda: self._inner.get_study_user_attrs(study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._patiently(lambda: self._inner.get_study_system_attrs(study_id))
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._patiently(self._inner.get_all_studies)
+
+    # -- trials ----------------------------------------------------------------------------------------------
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Enter a trial, once: a token in it tells whether an earlier try has entered it."""
+        if template_trial is None:
+            return self._patiently(lambda: self._inner.create_new_trial(study_id))
+        token = uuid.uuid4().hex
+        template_trial.system_attrs = {**template_trial.system_attrs, _TOKEN: token}
+
+        def again() -> int:
+            entered = self._inner.get_all_trials(study_id, deepcopy=False)
+            found = [trial._trial_id for trial in entered if trial.system_attrs.get(_TOKEN) == token]
+            return found[0] if found else self._inner.create_new_trial(study_id, template_trial)
+
+        return self._patiently(lambda: self._inner.create_new_trial(study_id, template_trial), again)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self._patiently(
+            lambda: self._inner.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        )
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._patiently(
+            lambda: self._inner.get_trial_id_from_study_id_trial_number(study_id, trial_number)
+        )
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Change a trial's state; found changed at a second try, the first one did it."""
+
+        def again() -> bool:
+            try:
+                done = self._inner.set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if self._inner.get_trial(trial_id).state is state:
+                    return True
+                raise
+            return done or self._inner.get_trial(trial_id).state is state
+
+        return self._patiently(lambda: self._inner.set_trial_state_values(trial_id, state, values), again)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._patiently(lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._patiently(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._patiently(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._patiently(lambda: self._inner.get_trial(trial_id))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._patiently(lambda: self._inner.get_all_trials(study_id, deepcopy, states))
+
+    def remove_session(self) -> None:
+        self._inner.remove_session()
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    import sqlalchemy.exc
+
+    return (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether an error is that of a server that is away, not that of a wrong question."""
+    import sqlalchemy.exc
+
+    passing = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (*passing, ConnectionError)):
+            return True
+        if isinstance(seen, sqlalchemy.exc.DBAPIError) and seen.connection_invalidated:
+            return True
+        seen = seen.__cause__
+    return False
