@@ -61,6 +61,12 @@ def test_a_noisy_loss_near_zero_is_no_spike():
     assert DivergenceMonitor(DivergenceRules()).check(rows(losses)) is None
 
 
+def test_a_stretch_of_harder_rows_near_zero_loss_is_no_spike():
+    falling = [9.0 * 0.95**step for step in range(140)]
+
+    assert DivergenceMonitor(DivergenceRules()).check(rows(falling + [0.06] * 12)) is None
+
+
 def test_an_exploding_norm_is_divergence():
     verdict = DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 48, [1.0] * 40 + [500.0] * 8))
 

@@ -34,6 +34,9 @@ class DivergenceRules:
 # A spike must also lie this many scaled MADs above the best window, so that a noisy loss near zero, whose triple
 # is still small, is no spike.
 _SPIKE_MADS = 10.0
+# And it must undo half of what training had won: a trial that fits its rows had losses of 0.007, and a stretch of
+# harder ones at 0.06 was no divergence (examples/tiny, batch 8, rate 1e-3, November 2026).
+_SPIKE_UNDONE = 0.5
 _MAD_SCALE = 1.4826  # makes the MAD of normal noise its standard deviation
 _NORM_HISTORY = 512  # steps; the median of more says the same and costs more
 
@@ -44,6 +47,7 @@ class DivergenceMonitor:
     def __init__(self, rules: DivergenceRules) -> None:
         self._rules = rules
         self._recent: collections.deque[StepRow] = collections.deque(maxlen=rules.patience_steps)
+        self._first_median: float | None = None
         self._best_median = math.inf
         self._best_mad = 0.0
         self._norms: collections.deque[float] = collections.deque(maxlen=_NORM_HISTORY)
@@ -84,12 +88,13 @@ class DivergenceMonitor:
         if (
             not self._rules.loss_spike
             or len(losses) < self._rules.patience_steps
-            or self._best_median == math.inf
+            or self._first_median is None
         ):
             return None
         threshold = max(
             self._rules.loss_spike_factor * self._best_median,
             self._best_median + _SPIKE_MADS * _MAD_SCALE * self._best_mad,
+            self._best_median + _SPIKE_UNDONE * (self._first_median - self._best_median),
         )
         if min(losses) <= threshold:
             return None
@@ -122,6 +127,8 @@ class DivergenceMonitor:
         if len(losses) < self._rules.patience_steps or not all(map(math.isfinite, losses)):
             return
         median = statistics.median(losses)
+        if self._first_median is None:
+            self._first_median = median
         if median < self._best_median:
             self._best_median = median
             self._best_mad = statistics.median(abs(loss - median) for loss in losses)
