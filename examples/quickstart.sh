@@ -5,6 +5,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=examples/setup.sh
 source "$root/examples/setup.sh"
-sweeper_setup "$root" dev,postgresql,dashboard
+sweeper_setup "$root" dev,postgresql,dashboard,s3
 cd "$root"
 exec "$root/.venv/bin/sweeper" launch examples/quickstart.yaml "$@"

@@ -6,12 +6,14 @@ Everything that can be wrong is found before a worker starts: config, storage, s
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeper.checkpoint import check_url
 from sweeper.config import config_from_dict, dump_config, load_config
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, SweeperError
@@ -20,12 +22,16 @@ from sweeper.executors.base import Executor
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import DataFacts, Plan, plan_sweep
-from sweeper.preflight.cluster import SlotPlan, plan_slots, probe_cluster, probe_machine
+from sweeper.preflight.cluster import SlotPlan
+from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Listener, TrialState
+from sweeper.storage_url import keep_password
 from sweeper.study.study import Study, check_same
 from sweeper.study.view import StudyView
+
+logger = logging.getLogger(__name__)
 
 ExecutorName = Literal["ray", "in-process"]
 ConfigSource = str | Path | Mapping[str, Any] | SweepConfig
@@ -82,19 +88,23 @@ def launch(
     config = with_options(read_config(source, overrides), options)
     directory = study_directory(config)
     _check_writable(directory)
-    judge_works = make_judge(config)  # a pruner that does not import is a problem of the config
-    del judge_works
+    check_pruner(config)
     plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
         check_same(existing, config)
-        existing.update_config(config)
-        return _go_on(existing, options, function, listeners)
-    slots = plan_slots(config.resources, _probe(config))
-    facts = check_data(config, function)
-    plan = plan_sweep(config, facts=facts)
-    study = _create(config, directory, plan, facts)
-    return _drive(study, plan, slots, options, function, listeners)
+        _refuse_finished(existing)
+        with _driving(existing):
+            existing.update_config(config)
+            _go_on(existing, options, function, listeners)
+        return existing.view()
+    found = _preflight(config, function)
+    directory.mkdir(parents=True, exist_ok=True)
+    study = Study.create(config, directory=directory)
+    with _driving(study):
+        plan = _complete(study, found.facts)
+        _drive(study, plan, found.slots, options, function, listeners)
+    return study.view()  # after it was handed back: its state is then how the sweep ended
 
 
 def resume(
@@ -107,9 +117,12 @@ def resume(
     """Go on with a study where it stopped. Raises as `launch` does."""
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
-    if options.address is not None:
-        study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
-    return _go_on(study, options, function, listeners)
+    _refuse_finished(study)
+    with _driving(study):
+        if options.address is not None:
+            study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
+        _go_on(study, options, function, listeners)
+    return study.view()
 
 
 def load_study(place: str, *, storage: str | None = None) -> StudyView:
@@ -122,70 +135,106 @@ def load_study(place: str, *, storage: str | None = None) -> StudyView:
 
 
 def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
-    """Return the config with the command line's word applied."""
-    changes: dict[str, Any] = {}
+    """Return the config with the command line's word applied, and without the storage's password.
+
+    The password is kept in memory for as long as this process runs, and written nowhere.
+    """
+    changes: dict[str, Any] = {"storage": keep_password(options.storage or config.storage)}
     if options.dir is not None:
         changes["dir"] = options.dir
-    if options.storage is not None:
-        changes["storage"] = options.storage
     if options.address is not None:
         changes["resources"] = config.resources.model_copy(update={"address": options.address})
-    return config.model_copy(update=changes) if changes else config
+    return config.model_copy(update=changes)
+
+
+def check_pruner(config: SweepConfig) -> None:
+    """Make the config's pruner and forget it.
+
+    Raises:
+        ConfigError: If it does not import or does not take its options.
+    """
+    make_judge(config)
 
 
 def study_directory(config: SweepConfig) -> Path:
     return Path(config.dir or Path("studies") / config.study).absolute()
 
 
-def check_data(config: SweepConfig, function: TrialFunction | None = None) -> DataFacts | None:
-    """Check model and data, or that the user's function imports, in a child process.
+def _preflight(config: SweepConfig, function: TrialFunction | None) -> PreflightFacts:
+    if config.trial.checkpoint.url is not None:
+        check_url(config.trial.checkpoint.url)
+    found = run_preflight(config, reads_data=function is None)
+    for warning in found.data.warnings if found.data is not None else ():
+        print(f"warning: {warning}", file=sys.stderr)
+    return found
+
+
+def _refuse_finished(study: Study) -> None:
+    """Leave a study alone that has nothing left to train.
 
     Raises:
-        ConfigError: With every problem that was found.
+        NothingToDoError: If so.
     """
-    if function is not None:
-        return None
-    from sweeper.preflight.child import run_in_child
-
-    place = config.trial.function_dir
-    report = run_in_child(config, directory=Path(place) if place else None)
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return None if config.trial.function else DataFacts(rows=report.rows, target_tokens=report.target_tokens)
+    records = study.records()
+    is_open = any(not record.state.is_finished for record in records.values())
+    undrawn = study.config.sampler.name != "grid" and len(records) < (study.config.sampler.n_trials or 0)
+    if is_open or undrawn or not study.is_complete:
+        return
+    if study.state() == "interrupted":  # its driver was killed after the last trial had ended
+        with _driving(study):
+            study.reached = "finished"
+    raise NothingToDoError(
+        f"Study `{study.name}` is finished: nothing is left to train. "
+        f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
+    )
 
 
 def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
-) -> StudyView:
-    left = [record for record in study.records().values() if not record.state.is_finished]
-    undrawn = study.config.sampler.name != "grid" and len(study.records()) < (
-        study.config.sampler.n_trials or 0
-    )
-    if not left and not undrawn:
-        raise NothingToDoError(
-            f"Study `{study.name}` is finished: nothing is left to train. "
-            f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
-        )
-    slots = plan_slots(study.config.resources, _probe(study.config))
-    check_data(study.config, function)
-    plan = plan_sweep(study.config, facts=study.facts())
-    return _drive(study, plan, slots, options, function, listeners)
+) -> None:
+    found = _preflight(study.config, function)
+    plan = _complete(study, study.facts() or found.facts)
+    _drive(study, plan, found.slots, options, function, listeners)
 
 
-def _probe(config: SweepConfig) -> Any:
-    address = config.resources.address
-    return probe_machine() if address is None else probe_cluster(address)
+def _complete(study: Study, facts: DataFacts | None) -> Plan:
+    """Give a study what it needs to be driven, as far as it has not got it; return its plan.
 
-
-def _create(config: SweepConfig, directory: Path, plan: Plan, facts: DataFacts | None) -> Study:
-    directory.mkdir(parents=True, exist_ok=True)
-    study = Study.create(config, directory=directory)
-    if facts is not None:
+    A driver may be killed at any moment of this; the next one does the rest.
+    """
+    config = study.config
+    if facts is not None and study.facts() is None:
         study.set_facts(facts)
+    plan = plan_sweep(config, facts=facts)
+    place, sweep = study.directory / "study.json", study.directory / "sweep.yaml"
+    for path, text in (
+        (place, json.dumps({"study": config.study, "storage": config.storage})),
+        (sweep, dump_config(config)),
+    ):
+        if not path.exists():
+            write_text(path, text)
     study.add_points(plan.points)
-    write_text(directory / "sweep.yaml", dump_config(config))
-    write_text(directory / "study.json", json.dumps({"study": config.study, "storage": config.storage}))
-    return study
+    return plan
+
+
+@contextlib.contextmanager
+def _driving(study: Study) -> Iterator[None]:
+    """Be the study's driver while the block runs.
+
+    Raises:
+        StudyMismatchError: If another process is.
+    """
+    study.take()
+    try:
+        yield
+    except BaseException:
+        try:
+            study.hand_back(study.reached)
+        except SweeperError as error:
+            # What went wrong first is told; the lease of a dead process is taken over anyway.
+            logger.warning("The study could not be handed back: %s", error)
+        raise
+    study.hand_back(study.reached)
 
 
 def _drive(
@@ -195,10 +244,9 @@ def _drive(
     options: LaunchOptions,
     function: TrialFunction | None,
     listeners: Sequence[Listener],
-) -> StudyView:
+) -> None:
     """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
     config = study.config
-    study.set_driver("running")
     with contextlib.ExitStack() as stack:
         records = study.records()
         n_ended = sum(record.state.is_finished for record in records.values())
@@ -213,15 +261,17 @@ def _drive(
             EventKind.SWEEP_STARTED,
             f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
         )
-        state: Literal["interrupted", "finished"] = "interrupted"
+        study.give_up_when(lambda: orchestrator.is_interrupted)
         try:
             _executor(config, slots, options, function).run(orchestrator)
             if not orchestrator.is_draining and orchestrator.n_left == 0:
-                state = "finished"
+                study.reached = "finished"
+        except KeyboardInterrupt:
+            # Ctrl-C before the executor listened for it, or a second one.
+            orchestrator.interrupt()
         finally:
-            study.set_driver(state)
-            orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {state}")
-    return _outcome(study, orchestrator)
+            orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
+    _check_outcome(study, orchestrator)
 
 
 def _executor(
@@ -240,7 +290,8 @@ def _executor(
     )  # fmt: skip
 
 
-def _outcome(study: Study, orchestrator: Orchestrator) -> StudyView:
+def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
+    """Raise where the sweep was interrupted or failed."""
     view = study.view()
     ended = sum(record.state.is_finished for record in view.records)
     if orchestrator.failure is not None:
@@ -255,7 +306,6 @@ def _outcome(study: Study, orchestrator: Orchestrator) -> StudyView:
             f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
             f"`sweeper status {study.directory}` lists the reasons."
         )
-    return view
 
 
 def _check_writable(directory: Path) -> None:

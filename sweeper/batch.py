@@ -27,6 +27,20 @@ class BatchPlan:
             gradient_accumulation_steps=self.gradient_accumulation_steps * 2,
         )
 
+    def within(self, limit: int | None) -> "BatchPlan":
+        """Return the same effective batch with a micro-batch of at most `limit`, or as near as halving comes.
+
+        >>> BatchPlan(micro_batch_size=12, gradient_accumulation_steps=1, data_parallel_size=1).within(4)
+        BatchPlan(micro_batch_size=3, gradient_accumulation_steps=4, data_parallel_size=1)
+        """
+        plan = self
+        while limit is not None and plan.micro_batch_size > limit:
+            half = plan.halved()
+            if half is None:
+                break
+            plan = half
+        return plan
+
 
 def plan_batch(*, effective_batch_size: int, micro_batch_size: int, data_parallel_size: int = 1) -> BatchPlan:
     """Cut an effective batch into passes of at most `micro_batch_size`.

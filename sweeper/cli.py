@@ -1,15 +1,19 @@
 """The command line: words and exit codes; nothing else."""
 
 import json
+import os
 import sys
 import time
+import traceback
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sweeper.errors import EXIT_OK, SweeperError
+from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
+from sweeper.storage_url import hide_password_of_command_line
 
 app = typer.Typer(
     add_completion=True,
@@ -20,6 +24,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 2 the config cannot be run; 3 nothing to do; 4 the study does not match; "
     "6 the sweep failed; 130 interrupted.",
 )
+
+
+_WATCH_S = 1.0  # between two looks of `status --watch`
 
 
 class ExecutorChoice(StrEnum):
@@ -63,23 +70,28 @@ def plan(
     sweep: SweepFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Also check model and data, and count rows, tokens and slots.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
     from sweeper import api
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
-    from sweeper.preflight.cluster import plan_slots, probe_cluster
+    from sweeper.preflight.facts import run_preflight
 
     config = api.with_options(api.read_config(sweep, overrides or ()), api.LaunchOptions(address=address))
-    planned = plan_sweep(config)
-    if address is not None:
-        slots = plan_slots(config.resources, probe_cluster(address))
-        _console(stderr=True).print(f"{slots.slots} trials fit on {address} at a time.")
+    api.check_pruner(config)
+    found = run_preflight(config) if preflight or address is not None else None
+    planned = plan_sweep(config, facts=found.facts if found is not None else None)
     if as_json:
-        print(json.dumps(plan_json(planned), indent=2))
-    else:
-        _console().print(format_plan(planned))
+        measured = {"preflight": found.as_json()} if found is not None else {}
+        print(json.dumps(plan_json(planned) | measured, indent=2))
+        return
+    _console().print(format_plan(planned))
+    if found is not None:
+        _console().print("\n".join(found.lines()))
 
 
 @app.command()
@@ -119,14 +131,17 @@ def status(
     study: StudyPlace,
     storage: Storage = None,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow until the study ends.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow until the study ends; with --json a line for every change."),
+    ] = False,
 ) -> None:
     """Print where a study stands."""
     from sweeper.api import load_study
     from sweeper.reporting.status import status_json, status_text
 
     if watch:
-        _watch(study, storage)
+        _watch(study, storage, as_json=as_json)
         return
     view = load_study(study, storage=storage)
     if as_json:
@@ -151,6 +166,107 @@ def report(
     print(write_report(view, out or view.directory / "report"))
 
 
+@app.command()
+def export(
+    study: StudyPlace,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="trl, axolotl, llamafactory, training-args or training-hub."
+        ),
+    ] = None,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="Default: the best.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: printed.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Also write the training rows, in the trial's order (JSONL)."
+        ),
+    ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="FILE", help="Write versions, seed, and hashes of model and data (JSON)."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="DIR", help="Copy the trained model, with a model card.")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the best trial as another trainer's file, its lock file, or its model."""
+    from sweeper.reporting.export.run import ExportRequest, run_export
+
+    request = ExportRequest(
+        format_name=format_name, number=trial, out=out, rows=data, lock=lock, model=model
+    )  # fmt: skip
+    done = run_export(study, request, storage=storage)
+    for line in done.said:
+        print(line, file=sys.stderr)
+    print(done.text, end="")
+
+
+@app.command(name="ls")
+def list_studies(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Holds the studies; default: studies/.")
+    ] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies in a directory or a storage: state, trials, best value."""
+    from sweeper.reporting.studies import find_studies, studies_json, studies_table
+
+    found = find_studies(directory, storage)
+    if as_json:
+        print(json.dumps(studies_json(found), indent=2))
+    elif found:
+        _console().print(studies_table(found))
+    else:
+        print(f"No studies in {storage or directory or 'studies/'}.", file=sys.stderr)
+
+
+@app.command()
+def replay(
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="A study, or a .parquet or .jsonl file of recorded curves."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every pruner; `rungs.…` sets the rungs."),
+    ] = None,
+    pruner: Annotated[
+        list[str] | None,
+        typer.Option("--pruner", metavar="NAME", help="May be given again; 'NAME key=value' sets it alone."),
+    ] = None,
+    storage: Storage = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Judge by another recorded metric.")] = None,
+    direction: Annotated[str | None, typer.Option("--direction", help="Of it: minimize or maximize.")] = None,
+    orders: Annotated[int, typer.Option("--orders", min=1, help="Random orders of the points.")] = 200,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Trials at a time.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the orders.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="How far from the best is a hit, in the metric's units."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a finished study under other pruners: what each would have saved and lost."""
+    from sweeper.replay.request import open_recorded, replay_all
+    from sweeper.replay.table import replay_json, replay_text
+
+    sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
+    results = replay_all(
+        sweep, pruner or ["early_dynamics"], overrides or (), orders=orders, slots=slots, seed=seed,
+        tolerance=tolerance,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(replay_json(sweep, results, slots=slots), indent=2))
+    else:
+        _console().print(replay_text(sweep, results, slots=slots))
+
+
 def _finish(view: Any) -> None:
     """Write the report of a sweep that ended, and say where it is."""
     from sweeper.reporting import write_report
@@ -161,40 +277,47 @@ def _finish(view: Any) -> None:
     print(f"report: {path}")
 
 
-def _watch(study: str, storage: str | None) -> None:
+def _watch(study: str, storage: str | None, *, as_json: bool) -> None:
     """Print the status again and again until the study ends; in a pipe, whenever it changes."""
     from rich.live import Live
 
-    from sweeper.api import load_study
-    from sweeper.reporting.status import status_text
+    from sweeper.reporting.status import status_json, status_text
 
     console = _console()
-    if not console.is_terminal:
-        _watch_piped(study, storage)
-        return
-    with Live(console=console, refresh_per_second=4) as live:
-        while True:
-            view = load_study(study, storage=storage)
-            live.update(status_text(view))
-            if view.state != "running":
-                return
-            time.sleep(1.0)
+    if as_json:
+        _print_changes(study, storage, lambda view: json.dumps(status_json(view)))
+    elif not console.is_terminal:
+        _print_changes(study, storage, _counts_line)
+    else:
+        with Live(console=console, refresh_per_second=4) as live:
+            for view in _views(study, storage):
+                live.update(status_text(view))
 
 
-def _watch_piped(study: str, storage: str | None) -> None:
-    from sweeper.api import load_study
-    from sweeper.records import TrialState
-
+def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str]) -> None:
     last = ""
-    while True:
-        view = load_study(study, storage=storage)
-        counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState)
-        if (line := f"{view.state}: {counts}") != last:
+    for view in _views(study, storage):
+        if (line := line_of(view)) != last:
             print(line, flush=True)
             last = line
+
+
+def _counts_line(view: Any) -> str:
+    from sweeper.records import TrialState
+
+    return f"{view.state}: " + ", ".join(f"{view.count(state)} {state.value}" for state in TrialState)
+
+
+def _views(study: str, storage: str | None) -> Iterator[Any]:
+    """Yield the study as it stands, every second; the last one no longer runs."""
+    from sweeper.api import load_study
+
+    while True:
+        view = load_study(study, storage=storage)
+        yield view
         if view.state != "running":
             return
-        time.sleep(1.0)
+        time.sleep(_WATCH_S)
 
 
 def _console(*, stderr: bool = False) -> Any:
@@ -206,27 +329,48 @@ def _console(*, stderr: bool = False) -> Any:
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
     debug = "--debug" in sys.argv
+    hide_password_of_command_line(sys.argv[1:])
     try:
-        code = app(standalone_mode=False)
+        code = _run()
+        sys.stdout.flush()
     except SweeperError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        code = InterruptedSweepError.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has enough of it, such as `head`; Python must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = SweeperError.exit_code
+    except Exception as error:  # noqa: BLE001 - a mistake of ours: told in full, with an exit code of its own kind
+        traceback.print_exc()
+        print(
+            f"error: {type(error).__name__}: {error}. This is a mistake in sweeper, not in the sweep. "
+            "A study that had begun is saved; `sweeper resume` goes on with it.",
+            file=sys.stderr,
+        )
+        code = SweeperError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command that was given; return its exit code. Wrong usage is told here."""
+    try:
+        code = app(prog_name="sweeper", standalone_mode=False)
     except typer.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except typer.Abort:
-        sys.exit(130)
+        return InterruptedSweepError.exit_code
     except Exception as error:
         # Usage errors of the command line come from click, which typer vendors.
-        if debug or not hasattr(error, "show"):
+        if not hasattr(error, "show"):
             raise
         error.show()
-        sys.exit(getattr(error, "exit_code", 2))
-    sys.exit(code if isinstance(code, int) else EXIT_OK)
+        return int(getattr(error, "exit_code", ConfigError.exit_code))
+    return code if isinstance(code, int) else EXIT_OK
 
 
 if __name__ == "__main__":

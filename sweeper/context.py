@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.records import LOSS, Report, StepRow
+from sweeper.batch import BatchPlan
+from sweeper.records import HOST, LOSS, Report, StepRow
 
 
 class TrialStopped(Exception):  # noqa: N818 - control flow, not an error; the name is part of the surface
@@ -72,6 +73,25 @@ class TrialSpec:
     threads: int = 1
     trial_dir: str = ""  # this trial's own directory
     metric: str = ""
+    checkpoint_place: str = ""  # a path or an fsspec URL; empty: in the trial's directory
+    checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
+    micro_batch_limits: dict[str, int] = dataclasses.field(default_factory=dict)  # by device; what fitted so far
+
+    def fitted(self, device: str) -> "TrialSpec":
+        """Return the spec with the micro-batch that fits on a device, as far as is known."""
+        if self.micro_batch_size is None or self.gradient_accumulation_steps is None:
+            return self
+        limits = [limit for name, limit in self.micro_batch_limits.items() if name in (device, HOST)]
+        plan = BatchPlan(
+            micro_batch_size=self.micro_batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            data_parallel_size=1,
+        ).within(min(limits, default=None))
+        return dataclasses.replace(
+            self,
+            micro_batch_size=plan.micro_batch_size,
+            gradient_accumulation_steps=plan.gradient_accumulation_steps,
+        )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -171,8 +191,10 @@ class TrialContext:
         due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
         judged = mark_passed or self._looks_divergent(rows)
         if judged or metrics or checkpoint or due:
-            # Training beyond a rung while its judge thinks would be wasted where the trial is stopped.
-            self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=judged)
+            # Training beyond a rung while its judge thinks would be wasted where the trial is stopped. And a
+            # checkpoint is no use before the curve up to it is recorded: the one before it has to last until then.
+            wait = judged or checkpoint is not None
+            self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=wait)
 
     def take_report(
         self, metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None

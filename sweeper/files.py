@@ -27,15 +27,15 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def write_error(path: Path, error: OSError) -> SweeperError:
-    """Return the error for a file of a study that cannot be written."""
+    """Return the error for a file that cannot be written."""
     if is_disk_full(error):
         return SweeperError(
-            f"The disk is full: {path} cannot be written ({error.strerror}). Everything recorded so far is kept. "
-            "Make room and go on with `sweeper resume`."
+            f"The disk is full: {path} cannot be written ({error.strerror}). What was recorded so far is kept. Make "
+            "room and go on with `sweeper resume`, or run the same command again."
         )
     return SweeperError(
-        f"{path} cannot be written: {error.strerror or error}. Everything recorded so far is kept. "
-        "Mend the cause and go on with `sweeper resume`."
+        f"{path} cannot be written: {error.strerror or error}. What was recorded so far is kept. Mend the cause "
+        "and go on with `sweeper resume`, or run the same command again."
     )
 
 
@@ -52,14 +52,20 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file to; it takes the name of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path beside `path` to write a file to; it takes the name of `path` when the block ends well.
+
+    Raises:
+        SweeperError: If it cannot be written; what stood at `path` is as it was.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         sync_file(beside)
         os.replace(beside, path)
         sync_directory(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
 

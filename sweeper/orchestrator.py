@@ -10,20 +10,25 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.batch import BatchPlan
+from sweeper.checkpoint import Checkpoints, Retention, checkpoints_place, open_checkpoints
 from sweeper.context import TrialSpec
+from sweeper.errors import SweeperError
 from sweeper.plan import Plan, Point, plan_point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import (
     GRAD_NORM,
+    HOST,
     LOSS,
     Decision,
     Event,
     EventKind,
+    FailureCause,
     Listener,
     Outcome,
     OutcomeKind,
@@ -34,6 +39,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.study.interface import SweepStudy
+from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.study.study import utc_now
 
 logger = logging.getLogger(__name__)
@@ -58,6 +64,7 @@ class _Running:
     flushed_at: float
     earlier_train_s: float
     earlier_evaluation_s: float
+    unjudged: list[RungRecord]  # recorded by an earlier driver that died before it had judged there
     train_s: float = 0.0  # this attempt
     evaluation_s: float = 0.0
 
@@ -107,10 +114,18 @@ class Orchestrator:
             n for n in unfinished if self.records[n].state is TrialState.WAITING
         )
         self._running: dict[int, _Running] = {}
+        self._micro_batches = MicroBatchLimits(study)
+        policy = self._config.trial.checkpoint
+        self._retention = Retention(
+            self._checkpoints, keep_best=policy.keep_best,
+            max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
+            maximize=self._config.direction == "maximize",
+        )  # fmt: skip
         self._failed_in_row = 0
         self._interrupted = False
         self._exhausted = False  # the sampler has no new point left
         self.failure: str | None = None  # why the sweep gives up, once it does
+        self._carry_out_decisions()
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -144,6 +159,14 @@ class Orchestrator:
         """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""
         self._interrupted = True
 
+    def check_held(self) -> None:
+        """Refuse to go on once another driver has taken the study over.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        self._study.check_held()
+
     # -- the four calls --------------------------------------------------------------------------------------
 
     def next_trial(self, worker: dict[str, Any] | None = None) -> TrialSpec | None:
@@ -167,8 +190,11 @@ class Orchestrator:
         if verdict is not None:
             return [verdict]
         stops = []
+        for rung in self._unjudged_rungs(running):
+            stops += self._judge_at(number, rung)
         for rung in self._new_rungs(running):
-            stops += self._on_rung(number, rung)
+            self._tell(EventKind.RUNG, f"reached rung {rung.rung}", record=self.records[number], rung=rung)
+            stops += self._judge_at(number, rung)
         record = self.records[number]
         if not record.state.is_finished:
             if report.checkpoint is not None:
@@ -188,11 +214,16 @@ class Orchestrator:
             return stops
         record = self.records[number]
         if record.state.is_finished:  # stopped by a decision, which recorded everything
+            self._checkpoints(number).clear()  # it may have saved one while it was being stopped
             return stops
         if outcome.kind is OutcomeKind.DONE:
             self._complete(running)
         elif outcome.kind is OutcomeKind.STOPPED:
             self._set_aside(running)
+        elif outcome.cause is FailureCause.DISK_FULL:
+            self._stop_without_room(running, outcome.error or "")
+        elif outcome.cause is FailureCause.OUT_OF_MEMORY and self._halve(running, outcome):
+            self._again.appendleft(number)
         else:
             self._fail(running, outcome.error or "unknown error", outcome.traceback)
         return stops
@@ -200,7 +231,14 @@ class Orchestrator:
     def on_lost(self, number: int, reason: str) -> None:
         """Record that an attempt ended without a word: its process or node died."""
         running = self._running.pop(number, None)
-        if running is not None and not self.records[number].state.is_finished:
+        if running is None or self.records[number].state.is_finished:
+            return
+        # Ray ends a worker when the node's memory runs out. (Its words for any other kill name that as a possibility.)
+        out_of_memory = "OutOfMemoryError" in reason or "low on memory" in reason
+        outcome = Outcome(kind=OutcomeKind.FAILED, error=reason, device=HOST)
+        if out_of_memory and self._halve(running, outcome):
+            self._again.appendleft(number)
+        else:
             self._fail(running, reason, None)
 
     def on_worker(self, number: int, worker: dict[str, Any]) -> None:
@@ -214,6 +252,18 @@ class Orchestrator:
         if record.attempts == 1:
             record.started = running.started
         self._record_attempt(running)
+
+    def _carry_out_decisions(self) -> None:
+        """Stop the trials whose stop was recorded, but not carried out before the driver died."""
+        for number in list(self._again):
+            record = self.records[number]
+            if record.decisions and record.decisions[-1]["stop"]:
+                self._again.remove(number)
+                record.reason = str(record.decisions[-1]["reason"])
+                self._study.finish(number, TrialState.PRUNED, reason=record.reason)
+                record.state = TrialState.PRUNED
+                self._checkpoints(number).clear()
+                self._tell(EventKind.TRIAL_ENDED, f"pruned: {record.reason}", record=record)
 
     # -- starting --------------------------------------------------------------------------------------------
 
@@ -229,12 +279,10 @@ class Orchestrator:
     def _draw(self) -> int | None:
         """Let the sampler draw until the point is a new one. Repeated points are recorded, not trained."""
         for _ in range(_DUPLICATE_DRAWS):
-            number, params = self._study.draw()
-            point = plan_point(self._config, params, facts=self._facts)
-            self._study.set_point(number, point)
+            number, point = self._study.draw(self._planned)
             known = self._known.get(point.point_id)
             record = TrialRecord(
-                number=number, state=TrialState.RUNNING, params=params, point_id=point.point_id,
+                number=number, state=TrialState.RUNNING, params=dict(point.params), point_id=point.point_id,
                 settings=point.settings, budget_samples=point.budget_samples, total_steps=point.total_steps,
             )  # fmt: skip
             self.records[number] = record
@@ -250,10 +298,13 @@ class Orchestrator:
         self._exhausted = True
         return None
 
+    def _planned(self, params: dict[str, Any]) -> Point:
+        return plan_point(self._config, params, facts=self._facts)
+
     def _point_of(self, record: TrialRecord) -> Point:
         if record.point_id not in self._points:
-            point = plan_point(self._config, record.params, facts=self._facts)
-            if not record.point_id:  # drawn, and the driver died before the point was recorded
+            point = self._planned(record.params)
+            if not record.point_id:  # entered by other means than this package's
                 self._study.set_point(record.number, point)
                 record.point_id = point.point_id
                 record.budget_samples, record.total_steps = point.budget_samples, point.total_steps
@@ -264,17 +315,20 @@ class Orchestrator:
         record = self.records[number]
         point = self._point_of(record)
         record.settings = point.settings
-        trial_dir = self._study.directory / "trials" / str(number)
         resources = self._config.resources
+        rows, step = self._rows_to_go_on_from(number)
         spec = trial_spec(
-            self._config, point, number=number, attempt=record.attempts + 1, trial_dir=str(trial_dir),
+            self._config, point, number=number, attempt=record.attempts + 1, trial_dir=str(self._trial_dir(number)),
             threads=resources.threads_per_trial or resources.cpus_per_trial,
         )  # fmt: skip
-        rows = self._rows_to_go_on_from(number, trial_dir)
+        spec = dataclasses.replace(
+            spec, checkpoint_place=self._place(number), checkpoint_step=step,
+            micro_batch_limits=self._micro_batches.by_device(),
+        )  # fmt: skip
         running = _Running(
             point=point, rows=rows, monitor=self._monitor_of(number), metrics={}, spec=spec, worker=worker,
             started=utc_now(), flushed_at=self._clock(),
-            earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s,
+            earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),
         )  # fmt: skip
         running.monitor.check(rows)
         for rung in record.rungs.values():
@@ -291,17 +345,35 @@ class Orchestrator:
         self._tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
         return spec
 
-    def _rows_to_go_on_from(self, number: int, trial_dir: Any) -> list[StepRow]:
-        """Return the curve up to the newest good checkpoint, and cut what lies past it on disk."""
-        rows = self._study.curves.rows(number)
+    def _rows_to_go_on_from(self, number: int) -> tuple[list[StepRow], int]:
+        """Return the curve up to the checkpoint to go on from, and its step; cut what lies past it on disk.
+
+        A checkpoint that is later than the curve was saved, but never heard of: going on from it would leave a hole.
+        """
+        try:
+            rows = self._study.curves.rows(number)
+        except SweeperError as error:
+            self._study.curves.set_aside(number)
+            self._tell(EventKind.NOTE, f"trial {number} starts anew: {error}", record=self.records[number])
+            return [], 0
         if not rows:
-            return []
-        checkpoint = DirectoryCheckpoints(trial_dir / "checkpoints").load()
-        last = 0 if checkpoint is None else checkpoint.step
+            return [], 0
+        steps = [saved.step for saved in self._checkpoints(number).saved() if saved.step <= rows[-1].step]
+        last = max(steps, default=0)
         kept = [row for row in rows if row.step <= last]
         if len(kept) != len(rows):
             self._study.curves.write(number, kept)
-        return kept
+        return kept, last
+
+    def _trial_dir(self, number: int) -> Path:
+        return self._study.directory / "trials" / str(number)
+
+    def _place(self, number: int) -> str:
+        url = self._config.trial.checkpoint.url
+        return checkpoints_place(url, study=self._study.name, trial_dir=str(self._trial_dir(number)), number=number)
+
+    def _checkpoints(self, number: int) -> Checkpoints:
+        return open_checkpoints(self._place(number))
 
     # -- reporting -------------------------------------------------------------------------------------------
 
@@ -334,6 +406,11 @@ class Orchestrator:
         else:
             record.step = record.samples = record.tokens = 0
 
+    def _unjudged_rungs(self, running: _Running) -> list[RungRecord]:
+        """Return the rungs where an earlier driver died between record and judgement; once."""
+        found, running.unjudged = running.unjudged, []
+        return found
+
     def _new_rungs(self, running: _Running) -> list[RungRecord]:
         """Record the rungs that the trial has reached and that were not recorded before."""
         record = self.records[running.spec.number]
@@ -359,11 +436,9 @@ class Orchestrator:
             found.append(rung)
         return found
 
-    def _on_rung(self, number: int, rung: RungRecord) -> list[Decision]:
+    def _judge_at(self, number: int, rung: RungRecord) -> list[Decision]:
         """Judge the trial that came to a rung, and again all that stand there."""
-        record = self.records[number]
-        self._tell(EventKind.RUNG, f"reached rung {rung.rung}", record=record, rung=rung)
-        if record.state.is_finished:
+        if self.records[number].state.is_finished:
             return []
         others = [n for n in self._running if n != number and self._stands_at(n, rung.rung)]
         stops = []
@@ -398,7 +473,8 @@ class Orchestrator:
         self._flush(running)
         record.reason = decision.reason
         self._end(running, TrialState.PRUNED, outcome="pruned")
-        DirectoryCheckpoints(self._study.directory / "trials" / str(record.number) / "checkpoints").clear()
+        self._checkpoints(record.number).clear()
+        self._retention.forget(record.number)
         self._tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
         self._tell(EventKind.TRIAL_ENDED, f"pruned: {decision.reason}", record=record)
 
@@ -429,6 +505,7 @@ class Orchestrator:
         record.value = value
         self._flush(running)
         self._end(running, TrialState.COMPLETE, outcome="complete")
+        self._retention.after_end(record.number, self.records)
         self._tell(EventKind.TRIAL_ENDED, f"complete: {metric} {value:.4g}", record=record)
 
     def _set_aside(self, running: _Running) -> None:
@@ -440,18 +517,53 @@ class Orchestrator:
             EventKind.NOTE, f"trial {record.number} set aside at {record.samples} samples", record=record
         )
 
+    def _halve(self, running: _Running, outcome: Outcome) -> bool:
+        """After an attempt that ran out of memory, plan the next one with half the micro-batch. False: impossible."""
+        spec, record = running.spec.fitted(outcome.device or HOST), self.records[running.spec.number]
+        if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None:
+            return False
+        used = BatchPlan(
+            micro_batch_size=spec.micro_batch_size,
+            gradient_accumulation_steps=spec.gradient_accumulation_steps,
+            data_parallel_size=1,
+        )
+        half = self._micro_batches.halve(used, outcome.device)
+        if half is None:
+            return False
+        self._flush(running)
+        failure = {"error": outcome.error, "traceback": outcome.traceback, "outcome": str(FailureCause.OUT_OF_MEMORY)}
+        record.errors.append({**failure, "attempt": record.attempts})
+        self._record_attempt(running, **failure, micro_batch_size=used.micro_batch_size, device=outcome.device)
+        text = (
+            f"Trial {record.number} ran out of memory ({outcome.device}) at micro_batch_size = "
+            f"{used.micro_batch_size}. Going on with micro_batch_size = {half.micro_batch_size}, gradient_accumulation_steps = "
+            f"{half.gradient_accumulation_steps}; effective_batch_size = {half.effective_batch_size} is unchanged."
+        )
+        self._tell(EventKind.TRIAL_RETRIED, text, record=record)
+        return True
+
+    def _stop_without_room(self, running: _Running, error: str) -> None:
+        """Stop the sweep: no trial could go on, and each would only be counted as failed."""
+        self._set_aside(running)
+        self.failure = (
+            f"The disk is full: trial {running.spec.number} could not write ({error}). Everything recorded so far is "
+            "kept. Make room and go on with `sweeper resume`."
+        )
+
     def _fail(self, running: _Running, error: str, traceback: str | None) -> None:
         record = self.records[running.spec.number]
         self._running.pop(record.number, None)
         self._flush(running)
         record.errors.append({"error": error, "traceback": traceback, "attempt": record.attempts})
-        if len(record.errors) <= self._config.failures.retries:
+        own = [failure for failure in record.errors if failure.get("outcome") != FailureCause.OUT_OF_MEMORY]
+        if len(own) <= self._config.failures.retries:
             self._record_attempt(running, outcome="failed", error=error, traceback=traceback)
             self._again.append(record.number)
             self._tell(EventKind.TRIAL_RETRIED, f"failed, is tried again: {error}", record=record)
             return
         record.reason = error
         self._end(running, TrialState.FAIL, outcome="failed", error=error, traceback=traceback)
+        self._retention.after_end(record.number, self.records)
         self._tell(EventKind.TRIAL_ENDED, f"failed: {error}", record=record)
         self._failed_in_row += 1
         if self._failed_in_row >= self._config.failures.max_consecutive:
@@ -483,6 +595,7 @@ class Orchestrator:
         self._flush(running)
         self.records[running.spec.number].checkpoint = name
         self._study.record_checkpoint(running.spec.number, name)
+        self._retention.after_save(running.spec.number, self.records)
 
     def _record_attempt(self, running: _Running, **outcome: Any) -> None:
         record = self.records[running.spec.number]
@@ -500,3 +613,9 @@ class Orchestrator:
         event = Event(kind=kind, at_s=self._clock() - self._started_at, message=message, **facts)
         for listener in self._listeners:
             listener.on_event(event)
+
+
+def _unjudged(record: TrialRecord) -> list[RungRecord]:
+    """Return the rungs past the last judgement, in order."""
+    judged = {decision["rung"] for decision in record.decisions}
+    return [record.rungs[index] for index in sorted(record.rungs) if index not in judged]

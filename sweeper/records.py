@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 LOSS = "loss"
 GRAD_NORM = "grad_norm"
 
+HOST = "host"  # the device of a trial that trains on no GPU
+
 
 class StepRow(NamedTuple):
     """One optimiser step of one trial: a row of its curve. NaN stays NaN; None means not reported."""
@@ -82,6 +84,13 @@ class OutcomeKind(enum.StrEnum):
     FAILED = "failed"  # raised
 
 
+class FailureCause(enum.StrEnum):
+    """Failures that are not the trial's own fault, and are answered in their own way."""
+
+    OUT_OF_MEMORY = "out_of_memory"  # tried again with half the micro-batch
+    DISK_FULL = "disk_full"  # stops the sweep: every other trial would meet it too
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt ended, with its last rows and its final metrics."""
@@ -90,6 +99,9 @@ class Outcome:
     report: Report | None = None  # what had not been reported yet
     error: str | None = None  # one line: type and message
     traceback: str | None = None
+    cause: FailureCause | None = None
+    device: str | None = None  # what it trained on: a kind of GPU, or `HOST`
+    micro_batch_size: int | None = None  # that it trained with
 
 
 @dataclasses.dataclass(kw_only=True)

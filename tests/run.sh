@@ -5,7 +5,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=examples/setup.sh
 source "$root/examples/setup.sh"
-sweeper_setup "$root" dev,postgresql,dashboard
+sweeper_setup "$root" dev,postgresql,dashboard,s3
 cd "$root"
 bin="$root/.venv/bin"
 core="not slow and not browser and not database and not gpu"

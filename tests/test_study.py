@@ -10,7 +10,7 @@ from sweeps import BASE, make_config, make_orchestrator, make_study, merged, reo
 from sweeper import encoding
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.config import config_from_dict
-from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.records import Decision, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
 from sweeper.study.storage import JournalBackend, mask_url, open_storage
 from sweeper.study.study import Study, check_same
@@ -140,7 +140,7 @@ def test_a_damaged_line_inside_the_journal_is_named(tmp_path):
     lines[2] = b"garbage\n"
     journal.write_bytes(b"".join(lines))
 
-    with pytest.raises(ConfigError, match=r"study\.journal:3: the study's journal is damaged in this line"):
+    with pytest.raises(SweeperError, match=r"study\.journal:3: the study's journal is damaged in this line"):
         reopened(study)
 
 

@@ -98,11 +98,26 @@ def record(name: str, seed: int, work: pathlib.Path, out: pathlib.Path) -> None:
     done = subprocess.run(command)
     if done.returncode not in (0, 3):  # 3: every point has ended already
         raise subprocess.CalledProcessError(done.returncode, command)
-    from sweeper.study.recorded import record_study, write_recorded
+    from sweeper.study.recorded import record_study
+    from sweeper.study.recorded_files import write_recorded
+    from sweeper.study.study import Study
 
     target = out / f"{name}-s{seed}.parquet"
-    write_recorded(record_study(str(study)), target)
+    write_recorded(record_study(Study.open(str(study))), target)
     print(f"{target}: {target.stat().st_size:,} bytes", flush=True)
+
+
+def note_noise(name: str, out: pathlib.Path) -> None:
+    """Write into a recipe's files how much the score of one point differs between seeds, once all are there."""
+    from sweeper.study.recorded import seed_sd
+    from sweeper.study.recorded_files import load_recorded, write_recorded
+
+    paths = [out / f"{name}-s{seed}.parquet" for seed in SEEDS]
+    if all(path.exists() for path in paths):
+        sweeps = [load_recorded(path) for path in paths]
+        noise = seed_sd(sweeps)
+        for sweep, path in zip(sweeps, paths, strict=True):
+            write_recorded(dataclasses.replace(sweep, seed_sd=noise), path)
 
 
 def main() -> None:
@@ -122,6 +137,7 @@ def main() -> None:
     for name in wanted:
         recipe, _, seed = name.rpartition("-s")
         record(recipe, int(seed), args.work.absolute(), args.out)
+        note_noise(recipe, args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from sweeper.config.models import PRUNER_KEYS_FOREIGN, PRUNER_KEYS_OWN, PrunerSection, SweepConfig
+from sweeper.config.models import (
+    PRUNER_KEYS_FOREIGN,
+    PRUNER_KEYS_LEARNED,
+    PRUNER_KEYS_OWN,
+    PRUNER_KEYS_RANK,
+    PrunerSection,
+    SweepConfig,
+)
 from sweeper.config.names import EARLY_DYNAMICS
 
 _PLAIN_WORD = re.compile(r"/?[A-Za-z_][A-Za-z0-9_./-]*")
@@ -72,5 +79,8 @@ def _plain(value: Any) -> Any:
 def _unused(section: BaseModel) -> tuple[str, ...]:
     """Return the keys that mean nothing in this section and would be refused when read back."""
     if isinstance(section, PrunerSection):
-        return PRUNER_KEYS_FOREIGN if section.name == EARLY_DYNAMICS else PRUNER_KEYS_OWN
+        if section.name != EARLY_DYNAMICS:
+            return PRUNER_KEYS_OWN
+        other = PRUNER_KEYS_RANK if section.directions == "learned" else PRUNER_KEYS_LEARNED
+        return (*PRUNER_KEYS_FOREIGN, *other)
     return ()

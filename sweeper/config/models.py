@@ -6,16 +6,26 @@ several sections stand in `rules_*.py`, so that all of a file's problems can be 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from sweeper.config.names import METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES
+from sweeper.config.names import EARLY_DYNAMICS, METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES
 
 Direction = Literal["minimize", "maximize"]
 SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
 BUDGET_KINDS = ("samples", "tokens", "epochs", "steps")
 DIMENSION_KINDS = ("grid", "choice", "uniform", "log_uniform", "int")
-PRUNER_KEYS_OWN = ("signals", "keep_frac", "min_peers")  # of early_dynamics
+PRUNER_KEYS_RANK = ("signals", "keep_frac", "min_peers", "mode")  # of early_dynamics, judging by rank
+PRUNER_KEYS_LEARNED = ("risk", "tolerance", "n_calibration", "skip_waiting", "audit_frac")  # by prediction
+PRUNER_KEYS_OWN = (*PRUNER_KEYS_RANK, "directions", *PRUNER_KEYS_LEARNED)
 PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
 RUNG_FORMS = ("fractions", "samples", "steps", "first")
 
@@ -138,6 +148,9 @@ class CheckpointPolicy(Section):
     every_samples: int | None = Field(default=None, ge=1)
     at: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     save_model: bool = False  # keep the final model of every completed trial
+    url: str | None = Field(default=None, pattern=r"^[a-z0-9+]+://.+")  # by fsspec; None: the study's directory
+    keep_best: int | None = Field(default=None, ge=0)  # completed trials that keep theirs; None: all
+    max_gb: Float | None = Field(default=None, gt=0)  # for all of a study's checkpoints together
 
 
 class TrialSection(Section):
@@ -229,16 +242,34 @@ class PrunerSection(Section):
 
     name: str = "early_dynamics"
     window_steps: int = Field(default=8, ge=1)  # optimiser steps that a windowed signal is the mean of
-    # early_dynamics
-    signals: dict[str, SignalWeight] | None = None  # default: the paper's directions
+    # early_dynamics. Without `directions`: `learned`, unless an option of the rank is given.
+    directions: Literal["learned", "paper"] | None = None  # None: `signals` has them
+    signals: dict[str, SignalWeight] | None = None  # ranked; default: the paper's directions
     keep_frac: Annotated[Float, Field(gt=0, lt=1)] = 0.5  # the best fraction at each rung goes on
     min_peers: int = Field(
         default=4, ge=2
     )  # trials that must have reached a rung before anyone is judged there
+    mode: Literal["eager", "certain"] = "eager"  # judge at once, or only when no later report can change it
+    risk: Annotated[Float, Field(gt=0, lt=1)] = 0.05  # of missing the grid's best by more than the tolerance
+    tolerance: Annotated[Float, Field(ge=0)] | None = None  # in units of the metric; None: by the noise seen
+    n_calibration: int | None = Field(default=None, ge=4)  # points that run to their end first; None: by the grid
+    skip_waiting: bool = True  # stop points before their start too
+    audit_frac: Fraction = 0.1  # of the condemned trials, goes on to check the rule
     # Optuna's pruners and `module:Class`
     signal: str | None = None  # judged instead of the study's metric
     direction: Direction | None = None  # of that signal
     options: dict[str, Any] = Field(default_factory=dict)  # passed to the pruner's class
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_directions(cls, data: object) -> object:
+        """Write out which way early_dynamics judges, so that a recorded config means the same ever after."""
+        if not isinstance(data, dict) or data.get("name", EARLY_DYNAMICS) != EARLY_DYNAMICS:
+            return data
+        if data.get("directions") is not None or data.get("signals") is not None:
+            return data
+        is_ranked = any(key in data for key in PRUNER_KEYS_RANK if key != "signals")
+        return {**data, "directions": "paper" if is_ranked else "learned"}
 
 
 class DivergenceSection(Section):

@@ -8,7 +8,13 @@ from typing import Any
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show, unknown_name
-from sweeper.config.models import PRUNER_KEYS_FOREIGN, PRUNER_KEYS_OWN, PrunerSection
+from sweeper.config.models import (
+    PRUNER_KEYS_FOREIGN,
+    PRUNER_KEYS_LEARNED,
+    PRUNER_KEYS_OWN,
+    PRUNER_KEYS_RANK,
+    PrunerSection,
+)
 from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS, OPTUNA_SAMPLERS
 from sweeper.config.rules_metric import known_values
 from sweeper.config.rules_trial import check_increasing
@@ -39,6 +45,8 @@ def check_pruner(draft: Draft) -> None:
         draft.tell(message + remedy, "pruner", "name")
         return
     _check_foreign_keys(draft, pruner)
+    if pruner.name == EARLY_DYNAMICS and draft.knows("pruner.directions", "pruner.signals"):
+        _check_directions(draft, pruner)
     _check_signals(draft, pruner)
     if pruner.name in OPTUNA_PRUNERS and draft.knows("pruner.options"):
         _check_options(draft, OPTUNA_PRUNERS[pruner.name], "pruners", "pruner", pruner.options)
@@ -122,6 +130,27 @@ def _check_foreign_keys(draft: Draft, pruner: PrunerSection) -> None:
             else "Remove it, or pass `pruner.options`."
         )
         draft.tell(f"`pruner.{key}` belongs to {owner}, not to `{pruner.name}`. {remedy}", "pruner", key)
+
+
+def _check_directions(draft: Draft, pruner: PrunerSection) -> None:
+    """Options of the rank mean nothing where trials are judged by prediction, and the other way round."""
+    if pruner.signals is not None and pruner.directions is not None:
+        draft.tell(
+            f"`pruner.signals` says which way each signal is good, and so does `directions: {pruner.directions}`. "
+            "Keep one of them.",
+            *("pruner", "directions"),
+        )
+        return
+    is_learned = pruner.directions == "learned"
+    for key in PRUNER_KEYS_RANK if is_learned else PRUNER_KEYS_LEARNED:
+        if key in pruner.model_fields_set:
+            owner = "the rank" if is_learned else "`directions: learned`"
+            told = (
+                "trials are judged by prediction here"
+                if is_learned
+                else "trials are judged by rank here, since an option of the rank or `directions: paper` is given"
+            )
+            draft.tell(f"`pruner.{key}` belongs to {owner}, but {told}. Remove one of them.", "pruner", key)
 
 
 def _check_signals(draft: Draft, pruner: PrunerSection) -> None:

@@ -1,17 +1,22 @@
 """One attempt of one trial, inside whatever process runs it."""
 
+import importlib
 import os
+import shutil
 import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.checkpoint import open_checkpoints
 from sweeper.context import Channel, TrialContext, TrialSpec, TrialStopped
-from sweeper.records import Outcome, OutcomeKind
+from sweeper.files import is_disk_full
+from sweeper.records import FailureCause, Outcome, OutcomeKind
+from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
 TrialFunction = Callable[[TrialContext], Any]
+_NO_ROOM_BYTES = 1 << 20
 
 
 def worker_facts() -> dict[str, Any]:
@@ -27,20 +32,43 @@ def run_attempt(spec: TrialSpec, channel: Channel, *, function: TrialFunction | 
         channel: Where reports go.
         function: Run instead of what the spec names; for tests and for sweeps from Python.
     """
-    checkpoints = DirectoryCheckpoints(Path(spec.trial_dir) / "checkpoints")
+    if function is None and spec.trial.get("function") is None:
+        importlib.import_module("torch")  # which device this is has to be known before the batch is cut
+    device = device_name()
+    spec = spec.fitted(device)
+    place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")
+    checkpoints = open_checkpoints(place, newest_step=spec.checkpoint_step)
     context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
     try:
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())
     except Exception as error:  # noqa: BLE001 - whatever a user's code raises ends this attempt, not the sweep
-        return Outcome(
+        outcome = Outcome(
             kind=OutcomeKind.FAILED,
             report=context.take_report(),
             error=f"{type(error).__name__}: {error}",
             traceback=traceback.format_exc(),
+            cause=_cause_of(error, spec),
+            device=device,
+            micro_batch_size=spec.micro_batch_size,
         )
-    return Outcome(kind=OutcomeKind.DONE, report=context.take_report(metrics))
+    else:
+        return Outcome(kind=OutcomeKind.DONE, report=context.take_report(metrics))
+    free_memory()  # only here, where the error is forgotten: its traceback held what the trial had made
+    return outcome
+
+
+def _cause_of(error: Exception, spec: TrialSpec) -> FailureCause | None:
+    if is_out_of_memory(error):
+        return FailureCause.OUT_OF_MEMORY
+    if is_disk_full(error):
+        return FailureCause.DISK_FULL
+    # torch 2.13 says no more than that its writer failed; a disk that has no room left says the rest.
+    is_torch_writer = "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+    if is_torch_writer and spec.trial_dir and shutil.disk_usage(spec.trial_dir).free < _NO_ROOM_BYTES:
+        return FailureCause.DISK_FULL
+    return None
 
 
 def _run(spec: TrialSpec, context: TrialContext, function: TrialFunction | None) -> dict[str, float]:

@@ -25,6 +25,16 @@ class _Slot:
     to_trial: "queue.SimpleQueue[bool]"
     stop: threading.Event
 
+    def give_up(self) -> None:
+        """Tell the trial to end at its next step and wait until it has."""
+        self.stop.set()
+        while self.thread.is_alive():
+            self.to_trial.put(True)
+            self.thread.join(_GIVE_UP_POLL_S)
+
+
+_GIVE_UP_POLL_S = 0.05
+
 
 class _TurnChannel:
     def __init__(self, slot: _Slot) -> None:
@@ -55,14 +65,23 @@ class InProcessExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         flying: list[_Slot] = []
         with interrupt_on_signals(orchestrator):
-            while not orchestrator.is_done:
+            try:
+                while not orchestrator.is_done:
+                    self._round(flying, orchestrator)
+            finally:
+                for slot in flying:  # the orchestrator raised: nobody takes what they would report
+                    slot.give_up()
+
+    def _round(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
+        """Give every trial in flight a turn."""
+        orchestrator.check_held()
+        self._fill(flying, orchestrator)
+        for slot in list(flying):
+            if orchestrator.is_draining:
+                slot.stop.set()
+            if self._take_turn(slot, flying, orchestrator):
+                flying.remove(slot)
                 self._fill(flying, orchestrator)
-                for slot in list(flying):
-                    if orchestrator.is_draining:
-                        slot.stop.set()
-                    if self._take_turn(slot, flying, orchestrator):
-                        flying.remove(slot)
-                        self._fill(flying, orchestrator)
 
     def _fill(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
         while len(flying) < self._n_slots:

@@ -7,69 +7,31 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sweeper.errors import ConfigError
+from sweeper.executors import ray_session  # before ray, which reads its settings when it is imported
+
+# isort: split
+import cloudpickle
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.interrupt import interrupt_on_signals
+from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult, attempt_key
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Outcome, OutcomeKind, Report
 
-# Read by Ray when it is imported or started. Our study holds all results, so Tune's own logs, snapshots and signal
-# handling are off; the working directory of workers stays the user's, so that relative paths mean the same.
-_RAY_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "10",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-for _name, _value in _RAY_SETTINGS.items():
-    os.environ.setdefault(_name, _value)
-
-import cloudpickle  # noqa: E402
-import ray  # noqa: E402 - after its settings
-from ray import tune  # noqa: E402
-from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-from sweeper.executors.ray_worker import (  # noqa: E402
-    RESULT,
-    StopBoard,
-    TrialWorker,
-    WorkerResult,
-    attempt_key,
-)
-
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _WARM_S = 30.0  # how long the end of a trial waits for workers that still start
-
-
-_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
-
-
-def connect(address: str) -> dict[str, float]:
-    """Join a running cluster; return its resources.
-
-    Raises:
-        ConfigError: If none answers there.
-    """
-    try:
-        ray.init(address=address, **_QUIET)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}. Start one with `ray start --head`, "
-            "or leave out `--address` to run on this machine."
-        ) from error
-    resources: dict[str, float] = ray.cluster_resources()
-    return resources
 
 
 class _Bridge:
@@ -82,6 +44,7 @@ class _Bridge:
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number
         self._starting: set[str] = set()
         self._drained = False
+        self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Leave nothing in the snapshots that Tune pickles: the study is the truth, and holds open files."""
@@ -94,6 +57,18 @@ class _Bridge:
 
     def _tell_starting(self) -> None:
         self.board.set_starting.remote(len(self._starting))
+
+    def guarded(self, call: Callable[[], T], otherwise: T) -> T:
+        """Return what a call to the orchestrator returns; after one that raised, call nothing any more.
+
+        Without a study that takes what is reported, for example on a full disk, all trials are stopped.
+        """
+        if self.error is None:
+            try:
+                return call()
+            except Exception as error:  # noqa: BLE001 - raised again when Tune has come to its end
+                self.error = error
+        return otherwise
 
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
         spec = self.orchestrator.next_trial()
@@ -147,7 +122,8 @@ class _Bridge:
 
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""
-        if self.orchestrator.is_draining and not self._drained:
+        self.guarded(self.orchestrator.check_held, None)
+        if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
             self._stop_others(set(self.keys))
 
@@ -163,7 +139,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        return self._bridge.suggest(trial_id)
+        return self._bridge.guarded(lambda: self._bridge.suggest(trial_id), Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing to do: the scheduler has carried everything in already."""
@@ -183,10 +159,12 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # ray ships no type
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return self._bridge.on_result(trial.trial_id, result)
+        stop = str(TrialScheduler.STOP)
+        return self._bridge.guarded(lambda: self._bridge.on_result(trial.trial_id, result), stop)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._bridge.on_lost(trial.trial_id, f"the worker process ended: {_last_words(trial)}")
+        reason = f"the worker process ended: {_last_words(trial)}"
+        self._bridge.guarded(lambda: self._bridge.on_lost(trial.trial_id, reason), None)
 
 
 def _last_words(trial: Trial) -> str:
@@ -237,27 +215,21 @@ class RayTuneExecutor:
         self._preload = preload
 
     def run(self, orchestrator: Orchestrator) -> None:
-        started = self._connect()
         try:
+            self._connect()
             with (
                 interrupt_on_signals(orchestrator),
                 tempfile.TemporaryDirectory(prefix="sweeper-") as scratch,
             ):
                 self._fit(orchestrator, scratch)
         finally:
-            if started:
-                ray.shutdown()
+            ray_session.end()
 
-    def _connect(self) -> bool:
-        """Start or join Ray; return whether it is ours to end."""
-        if ray.is_initialized():
-            return False
+    def _connect(self) -> None:
         if self._address is not None:
-            connect(self._address)
-            return True
-        cores = max(os.cpu_count() or 1, self._slots * self._cpus)
-        ray.init(num_cpus=cores, include_dashboard=False, **_QUIET)
-        return True
+            ray_session.connect(self._address)
+        else:
+            ray_session.start_local(n_cpus=max(os.cpu_count() or 1, self._slots * self._cpus))
 
     def _fit(self, orchestrator: Orchestrator, scratch: str) -> None:
         for name in ("ray.tune", "ray.train"):
@@ -284,6 +256,8 @@ class RayTuneExecutor:
             ),
         )  # fmt: skip
         tuner.fit()
+        if bridge.error is not None:
+            raise bridge.error
 
 
 def _trial_name(trial: Trial) -> str:

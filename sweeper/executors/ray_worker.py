@@ -20,7 +20,7 @@ RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the dr
 _STOP_POLL_S = (
     20.0  # how long one question to the board stays open; it is answered at once when the flag is set
 )
-_JOIN_S = 60.0  # how long a told trial may take to its next step boundary before its process is given up
+_JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ sweep differ as two real runs do: in who starts when, and in who is faster.
 
 import dataclasses
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sweeper.context import TrialSpec
 from sweeper.orchestrator import Orchestrator
@@ -76,7 +76,9 @@ class RecordedPlay:
             samples, step = row.samples, row.step
             if closes:
                 seen, metrics = self._measured_until(row, seen)
-                report = Report(rows=rows[start : index + 1], metrics=metrics, train_s=self.seconds_at(samples))
+                report = Report(
+                    rows=rows[start : index + 1], metrics=metrics, train_s=self.seconds_at(samples)
+                )
                 yield Window(samples=samples, message=report)
                 start = index + 1
         final = dict(self.point.metrics) or {self._metric: self.point.value}
@@ -103,9 +105,7 @@ class _KnownVerdict(DivergenceMonitor):
         return self._verdict if any(row.step == self._step for row in rows) else None
 
 
-def _first_verdict(
-    rows: Sequence[StepRow], rules: DivergenceRules
-) -> tuple[Verdict | None, int | None]:
+def _first_verdict(rows: Sequence[StepRow], rules: DivergenceRules) -> tuple[Verdict | None, int | None]:
     monitor = DivergenceMonitor(rules)
     for row in rows:
         verdict = monitor.check((row,))
@@ -135,6 +135,8 @@ class ReplayExecutor:
         slots: Trials at a time.
         clock: The clock that the orchestrator was given.
         speeds: How many times its recorded seconds a trial takes, by number; 1 where none is given.
+        arrivals: Trials in the order in which their messages arrived, instead of an order by the clock: plays the
+            events of a real sweep again.
     """
 
     def __init__(
@@ -144,11 +146,13 @@ class ReplayExecutor:
         slots: int,
         clock: VirtualClock,
         speeds: Mapping[int, float] | None = None,
+        arrivals: Sequence[int] | None = None,
     ) -> None:
         self._plays = plays
         self._n_slots = slots
         self._clock = clock
         self._speeds = speeds or {}
+        self._arrivals = arrivals
         self._flying: dict[int, _Flight] = {}
         self._queue: list[tuple[float, int, int]] = []  # when, which report of all, trial
         self._n_queued = 0
@@ -157,14 +161,19 @@ class ReplayExecutor:
 
     def run(self, orchestrator: Orchestrator) -> None:
         self._fill(orchestrator)
-        while self._queue and not orchestrator.is_done:
+        for when, number in self._by_clock() if self._arrivals is None else enumerate(self._arrivals):
+            if orchestrator.is_done:
+                return
+            if number in self._flying:  # else it was stopped since
+                self._clock.now = when
+                self._deliver(self._flying[number], orchestrator)
+                self._fill(orchestrator)
+
+    def _by_clock(self) -> Iterator[tuple[float, int]]:
+        """Yield trials as their next messages become due; more become due while this goes on."""
+        while self._queue:
             when, _, number = heapq.heappop(self._queue)
-            flight = self._flying.get(number)
-            if flight is None:  # stopped since
-                continue
-            self._clock.now = when
-            self._deliver(flight, orchestrator)
-            self._fill(orchestrator)
+            yield when, number
 
     def _deliver(self, flight: _Flight, orchestrator: Orchestrator) -> None:
         window = flight.windows[flight.next]

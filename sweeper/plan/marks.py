@@ -1,10 +1,14 @@
 """Where the rungs lie, and where each point comes to them."""
 
 import dataclasses
+import math
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.rules_space import possible_values
 from sweeper.plan.budget import CommonBudget, possible_batches, to_samples
 from sweeper.plan.data import DataFacts, PlannedRung, RungUnit
+from sweeper.pruners.options import LEARNED_FRACTIONS, LEARNED_MIN_POINTS
 from sweeper.rungs import first_step_at, rung_samples, rungs_at_fractions
 
 DEFAULT_FRACTIONS = (0.1, 0.3)  # of the budget
@@ -45,7 +49,7 @@ def rung_marks(config: SweepConfig, common: CommonBudget, facts: DataFacts | Non
         first, factor = rungs.first, rungs.reduction_factor
         marks = rung_samples(first=first, budget=highest, reduction_factor=factor)
         return RungMarks(marks=marks, unit=unit)
-    fractions = rungs.fractions if rungs.fractions is not None else DEFAULT_FRACTIONS
+    fractions = rungs.fractions if rungs.fractions is not None else _default_fractions(config)
     distinct = dict.fromkeys(rungs_at_fractions(fractions, budget=lowest))
     return RungMarks(marks=tuple(mark for mark in distinct if mark < lowest), unit=unit)
 
@@ -64,6 +68,25 @@ def point_rungs(rungs: RungMarks, *, batch: int | None, total_steps: int | None)
             samples = step * size if batch or rungs.unit == "steps" else mark
             planned[step] = PlannedRung(index=index, mark=mark, step=step, samples=samples, unit=rungs.unit)
     return tuple(planned.values())
+
+
+def _default_fractions(config: SweepConfig) -> tuple[float, ...]:
+    """Return more rungs where trials are judged by prediction: each one lets a hopeless trial end sooner."""
+    return LEARNED_FRACTIONS if learns(config) else DEFAULT_FRACTIONS
+
+
+def learns(config: SweepConfig) -> bool:
+    """Whether trials are judged by prediction, and are enough to learn from."""
+    if config.pruner.name != EARLY_DYNAMICS or config.pruner.directions != "learned":
+        return False
+    return n_points(config) >= LEARNED_MIN_POINTS
+
+
+def n_points(config: SweepConfig) -> int:
+    """Return how many points the sweep has, as far as the config says; repeated ones count."""
+    if config.sampler.n_trials is not None:
+        return config.sampler.n_trials
+    return math.prod(len(possible_values(dimension) or ()) for dimension in config.search_space.values())
 
 
 def _budget_range(

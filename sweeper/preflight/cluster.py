@@ -39,7 +39,7 @@ def probe_cluster(address: str) -> ClusterFacts:
     Raises:
         ConfigError: If no cluster answers there.
     """
-    from sweeper.executors.ray_tune import connect  # Ray only where a cluster was asked for
+    from sweeper.executors.ray_session import connect  # Ray only where a cluster was asked for
 
     resources = connect(address)
     return ClusterFacts(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), place=address)

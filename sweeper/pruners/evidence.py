@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sweeper.pruners.correlation import Array, Correlation, partial, spearman, within_groups
-from sweeper.records import GRAD_NORM, LOSS, TrialRecord, TrialState
+from sweeper.records import GRAD_NORM, TrialRecord, TrialState
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 SLOPE = " slope"
@@ -45,7 +45,10 @@ class Evidence:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Evidence":
         """Read what `as_dict` gave."""
-        return cls(**{k: Correlation(**v) if isinstance(v, Mapping) else v for k, v in data.items()})
+        read: dict[str, Any] = {
+            key: Correlation(**value) if isinstance(value, Mapping) else value for key, value in data.items()
+        }
+        return cls(**read)
 
 
 def evidence_of(
@@ -229,6 +232,3 @@ def _mean_frac(trials: Sequence[TrialRecord], rung: int) -> float:
 
 def _is_usable(record: TrialRecord) -> bool:
     return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
-
-
-__all__ = ["BATCH", "DENOISED_NORM", "LOSS", "RATE", "Evidence", "denoised_norms", "evidence_of", "in_words"]

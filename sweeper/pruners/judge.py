@@ -1,12 +1,14 @@
 """Who judges: the one interface that the orchestrator knows, and the judge that a config names."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from sweeper.config.models import SweepConfig
 from sweeper.pruners.divergence import DivergenceRules
-from sweeper.pruners.early_dynamics import EarlyDynamicsPruner, RankedSignal
+from sweeper.pruners.early_dynamics import PAPER_SIGNALS, EarlyDynamicsPruner, RankedSignal
 from sweeper.pruners.optuna_judge import OptunaJudge, make_pruner
+from sweeper.pruners.options import LearnedOptions
 from sweeper.records import Decision, TrialRecord
 
 
@@ -17,6 +19,20 @@ class Judge(Protocol):
         """Return one decision for each of the trials, in order. Each of them has reached the rung."""
 
 
+@runtime_checkable
+class LearningJudge(Judge, Protocol):
+    """A judge that changes its mind as others report or end, and says which point to start next."""
+
+    def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
+        """Return what follows for running and waiting trials from what is known now; empty where nothing does.
+
+        A stop of a WAITING trial means that it is not to be started.
+        """
+
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int:
+        """Return one of the waiting trials, to be started next."""
+
+
 def make_judge(config: SweepConfig) -> Judge:
     """Return the judge that a config names.
 
@@ -25,21 +41,32 @@ def make_judge(config: SweepConfig) -> Judge:
     """
     section = config.pruner
     if section.name != "early_dynamics":
+        place = config.trial.function_dir
         return OptunaJudge(
-            make_pruner(section.name, section.options),
+            make_pruner(section.name, section.options, directory=Path(place) if place else None),
             name=section.name,
             signal=section.signal or config.metric,
             direction=section.direction or config.direction,
         )
-    signals = (
-        {
-            name: RankedSignal(direction=item.direction, weight=item.weight)
-            for name, item in section.signals.items()
-        }
-        if section.signals is not None
-        else None
-    )
-    return EarlyDynamicsPruner(signals=signals, keep_frac=section.keep_frac, min_peers=section.min_peers)
+    if section.directions == "learned":
+        return EarlyDynamicsPruner(
+            directions="learned",
+            metric=config.metric,
+            direction=config.direction,
+            n_points=config.sampler.n_trials,
+            learned=LearnedOptions(
+                risk=section.risk, tolerance=section.tolerance, n_calibration=section.n_calibration,
+                skip_waiting=section.skip_waiting, audit_frac=section.audit_frac, seed=config.seed,
+            ),
+        )  # fmt: skip
+    signals = {
+        name: RankedSignal(direction=item.direction, weight=item.weight)
+        for name, item in (section.signals or {}).items()
+    }
+    return EarlyDynamicsPruner(
+        signals=signals or PAPER_SIGNALS, keep_frac=section.keep_frac, min_peers=section.min_peers,
+        mode=section.mode, n_points=config.sampler.n_trials,
+    )  # fmt: skip
 
 
 def divergence_rules(config: SweepConfig) -> DivergenceRules:

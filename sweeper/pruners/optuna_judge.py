@@ -7,8 +7,10 @@ an in-memory study in the signal's own direction, which holds one float per rung
 
 import importlib
 import inspect
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -31,21 +33,23 @@ OPTUNA_PRUNERS: Mapping[str, str] = {
 }
 
 
-def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
+def make_pruner(name: str, options: Mapping[str, Any], *, directory: Path | None = None) -> BasePruner:
     """Return one of Optuna's pruners by name, or the user's own `module:Class`.
 
-    `patient` takes `wrapped_pruner` as a name or as `{name: ..., options...}`.
+    `patient` takes `wrapped_pruner` as a name or as `{name: ..., options...}`. The user's module may lie in the
+    working directory, or in `directory`.
 
     Raises:
         ConfigError: If it does not import, is no pruner, or does not take the options.
     """
     given = dict(options)
     if isinstance(given.get("wrapped_pruner"), str):
-        given["wrapped_pruner"] = make_pruner(given["wrapped_pruner"], {})
+        given["wrapped_pruner"] = make_pruner(given["wrapped_pruner"], {}, directory=directory)
     elif isinstance(given.get("wrapped_pruner"), Mapping):
         inner = dict(given["wrapped_pruner"])
-        given["wrapped_pruner"] = make_pruner(inner.pop("name"), inner)
-    factory = getattr(optuna.pruners, OPTUNA_PRUNERS[name]) if name in OPTUNA_PRUNERS else _imported(name)
+        given["wrapped_pruner"] = make_pruner(inner.pop("name"), inner, directory=directory)
+    known = OPTUNA_PRUNERS.get(name)
+    factory = _imported(name, directory) if known is None else getattr(optuna.pruners, known)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -59,15 +63,18 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
     return pruner
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, directory: Path | None) -> Any:
     module, _, attribute = name.partition(":")
+    for path in (Path.cwd(), directory):
+        if path is not None and str(path) not in sys.path:
+            sys.path.insert(0, str(path))
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"`pruner.name` {name} does not import: {error}. "
             f"Give one of {', '.join(['early_dynamics', *OPTUNA_PRUNERS])}, or `module:Class` "
-            "of a module that can be imported from here."
+            "of a module that is installed or lies in the working directory."
         ) from error
 
 
@@ -110,7 +117,12 @@ class OptunaJudge:
     def _judge_one(self, number: int, rung: int, record: TrialRecord) -> Decision:
         seen = record.rungs[rung]
         value = seen.signals.get(self._signal)
-        stop = value is not None and number in self._trials and self._trials[number].should_prune()
+        stop = (
+            value is not None
+            and number in self._trials
+            # Some pruners answer with numpy's bool (optuna 5.0.0), which JSON does not take.
+            and bool(self._trials[number].should_prune())
+        )
         shown = "not reported" if value is None else f"{value:.4g}"
         return Decision(
             trial=number,

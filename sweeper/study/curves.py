@@ -1,13 +1,17 @@
 """Curves: one Parquet table per trial with every optimiser step. Only the driver writes them."""
 
+import contextlib
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeper.errors import SweeperError
 from sweeper.files import write_bytes
 from sweeper.records import StepRow
 
@@ -21,38 +25,94 @@ _SCHEMA = pa.schema(
         ("learning_rate", pa.float64()),
     ]
 )
+_CHECKSUM = (
+    b"sweeper:sha256"  # of the values, in the file's metadata: Parquet itself notices few flipped bits
+)
 
 
 class CurveStore:
-    """The curves of one study, in a directory. A table is replaced as a whole, so it is never half."""
+    """The curves of one study, in a directory. A table is replaced as a whole, so it is never half.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Where they lie.
+        check: Called before every write; raises where this process may write no more.
+    """
+
+    def __init__(self, directory: Path, *, check: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
+        self._check = check
 
     def path(self, number: int) -> Path:
         return self._directory / f"{number:05d}.parquet"
 
     def write(self, number: int, rows: Sequence[StepRow]) -> None:
-        """Replace a trial's curve."""
+        """Replace a trial's curve.
+
+        Raises:
+            SweeperError: If it cannot be written; the old one is as it was.
+        """
+        self._check()
         columns: list[Sequence[object]] = list(zip(*rows, strict=True)) if rows else [() for _ in _SCHEMA]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), sink, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({_CHECKSUM: _checksum(table)}), sink, compression="zstd")
         write_bytes(self.path(number), sink.getvalue())
 
     def rows(self, number: int) -> list[StepRow]:
-        """Return a trial's curve; empty where it never reported. Null is None, NaN stays NaN."""
-        path = self.path(number)
-        if not path.exists():
+        """Return a trial's curve; empty where it never reported. Null is None, NaN stays NaN.
+
+        Raises:
+            SweeperError: If the file is damaged.
+        """
+        table = self._table(number)
+        if table is None:
             return []
-        table = pq.read_table(path)
         columns = [table.column(field.name).to_pylist() for field in _SCHEMA]
         return [StepRow(*values) for values in zip(*columns, strict=True)]
 
     def frame(self, number: int) -> pd.DataFrame:
-        """Return a trial's curve as a table with the columns of `StepRow`."""
+        """Return a trial's curve as a table with the columns of `StepRow`. Raises as `rows` does."""
+        table = self._table(number)
+        if table is None:
+            return pd.DataFrame({field.name: pd.Series(dtype="float64") for field in _SCHEMA})
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+        return frame
+
+    def set_aside(self, number: int) -> None:
+        """Move a damaged curve out of the way, so that its trial can be trained again."""
+        self._check()
+        path = self.path(number)
+        path.replace(path.with_name(f"{path.name}.damaged"))
+
+    def _table(self, number: int) -> pa.Table | None:
         path = self.path(number)
         if not path.exists():
-            return pd.DataFrame({field.name: pd.Series(dtype="float64") for field in _SCHEMA})
-        frame: pd.DataFrame = pq.read_table(path).to_pandas()
-        return frame
+            return None
+        try:
+            table = pq.read_table(io.BytesIO(path.read_bytes()))
+        except (OSError, pa.ArrowException, ValueError, UnicodeError, MemoryError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {str(error).splitlines()[0]:.80}") from error
+        metadata = table.schema.metadata or {}
+        if table.schema.names != _SCHEMA.names or table.schema.types != _SCHEMA.types:
+            raise _damaged(path, "it has other columns than a curve")
+        with contextlib.suppress(UnicodeError):
+            if metadata.get(_CHECKSUM, b"").decode() == _checksum(table):
+                return table
+        raise _damaged(path, "its values are not those that were written")
+
+
+def _checksum(table: pa.Table) -> str:
+    digest = hashlib.sha256(str(table.num_rows).encode())
+    for field in _SCHEMA:
+        column = table.column(field.name).combine_chunks()
+        digest.update(np.asarray(column.is_null()).tobytes())
+        digest.update(np.asarray(column.fill_null(0)).tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> SweeperError:
+    return SweeperError(
+        f"The curve {path} is damaged ({why}). Restore it from a copy, or remove it: a trial that is not finished "
+        "is then trained again from its start."
+    )

@@ -1,6 +1,6 @@
 """What the orchestrator needs of a study: where facts go before anyone acts on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ class Curves(Protocol):
 
     def write(self, number: int, rows: Sequence[StepRow]) -> None:
         """Replace a trial's curve."""
+
+    def set_aside(self, number: int) -> None:
+        """Move a damaged curve out of the way."""
 
 
 class SweepStudy(Protocol):
@@ -40,7 +43,9 @@ class SweepStudy(Protocol):
 
     def claim(self, number: int) -> None: ...
 
-    def draw(self) -> tuple[int, dict[str, Any]]: ...
+    def check_held(self) -> None: ...
+
+    def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]: ...
 
     def set_point(self, number: int, point: Point) -> None: ...
 
@@ -53,6 +58,10 @@ class SweepStudy(Protocol):
     def record_decision(self, number: int, index: int, decision: Decision) -> None: ...
 
     def record_checkpoint(self, number: int, name: str) -> None: ...
+
+    def micro_batches(self) -> dict[str, dict[str, int]]: ...
+
+    def record_micro_batches(self, limits: Mapping[str, Mapping[str, int]]) -> None: ...
 
     def finish(
         self,

@@ -1,6 +1,6 @@
 """A study without a storage: what happens in it is forgotten with it. For replay, which runs it by the hundred."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +21,9 @@ class NoCurves:
 
     def write(self, number: int, rows: Sequence[StepRow]) -> None:
         """Forget the curve."""
+
+    def set_aside(self, number: int) -> None:
+        """There is none."""
 
 
 class MemoryStudy:
@@ -55,7 +58,10 @@ class MemoryStudy:
     def claim(self, number: int) -> None:
         """Nobody else could have taken it."""
 
-    def draw(self) -> NoReturn:
+    def check_held(self) -> None:
+        """Nobody else could have it."""
+
+    def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> NoReturn:
         raise ConfigError("A replay plays the points that were recorded; no sampler draws others.")
 
     def set_point(self, number: int, point: Point) -> None:
@@ -75,6 +81,12 @@ class MemoryStudy:
 
     def record_checkpoint(self, number: int, name: str) -> None:
         """Forget it."""
+
+    def micro_batches(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    def record_micro_batches(self, limits: Mapping[str, Mapping[str, int]]) -> None:
+        """A replay runs out of no memory."""
 
     def finish(
         self,

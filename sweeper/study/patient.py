@@ -4,23 +4,27 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Container, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import SweeperError
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy  # what BaseStorage's own signature names
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-PATIENCE_S = 1800.0  # half an hour: longer than a server's upgrade, short enough that GPUs do not idle for a night
-_TOKEN = "sweeper:token"  # noqa: S105 - the key that tells a trial which was entered from one which was not
+PATIENCE_S = (
+    1800.0  # half an hour: longer than a server's upgrade, short enough that GPUs do not idle for a night
+)
+_TOKEN = "sweeper:token"  # the key that tells a trial which was entered from one which was not
 
 
 class PatientStorage(BaseStorage):
@@ -50,7 +54,9 @@ class PatientStorage(BaseStorage):
         self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
-        self.is_unwanted: Callable[[], bool] = lambda: False  # whether nobody waits any more: the sweep is stopped
+        self.is_unwanted: Callable[[], bool] = lambda: (
+            False
+        )  # whether nobody waits any more: the sweep is stopped
 
     def _patiently(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """Return what a call returns, trying until it does; `again` is called instead after the first time."""
@@ -59,7 +65,7 @@ class PatientStorage(BaseStorage):
         while True:
             try:
                 result = call() if since is None or again is None else again()
-            except (StorageInternalError, OSError, *_database_errors()) as error:
+            except Exception as error:
                 if not _is_passing(error):
                     raise
                 now = self._clock()
@@ -107,7 +113,7 @@ class PatientStorage(BaseStorage):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self._patiently(lambda: self._inner.get_study_system_attrs(study_id))
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> "list[FrozenStudy]":
         return self._patiently(self._inner.get_all_studies)
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -173,12 +179,6 @@ class PatientStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self._inner.remove_session()
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    import sqlalchemy.exc
-
-    return (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -107,6 +107,19 @@ class RecordedSweep:
         )
 
 
+def parse_direction(text: str) -> Direction:
+    """Return a direction.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if text == "minimize":
+        return "minimize"
+    if text == "maximize":
+        return "maximize"
+    raise ConfigError(f"A direction is `minimize` or `maximize`, but got `{text}`.")
+
+
 def record_study(study: Study) -> RecordedSweep:
     """Return what a study recorded: its completed trials, and those that diverged.
 
@@ -180,7 +193,8 @@ def _point_of(record: TrialRecord, rows: tuple[StepRow, ...]) -> RecordedPoint |
         total_steps=record.total_steps or (last.step if last else 0),
         value=math.nan if record.value is None else record.value,
         metrics=dict(record.metrics),
-        rows=rows,
+        # A trial that reported nothing but its result is one window.
+        rows=rows or (StepRow(record.total_steps or 1, budget, 0, None, None, None),),
         measured=tuple(
             Measured(step=rung.step, samples=rung.samples, metrics=metrics)
             for _, rung in sorted(record.rungs.items())

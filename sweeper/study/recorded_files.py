@@ -8,6 +8,7 @@ Parquet file's metadata under `sweeper`, or in a JSONL file's first line: `name`
 """
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import write_bytes
 from sweeper.records import StepRow
-from sweeper.study.recorded import Measured, RecordedPoint, RecordedSweep
+from sweeper.study.recorded import Measured, RecordedPoint, RecordedSweep, parse_direction
 
 _PARAM, _METRIC = "param.", "metric."
 _REQUIRED = ("point", "step", "samples")
@@ -38,7 +39,12 @@ def is_recorded_file(place: str) -> bool:
 def write_recorded(sweep: RecordedSweep, path: Path) -> None:
     """Write a recorded sweep as Parquet or JSONL, by the name's ending."""
     rows = [row for index, point in enumerate(sweep.points) for row in _table_rows(index, point)]
-    facts = {"name": sweep.name, "metric": sweep.metric, "direction": sweep.direction, "seed_sd": sweep.seed_sd}
+    facts = {
+        "name": sweep.name,
+        "metric": sweep.metric,
+        "direction": sweep.direction,
+        "seed_sd": sweep.seed_sd,
+    }
     if path.suffix == ".jsonl":
         lines = [facts, *({k: _spelled(v) for k, v in row.items() if v is not None} for row in rows)]
         write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -79,13 +85,16 @@ def load_recorded(
     if chosen not in metrics:
         raise _wrong(path, f"It holds no metric `{chosen}`. Name one of {', '.join(metrics)} as `metric`.")
     way = direction or facts.get("direction")
-    if way not in ("minimize", "maximize"):
-        raise _wrong(path, f"`direction` must be minimize or maximize, but got {way!r}. Give it.")
+    if way is None:
+        raise _wrong(
+            path,
+            "It does not say whether more or less is better. Add `direction` to its metadata, or give it.",
+        )
     own = chosen == facts.get("metric", chosen)
     return RecordedSweep(
         name=str(facts.get("name") or path.stem),
         metric=chosen,
-        direction=way,
+        direction=parse_direction(str(way)),
         points=_points(path, rows, chosen),
         seed_sd=facts.get("seed_sd") if own else None,
     )
@@ -134,7 +143,11 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _read_jsonl(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     facts: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise _wrong(path, f"It cannot be read as text: {error}.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -170,7 +183,7 @@ def _point(path: Path, name: Any, rows: list[dict[str, Any]], metric: str, budge
         raise _wrong(
             path, f"Point `{name}` has a value that is no number ({error}). Give numbers or null."
         ) from error
-    if any(b.step <= a.step or b.samples < a.samples for a, b in zip(steps, steps[1:], strict=False)):
+    if any(b.step <= a.step or b.samples < a.samples for a, b in itertools.pairwise(steps)):
         raise _wrong(path, f"The steps of point `{name}` do not grow. Sort its rows by `step`.")
     params = {k.removeprefix(_PARAM): v for k, v in rows[0].items() if k.startswith(_PARAM) and v is not None}
     metrics = [_metrics(row) for row in rows]

@@ -1,8 +1,10 @@
 """The search space in Optuna's distributions, and the samplers by name."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -12,6 +14,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from sweeper.config.models import Dimension, SweepConfig
@@ -74,3 +77,11 @@ def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
         "cmaes": optuna.samplers.CmaEsSampler,
     }
     return samplers[name](seed=seed if name == "qmc" else drawn_seed, **options)
+
+
+@contextlib.contextmanager
+def quiet_samplers() -> Iterator[None]:
+    """Let samplers be made and used that are, in Optuna's words, experimental: QMC and GP."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

@@ -7,6 +7,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 PASSWORD_VARIABLE = "SWEEPER_STORAGE_PASSWORD"
 _HIDDEN = "***"
+_passwords: dict[
+    str, str
+] = {}  # by URL without password; this process's memory is the only place that holds them
 
 
 def password_of(url: str) -> str | None:
@@ -27,15 +30,36 @@ def without_password(url: str) -> str:
     return url if password_of(url) is None else _with_password(url, None)
 
 
+def keep_password(url: str | None) -> str | None:
+    """Keep a URL's password in memory for `with_password`, and return the URL without it."""
+    password = None if url is None else password_of(url)
+    if url is None or password is None:
+        return url
+    public = without_password(url)
+    _passwords[public] = password
+    return public
+
+
 def with_password(url: str) -> str:
-    """Return a URL with the password of this process's environment where it has none of its own.
+    """Return a URL with the password that was kept for it, or that of the environment; else as it is.
 
     PostgreSQL's own ways, PGPASSWORD and ~/.pgpass, need no help: its library looks there itself.
     """
-    password = os.environ.get(PASSWORD_VARIABLE)
-    if password is None or "://" not in url or password_of(url) is not None or urlsplit(url).username is None:
+    if "://" not in url or password_of(url) is not None:
         return url
-    return _with_password(url, quote(password, safe=""))
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query)
+    names_user = parts.username is not None or "user" in dict(query)
+    password = _passwords.get(url) or (_given_password() if names_user else None)
+    if password is None:
+        return url
+    if parts.username is not None:
+        return _with_password(url, quote(password, safe=""))
+    return urlunsplit(parts._replace(query=urlencode([*query, ("password", password)])))
+
+
+def _given_password() -> str | None:
+    return _passwords.get("") or os.environ.get(PASSWORD_VARIABLE)
 
 
 def hide(text: str, url: str) -> str:
@@ -62,27 +86,23 @@ def _with_password(url: str, password: str | None) -> str:
 
 
 def hide_password_of_command_line(arguments: Sequence[str]) -> None:
-    """Start this process again without the password that a storage URL on its command line holds.
+    """Start this program again without the password that a storage URL on its command line holds.
 
     Every user of the machine can read the command line of every process, and Ray keeps the driver's. The
-    password goes on in the environment, which only this user's processes can read. Returns where there is none.
+    password goes on in the environment, which only this user's processes can read, and from there into this
+    process's memory. Returns where there is none.
     """
-    shown = [_without_password_word(word) for word in arguments]
     found = [password_of(_url_in(word)) for word in arguments if _url_in(word)]
     password = next((one for one in found if one), None)
-    if password is None:
-        return
-    os.environ[PASSWORD_VARIABLE] = password
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *_interpreter_words(), *shown])
-
-
-def _interpreter_words() -> list[str]:
-    """Return what stands between `python` and this program's own arguments."""
-    words = sys.orig_argv
-    own = len(sys.argv) - 1
-    return words[1 : len(words) - own]
+    if password is not None:
+        os.environ[PASSWORD_VARIABLE] = password
+        sys.stdout.flush()
+        sys.stderr.flush()
+        shown = [_without_password_word(word) for word in arguments]
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "sweeper.cli", *shown])
+    given = os.environ.pop(PASSWORD_VARIABLE, None)
+    if given is not None:
+        _passwords[""] = given  # workers and other children need no storage, so they do not inherit it
 
 
 def _url_in(word: str) -> str:

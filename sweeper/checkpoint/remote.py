@@ -1,0 +1,176 @@
+"""A trial's checkpoints in an object store, through fsspec.
+
+An object store has no rename: a checkpoint is there once its manifest is, which is sent last.
+"""
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sweeper.checkpoint.manifest import (
+    KEPT,
+    MANIFEST,
+    Manifest,
+    Saved,
+    describe,
+    matches,
+    name_of,
+    parse,
+)
+from sweeper.context import LoadedCheckpoint
+from sweeper.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_EXTRAS = {
+    "s3": "sweeper[s3]",
+    "s3a": "sweeper[s3]",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+}
+
+
+def check_url(url: str) -> None:
+    """Refuse a place for checkpoints that cannot be used.
+
+    Raises:
+        ConfigError: If its kind is unknown, its package is missing, or it cannot be written.
+    """
+    probe = f"{url.rstrip('/')}/.sweeper-probe"
+    try:
+        system, path = _open(probe)
+        system.pipe_file(path, b"sweeper")
+        system.rm_file(path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"`trial.checkpoint.url` = {url} cannot be written: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}. Check the place and the credentials."
+        ) from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    import fsspec  # only where a sweep asks for an object store
+
+    scheme = url.partition("://")[0]
+    try:
+        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        raise ConfigError(
+            f"`trial.checkpoint.url` = {url} needs a package that is not installed ({error}). Install it with "
+            f"`pip install '{_EXTRAS.get(scheme, 'the fsspec package for ' + scheme)}'`."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"`trial.checkpoint.url` = {url}: no file system is known by `{scheme}://`. Use for example s3://."
+        ) from error
+    return system, path
+
+
+class RemoteCheckpoints:
+    """Checkpoints of one trial under a URL that every node reaches.
+
+    Args:
+        url: The place.
+        newest_step: Later ones are not to be used.
+    """
+
+    def __init__(self, url: str, *, newest_step: int | None = None) -> None:
+        self._url = url
+        self._newest_step = newest_step
+        self._opened: tuple[Any, str] | None = None
+        self._local: tempfile.TemporaryDirectory[str] | None = None  # what was loaded, as long as this lives
+
+    def save(self, source: Path, *, step: int, samples: int) -> str:
+        """Send a directory as the checkpoint after `step` and remove it here; return its name."""
+        system, root = self._place
+        name = name_of(step)
+        manifest = describe(source, step=step, samples=samples)
+        self.remove(name)
+        for file in manifest.files:
+            system.put_file(str(source / file), f"{root}/{name}/{file}")
+        system.pipe_file(f"{root}/{name}/{MANIFEST}", manifest.dump().encode())
+        shutil.rmtree(source)
+        for older in self._names()[:-KEPT]:
+            self.remove(older)
+        return name
+
+    def load(self) -> LoadedCheckpoint | None:
+        """Fetch the newest usable one whose files are all there and unchanged, or return None."""
+        for name in reversed(self._names()):
+            manifest = self._manifest(name)
+            if manifest is None:
+                continue
+            if self._newest_step is not None and manifest.step > self._newest_step:
+                self.remove(name)
+                continue
+            path = self._fetched(name, manifest)
+            if path is not None:
+                return LoadedCheckpoint(path=path, step=manifest.step, samples=manifest.samples)
+        return None
+
+    def saved(self) -> list[Saved]:
+        """Return those whose manifest is there, oldest first."""
+        found = [(name, self._manifest(name)) for name in self._names()]
+        return [
+            Saved(name=name, step=manifest.step, samples=manifest.samples, n_bytes=manifest.n_bytes)
+            for name, manifest in found
+            if manifest is not None
+        ]
+
+    def remove(self, name: str) -> None:
+        """Remove one. The manifest goes first, so that what is left is no checkpoint."""
+        system, root = self._place
+        for path in (f"{root}/{name}/{MANIFEST}", f"{root}/{name}"):
+            try:
+                system.rm(path, recursive=True)
+            except FileNotFoundError:
+                continue
+
+    def clear(self) -> None:
+        """Remove all. What cannot be removed is named and left: it costs room, not results."""
+        try:
+            for name in self._names():
+                self.remove(name)
+        except Exception as error:  # noqa: BLE001 - every store has its own errors
+            logger.warning("The checkpoints at %s could not be removed: %s", self._url, error)
+
+    @property
+    def _place(self) -> tuple[Any, str]:
+        if self._opened is None:
+            self._opened = _open(self._url)
+        return self._opened
+
+    def _names(self) -> list[str]:
+        system, root = self._place
+        try:
+            listed = system.ls(root, detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        names = (str(path).rstrip("/").rpartition("/")[2] for path in listed)
+        return sorted(name for name in names if name.startswith("step-"))
+
+    def _manifest(self, name: str) -> Manifest | None:
+        system, root = self._place
+        try:
+            manifest = parse(system.cat_file(f"{root}/{name}/{MANIFEST}"))
+        except FileNotFoundError:
+            return None
+        return manifest if manifest is not None and name_of(manifest.step) == name else None
+
+    def _fetched(self, name: str, manifest: Manifest) -> Path | None:
+        system, root = self._place
+        self._local = tempfile.TemporaryDirectory(prefix="sweeper-checkpoint-")
+        path = Path(self._local.name)
+        for file in manifest.files:
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                system.get_file(f"{root}/{name}/{file}", str(path / file))
+            except FileNotFoundError:
+                return None
+        return path if matches(path, manifest, read=True) else None

@@ -1,0 +1,26 @@
+"""What a place for a trial's checkpoints can do."""
+
+from pathlib import Path
+from typing import Protocol
+
+from sweeper.checkpoint.manifest import Saved
+from sweeper.context import LoadedCheckpoint
+
+
+class Checkpoints(Protocol):
+    """The checkpoints of one trial: written and read by its worker, looked over by the driver."""
+
+    def save(self, source: Path, *, step: int, samples: int) -> str:
+        """Take over a directory as the checkpoint after `step`; return its name. Older ones are removed."""
+
+    def load(self) -> LoadedCheckpoint | None:
+        """Return the newest usable one whose files are all there and unchanged, or None."""
+
+    def saved(self) -> list[Saved]:
+        """Return those that look whole, oldest first, without reading all of their files."""
+
+    def remove(self, name: str) -> None:
+        """Remove one."""
+
+    def clear(self) -> None:
+        """Remove all."""

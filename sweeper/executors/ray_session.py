@@ -1,0 +1,121 @@
+"""Ray in this process: its settings, a local one started, a running cluster joined. Import it before ray."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeper.errors import ConfigError
+
+# Read by Ray when it is imported or started. Our study holds all results, so Tune's own logs, snapshots and signal
+# handling are off; the working directory of workers stays the user's, so that relative paths mean the same.
+_RAY_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _RAY_SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+
+def _has_auth_token() -> bool:
+    """Whether Ray would find a token on this machine; an earlier local Ray leaves one behind."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+# `ray start` asks for the token where there is one, but joining an address sends none by itself, and Ray reads this
+# only once, when it is imported (ray 2.60). A cluster without tokens does not mind being sent one.
+if _has_auth_token():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+import ray  # noqa: E402 - after its settings
+
+_PORT_S = 5.0  # how long a cluster's port may take to answer
+_ATTEMPTS = 3
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+_ours: str | None = None  # the address that this module joined, or "local" for a Ray that it started
+
+
+def connect(address: str) -> dict[str, float]:
+    """Join a running cluster, unless this process is in one already; return its resources.
+
+    Raises:
+        ConfigError: If none can be joined there.
+    """
+    _leave_another(address)
+    if not ray.is_initialized():
+        _join(address)
+    resources: dict[str, float] = ray.cluster_resources()
+    return resources
+
+
+def start_local(*, n_cpus: int) -> None:
+    """Start Ray on this machine, unless this process has one that was not made here."""
+    _leave_another("local")
+    if not ray.is_initialized():
+        # With no address Ray would join a cluster that somebody else runs on this machine, and refuse `num_cpus`.
+        ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
+        _remember("local")
+
+
+def end() -> None:
+    """Leave or stop the Ray that was joined or started here. One that the caller made stays."""
+    if _ours is not None:
+        ray.shutdown()
+        _remember(None)
+
+
+def _remember(address: str | None) -> None:
+    global _ours
+    _ours = address
+
+
+def _leave_another(address: str) -> None:
+    if _ours is not None and _ours != address:
+        end()
+
+
+def _join(address: str) -> None:
+    try:
+        _check_port(address)
+        with _few_attempts():
+            ray.init(address=address, **_QUIET)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise ConfigError(
+            f"No Ray cluster can be joined at {address}: {str(error).splitlines()[0].rstrip('.')}. Check that it runs "
+            "(`ray start --head` starts one) and that this machine has its token (~/.ray/auth_token), "
+            "or leave out `--address` to run on this machine."
+        ) from error
+    _remember(address)
+
+
+def _check_port(address: str) -> None:
+    """Refuse an address where nothing listens; Ray would go on trying for a quarter of an hour (ray 2.60)."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal():
+        raise ValueError("an address is written as host:port, or `auto` for a cluster on this machine")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_S).close()
+
+
+@contextlib.contextmanager
+def _few_attempts() -> Iterator[None]:
+    """Let Ray give up soon; by default it tries 20 times, 40 s each where something else listens (ray 2.60)."""
+    name = "RAY_gcs_server_port_wait_time_s"  # in attempts, where a cluster is joined
+    before = os.environ.get(name)
+    os.environ.setdefault(name, str(_ATTEMPTS))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]

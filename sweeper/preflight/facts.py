@@ -1,0 +1,67 @@
+"""Everything that only the machine can tell, asked before a sweep starts and when `plan` is told to."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.models import SweepConfig
+from sweeper.plan import DataFacts
+from sweeper.preflight.child import run_in_child
+from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
+from sweeper.preflight.data import DataReport, SetReport
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreflightFacts:
+    """What was found; nothing has been started."""
+
+    cluster: ClusterFacts
+    slots: SlotPlan
+    data: DataReport | None  # None where a Python function was handed over
+
+    @property
+    def facts(self) -> DataFacts | None:
+        """What budgets in epochs or tokens stand on; None where the trial reads its own data."""
+        if self.data is None or self.data.train is None:
+            return None
+        return DataFacts(rows=self.data.rows, target_tokens=self.data.target_tokens)
+
+    def lines(self) -> list[str]:
+        """Return what was found as sentences, for `plan`."""
+        found = [
+            f"{self.cluster.place} has {self.cluster.cpus} CPUs and {self.cluster.gpus} GPUs: "
+            f"{self.slots.slots} trials at a time, each with {self.slots.cpus_per_trial} CPUs and "
+            f"{self.slots.gpus_per_trial:g} GPUs."
+        ]
+        if self.data is not None and self.data.train is not None:
+            found.append(f"training data: {_in_words(self.data.train)}")
+            found += [f"eval set {name}: {_in_words(one)}" for name, one in self.data.evaluation.items()]
+        return found + [f"warning: {warning}" for warning in (self.data.warnings if self.data else ())]
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _in_words(rows: SetReport) -> str:
+    return (
+        f"{rows.rows:,} rows, {rows.target_tokens:,} target tokens of {rows.tokens:,}; the longest has "
+        f"{rows.longest:,} tokens, {rows.n_truncated:,} are truncated."
+    )
+
+
+def run_preflight(config: SweepConfig, *, reads_data: bool = True) -> PreflightFacts:
+    """Count slots, and check model and data in a child process.
+
+    Args:
+        config: The sweep.
+        reads_data: False where trials run a Python function that was handed over.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    address = config.resources.address
+    cluster = probe_machine() if address is None else probe_cluster(address)
+    slots = plan_slots(config.resources, cluster)
+    place = config.trial.function_dir
+    data = run_in_child(config, directory=Path(place) if place else None) if reads_data else None
+    return PreflightFacts(cluster=cluster, slots=slots, data=data)

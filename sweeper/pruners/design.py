@@ -1,0 +1,83 @@
+"""The points of a search space as numbers, and which of them to train first. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from sweeper.pruners.correlation import Array
+
+_LOG_RATIO = 8.0  # a positive value that spans more than this is a scale, like a rate or a batch size
+_MAX_SWAPS = 20
+
+
+def design_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
+    """Return one row for every point: its params, each scaled to [0, 1].
+
+    Numbers that are positive and span more than a factor of 8 enter as logarithms; what is no number enters as one
+    column for every value. What does not vary is left out.
+    """
+    names = sorted({name for row in params for name in row})
+    columns = [column for name in names for column in _columns([row.get(name) for row in params])]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(params), 0))
+
+
+def spread_out(points: Array, n: int) -> list[int]:
+    """Choose `n` points such that every point has a chosen one near: the calibration points.
+
+    Farthest-first gives a start, made of corners; single swaps then bring the mean squared distance from a point to its
+    nearest chosen one down. The first of the result is the most central one. Nothing in it is random.
+
+    Source: the p-median problem with the vertex substitution of Teitz and Bart (1968).
+    """
+    n = min(n, len(points))
+    if n == 0:
+        return []
+    distance = cdist(points, points, "sqeuclidean")
+    chosen = _farthest_first(distance, n)
+    for _ in range(_MAX_SWAPS):
+        better = _best_swap(distance, chosen)
+        if better is None:
+            break
+        chosen = better
+    return sorted(chosen, key=lambda index: (round(float(distance[index].sum()), 9), index))
+
+
+def _columns(values: Sequence[Any]) -> list[Array]:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = np.array(values, dtype=float)
+        if not np.isfinite(numbers).all() or np.ptp(numbers) == 0:
+            return []
+        if numbers.min() > 0 and numbers.max() / numbers.min() > _LOG_RATIO:
+            numbers = np.log(numbers)
+        return [(numbers - numbers.min()) / np.ptp(numbers)]
+    spelled = [repr(value) for value in values]
+    different = sorted(set(spelled))
+    if len(different) < 2:
+        return []
+    # Any two different values then lie at a distance of 1, like the two ends of a number.
+    return [np.array([(one == value) / math.sqrt(2) for one in spelled]) for value in different]
+
+
+def _farthest_first(distance: Array, n: int) -> list[int]:
+    chosen = [int(np.argmin(distance.sum(axis=1).round(9)))]
+    while len(chosen) < n:
+        nearest = distance[:, chosen].min(axis=1).round(9)
+        nearest[chosen] = -1.0
+        chosen.append(int(np.argmax(nearest)))
+    return chosen
+
+
+def _best_swap(distance: Array, chosen: list[int]) -> list[int] | None:
+    """Return the choice with the one swap that helps most; None where none helps."""
+    best, best_cost = None, distance[:, chosen].min(axis=1).sum() - 1e-9
+    outside = [index for index in range(len(distance)) if index not in chosen]
+    for position in range(len(chosen)):
+        rest = chosen[:position] + chosen[position + 1 :]
+        near = distance[:, rest].min(axis=1) if rest else np.full(len(distance), np.inf)
+        costs = np.minimum(near[:, None], distance[:, outside]).sum(axis=0).round(9)
+        if len(costs) and costs.min() < best_cost:
+            best, best_cost = [*rest, outside[int(np.argmin(costs))]], costs.min()
+    return best

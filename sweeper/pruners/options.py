@@ -1,0 +1,27 @@
+"""What a user may set of learned pruning, and its own choices where nothing is set. Pure; loads nothing heavy."""
+
+import dataclasses
+
+LEARNED_MIN_POINTS = 20  # fewer are over before anything is learned from them
+LEARNED_FRACTIONS = (0.1, 0.2, 0.3, 0.5, 0.7)  # of the budget: rungs are cheap where the model decides
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnedOptions:
+    """How learned pruning spends its risk."""
+
+    risk: float = 0.05  # chance that no finished trial lies within the tolerance of the grid's best
+    tolerance: float | None = None  # in units of the metric; None: by the noise that the finished trials show
+    n_calibration: int | None = None  # points that run to their end first; None: by the number of points
+    skip_waiting: bool = True  # stop points before their start, where the finished ones say enough
+    audit_frac: float = 0.1  # of the condemned trials, goes on to check the rule
+    seed: int = 0  # of the audit's choice
+
+
+def calibration_size(n_points: int) -> int:
+    """Return how many points run to their end before anyone is judged.
+
+    >>> calibration_size(20), calibration_size(36), calibration_size(56)
+    (6, 7, 9)
+    """
+    return max(6, round(3 + n_points / 9))

@@ -1,0 +1,167 @@
+"""What is expected of each trial that has not ended: its final metric, and its chance to be the best. Pure."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sweeper.pruners.correlation import Array
+from sweeper.pruners.divergence import DIVERGENCE_RULES
+from sweeper.pruners.inputs import NO_RUNG, InputReader
+from sweeper.pruners.predict import Predictor
+from sweeper.records import TrialRecord, TrialState
+
+_MIN_FINISHED = 4  # with fewer there is nothing to fit
+_MAX_DOUBT = 0.05  # that nothing known says anything about the results
+_NOISE_SHARE = (
+    0.5  # of the estimated noise that is tolerated: with few trials the estimate is 1 to 3 times too large
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is predicted for one trial, in goodness: the metric, or its negative where low is good."""
+
+    number: int
+    rung: int  # that the prediction stands on; -1: on the point alone
+    chance: float  # to end better than the best by more than the tolerance
+    expected: float
+    low: float  # 95 % interval
+    high: float
+    is_trusted: bool  # whether the signals there say anything about the finished trials
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Goodness on a scale that is linear near the best value and logarithmic far from it.
+
+    Without it one point that forgot everything would set the scale, and all good ones would look alike.
+    """
+
+    best: float
+    unit: float  # median distance of the finished trials from the best
+
+    def warp(self, goodness: Array) -> Array:
+        return np.asarray(np.arcsinh((goodness - self.best) / self.unit))
+
+    def unwarp(self, value: float) -> float:
+        return float(self.best + self.unit * math.sinh(min(max(value, -20.0), 20.0)))
+
+
+class Forecaster:
+    """Predicts from the records. What it keeps is a cache: a new one says the same.
+
+    Args:
+        metric: Name of the study's metric among the signals.
+        sign: 1 where more is better, -1 where less is.
+        tolerance: What counts as better, in units of the metric; None: a part of the estimated noise.
+    """
+
+    def __init__(self, *, metric: str | None, sign: float, tolerance: float | None) -> None:
+        self.reader = InputReader(metric)
+        self._sign = sign
+        self._given_tolerance = tolerance
+        self._predictors: dict[int, tuple[Any, Predictor | None]] = {}
+
+    def goodness(self, record: TrialRecord) -> float:
+        return self._sign * float(record.value or 0.0)
+
+    def scale(self, records: Mapping[int, TrialRecord]) -> Scale:
+        """Return the scale of the finished trials, of which there is one at least."""
+        values = np.array([self.goodness(record) for record in records.values() if is_complete(record)])
+        best = float(values.max())
+        return Scale(best=best, unit=float(np.median(best - values)) or 1.0)
+
+    def tolerance(self, records: Mapping[int, TrialRecord]) -> float:
+        """Return what a trial must be better by: the user's word, or a part of the noise of the best predictor."""
+        if self._given_tolerance is not None:
+            return self._given_tolerance
+        rungs = {NO_RUNG, *(rung for record in records.values() for rung in record.rungs)}
+        found = [self._predictor(rung, records) for rung in sorted(rungs)]
+        noises = [p.noise() for p in found if p is not None and p.doubt < _MAX_DOUBT]
+        return _NOISE_SHARE * self.scale(records).unit * min(noises, default=0.0)
+
+    def outlooks(
+        self, numbers: Sequence[int], records: Mapping[int, TrialRecord], *, tolerance: float
+    ) -> dict[int, Outlook]:
+        """Predict trials at the newest rung where enough finished trials can be learned from."""
+        scale = self.scale(records)
+        threshold = float(scale.warp(np.array(scale.best + tolerance)))
+        groups: dict[int, list[int]] = {}
+        for number in numbers:
+            groups.setdefault(self._rung_of(records[number], records), []).append(number)
+        found = {}
+        for rung, members in groups.items():
+            predictor = self._predictor(rung, records)
+            if predictor is not None:
+                for outlook in self._predicted(predictor, members, rung, records, scale, threshold):
+                    found[outlook.number] = outlook
+        return found
+
+    def _predicted(
+        self,
+        predictor: Predictor,
+        members: Sequence[int],
+        rung: int,
+        records: Mapping[int, TrialRecord],
+        scale: Scale,
+        threshold: float,
+    ) -> list[Outlook]:
+        prediction = predictor.predict(self.reader.inputs(members, rung, records))
+        chances, means = prediction.chance_above(threshold), prediction.mean()
+        reach = 1.96 * prediction.deviation()
+        return [
+            Outlook(
+                number=number, rung=rung, chance=float(chance), expected=scale.unwarp(mean),
+                low=scale.unwarp(mean - far), high=scale.unwarp(mean + far),
+                is_trusted=predictor.doubt < _MAX_DOUBT,
+            )
+            for number, chance, mean, far in zip(members, chances, means, reach, strict=True)
+        ]  # fmt: skip
+
+    def _rung_of(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> int:
+        usable = (
+            rung for rung in sorted(record.rungs, reverse=True) if self._predictor(rung, records) is not None
+        )
+        return next(usable, NO_RUNG)
+
+    def _predictor(self, rung: int, records: Mapping[int, TrialRecord]) -> Predictor | None:
+        """Return the predictor for trials at a rung; None where too few finished trials passed it."""
+        numbers = [n for n in sorted(records) if _teaches(records[n], rung)]
+        key = (tuple(numbers), len(records))
+        if rung not in self._predictors or self._predictors[rung][0] != key:
+            self._predictors[rung] = (key, self._fitted(numbers, rung, records))
+        return self._predictors[rung][1]
+
+    def _fitted(
+        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
+    ) -> Predictor | None:
+        complete = [self.goodness(records[number]) for number in numbers if is_complete(records[number])]
+        if len(complete) < _MIN_FINISHED:
+            return None
+        worst = min(complete)  # a diverged point is at least as bad as any that ended
+        values = [self.goodness(records[n]) if is_complete(records[n]) else worst for n in numbers]
+        return Predictor(
+            self.reader.inputs(numbers, rung, records), self.scale(records).warp(np.array(values))
+        )
+
+
+def is_complete(record: TrialRecord) -> bool:
+    """Whether a trial has a final metric."""
+    return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
+
+
+def has_diverged(record: TrialRecord) -> bool:
+    """Whether a trial was stopped by a divergence rule, which judges at no rung."""
+    return record.state is TrialState.PRUNED and any(
+        decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
+    )
+
+
+def _teaches(record: TrialRecord, rung: int) -> bool:
+    """Whether a trial says something about those at a rung. A diverged one says something about its neighbours."""
+    if is_complete(record):
+        return rung == NO_RUNG or rung in record.rungs
+    return rung == NO_RUNG and has_diverged(record)

@@ -1,0 +1,79 @@
+"""What `sweeper replay` was asked for: a recorded sweep, and pruners with their settings."""
+
+import re
+from collections.abc import Sequence
+
+from sweeper.errors import ConfigError
+from sweeper.replay.result import ReplayResult
+from sweeper.replay.run import replay
+from sweeper.replay.setup import replay_config
+from sweeper.study.recorded import RecordedSweep, parse_direction, record_study
+from sweeper.study.recorded_files import is_recorded_file, load_recorded
+from sweeper.study.study import Study
+
+_NEXT_SETTING = re.compile(r"\s+(?=[A-Za-z_][\w.]*=)")  # values may hold spaces: `signals={loss: {...}}`
+
+
+def open_recorded(
+    place: str, *, storage: str | None = None, metric: str | None = None, direction: str | None = None
+) -> RecordedSweep:
+    """Return a recorded sweep: a study, or a Parquet or JSONL file.
+
+    Args:
+        place: A study's directory or name, or the file.
+        storage: The study's Optuna URL.
+        metric: Judge by this metric, which was measured too, instead of the sweep's own.
+        direction: Of the metric, where it is not the sweep's own.
+
+    Raises:
+        ConfigError: If it does not hold what a replay needs.
+        StudyMismatchError: If there is no such study.
+    """
+    if is_recorded_file(place):
+        return load_recorded(place, metric=metric, direction=direction)
+    sweep = record_study(Study.open(place, url=storage))
+    if metric is None and direction is None:
+        return sweep
+    return sweep.with_metric(metric or sweep.metric, parse_direction(direction) if direction else None)
+
+
+def replay_all(
+    sweep: RecordedSweep,
+    pruners: Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    orders: int,
+    slots: int,
+    seed: int,
+    tolerance: float | None,
+) -> list[ReplayResult]:
+    """Replay a sweep under each pruner.
+
+    Args:
+        pruners: A name each, with settings of its own behind it: `early_dynamics keep_frac=0.3`.
+        overrides: `key=value` for all of them.
+
+    Raises:
+        ConfigError: If one of them cannot be played; nothing was.
+    """
+    configs = []
+    for asked in pruners:
+        name, *own = _NEXT_SETTING.split(asked.strip())
+        if not name or "=" in name:
+            raise ConfigError(
+                f"`--pruner` must be a pruner's name, with settings behind it if any, but got `{asked}`. "
+                "Write for example `--pruner 'early_dynamics keep_frac=0.3'`."
+            )
+        configs.append(replay_config(sweep, name, [*own, *overrides], seed=seed))
+    return [
+        replay(
+            sweep,
+            config,
+            orders=orders,
+            slots=slots,
+            seed=seed,
+            tolerance=tolerance,
+            label=" ".join(asked.split()),
+        )
+        for asked, config in zip(pruners, configs, strict=True)
+    ]

@@ -1,0 +1,179 @@
+"""Plays a recorded sweep under a pruner, over many random orders."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sweeper.config.models import SweepConfig
+from sweeper.executors.replay import RecordedPlay, ReplayExecutor, VirtualClock
+from sweeper.orchestrator import Orchestrator
+from sweeper.plan import Plan
+from sweeper.pruners.judge import Judge, divergence_rules, make_judge
+from sweeper.records import Listener, TrialRecord, TrialState
+from sweeper.replay.result import OrderOutcome, ReplayResult
+from sweeper.replay.setup import replay_config, replay_points, replay_rungs
+from sweeper.study.memory import MemoryStudy
+from sweeper.study.recorded import RecordedSweep
+
+DEFAULT_JITTER = 0.2  # a trial's speed is lognormal around its recorded one: two in three within 20 %
+_FALLBACK_TOLERANCE = 0.01  # of the grid's range, where the noise between seeds is not known
+
+
+class Replay:
+    """A recorded sweep under one pruner, worked out once and played as often as wanted.
+
+    Args:
+        sweep: What was recorded.
+        config: From `replay_config`.
+        judge: Makes the judge, a new one for every order; by default the config's.
+    """
+
+    def __init__(
+        self,
+        sweep: RecordedSweep,
+        config: SweepConfig,
+        *,
+        judge: Callable[[SweepConfig], Judge] = make_judge,
+    ) -> None:
+        self.sweep = sweep
+        self.config = config
+        self._make_judge = judge
+        self._rules = divergence_rules(config)
+        rungs = replay_rungs(sweep, config)
+        self.rung_marks = rungs.marks
+        self._points = replay_points(sweep, rungs)
+        self._plays = [RecordedPlay(point, metric=sweep.metric, rules=self._rules) for point in sweep.points]
+
+    def play(
+        self,
+        order: Sequence[int] | None = None,
+        *,
+        slots: int = 1,
+        speeds: Mapping[int, float] | None = None,
+        tolerance: float = 0.0,
+        listeners: Sequence[Listener] = (),
+        arrivals: Sequence[int] | None = None,
+    ) -> OrderOutcome:
+        """Play one order.
+
+        Args:
+            order: Indices of the recorded points as they are to start; trial n is the n-th of them.
+            slots: Trials at a time.
+            speeds: By trial number; see `ReplayExecutor`.
+            tolerance: What counts as a hit, in the metric's units.
+            listeners: Told of every event.
+            arrivals: Trials in the order of their messages, instead of the clock's; see `ReplayExecutor`.
+        """
+        order = range(len(self._points)) if order is None else order
+        points = [self._points[index] for index in order]
+        plays = {number: self._plays[index] for number, index in enumerate(order)}
+        study = MemoryStudy(self.config, points)
+        clock = VirtualClock()
+        orchestrator = Orchestrator(
+            study=study, plan=self._plan(points), judge=self._make_judge(self.config), rules=self._rules,
+            listeners=listeners, clock=clock, monitor_of=lambda number: plays[number].monitor(),
+        )  # fmt: skip
+        executor = ReplayExecutor(plays, slots=slots, clock=clock, speeds=speeds, arrivals=arrivals)
+        executor.run(orchestrator)
+        return self._outcome(order, orchestrator.records, executor, clock.now, tolerance)
+
+    def _plan(self, points: Sequence[Any]) -> Plan:
+        return Plan(
+            config=self.config, points=tuple(points), n_trials=len(points), rung_marks=self.rung_marks,
+            rung_unit="samples", rungs_are_known=True, budget_samples=None, examples=(), notes=(), warnings=(),
+        )  # fmt: skip
+
+    def _outcome(
+        self,
+        order: Sequence[int],
+        records: Mapping[int, TrialRecord],
+        executor: ReplayExecutor,
+        makespan_s: float,
+        tolerance: float,
+    ) -> OrderOutcome:
+        completed = [n for n, record in records.items() if record.state is TrialState.COMPLETE]
+        sign = self.sweep.sign
+        best = max(completed, key=lambda n: (sign * _value(records[n]), -n), default=None)
+        value = None if best is None else _value(records[best])
+        finite = [point.value for point in self.sweep.points if math.isfinite(point.value)]
+        # Nothing completed: as bad as the worst point that could have been chosen.
+        regret = max(finite) - min(finite) if value is None else sign * (self.sweep.best - value)
+        return OrderOutcome(
+            chosen=None if best is None else order[best],
+            value=value,
+            regret=max(0.0, regret),
+            is_hit=value is not None and regret <= tolerance + 1e-12,
+            spent_samples=sum(executor.spent_samples.values()),
+            spent_s=sum(executor.spent_s.values()),
+            makespan_s=makespan_s,
+            survivors=tuple(sorted(order[n] for n in completed)),
+        )
+
+
+def replay(
+    sweep: RecordedSweep,
+    pruner: str | Mapping[str, Any] | SweepConfig,
+    *,
+    orders: int = 200,
+    slots: int = 4,
+    seed: int = 0,
+    jitter: float = DEFAULT_JITTER,
+    tolerance: float | None = None,
+    sections: Mapping[str, Any] | None = None,
+    judge: Callable[[SweepConfig], Judge] = make_judge,
+    label: str | None = None,
+) -> ReplayResult:
+    """Play a recorded sweep under a pruner over random orders of its points and random speeds.
+
+    Args:
+        sweep: What was recorded.
+        pruner: Name, section, or a config from `replay_config`.
+        orders: How many random orders. Order k is the same for every pruner.
+        slots: Trials at a time.
+        seed: Of the orders and speeds, and of the study.
+        jitter: Spread of a trial's speed around its recorded one, as the sigma of a lognormal.
+        tolerance: How much worse than the grid's best still counts as a hit, in the metric's units. Default: the
+            standard deviation between seeds where the sweep knows it, else 1 % of the grid's range.
+        sections: `rungs` and `divergence`, as in a sweep file.
+        judge: Makes the judge of every order, by default the config's.
+        label: How the pruner is called in the result.
+
+    Raises:
+        ConfigError: If the pruner or its keys are not known, or judge what was not recorded.
+    """
+    if not isinstance(pruner, SweepConfig):
+        pruner = replay_config(sweep, pruner, seed=seed, sections=sections)
+    allowed = default_tolerance(sweep) if tolerance is None else tolerance
+    ready = Replay(sweep, pruner, judge=judge)
+    outcomes = []
+    for index in range(orders):
+        rng = np.random.default_rng([seed, index])
+        order = [int(point) for point in rng.permutation(len(sweep.points))]
+        drawn = np.exp(jitter * rng.standard_normal(len(order)))
+        speeds = {number: float(drawn[point]) for number, point in enumerate(order)}
+        outcomes.append(ready.play(order, slots=slots, speeds=speeds, tolerance=allowed))
+    return ReplayResult(
+        sweep=sweep.name,
+        pruner=label or pruner.pruner.name,
+        metric=sweep.metric,
+        tolerance=allowed,
+        rung_marks=ready.rung_marks,
+        full_samples=sum(point.budget_samples for point in sweep.points),
+        full_s=sum(point.seconds for point in sweep.points),
+        orders=tuple(outcomes),
+    )
+
+
+def default_tolerance(sweep: RecordedSweep) -> float:
+    """Return the noise between seeds where it is known, else 1 % of the grid's range of final values."""
+    if sweep.seed_sd is not None:
+        return sweep.seed_sd
+    finite = [point.value for point in sweep.points if math.isfinite(point.value)]
+    return _FALLBACK_TOLERANCE * (max(finite) - min(finite))
+
+
+def _value(record: TrialRecord) -> float:
+    assert record.value is not None, "a COMPLETE trial has a value"
+    return record.value

@@ -1,0 +1,148 @@
+"""A config file of axolotl."""
+
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ConfigError
+from sweeper.reporting.export.chosen import ChosenTrial
+from sweeper.reporting.export.form import Body, Format, Target
+from sweeper.reporting.export.lost import lost_adapters, lost_everywhere, lost_order
+from sweeper.reporting.export.rows import Part, RowForm, lost_of_sources, parts_of
+from sweeper.reporting.export.yaml_text import yaml_text
+
+
+def build(chosen: ChosenTrial, target: Target) -> Body:
+    """Return the file."""
+    lost = lost_everywhere(chosen) + lost_order(target) + _lost(chosen)
+    content = _model_keys(chosen)
+    if target.rows is None:
+        parts = parts_of(chosen.trial)
+        content["datasets"] = [_dataset(part, chosen, lost) for part in parts]
+        lost += lost_of_sources([part for part in parts if part.files])  # it reads a revision of the hub
+    else:
+        # An empty type: the rows are tokens, attention masks and labels.
+        content["datasets"] = [{"path": str(target.rows.absolute()), "ds_type": "json", "type": None}]
+    content |= _run_keys(chosen, target)
+    return Body(text=yaml_text(content), lost=tuple(lost))
+
+
+def _model_keys(chosen: ChosenTrial) -> dict[str, Any]:
+    trial, settings = chosen.trial, chosen.settings
+    keys: dict[str, Any] = {"base_model": trial.model}
+    if trial.revision is not None:
+        keys["revision_of_model"] = trial.revision
+    keys["trust_remote_code"] = trial.trust_remote_code
+    if settings.attn_implementation is not None:
+        keys["attn_implementation"] = settings.attn_implementation
+    if chosen.is_lora:
+        modules = settings.lora_target_modules
+        alpha = settings.lora_alpha
+        keys |= {
+            "adapter": "lora",
+            "lora_r": settings.lora_rank,
+            "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+            "lora_dropout": settings.lora_dropout,
+        }
+        keys |= {"lora_target_linear": True} if modules == "all-linear" else {"lora_target_modules": modules}
+    return keys
+
+
+def _dataset(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
+    source = part.source
+    entry: dict[str, Any] = {"path": source.path}
+    if len(part.files) == 1:
+        entry = {"path": str(part.files[0]), "ds_type": part.loader}
+    elif part.files:
+        files = [str(file) for file in part.files]
+        entry = {"path": str(Path(source.path).absolute()), "ds_type": part.loader, "data_files": files}
+    if source.name is not None:
+        entry["name"] = source.name
+    if source.revision is not None:
+        entry["revision"] = source.revision
+    split = source.split or "train"
+    entry["split"] = split if source.limit is None else f"{split}[:{source.limit}]"
+    return entry | _dataset_type(part, chosen, lost)
+
+
+def _dataset_type(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
+    if part.form is RowForm.TEXT:
+        return {"type": "completion", "field": "text"}
+    if part.form is RowForm.PAIR:
+        lost.append(
+            "The white space between prompt and completion is axolotl's own. `--data FILE` keeps the trial's."
+        )
+        own = {"field_instruction": "prompt", "field_output": "completion", "format": "{instruction}"}
+        return {"type": own | {"no_input_format": "{instruction}"}}
+    if part.form is RowForm.CHAT_PAIR:
+        raise ConfigError(
+            f"axolotl reads no {part.form.value}. Write the trial's tokens and labels with `--data FILE`."
+        )
+    roles = ["assistant"] if chosen.learns_answers_only else ["system", "user", "assistant", "tool"]
+    return {"type": "chat_template", "field_messages": "messages", "roles_to_train": roles} | (
+        {"chat_template": "jinja", "chat_template_jinja": chosen.trial.chat_template}
+        if chosen.trial.chat_template is not None
+        else {"chat_template": "tokenizer_default"}
+    )
+
+
+def _run_keys(chosen: ChosenTrial, target: Target) -> dict[str, Any]:
+    settings, batch, used = chosen.settings, chosen.batch, chosen.precision
+    in_order = target.rows is not None
+    keys: dict[str, Any] = {
+        "train_on_inputs": not chosen.learns_answers_only,
+        "shuffle_merged_datasets": not in_order,
+        "curriculum_sampling": in_order,  # reads the rows one after the other
+        "val_set_size": 0.0,
+        "sequence_len": settings.max_length,
+        "excess_length_strategy": "truncate",
+        "sample_packing": False,
+        "pad_to_sequence_len": False,
+        "batch_flattening": settings.packing,
+        "micro_batch_size": batch.micro_batch_size,
+        "gradient_accumulation_steps": batch.gradient_accumulation_steps,
+        "num_epochs": 1 if in_order else chosen.total_steps,  # more than there can be; max_steps ends it
+        "max_steps": chosen.total_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler": settings.lr_scheduler_type,
+    }
+    if settings.lr_scheduler_kwargs:
+        keys["lr_scheduler_kwargs"] = dict(settings.lr_scheduler_kwargs)
+    return keys | {
+        "warmup_steps": chosen.warmup_steps,
+        "optimizer": settings.optimizer,
+        "weight_decay": settings.weight_decay,
+        "adam_beta1": settings.adam_beta1,
+        "adam_beta2": settings.adam_beta2,
+        "adam_epsilon": settings.adam_epsilon,
+        "max_grad_norm": settings.max_grad_norm or 0.0,
+        "bf16": used.name == "bf16",
+        "fp16": used.name == "fp16",
+        "tf32": False,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "output_dir": chosen.name,
+    }
+
+
+def _lost(chosen: ChosenTrial) -> list[str]:
+    said = lost_adapters(chosen)
+    if not chosen.is_lora and chosen.precision.name != "fp32":
+        said.append(
+            f"Weights in float32: axolotl trains them in {chosen.precision.name} itself, in which the updates of a "
+            "small learning rate are partly lost."
+        )
+    if chosen.warmup_steps == 1:
+        said.append("The single step of warm-up: axolotl makes it two.")
+    return said
+
+
+FORMAT = Format(
+    name="axolotl",
+    tool="axolotl 0.18",
+    command="axolotl train {file}",
+    row_kind="tokens",
+    has_attention_mask=True,
+    build=build,
+)

@@ -1,0 +1,150 @@
+"""The trial that is exported, with everything about it that another trainer has to be told."""
+
+import dataclasses
+
+from sweeper.batch import BatchPlan
+from sweeper.config.models import ResourceSection, TrainSettings, TrialSection
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.plan import DataFacts
+from sweeper.plan.points import plan_point
+from sweeper.records import TrialRecord, TrialState
+from sweeper.study.view import StudyView
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What passes are computed in, and how that is known."""
+
+    name: str  # bf16, fp16 or fp32
+    has_gpu: bool  # one that computes in bf16
+    note: str | None = None  # a sentence, where it was not given
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChosenTrial:
+    """One trial of a study, resolved."""
+
+    view: StudyView
+    record: TrialRecord
+    trial: TrialSection
+    settings: TrainSettings  # every default written out
+    point_id: str
+    batch: BatchPlan
+    total_steps: int
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """What its output is called: study and number."""
+        return f"{self.view.name}-trial-{self.record.number}"
+
+    @property
+    def samples(self) -> int:
+        """The budget in whole steps."""
+        return self.total_steps * self.batch.effective_batch_size
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up: given, or a share of the budget, rounded up."""
+        # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would add a step.
+        share = -int(-round(self.settings.warmup_frac * self.total_steps, 9) // 1)
+        return self.settings.warmup_steps or share
+
+    @property
+    def learns_answers_only(self) -> bool:
+        return self.settings.loss_on == "answers"
+
+    @property
+    def is_lora(self) -> bool:
+        return self.settings.method == "lora"
+
+
+def chosen_record(view: StudyView, number: int | None) -> TrialRecord:
+    """Return the best trial, or the one with a number.
+
+    Raises:
+        StudyMismatchError: If no trial has completed, or there is none of this number.
+    """
+    if number is not None:
+        found = next((record for record in view.records if record.number == number), None)
+        if found is None:
+            raise StudyMismatchError(_no_such_trial(view, number))
+        return found
+    if view.best is None:
+        counts = ", ".join(
+            f"{view.count(state)} {state.name.lower()}" for state in TrialState if view.count(state)
+        )
+        raise StudyMismatchError(
+            f"No trial of study `{view.name}` has completed: {counts or 'it has no trials'}. There is no best trial "
+            "yet; give one with `--trial N`, or wait until one is complete."
+        )
+    return view.best
+
+
+def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -> ChosenTrial:
+    """Resolve the best trial of a study, or the one with a number.
+
+    Raises:
+        ConfigError: If the study trains with a function of its own.
+        StudyMismatchError: If there is no such trial.
+    """
+    config = view.config
+    if config.trial.function is not None:
+        raise ConfigError(
+            f"Study `{view.name}` trains with the function `{config.trial.function}`, whose settings only that "
+            "function knows, so no other trainer's file can be written. `sweeper report` writes best.yaml, which "
+            "trains the best point again; `--lock` and `--model` work for every study."
+        )
+    record = chosen_record(view, number)
+    point = plan_point(config, record.params, facts=facts)
+    total_steps = record.total_steps or point.total_steps
+    assert point.batch is not None, "the built-in fine-tuning has a batch"
+    if total_steps is None:
+        raise StudyMismatchError(
+            f"Trial {record.number} of study `{view.name}` has a budget in {' or '.join(config.trial.budget.kinds)} "
+            "and its data was not counted yet, so its steps are not known. Launch the study first."
+        )
+    settings = TrainSettings.model_validate(point.settings)
+    return ChosenTrial(
+        view=view,
+        record=record,
+        trial=config.trial,
+        settings=settings,
+        point_id=record.point_id or point.point_id,
+        batch=point.batch,
+        total_steps=total_steps,
+        precision=used_precision(settings, config.resources),
+    )
+
+
+def used_precision(settings: TrainSettings, resources: ResourceSection) -> Precision:
+    """Return the precision that the trial computed in.
+
+    A study does not record on what its trials ran, so `auto` is taken from the GPUs that each was given, and
+    where the file does not say how many, from this machine.
+    """
+    if settings.precision in ("fp32", "fp16"):
+        return Precision(name=settings.precision, has_gpu=settings.precision == "fp16")
+    if resources.gpus_per_trial is not None:
+        has_gpu, told_by = resources.gpus_per_trial > 0, f"gpus_per_trial = {resources.gpus_per_trial:g}"
+    else:
+        has_gpu, told_by = _has_bf16_gpu(), "this machine, where the file was written"
+    if settings.precision == "bf16":
+        return Precision(name="bf16", has_gpu=has_gpu)
+    name = "bf16" if has_gpu else "fp32"
+    return Precision(
+        name=name, has_gpu=has_gpu, note=f"`precision: auto` was taken as {name}, going by {told_by}."
+    )
+
+
+def _has_bf16_gpu() -> bool:
+    # Imported here: it loads torch, which takes seconds.
+    from sweeper.training.model import precision
+
+    return precision(TrainSettings(precision="auto")) == "bf16"
+
+
+def _no_such_trial(view: StudyView, number: int) -> str:
+    numbers = [record.number for record in view.records]
+    held = f"its trials are {min(numbers)} to {max(numbers)}" if numbers else "it has no trials yet"
+    return f"Trial {number} is not in study `{view.name}`: {held}. `sweeper status` lists them."

@@ -1,0 +1,130 @@
+"""The README.md of an exported model: what it is, how it was trained, how good it is."""
+
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from sweeper.config.models import DataSource
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.export.yaml_text import yaml_text
+from sweeper.reporting.formats import count, exact, one_line, short
+from sweeper.study.view import StudyView
+
+_CURVE_ROWS = 10
+
+
+def model_card(view: StudyView, record: TrialRecord, directory: Path) -> str:
+    """Return the card of the model in a directory."""
+    sections = [
+        _front_matter(view, directory),
+        f"# {view.name}, trial {record.number}",
+        _origin(view, record),
+        _usage(directory),
+        _table("Scores", ("metric", "value"), _scores(view, record)),
+        _table("Settings", ("setting", "value"), [(name, _value(v)) for name, v in _settings(view, record)]),
+        _table("Data", ("used for", "rows from"), _data(view)),
+        _curve(view, record),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(view: StudyView, directory: Path) -> str:
+    content: dict[str, object] = {
+        "library_name": "peft" if _is_adapter(directory) else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["sweeper"],
+    }
+    model = view.config.trial.model
+    if model is not None and not Path(model).is_absolute():  # the hub takes its own names only
+        content["base_model"] = model
+    return f"---\n{yaml_text(content)}---"
+
+
+def _origin(view: StudyView, record: TrialRecord) -> str:
+    config = view.config
+    kind = "LoRA adapters for" if _settings_dict(view, record).get("method") == "lora" else "A fine-tuned"
+    base = f"{kind} `{Path(config.trial.model).name if config.trial.model else 'model'}`"
+    is_best = view.best is not None and view.best.number == record.number
+    place = "the best trial" if is_best else f"trial {record.number}"
+    value = f" with {config.metric} = {exact(record.value)}" if record.state is TrialState.COMPLETE else ""
+    return (
+        f"{base}: {place} of the {len(view.records)} of study `{view.name}`{value} ({config.direction}). "
+        f"It was trained on {count(record.samples)} samples in {count(record.step)} optimiser steps by sweeper "
+        f"{view.versions.get('sweeper', metadata.version('sweeper'))}; its point is `{record.point_id}`."
+    )
+
+
+def _usage(directory: Path) -> str:
+    loader = "AutoPeftModelForCausalLM" if _is_adapter(directory) else "AutoModelForCausalLM"
+    library = "peft" if _is_adapter(directory) else "transformers"
+    imports = (
+        f"from transformers import {loader}, AutoTokenizer"
+        if library == "transformers"
+        else f"from peft import {loader}\nfrom transformers import AutoTokenizer"
+    )
+    return (
+        f'```python\n{imports}\n\nmodel = {loader}.from_pretrained(".")\n'
+        'tokenizer = AutoTokenizer.from_pretrained(".")\n```'
+    )
+
+
+def _is_adapter(directory: Path) -> bool:
+    return (directory / "adapter_config.json").exists()
+
+
+def _scores(view: StudyView, record: TrialRecord) -> list[tuple[str, str]]:
+    metrics = dict(record.metrics)
+    if record.value is not None:
+        metrics[view.config.metric] = record.value
+    return [(name, short(value)) for name, value in sorted(metrics.items())]
+
+
+def _settings_dict(view: StudyView, record: TrialRecord) -> dict[str, object]:
+    return {"seed": view.config.seed, **view.config.trial.settings, **record.settings, **record.params}
+
+
+def _settings(view: StudyView, record: TrialRecord) -> list[tuple[str, object]]:
+    return sorted(_settings_dict(view, record).items())
+
+
+def _value(value: object) -> str:
+    return exact(value) if isinstance(value, float) else one_line(json.dumps(value, default=str))
+
+
+def _data(view: StudyView) -> list[tuple[str, str]]:
+    trial = view.config.trial
+    trained = [("training", _source(source)) for source in trial.train_data or []]
+    return trained + [(f"evaluation, `{name}`", _source(source)) for name, source in trial.eval_data.items()]
+
+
+def _source(source: DataSource) -> str:
+    path = Path(source.path)
+    words = [path.name if path.is_absolute() else source.path]
+    words += [
+        f"{key} {getattr(source, key)}" for key in ("name", "split", "revision") if getattr(source, key)
+    ]
+    return ", ".join(words + ([f"the first {count(source.limit)} rows"] if source.limit is not None else []))
+
+
+def _curve(view: StudyView, record: TrialRecord) -> str:
+    """Return the curve at evenly spaced steps, the last among them."""
+    table = view.curve(record.number)
+    if table.empty:
+        return ""
+    n_rows = min(_CURVE_ROWS, len(table))
+    places = [round((index + 1) * len(table) / n_rows) - 1 for index in range(n_rows)]
+    columns = [table[name].tolist() for name in ("step", "samples", "loss", "grad_norm")]
+    rows = [
+        (count(step), count(samples), short(loss), short(norm))
+        for step, samples, loss, norm in ([column[place] for column in columns] for place in places)
+    ]
+    return _table("Curve", ("step", "samples", "loss", "gradient norm"), rows)
+
+
+def _table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(' --- ' for _ in names)}|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return f"## {title}\n\n" + "\n".join(lines)

@@ -1,0 +1,119 @@
+"""Which studies there are: in a directory, or in a storage."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
+from sweeper.records import TrialState
+from sweeper.reporting.formats import one_line, short
+from sweeper.study.storage import open_storage
+from sweeper.study.study import Study
+from sweeper.study.view import StudyView
+
+DEFAULT_DIRECTORY = Path("studies")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundStudy:
+    """One study, or the place of one that cannot be read."""
+
+    name: str
+    directory: Path
+    view: StudyView | None
+    error: str | None = None  # why it cannot be read
+
+
+def find_studies(directory: Path | None, url: str | None) -> list[FoundStudy]:
+    """Return the studies of a storage, or else of a directory.
+
+    Raises:
+        ConfigError: If both are given, or the place cannot be read.
+    """
+    if url is None:
+        return studies_in_directory(directory)
+    if directory is not None:
+        raise ConfigError("Give a directory or `--storage URL`, not both.")
+    return studies_in_storage(url)
+
+
+def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
+    """Return the studies whose directories lie in one, by name; of None, in `studies/`.
+
+    Raises:
+        ConfigError: If a given directory does not exist.
+    """
+    place = directory or DEFAULT_DIRECTORY
+    if not place.is_dir():
+        if directory is None:
+            return []
+        raise ConfigError(f"The directory `{directory}` does not exist. Give the one that holds the studies.")
+    markers = [place / "study.json", *place.glob("*/study.json")]
+    return [_read(marker.parent) for marker in sorted(markers) if marker.is_file()]
+
+
+def studies_in_storage(url: str) -> list[FoundStudy]:
+    """Return the studies of a storage that sweeper made, by name.
+
+    Raises:
+        ConfigError: If it cannot be opened.
+    """
+    storage = open_storage(url, Path.cwd())
+    found = []
+    for stored in sorted(storage.get_all_studies(), key=lambda study: study.study_name):
+        try:
+            view = Study(storage=storage, name=stored.study_name).view()
+        except StudyMismatchError as error:
+            found.append(FoundStudy(name=stored.study_name, directory=Path(), view=None, error=str(error)))
+        else:
+            found.append(FoundStudy(name=view.name, directory=view.directory, view=view))
+    return found
+
+
+def studies_json(studies: list[FoundStudy]) -> list[dict[str, Any]]:
+    """Return studies as plain data."""
+    return [_as_json(found) for found in studies]
+
+
+def studies_table(studies: list[FoundStudy]) -> Table:
+    """Return studies for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("study", "state", "trials", "best"):
+        table.add_column(name, overflow="fold")
+    for found in studies:
+        if found.view is None:
+            table.add_row(found.name, "unreadable", "", one_line(found.error or ""))
+            continue
+        view = found.view
+        counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState if view.count(state))
+        best = view.best
+        shown = f"{one_line(view.config.metric)} = {short(best.value)} (trial {best.number})" if best else ""
+        table.add_row(view.name, view.state, counts or "none", shown)
+    return table
+
+
+def _read(directory: Path) -> FoundStudy:
+    try:
+        view = Study.open(str(directory)).view()
+    except SweeperError as error:
+        # One damaged study must not hide the others.
+        return FoundStudy(name=directory.name, directory=directory, view=None, error=str(error))
+    return FoundStudy(name=view.name, directory=directory, view=view)
+
+
+def _as_json(found: FoundStudy) -> dict[str, Any]:
+    row: dict[str, Any] = {"study": found.name, "directory": str(found.directory)}
+    if found.view is None:
+        return row | {"state": None, "error": found.error}
+    view = found.view
+    best = view.best
+    return row | {
+        "state": view.state,
+        "metric": view.config.metric,
+        "direction": view.config.direction,
+        "trials": {state.value: view.count(state) for state in TrialState},
+        "best": {"trial": best.number, "value": best.value} if best is not None else None,
+        "created": view.created,
+    }

@@ -1,0 +1,184 @@
+"""The lease of a study: one driver at a time, whatever machine it runs on."""
+
+import dataclasses
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.study.holder import Holder
+
+logger = logging.getLogger(__name__)
+
+_held_here: set[str] = set()  # tokens of the leases that this process holds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeaseTimes:
+    """How quick a lease is. In seconds of each process's own monotonic clock; clocks are never compared."""
+
+    beat_s: float = 5.0  # between two beats of the holder
+    expiry_s: float = 60.0  # without a beat, after which a holder on another machine counts as dead
+    settle_s: float = 0.25  # between taking the lease and believing it; longer than a write takes to be seen
+    look_s: float = 1.0  # between two looks at a holder that may be dead
+
+
+class LeaseRecord(Protocol):
+    """Where the lease is written: one mapping, of which the last write counts."""
+
+    def read(self) -> dict[str, Any]:
+        """Return what was written last; empty where nothing was."""
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Replace it."""
+
+
+class Lease:
+    """Says who drives a study, in the study's own storage.
+
+    The holder counts beats. Another process takes the lease when it is free, when the holder is a dead process
+    of its own machine, or when the counter stood still for the expiry by its own clock. It writes itself, waits
+    until whoever read at the same time has written too, and looks who stands there: the last one holds it. A
+    holder that was taken for dead, since it was stopped or cut off, finds another's name at its next beat and
+    must not write any more.
+
+    Args:
+        record: Where it is written.
+        study: Name of the study, for messages.
+    """
+
+    def __init__(
+        self,
+        record: LeaseRecord,
+        *,
+        study: str,
+        times: LeaseTimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._record = record
+        self._study = study
+        self._times = times or LeaseTimes()
+        self._clock = clock
+        self._sleep = sleep
+        self._now = now
+        self._token = uuid.uuid4().hex
+        self._facts: dict[str, Any] = {}
+        self._lost: str | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._writing = threading.Lock()
+
+    def acquire(self) -> None:
+        """Take the lease, waiting for a holder that may be dead.
+
+        Raises:
+            StudyMismatchError: If another process holds it, or took it at the same time.
+        """
+        self._wait_until_free()
+        self._facts = {
+            "state": "running",
+            **Holder.me().facts(),
+            "since": self._now(),
+            "token": self._token,
+            "beat": 0,
+        }
+        self._record.write(dict(self._facts))
+        self._sleep(self._times.settle_s)
+        found = self._record.read()
+        if found.get("token") != self._token:
+            raise StudyMismatchError(self._held_by(found))
+        _held_here.add(self._token)
+        self._thread = threading.Thread(target=self._beat_until_ended, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Refuse to go on once another process has taken the lease. Cheap; asked before every write.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        if self._lost is not None:
+            raise StudyMismatchError(self._lost)
+
+    def release(self, state: str) -> None:
+        """Hand the lease back and say how the sweep stands. Does nothing where it was lost."""
+        self._ended.set()
+        _held_here.discard(self._token)
+        if self._thread is not None:
+            self._thread.join(self._times.expiry_s)
+        with self._writing:
+            self._look()
+            if self._lost is None and self._facts:
+                self._record.write({**self._facts, "state": state})
+
+    def _wait_until_free(self) -> None:
+        found = self._record.read()
+        since = looked = self._clock()
+        while not _is_free(found):
+            holder = Holder.read(found)
+            if holder is not None and holder.is_here:  # it lives, or it would be free
+                raise StudyMismatchError(self._held_by(found))
+            if self._clock() - since >= self._times.expiry_s:
+                holder_text = self._held_by(found, advice=False)
+                logger.warning(
+                    "%s It did not stir for %.0f s: taken over.", holder_text, self._times.expiry_s
+                )
+                return
+            self._sleep(self._times.look_s)
+            again = self._record.read()
+            if again != found:
+                if again.get("token") == found.get("token") and again.get("state") == "running":
+                    raise StudyMismatchError(self._held_by(again))  # it beats
+                found, since = again, self._clock()
+            elif self._clock() - looked > 2 * self._times.look_s + 1.0:
+                since = self._clock()  # the storage was away, for the holder too
+            looked = self._clock()
+
+    def _beat_until_ended(self) -> None:
+        while not self._ended.wait(self._times.beat_s):
+            try:
+                with self._writing:
+                    self._look()
+                    if self._lost is not None:
+                        return
+                    self._facts["beat"] += 1
+                    self._record.write(dict(self._facts))
+            except SweeperError as error:
+                # The driver's own next write meets the same and says so; a beat that comes later is no harm.
+                logger.warning("The lease of study `%s` could not be renewed: %s", self._study, error)
+
+    def _look(self) -> None:
+        found = self._record.read()
+        if self._facts and found.get("token") != self._token and self._lost is None:
+            self._lost = (
+                f"{self._held_by(found, advice=False)} It took the study over from this process, which stops here "
+                "and writes nothing more."
+            )
+
+    def _held_by(self, found: dict[str, Any], *, advice: bool = True) -> str:
+        text = (
+            f"Study `{self._study}` is held by another driver: process {found.get('pid')} on {found.get('host')}, "
+            f"since {found.get('since')}."
+        )
+        if not advice:
+            return text
+        return f"{text} Wait for it to end or stop it there; `sweeper status` shows what it does."
+
+
+def _is_free(facts: dict[str, Any]) -> bool:
+    """Whether nobody holds a lease that reads so.
+
+    It was never taken, was handed back, or is that of a dead process of this machine, or of this process, which
+    could not hand it back, for example since the disk was full.
+    """
+    if facts.get("state") != "running" or not facts.get("token"):
+        return True
+    holder = Holder.read(facts)
+    if holder is None:
+        return False
+    return holder.is_dead or (holder == Holder.me() and facts["token"] not in _held_here)

@@ -1,0 +1,109 @@
+"""A study of many finished trials, made without training and without 100,000 synced writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.storages.journal import BaseJournalBackend, JournalStorage
+
+from sweeper.config import config_from_dict, dump_config
+from sweeper.plan import Point, plan_point
+from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
+from sweeper.study import storage as study_storage
+from sweeper.study import study as study_module
+from sweeper.study.study import Study
+
+
+class ListBackend(BaseJournalBackend):
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> Any:
+        yield from self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += json.loads(json.dumps(logs))
+
+
+def large_config(n_trials: int, function_dir: Path) -> Any:
+    return config_from_dict(
+        {
+            "study": "large",
+            "metric": "score",
+            "direction": "maximize",
+            "trial": {
+                "function": "chaos_functions:noisy",
+                "function_dir": str(function_dir),
+                "budget": {"samples": 20},
+                "settings": {"effective_batch_size": 10},
+            },
+            "search_space": {"learning_rate": {"log_uniform": [1e-5, 1e-2]}},
+            "sampler": {"name": "random", "n_trials": n_trials + 1},
+            "rungs": {"samples": [10]},
+            "pruner": {"name": "early_dynamics"},
+            "resources": {"slots": 1},
+        }
+    )
+
+
+def fill(storage: BaseStorage, directory: Path, n_trials: int, function_dir: Path) -> Study:
+    """Enter a study with `n_trials` trials, each finished at its rung or at its end."""
+    config = large_config(n_trials, function_dir)
+    real = study_module.open_storage
+    study_module.open_storage = lambda url, place: storage
+    try:
+        study = Study.create(config, directory=directory)
+    finally:
+        study_module.open_storage = real
+    study.add_points([])
+    for number in range(n_trials):
+        _finish_one(study, number)
+    (directory / "study.json").write_text(json.dumps({"study": study.name, "storage": config.storage}))
+    (directory / "sweep.yaml").write_text(dump_config(config))
+    return study
+
+
+def _finish_one(study: Study, index: int) -> None:
+    rate = 10 ** (-5 + 3 * index / 10_007)
+
+    def point_of(params: dict[str, Any]) -> Point:
+        return plan_point(study.config, {"learning_rate": params["learning_rate"]})
+
+    drawn = study._storage.create_new_trial(study._id, _template(study, rate, point_of({"learning_rate": rate})))
+    number = study._storage.get_trial_number_from_id(drawn)
+    study._trial_ids[number] = drawn
+    study.record_attempt(number, 1, {"worker": {"node": "n", "pid": 1}, "started": "2026-01-01T00:00:00+00:00"})
+    study.record_rung(number, RungRecord(rung=0, mark=10, step=1, samples=10, signals={"loss": rate, "grad_norm": 1.0, "score": rate}))  # fmt: skip
+    stop = index % 2 == 0
+    study.record_decision(number, 0, Decision(trial=number, stop=stop, rule="early_dynamics", reason="a reason of usual length, with values", rung=0, samples=10))  # fmt: skip
+    study.record_progress(TrialRecord(number=number, state=TrialState.RUNNING, params={}, point_id="", step=2, samples=20))
+    study.record_attempt(number, 1, {"worker": {"node": "n", "pid": 1}, "started": "2026-01-01T00:00:00+00:00", "outcome": "complete", "ended": "2026-01-01T00:00:01+00:00", "train_s": 1.0, "evaluation_s": 0.1})  # fmt: skip
+    if stop:
+        study.finish(number, TrialState.PRUNED, reason="a reason of usual length, with values")
+    else:
+        study.finish(number, TrialState.COMPLETE, value=rate, metrics={"score": rate})
+
+
+def _template(study: Study, rate: float, point: Point) -> Any:
+    from optuna.trial import TrialState as OptunaState
+    from optuna.trial import create_trial
+
+    from sweeper import encoding
+    from sweeper.study import space
+
+    return create_trial(
+        state=OptunaState.RUNNING, params={"learning_rate": rate}, distributions=space.distributions(study.config),
+        user_attrs={encoding.POINT: {"point_id": point.point_id, "budget_samples": 20, "total_steps": 2}},
+    )  # fmt: skip
+
+
+def write_journal(directory: Path, n_trials: int, function_dir: Path) -> None:
+    """Write a large study with its journal into a directory."""
+    directory.mkdir(parents=True)
+    backend = ListBackend()
+    fill(JournalStorage(backend), directory, n_trials, function_dir)
+    lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in backend.logs)
+    (directory / study_storage.JOURNAL_NAME).write_text("".join(lines))

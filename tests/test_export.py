@@ -1,0 +1,324 @@
+"""What `sweeper export` writes for other trainers, checked without them."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import export_fixtures
+import pytest
+from export_fixtures import CHATS, LORA, exported, finished_study, write_rows
+from ruamel.yaml import YAML
+from sweeps import make_config, make_study
+
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.reporting.export.chosen import choose_trial, used_precision
+from sweeper.reporting.export.run import ExportRequest, run_export
+from sweeper.reporting.export.write import FORMATS
+from sweeper.reporting.export.yaml_text import yaml_text
+from sweeper.training.stream import SampleStream
+
+known_keys = export_fixtures.known_keys
+YAML_FORMATS = ["trl", "axolotl", "llamafactory", "training-args"]
+
+
+def read(text: str) -> dict[str, Any]:
+    """Read YAML as version 1.1, the way PyYAML does, on which all the other tools stand."""
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 1)  # type: ignore[assignment]
+    content: dict[str, Any] = reader.load(text)
+    return content
+
+
+def arguments_of(text: str) -> tuple[str, dict[str, Any]]:
+    """Return what a training-hub file calls, and with which arguments."""
+    call = next(node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    assert isinstance(call.func, ast.Name)
+    return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+
+
+@pytest.mark.parametrize(("number", "batch", "split"), [(0, 2, (2, 1)), (1, 8, (4, 2)), (2, 16, (4, 4))])
+def test_every_format_has_the_trials_effective_batch(
+    tmp_path: Path, number: int, batch: int, split: tuple[int, int]
+) -> None:
+    study = finished_study(tmp_path)
+    keys = {
+        "trl": ("per_device_train_batch_size", "gradient_accumulation_steps"),
+        "axolotl": ("micro_batch_size", "gradient_accumulation_steps"),
+        "llamafactory": ("per_device_train_batch_size", "gradient_accumulation_steps"),
+        "training-args": ("per_device_train_batch_size", "gradient_accumulation_steps"),
+    }
+    for name, (micro, accumulation) in keys.items():
+        content = read(exported(study, name, number=number, out=tmp_path / f"{name}.yaml").text)
+
+        assert (content[micro], content[accumulation]) == split, name
+        assert content["max_steps"] * batch == 48, name
+    _, arguments = arguments_of(exported(study, "training-hub", number=number).text)
+    assert arguments["effective_batch_size"] == batch
+    assert arguments["max_tokens_per_gpu"] == split[0] * 64
+
+
+def test_every_yaml_format_has_the_trials_schedule_and_rate(tmp_path: Path) -> None:
+    study = finished_study(tmp_path)
+
+    for name in YAML_FORMATS:
+        content = read(exported(study, name, out=tmp_path / f"{name}.yaml").text)
+
+        assert content["learning_rate"] == 1e-5, name
+        assert content.get("lr_scheduler_type", content.get("lr_scheduler")) == "cosine_with_restarts", name
+        assert content["lr_scheduler_kwargs"] == {"num_cycles": 2}, name
+        assert content["warmup_steps"] == 1, name  # a tenth of 6 steps, rounded up
+        assert content["weight_decay"] == 0.01, name
+        assert content["save_strategy"] == "no", name
+
+
+def test_no_clipping_is_written_as_zero(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trial={"settings": {"max_grad_norm": None}})
+
+    for name in YAML_FORMATS:
+        assert read(exported(study, name, out=tmp_path / "f.yaml").text)["max_grad_norm"] == 0.0, name
+
+
+@pytest.mark.parametrize("settings", [{}, LORA, {**LORA, "lora_target_modules": "all-linear"}])
+def test_axolotl_knows_every_key(
+    tmp_path: Path, known_keys: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    known = known_keys["axolotl"]
+    study = finished_study(
+        tmp_path,
+        trial={"revision": "abc", "settings": {**settings, "attn_implementation": "sdpa"}},
+    )
+
+    content = read(exported(study, "axolotl").text)
+
+    assert set(content) <= set(known["keys"])
+    for entry in content["datasets"]:
+        assert set(entry) <= set(known["dataset_keys"])
+
+
+def test_axolotl_knows_the_keys_of_pairs_of_texts(tmp_path: Path, known_keys: dict[str, Any]) -> None:
+    study = finished_study(tmp_path, rows=[{"prompt": "a", "completion": "b"}])
+
+    entry = read(exported(study, "axolotl").text)["datasets"][0]
+
+    assert set(entry["type"]) <= set(known_keys["axolotl"]["prompt_type_keys"])
+
+
+@pytest.mark.parametrize("settings", [{}, LORA, {**LORA, "lora_target_modules": "all-linear"}])
+def test_llamafactory_knows_every_key(
+    tmp_path: Path, known_keys: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    known = known_keys["llamafactory"]
+    study = finished_study(
+        tmp_path, trial={"revision": "abc", "settings": {**settings, "attn_implementation": "sdpa"}}
+    )
+    shared = set(read(exported(study, "training-args").text))  # transformers' own; see test_export_tools.py
+
+    content = read(exported(study, "llamafactory", out=tmp_path / "train.yaml").text)
+
+    assert set(content) <= set(known["keys"]) | shared | {"do_train"}
+    info = json.loads((tmp_path / "train-data" / "dataset_info.json").read_text())
+    assert content["dataset_dir"] == str(tmp_path / "train-data")
+    assert content["dataset"].split(",") == list(info)
+    for entry in info.values():
+        assert set(entry) <= set(known["dataset_info_keys"])
+        assert set(entry["columns"]) <= set(known["column_keys"])
+        assert set(entry["tags"]) == set(known["tag_keys"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "function", "backend"), [({}, "sft", "sft_backend"), (LORA, "lora_sft", "lora_backend")]
+)
+def test_training_hub_knows_every_argument(
+    tmp_path: Path, known_keys: dict[str, Any], settings: dict[str, Any], function: str, backend: str
+) -> None:
+    known = known_keys["training-hub"]
+    study = finished_study(tmp_path, trial={"settings": settings})
+
+    called, arguments = arguments_of(exported(study, "training-hub").text)
+
+    assert called == function
+    assert set(arguments) <= {*known[function], *known[backend]}
+
+
+def test_header_says_where_the_file_comes_from(tmp_path: Path) -> None:
+    text = exported(finished_study(tmp_path), "trl").text
+
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert header[0].startswith("# Trial 1 of study made for TRL 1.16, by sweeper ")
+    assert header[1] == "# score = 0.75 (maximize, the study's best)"
+    assert header[2] == "# effective_batch_size=8 learning_rate=1e-5"
+    assert header[3] == "# Effective batch 8: 4 sequences a pass, 2 passes a step; 6 steps are 48 samples."
+    assert "# What does not carry over:" in header
+    assert any("the eval sets (dev) and the metric `score`" in line for line in header)
+    assert any("The order of rows" in line for line in header)
+
+
+def test_header_of_a_pruned_trial_shows_no_value(tmp_path: Path) -> None:
+    text = exported(finished_study(tmp_path), "axolotl", number=2).text
+
+    assert "# It is PRUNED and has no final value: loss 9.1 ranks 3 of 3 at rung 0." in text
+    assert "score =" not in text
+
+
+def test_every_header_is_only_comments(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, rows=CHATS)
+
+    for name in FORMATS:
+        text = exported(study, name, out=tmp_path / f"{name}.txt").text
+        head, _, body = text.partition("\n\n")
+        assert all(line.startswith("# ") for line in head.splitlines()), name
+        assert body.strip(), name
+
+
+def test_answers_only_becomes_the_mask_of_each_kind_of_row(tmp_path: Path) -> None:
+    pairs = [{"prompt": "a", "completion": "b"}]
+    of_chats = read(exported(finished_study(tmp_path / "a"), "trl").text)
+    of_pairs = read(exported(finished_study(tmp_path / "b", rows=pairs), "trl").text)
+    of_texts = read(exported(finished_study(tmp_path / "c", rows=[{"text": "a"}]), "trl").text)
+    of_all = read(
+        exported(finished_study(tmp_path / "d", trial={"settings": {"loss_on": "all"}}), "trl").text
+    )
+
+    assert of_chats["assistant_only_loss"] is True
+    assert of_pairs["completion_only_loss"] is True
+    assert not {"assistant_only_loss", "completion_only_loss"} & set(of_texts)
+    assert of_all["assistant_only_loss"] is False
+
+
+def test_a_limit_becomes_a_slice_of_the_split(tmp_path: Path) -> None:
+    source = [{"path": str(tmp_path / "train.jsonl"), "limit": 5}]
+    study = finished_study(tmp_path, trial={"train_data": source})
+
+    for name in ("trl", "axolotl"):
+        entry = read(exported(study, name).text)["datasets"][0]
+        assert entry["split"] == "train[:5]", name
+
+
+def test_precision_follows_the_gpus_that_trials_were_given(tmp_path: Path) -> None:
+    for gpus, used in ((0, "fp32"), (1, "bf16")):
+        study = finished_study(
+            tmp_path / str(gpus),
+            trial={"settings": {"precision": "auto"}},
+            resources={"gpus_per_trial": gpus},
+        )
+        text = exported(study, "trl").text
+        content = read(text)
+        assert (content["bf16"], content["fp16"]) == (used == "bf16", False)
+        assert f"`precision: auto` was taken as {used}, going by gpus_per_trial = {gpus}." in text
+
+
+def test_bf16_without_a_gpu_says_so_to_the_trainer(tmp_path: Path) -> None:
+    study = finished_study(
+        tmp_path, trial={"settings": {"precision": "bf16"}}, resources={"gpus_per_trial": 0}
+    )
+
+    content = read(exported(study, "training-args").text)
+
+    assert (content["bf16"], content["use_cpu"]) == (True, True)
+    chosen = choose_trial(study.view(), None, None)
+    assert not used_precision(chosen.settings, study.config.resources).has_gpu
+
+
+def test_rows_are_written_in_the_trials_order_over_its_whole_budget(tmp_path: Path) -> None:
+    study = finished_study(tmp_path)
+    rows = tmp_path / "rows.jsonl"
+
+    made = exported(study, "llamafactory", out=tmp_path / "train.yaml", rows=rows)
+
+    order = SampleStream(len(CHATS), seed=0).indices(0, 48)
+    assert [json.loads(line) for line in rows.read_text().splitlines()] == [CHATS[i] for i in order]
+    assert read(made.text)["disable_shuffling"] is True
+    assert made.written == (tmp_path / "train.yaml", rows, tmp_path / "train-data" / "dataset_info.json")
+
+
+def test_training_hub_trains_ordered_rows_once(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trial={"settings": {"loss_on": "all"}})
+    rows = tmp_path / "rows.jsonl"
+
+    made = exported(study, "training-hub", rows=rows)
+
+    _, arguments = arguments_of(made.text)
+    assert (arguments["data_path"], arguments["num_epochs"]) == (str(rows), 1)
+    assert all(json.loads(line)["unmask"] is True for line in rows.read_text().splitlines())
+
+
+def test_training_data_is_not_overwritten(tmp_path: Path) -> None:
+    study = finished_study(tmp_path)
+
+    with pytest.raises(
+        ConfigError, match=r"`--data`: .*train\.jsonl is the trial's own training data\. Choose"
+    ):
+        exported(study, "llamafactory", out=tmp_path / "t.yaml", rows=tmp_path / "train.jsonl")
+
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == len(CHATS)
+
+
+def test_sources_of_different_kinds_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "a"}])
+    chats = write_rows(tmp_path / "chats.jsonl", CHATS)
+    study = finished_study(tmp_path, trial={"train_data": [str(texts), str(chats)]})
+
+    with pytest.raises(ConfigError, match=r"hold chats in `messages` and plain texts, .* `--data FILE`"):
+        exported(study, "trl")
+
+
+def test_training_hub_refuses_what_is_no_chat(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, rows=[{"text": "a"}])
+
+    with pytest.raises(ConfigError, match=r"training-hub trains chats, but .* holds plain texts"):
+        exported(study, "training-hub")
+
+
+def test_formats_of_two_files_need_a_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`--format llamafactory` is more than one file\. Say where"):
+        exported(finished_study(tmp_path), "llamafactory")
+
+
+def test_unknown_format_names_the_nearest(tmp_path: Path) -> None:
+    finished_study(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"unknown format `axolotle`\. Did you mean `axolotl`\?"):
+        run_export(str(tmp_path / "study"), ExportRequest(format_name="axolotle"))
+
+
+def test_trial_that_is_not_in_the_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyMismatchError, match="Trial 7 is not in study `made`: its trials are 0 to 2"):
+        exported(finished_study(tmp_path), "trl", number=7)
+
+
+def test_study_without_a_complete_trial_has_no_best(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", make_config(trial={"settings": {}}))
+
+    with pytest.raises(StudyMismatchError, match=r"No trial of study `made-up` has completed: 4 waiting\."):
+        run_export(str(study.directory), ExportRequest(lock=tmp_path / "lock.json"))
+
+
+def test_study_of_a_users_function_is_refused(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", make_config())
+
+    for name in FORMATS:
+        with pytest.raises(
+            ConfigError, match="trains with the function `trial_functions:steady`, whose settings"
+        ):
+            exported(study, name, number=0)
+
+
+def test_export_of_nothing_is_refused(tmp_path: Path) -> None:
+    finished_study(tmp_path)
+    place = str(tmp_path / "study")
+
+    with pytest.raises(ConfigError, match=r"Say what to export: `--format` \(trl, "):
+        run_export(place, ExportRequest())
+    with pytest.raises(ConfigError, match="`--data` needs `--format`"):
+        run_export(place, ExportRequest(rows=tmp_path / "rows.jsonl"))
+    same = tmp_path / "same"
+    with pytest.raises(ConfigError, match="must be different files"):
+        run_export(place, ExportRequest(format_name="trl", out=same, rows=same))
+
+
+def test_yaml_keeps_floats_and_words_for_readers_of_version_1_1() -> None:
+    content = {"rate": 1e-05, "tiny": 1.5e-300, "no": "no", "words": ["on", "a: b", ""], "none": None}
+    nested = {"kwargs": {"a": {}}, "list": [{"x": 1, "y": [1, 2]}, {"x": "é"}]}
+
+    assert read(yaml_text(content | nested)) == content | nested

@@ -1,0 +1,214 @@
+"""One driver per study: who holds it, who may take it over, and what the loser does."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from sweeps import make_config, make_orchestrator, make_study, reopened
+
+from sweeper.errors import StudyMismatchError
+from sweeper.study.holder import Holder
+from sweeper.study.lease import Lease, LeaseTimes
+
+TIMES = LeaseTimes(beat_s=0.02, expiry_s=60.0, settle_s=0.0, look_s=1.0)
+
+
+class Register:
+    """A lease record in memory, with what happens at its reads."""
+
+    def __init__(self, **facts):
+        self.facts = facts
+        self.n_reads = 0
+        self.at_read = {}
+
+    def read(self):
+        self.n_reads += 1
+        self.at_read.get(self.n_reads, lambda: None)()
+        return dict(self.facts)
+
+    def write(self, facts):
+        self.facts = facts
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def make_lease(register, time_=None, times=TIMES):
+    passing = time_ or Time()
+    return Lease(register, study="s", times=times, clock=passing, sleep=passing.sleep, now=lambda: "noon")
+
+
+def elsewhere(**changes):
+    """The lease of a process on another machine."""
+    facts = {"state": "running", "host": "far", "pid": 17, "machine": "other", "started": 5, "token": "t", "beat": 3}
+    return {**facts, "since": "noon", **changes}
+
+
+def dead_process():
+    """A process of this machine that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    facts = dataclasses.replace(Holder.me(), pid=child.pid, started=1).facts()
+    child.kill()
+    child.wait()
+    child.stdin.close()
+    return facts
+
+
+def test_a_free_lease_is_taken_and_handed_back():
+    register = Register()
+    lease = make_lease(register)
+    lease.acquire()
+    assert (register.facts["state"], register.facts["pid"]) == ("running", os.getpid())
+
+    lease.release("finished")
+    assert register.facts["state"] == "finished"
+    make_lease(register).acquire()
+
+
+def test_a_second_driver_is_refused_with_who_holds_the_study():
+    register = Register()
+    make_lease(register).acquire()
+
+    with pytest.raises(StudyMismatchError, match=rf"held by another driver: process {os.getpid()} on .*, since noon"):
+        make_lease(register).acquire()
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once():
+    register = Register(**elsewhere(**dead_process()))
+    passing = Time()
+    make_lease(register, passing).acquire()
+
+    assert passing.now == 1000.0
+
+
+def test_a_process_number_that_was_used_again_does_not_keep_a_lease():
+    facts = {**Holder.me().facts(), "started": 1}
+    register = Register(**elsewhere(**facts))
+
+    make_lease(register).acquire()
+    assert register.facts["token"] != "t"
+
+
+def test_a_holder_elsewhere_that_beats_is_refused():
+    register = Register(**elsewhere())
+    register.at_read[3] = lambda: register.facts.update(beat=4)
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far, since noon"):
+        make_lease(register).acquire()
+
+
+def test_a_holder_elsewhere_that_does_not_stir_loses_the_lease_after_its_time_by_the_observers_clock():
+    register = Register(**elsewhere())
+    passing = Time()
+    make_lease(register, passing).acquire()
+
+    assert 60.0 <= passing.now - 1000.0 <= 62.0
+
+
+def test_clocks_that_differ_by_years_change_nothing():
+    register = Register(**elsewhere(since="1999-01-01T00:00:00+00:00"))
+    register.at_read[2] = lambda: register.facts.update(beat=4)
+
+    with pytest.raises(StudyMismatchError, match="since 1999"):
+        make_lease(register).acquire()
+
+
+def test_time_in_which_the_storage_was_away_does_not_count_against_the_holder():
+    register = Register(**elsewhere())
+    passing = Time()
+    register.at_read[30] = lambda: passing.sleep(120.0)  # this read took two minutes
+    make_lease(register, passing).acquire()
+
+    assert passing.now - 1000.0 >= 29 + 120 + 59
+
+
+def test_of_two_that_take_a_free_lease_at_once_the_last_to_write_has_it():
+    register = Register()
+    other = elsewhere(token="other", beat=0)
+    register.at_read[2] = lambda: register.write(other)
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        make_lease(register).acquire()
+    assert register.facts == other
+
+
+def test_a_holder_that_was_taken_for_dead_notices_it_and_writes_no_more():
+    register = Register()
+    lease = Lease(register, study="s", times=TIMES)
+    lease.acquire()
+    lease.check()
+
+    register.write(elsewhere())
+    deadline = time.monotonic() + 20
+    with pytest.raises(StudyMismatchError, match="It took the study over from this process"):
+        while time.monotonic() < deadline:
+            lease.check()
+            threading.Event().wait(0.01)
+    lease.release("finished")
+    assert register.facts == elsewhere()
+
+
+def test_a_lease_that_this_process_could_not_hand_back_does_not_shut_it_out():
+    register = Register()
+    lease = make_lease(register)
+    lease.acquire()
+    running = dict(register.facts)
+    lease.release("interrupted")
+    register.write(running)
+
+    make_lease(register).acquire()
+
+
+def test_a_holder_beats():
+    register = Register()
+    lease = Lease(register, study="s", times=TIMES)
+    lease.acquire()
+    deadline = time.monotonic() + 20
+    while register.facts["beat"] < 3 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    lease.release("interrupted")
+
+    assert register.facts["beat"] >= 3
+
+
+def test_a_driver_whose_study_was_taken_over_changes_nothing_any_more(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.take(times=TIMES)
+    orchestrator = make_orchestrator(study)
+    other = reopened(study)
+    other._storage.set_study_user_attr(other._id, "sweeper:driver", elsewhere())
+    deadline = time.monotonic() + 20
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        while time.monotonic() < deadline:
+            orchestrator.check_held()
+            threading.Event().wait(0.01)
+    before = (tmp_path / "study.journal").read_bytes()
+
+    with pytest.raises(StudyMismatchError, match="writes nothing more"):
+        orchestrator.next_trial()
+    with pytest.raises(StudyMismatchError, match="writes nothing more"):
+        study.curves.write(0, [])
+    study.hand_back("finished")
+
+    assert (tmp_path / "study.journal").read_bytes() == before
+
+
+def test_a_study_whose_driver_is_dead_shows_as_interrupted(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study._storage.set_study_user_attr(study._id, "sweeper:driver", elsewhere(**dead_process()))
+
+    assert study.state() == "interrupted"

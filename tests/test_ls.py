@@ -1,0 +1,106 @@
+"""`sweeper ls`: which studies there are."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from export_fixtures import finished_study
+from rich.console import Console
+from sweeps import make_config, make_study
+
+from sweeper.errors import ConfigError
+from sweeper.reporting.studies import find_studies, studies_json, studies_table
+
+
+def rendered(directory: Path) -> list[str]:
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(studies_table(find_studies(directory, None)))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_studies_of_a_directory_are_listed_with_their_best(tmp_path: Path) -> None:
+    finished_study(tmp_path / "data")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "data" / "study").rename(tmp_path / "studies" / "made")
+    make_study(tmp_path / "studies" / "fresh", make_config(study="fresh"))
+
+    lines = rendered(tmp_path / "studies")
+
+    assert lines[0].split() == ["study", "state", "trials", "best"]
+    assert lines[1].split() == ["fresh", "interrupted", "4", "WAITING"]
+    assert lines[2] == "made   interrupted  2 COMPLETE, 1 PRUNED  score = 0.75 (trial 1)"
+
+
+def test_json_holds_counts_of_every_state(tmp_path: Path) -> None:
+    finished_study(tmp_path)
+
+    (row,) = studies_json(find_studies(tmp_path, None))
+
+    assert row["trials"] == {"WAITING": 0, "RUNNING": 0, "COMPLETE": 2, "PRUNED": 1, "FAIL": 0}
+    assert row["best"] == {"trial": 1, "value": 0.75}
+    assert row["directory"] == str(tmp_path / "study")
+
+
+def test_a_damaged_study_hides_no_other(tmp_path: Path) -> None:
+    make_study(tmp_path / "good", make_config(study="good"))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "study.json").write_text("{")
+
+    rows = studies_json(find_studies(tmp_path, None))
+
+    assert [(row["study"], row["state"]) for row in rows] == [("bad", None), ("good", "interrupted")]
+    assert "cannot be read" in rows[0]["error"]
+
+
+def test_studies_of_a_storage_are_listed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    for name in ("second", "first"):
+        make_study(tmp_path / name, make_config(study=name, storage=url))
+
+    assert [found.name for found in find_studies(None, url)] == ["first", "second"]
+
+
+def test_a_study_that_sweeper_did_not_make_is_named_unreadable(tmp_path: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    optuna.create_study(storage=url, study_name="foreign")
+
+    (row,) = studies_json(find_studies(None, url))
+
+    assert row["state"] is None
+    assert "was not made by sweeper" in row["error"]
+
+
+def test_a_missing_directory_is_an_error_unless_it_is_the_default(tmp_path: Path) -> None:
+    assert find_studies(None, None) == []
+    with pytest.raises(ConfigError, match="`nowhere` does not exist"):
+        find_studies(Path("nowhere"), None)
+    with pytest.raises(ConfigError, match="not both"):
+        find_studies(tmp_path, "sqlite:///x.db")
+
+
+def test_commands_print_data_on_stdout_and_words_on_stderr(tmp_path: Path) -> None:
+    finished_study(tmp_path)
+    command = [sys.executable, "-m", "sweeper.cli"]
+
+    listed = subprocess.run([*command, "ls", str(tmp_path), "--json"], capture_output=True, text=True)
+    printed = subprocess.run(
+        [*command, "export", str(tmp_path / "study"), "--format", "axolotl", "--lock", "l.json"],
+        capture_output=True,
+        text=True,
+    )
+    wrong = subprocess.run(
+        [*command, "export", str(tmp_path / "study"), "--format", "trl", "--trial", "9"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert [row["study"] for row in json.loads(listed.stdout)] == ["made"]
+    assert (listed.returncode, printed.returncode, wrong.returncode) == (0, 0, 4)
+    assert printed.stdout.startswith("# Trial 1 of study made for axolotl")
+    assert printed.stderr == "wrote l.json\n"
+    assert wrong.stderr.startswith("error: Trial 9 is not in study `made`")
