@@ -151,6 +151,19 @@ def status(
 
 
 @app.command()
+def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Print what each early signal was worth: how far it predicted the final metric."""
+    from sweeper.api import load_study
+    from sweeper.evidence_text import evidence_json, format_evidence
+
+    view = load_study(study, storage=storage)
+    if as_json:
+        print(json.dumps(evidence_json(view), indent=2))
+    else:
+        _console().print(format_evidence(view))
+
+
+@app.command()
 def report(
     study: StudyPlace,
     storage: Storage = None,
@@ -216,6 +229,7 @@ def list_studies(
 ) -> None:
     """List the studies in a directory or a storage: state, trials, best value."""
     from sweeper.reporting.studies import find_studies, studies_json, studies_table
+    from sweeper.storage_url import mask_url
 
     found = find_studies(directory, storage)
     if as_json:
@@ -223,7 +237,8 @@ def list_studies(
     elif found:
         _console().print(studies_table(found))
     else:
-        print(f"No studies in {storage or directory or 'studies/'}.", file=sys.stderr)
+        place = mask_url(storage) if storage is not None else directory or "studies/"
+        print(f"No studies in {place}.", file=sys.stderr)
 
 
 @app.command()

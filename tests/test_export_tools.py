@@ -166,10 +166,11 @@ def test_trls_command_trains_from_the_file_to_the_same_losses(study: Study, tmp_
 
 
 def test_trl_learns_the_same_tokens_of_the_data_in_place(study: Study, tmp_path: Path) -> None:
-    """Without `--data` TRL tokenises itself; for one step over all rows the order does not matter."""
+    """Without `--data` TRL tokenises itself."""
     import trl
     from datasets import load_dataset
 
+    from sweeper.config.models import TrainSettings
     from sweeper.training.tokenizer import load_tokenizer
     from sweeper.training.tokens import load_train_rows
 
@@ -182,8 +183,6 @@ def test_trl_learns_the_same_tokens_of_the_data_in_place(study: Study, tmp_path:
     trainer = trl.SFTTrainer(model=model.model_name_or_path, args=arguments, train_dataset=rows)
 
     trial = study.config.trial
-    from sweeper.config.models import TrainSettings
-
     settings = TrainSettings.model_validate(study.records()[0].settings)
     own = load_train_rows(trial, settings, load_tokenizer(trial))
     for index, row in enumerate(trainer.train_dataset):

@@ -2,11 +2,10 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cli_fixtures import cli
 from export_fixtures import finished_study
 from rich.console import Console
 from sweeps import make_config, make_study
@@ -85,22 +84,13 @@ def test_a_missing_directory_is_an_error_unless_it_is_the_default(tmp_path: Path
 
 def test_commands_print_data_on_stdout_and_words_on_stderr(tmp_path: Path) -> None:
     finished_study(tmp_path)
-    command = [sys.executable, "-m", "sweeper.cli"]
 
-    listed = subprocess.run([*command, "ls", str(tmp_path), "--json"], capture_output=True, text=True)
-    printed = subprocess.run(
-        [*command, "export", str(tmp_path / "study"), "--format", "axolotl", "--lock", "l.json"],
-        capture_output=True,
-        text=True,
-    )
-    wrong = subprocess.run(
-        [*command, "export", str(tmp_path / "study"), "--format", "trl", "--trial", "9"],
-        capture_output=True,
-        text=True,
-    )
+    listed = cli("ls", tmp_path, "--json")
+    printed = cli("export", tmp_path / "study", "--format", "axolotl", "--lock", "l.json")
+    wrong = cli("export", tmp_path / "study", "--format", "trl", "--trial", "9")
 
-    assert [row["study"] for row in json.loads(listed.stdout)] == ["made"]
-    assert (listed.returncode, printed.returncode, wrong.returncode) == (0, 0, 4)
-    assert printed.stdout.startswith("# Trial 1 of study made for axolotl")
-    assert printed.stderr == "wrote l.json\n"
-    assert wrong.stderr.startswith("error: Trial 9 is not in study `made`")
+    assert [row["study"] for row in json.loads(listed.out)] == ["made"]
+    assert (listed.code, printed.code, wrong.code) == (0, 0, 4)
+    assert printed.out.startswith("# Trial 1 of study made for axolotl")
+    assert printed.err == "wrote l.json\n"
+    assert wrong.err.startswith("error: Trial 9 is not in study `made`")
