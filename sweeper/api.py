@@ -26,7 +26,7 @@ from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Listener, TrialState
+from sweeper.records import EventKind, Listener, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study.study import Study, check_same
 from sweeper.study.view import StudyView
@@ -163,6 +163,9 @@ def study_directory(config: SweepConfig) -> Path:
 def _preflight(config: SweepConfig, function: TrialFunction | None) -> PreflightFacts:
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
+    if sys.stderr.isatty():
+        # It takes seconds, and longer where a model's files or data come from afar.
+        print("Checking what the trials need ...", file=sys.stderr)
     found = run_preflight(config, reads_data=function is None)
     for warning in found.data.warnings if found.data is not None else ():
         print(f"warning: {warning}", file=sys.stderr)
@@ -266,12 +269,22 @@ def _drive(
             _executor(config, slots, options, function).run(orchestrator)
             if not orchestrator.is_draining and orchestrator.n_left == 0:
                 study.reached = "finished"
+                _record_evidence(study, orchestrator.records)
         except KeyboardInterrupt:
             # Ctrl-C before the executor listened for it, or a second one.
             orchestrator.interrupt()
         finally:
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
     _check_outcome(study, orchestrator)
+
+
+def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
+    """Keep in the study what its early signals were worth."""
+    from sweeper.pruners.evidence import evidence_of
+
+    config = study.config
+    found = evidence_of(records.values(), direction=config.direction, seed=config.seed)
+    study.record_evidence([evidence.as_dict() for evidence in found])
 
 
 def _executor(

@@ -75,7 +75,9 @@ class TrialSpec:
     metric: str = ""
     checkpoint_place: str = ""  # a path or an fsspec URL; empty: in the trial's directory
     checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
-    micro_batch_limits: dict[str, int] = dataclasses.field(default_factory=dict)  # by device; what fitted so far
+    micro_batch_limits: dict[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # by device; what fitted so far
 
     def fitted(self, device: str) -> "TrialSpec":
         """Return the spec with the micro-batch that fits on a device, as far as is known."""

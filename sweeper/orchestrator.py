@@ -19,7 +19,7 @@ from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.plan import Plan, Point, plan_point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
-from sweeper.pruners.judge import Judge
+from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import (
     GRAD_NORM,
@@ -188,13 +188,14 @@ class Orchestrator:
             return []
         verdict = self._take_in(running, report)
         if verdict is not None:
-            return [verdict]
+            return [verdict, *self._judge_again()]
         stops = []
         for rung in self._unjudged_rungs(running):
             stops += self._judge_at(number, rung)
         for rung in self._new_rungs(running):
             self._tell(EventKind.RUNG, f"reached rung {rung.rung}", record=self.records[number], rung=rung)
             stops += self._judge_at(number, rung)
+            stops += self._judge_again()
         record = self.records[number]
         if not record.state.is_finished:
             if report.checkpoint is not None:
@@ -226,7 +227,7 @@ class Orchestrator:
             self._again.appendleft(number)
         else:
             self._fail(running, outcome.error or "unknown error", outcome.traceback)
-        return stops
+        return [*stops, *self._judge_again()]
 
     def on_lost(self, number: int, reason: str) -> None:
         """Record that an attempt ended without a word: its process or node died."""
@@ -271,7 +272,10 @@ class Orchestrator:
         if self._again:
             return self._again.popleft()
         if self._waiting:
-            number = self._waiting.popleft()
+            number = self._waiting[0]
+            if isinstance(self._judge, LearningJudge):
+                number = self._judge.next_of(tuple(self._waiting), self.records)
+            self._waiting.remove(number)
             self._study.claim(number)
             return number
         return self._draw() if self.n_left > 0 else None
@@ -370,7 +374,9 @@ class Orchestrator:
 
     def _place(self, number: int) -> str:
         url = self._config.trial.checkpoint.url
-        return checkpoints_place(url, study=self._study.name, trial_dir=str(self._trial_dir(number)), number=number)
+        return checkpoints_place(
+            url, study=self._study.name, trial_dir=str(self._trial_dir(number)), number=number
+        )
 
     def _checkpoints(self, number: int) -> Checkpoints:
         return open_checkpoints(self._place(number))
@@ -405,6 +411,7 @@ class Orchestrator:
             record.last_loss, record.last_grad_norm = last.loss, last.grad_norm
         else:
             record.step = record.samples = record.tokens = 0
+            record.last_loss = record.last_grad_norm = None
 
     def _unjudged_rungs(self, running: _Running) -> list[RungRecord]:
         """Return the rungs where an earlier driver died between record and judgement; once."""
@@ -416,7 +423,9 @@ class Orchestrator:
         record = self.records[running.spec.number]
         found = []
         for planned in running.point.rungs:
-            if planned.index in record.rungs or not planned.is_reached(step=record.step, samples=record.samples):
+            if planned.index in record.rungs or not planned.is_reached(
+                step=record.step, samples=record.samples
+            ):
                 continue
             at = next(
                 index
@@ -449,6 +458,34 @@ class Orchestrator:
             elif decision.trial == number:
                 self._record_decision(decision)
         return stops
+
+    def _judge_again(self) -> list[Decision]:
+        """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones."""
+        if not isinstance(self._judge, LearningJudge) or self.is_draining:
+            return []
+        stops = []
+        for decision in self._judge.judge_again(self.records):
+            running = self._running.get(decision.trial)
+            if not decision.stop:
+                self._record_decision(decision)
+            elif running is not None:
+                self._prune(running, decision)
+                stops.append(decision)
+            elif decision.trial in self._waiting:
+                self._skip(decision)
+        return stops
+
+    def _skip(self, decision: Decision) -> None:
+        """Stop a trial before its start."""
+        record = self.records[decision.trial]
+        self._waiting.remove(decision.trial)
+        self._study.claim(decision.trial)
+        self._record_decision(decision)
+        record.reason = decision.reason
+        self._study.finish(record.number, TrialState.PRUNED, reason=record.reason)
+        record.state = TrialState.PRUNED
+        self._tell(EventKind.DECIDED, f"not started: {decision.reason}", record=record, decision=decision)
+        self._tell(EventKind.TRIAL_ENDED, f"pruned before its start: {decision.reason}", record=record)
 
     def _stands_at(self, number: int, rung: int) -> bool:
         record = self.records[number]
@@ -531,13 +568,20 @@ class Orchestrator:
         if half is None:
             return False
         self._flush(running)
-        failure = {"error": outcome.error, "traceback": outcome.traceback, "outcome": str(FailureCause.OUT_OF_MEMORY)}
+        failure = {
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+            "outcome": str(FailureCause.OUT_OF_MEMORY),
+        }
         record.errors.append({**failure, "attempt": record.attempts})
-        self._record_attempt(running, **failure, micro_batch_size=used.micro_batch_size, device=outcome.device)
+        self._record_attempt(
+            running, **failure, micro_batch_size=used.micro_batch_size, device=outcome.device
+        )
         text = (
             f"Trial {record.number} ran out of memory ({outcome.device}) at micro_batch_size = "
-            f"{used.micro_batch_size}. Going on with micro_batch_size = {half.micro_batch_size}, gradient_accumulation_steps = "
-            f"{half.gradient_accumulation_steps}; effective_batch_size = {half.effective_batch_size} is unchanged."
+            f"{used.micro_batch_size}. Going on with micro_batch_size = {half.micro_batch_size}, "
+            f"gradient_accumulation_steps = {half.gradient_accumulation_steps}; "
+            f"effective_batch_size = {half.effective_batch_size} is unchanged."
         )
         self._tell(EventKind.TRIAL_RETRIED, text, record=record)
         return True

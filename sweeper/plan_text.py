@@ -126,6 +126,10 @@ def _budget(plan: Plan) -> str:
 
 def _pruner(config: SweepConfig) -> str:
     pruner = config.pruner
+    if pruner.name == "early_dynamics" and pruner.directions == "learned":
+        return f"early_dynamics, learns what predicts {config.metric}, risk {pruner.risk:.0%}"
+    if pruner.name == "early_dynamics" and pruner.mode == "certain":
+        return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, stops once that is certain"
     if pruner.name == "early_dynamics":
         return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, from {pruner.min_peers} peers on"
     return pruner.name if pruner.name == "nop" else f"{pruner.name}, on {pruner.signal or config.metric}"

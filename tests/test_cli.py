@@ -4,13 +4,18 @@ import datetime
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_fixtures import SWEEPER, Run, cli, command, fingerprint, write_sweep
+from cli_fixtures import SWEEPER, Run, cli, command, fingerprint, wait_for, write_sweep
 
 TRIAL_KEYS = {
     "number", "state", "point_id", "params", "value", "steps", "samples", "reason", "attempts", "worker", "started",
@@ -290,3 +295,39 @@ def test_a_study_is_found_by_its_name_below_studies(tmp_path: Path) -> None:
     assert cli("launch", write_sweep(tmp_path), "--executor", "in-process").code == 0
 
     assert json.loads(cli("status", "made-up", "--json").out)["state"] == "finished"
+
+
+# -- what others make of a study ---------------------------------------------------------------------------------
+
+
+def test_optuna_dashboard_lists_the_study_and_its_trials(launched: tuple[Path, Run], tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    journal = shutil.copy(launched[0] / "study.journal", tmp_path)
+    server = subprocess.Popen(
+        [SWEEPER.with_name("optuna-dashboard"), journal, "--host", "127.0.0.1", "--port", str(port),
+         "--server", "wsgiref"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for("the dashboard", lambda: answer(port, "studies"))
+        (study,) = answer(port, "studies")["study_summaries"]
+        trials = answer(port, f"studies/{study['study_id']}?after=0")["trials"]
+    finally:
+        server.kill()
+        server.wait()
+
+    assert study["study_name"] == "made-up"
+    assert [(trial["state"], trial["values"]) for trial in trials] == [
+        ("Complete", [0.5]), ("Complete", [0.75]), ("Complete", [1.0]), ("Complete", [0.75]),
+    ]  # fmt: skip
+    assert trials[2]["params"][0]["param_external_value"] == "0.001"
+
+
+def answer(port: int, path: str) -> Any:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=10) as response:
+            return json.load(response)
+    except urllib.error.URLError:
+        return None  # not up yet

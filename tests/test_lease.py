@@ -54,7 +54,15 @@ def make_lease(register, time_=None, times=TIMES):
 
 def elsewhere(**changes):
     """The lease of a process on another machine."""
-    facts = {"state": "running", "host": "far", "pid": 17, "machine": "other", "started": 5, "token": "t", "beat": 3}
+    facts = {
+        "state": "running",
+        "host": "far",
+        "pid": 17,
+        "machine": "other",
+        "started": 5,
+        "token": "t",
+        "beat": 3,
+    }
     return {**facts, "since": "noon", **changes}
 
 
@@ -66,6 +74,14 @@ def dead_process():
     child.wait()
     child.stdin.close()
     return facts
+
+
+def check_until_refused(check):
+    """Ask until the beat's thread has looked."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        check()
+        threading.Event().wait(0.01)
 
 
 def test_a_free_lease_is_taken_and_handed_back():
@@ -83,7 +99,9 @@ def test_a_second_driver_is_refused_with_who_holds_the_study():
     register = Register()
     make_lease(register).acquire()
 
-    with pytest.raises(StudyMismatchError, match=rf"held by another driver: process {os.getpid()} on .*, since noon"):
+    with pytest.raises(
+        StudyMismatchError, match=rf"held by another driver: process {os.getpid()} on .*, since noon"
+    ):
         make_lease(register).acquire()
 
 
@@ -153,11 +171,8 @@ def test_a_holder_that_was_taken_for_dead_notices_it_and_writes_no_more():
     lease.check()
 
     register.write(elsewhere())
-    deadline = time.monotonic() + 20
     with pytest.raises(StudyMismatchError, match="It took the study over from this process"):
-        while time.monotonic() < deadline:
-            lease.check()
-            threading.Event().wait(0.01)
+        check_until_refused(lease.check)
     lease.release("finished")
     assert register.facts == elsewhere()
 
@@ -191,11 +206,8 @@ def test_a_driver_whose_study_was_taken_over_changes_nothing_any_more(tmp_path):
     orchestrator = make_orchestrator(study)
     other = reopened(study)
     other._storage.set_study_user_attr(other._id, "sweeper:driver", elsewhere())
-    deadline = time.monotonic() + 20
     with pytest.raises(StudyMismatchError, match="process 17 on far"):
-        while time.monotonic() < deadline:
-            orchestrator.check_held()
-            threading.Event().wait(0.01)
+        check_until_refused(orchestrator.check_held)
     before = (tmp_path / "study.journal").read_bytes()
 
     with pytest.raises(StudyMismatchError, match="writes nothing more"):

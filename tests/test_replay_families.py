@@ -1,6 +1,8 @@
 """The synthetic families are what their names say; a benchmark stands on them."""
 
+import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,3 +72,29 @@ def test_in_the_diverging_corner_points_that_lead_early_become_nan():
 
     assert math.isnan(ranked[0].value)
     assert math.isnan(ranked[0].rows[-1].loss)
+
+
+@pytest.mark.slow
+def test_the_benchmark_plays_every_pruner(tmp_path):
+    script = Path(__file__).parent / "benchmarks" / "pruners.py"
+    options = [
+        "--groups",
+        "honest_loss",
+        "--studies",
+        "1",
+        "--orders",
+        "1",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+
+    done = subprocess.run(
+        [sys.executable, str(script), *options], capture_output=True, text=True, timeout=250
+    )
+
+    assert done.returncode == 0, done.stderr
+    results = {one["pruner"]: one for one in json.loads((tmp_path / "out.json").read_text())}
+    assert {"eager: metric", "paper's rule", "Optuna Wilcoxon", "Ray ASHA", "none"} <= set(results)
+    assert (results["none"]["cost"], results["none"]["hit"]) == (1.0, 1.0)
+    assert results["Ray ASHA"]["cost"] < 0.6
+    assert "share of training spent, and hit rate in %" in done.stdout

@@ -125,7 +125,9 @@ def test_many_writers_lose_and_tear_nothing(journal):
         thread.join()
 
     lines = list(JournalBackend(journal).read_logs(0))
-    assert sorted((line["writer"], line["number"]) for line in lines) == [(w, n) for w in range(4) for n in range(25)]
+    assert sorted((line["writer"], line["number"]) for line in lines) == [
+        (w, n) for w in range(4) for n in range(25)
+    ]
 
 
 WRITE_TOO_MUCH = """
@@ -218,7 +220,9 @@ class Unsteady(optuna.storages.InMemoryStorage):
 
 
 def waiting_trial():
-    return create_trial(state=TrialState.WAITING, params={"a": 0.5}, distributions={"a": FloatDistribution(0, 1)})
+    return create_trial(
+        state=TrialState.WAITING, params={"a": 0.5}, distributions={"a": FloatDistribution(0, 1)}
+    )
 
 
 def patient(inner, **options):
@@ -267,7 +271,9 @@ def test_a_storage_that_stays_away_ends_the_sweep_with_a_message():
     study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
     inner.n_faults = 10**9
 
-    with pytest.raises(SweeperError, match=r"The storage postgresql://db/x has not answered for 6\d s.*sweeper resume"):
+    with pytest.raises(
+        SweeperError, match=r"The storage postgresql://db/x has not answered for 6\d s.*sweeper resume"
+    ):
         storage.create_new_trial(study_id, waiting_trial())
 
 
@@ -292,8 +298,18 @@ def test_a_wrong_question_is_not_asked_again():
 # -- passwords --------------------------------------------------------------------------------------------------
 
 URLS = [
-    ("postgresql://me:s%2Fec@db:5432/x", "s/ec", "postgresql://me:***@db:5432/x", "postgresql://me@db:5432/x"),
-    ("postgresql://h/x?user=me&password=s3", "s3", "postgresql://h/x?user=me&password=***", "postgresql://h/x?user=me"),
+    (
+        "postgresql://me:s%2Fec@db:5432/x",
+        "s/ec",
+        "postgresql://me:***@db:5432/x",
+        "postgresql://me@db:5432/x",
+    ),
+    (
+        "postgresql://h/x?user=me&password=s3",
+        "s3",
+        "postgresql://h/x?user=me&password=***",
+        "postgresql://h/x?user=me",
+    ),
     ("postgresql://me@db/x", None, "postgresql://me@db/x", "postgresql://me@db/x"),
     ("sqlite:///a.db", None, "sqlite:///a.db", "sqlite:///a.db"),
 ]

@@ -6,6 +6,7 @@ An object store has no rename: a checkpoint is there once its manifest is, which
 import logging
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,6 @@ class RemoteCheckpoints:
         self._url = url
         self._newest_step = newest_step
         self._opened: tuple[Any, str] | None = None
-        self._local: tempfile.TemporaryDirectory[str] | None = None  # what was loaded, as long as this lives
 
     def save(self, source: Path, *, step: int, samples: int) -> str:
         """Send a directory as the checkpoint after `step` and remove it here; return its name."""
@@ -165,8 +165,10 @@ class RemoteCheckpoints:
 
     def _fetched(self, name: str, manifest: Manifest) -> Path | None:
         system, root = self._place
-        self._local = tempfile.TemporaryDirectory(prefix="sweeper-checkpoint-")
-        path = Path(self._local.name)
+        path = Path(tempfile.mkdtemp(prefix="sweeper-checkpoint-"))
+        weakref.finalize(
+            self, shutil.rmtree, path, ignore_errors=True
+        )  # what was loaded stays as long as this
         for file in manifest.files:
             (path / file).parent.mkdir(parents=True, exist_ok=True)
             try:

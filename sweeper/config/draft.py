@@ -168,7 +168,9 @@ def _repair(data: Any, path: KeyPath, *, needs_value: bool) -> None:
     if not keys or not isinstance(data, dict):
         return
     data.pop(keys[-1], None)
-    if needs_value and first_index is None and keys[-1] in _PLACEHOLDERS:
+    # A dimension or a set of data may be called as a section is.
+    is_own_key = len(keys) == 1 if keys[-1] != "path" else keys[0] == "trial"
+    if needs_value and first_index is None and is_own_key and keys[-1] in _PLACEHOLDERS:
         data[keys[-1]] = copy.deepcopy(_PLACEHOLDERS[keys[-1]])
 
 

@@ -70,7 +70,8 @@ def _paths_of(document: Document) -> list[KeyPath]:
 def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     if "://" in value:
         return False
-    if path in (("dir",), ("trial", "function_dir"), ("trial", "chat_template")) or value.startswith(("./", "../", "/", "~/")):
+    always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"))
+    if path in always_local or value.startswith(("./", "../", "/", "~/")):
         return True
     if path == ("trial", "model"):
         return (base_dir / value).is_dir()

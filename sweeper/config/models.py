@@ -148,7 +148,9 @@ class CheckpointPolicy(Section):
     every_samples: int | None = Field(default=None, ge=1)
     at: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     save_model: bool = False  # keep the final model of every completed trial
-    url: str | None = Field(default=None, pattern=r"^[a-z0-9+]+://.+")  # by fsspec; None: the study's directory
+    url: str | None = Field(
+        default=None, pattern=r"^[a-z0-9+]+://.+"
+    )  # by fsspec; None: the study's directory
     keep_best: int | None = Field(default=None, ge=0)  # completed trials that keep theirs; None: all
     max_gb: Float | None = Field(default=None, gt=0)  # for all of a study's checkpoints together
 
@@ -252,7 +254,9 @@ class PrunerSection(Section):
     mode: Literal["eager", "certain"] = "eager"  # judge at once, or only when no later report can change it
     risk: Annotated[Float, Field(gt=0, lt=1)] = 0.05  # of missing the grid's best by more than the tolerance
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # in units of the metric; None: by the noise seen
-    n_calibration: int | None = Field(default=None, ge=4)  # points that run to their end first; None: by the grid
+    n_calibration: int | None = Field(
+        default=None, ge=4
+    )  # points that run to their end first; None: by the grid
     skip_waiting: bool = True  # stop points before their start too
     audit_frac: Fraction = 0.1  # of the condemned trials, goes on to check the rule
     # Optuna's pruners and `module:Class`

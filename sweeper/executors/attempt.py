@@ -40,6 +40,8 @@ def run_attempt(spec: TrialSpec, channel: Channel, *, function: TrialFunction | 
     checkpoints = open_checkpoints(place, newest_step=spec.checkpoint_step)
     context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
     try:
+        if spec.trial_dir:
+            Path(spec.trial_dir).mkdir(parents=True, exist_ok=True)
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())
@@ -80,4 +82,6 @@ def _run(spec: TrialSpec, context: TrialContext, function: TrialFunction | None)
 
         return finetune.run(context)
     place = spec.trial.get("function_dir")
-    return run_function(function or load_function(str(name), directory=Path(place) if place else None), context)
+    return run_function(
+        function or load_function(str(name), directory=Path(place) if place else None), context
+    )

@@ -25,21 +25,12 @@ for _name, _value in _RAY_SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 
-def _has_auth_token() -> bool:
-    """Whether Ray would find a token on this machine; an earlier local Ray leaves one behind."""
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
-
-
-# `ray start` asks for the token where there is one, but joining an address sends none by itself, and Ray reads this
-# only once, when it is imported (ray 2.60). A cluster without tokens does not mind being sent one.
-if _has_auth_token():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-
 import ray  # noqa: E402 - after its settings
 
 _PORT_S = 5.0  # how long a cluster's port may take to answer
 _ATTEMPTS = 3
+_AUTH_MODE = "RAY_AUTH_MODE"  # Ray's variable: "token" or "disabled"
+_given_auth_mode = os.environ.get(_AUTH_MODE)  # the user's word, before Ray or this module change it
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _ours: str | None = None  # the address that this module joined, or "local" for a Ray that it started
@@ -62,6 +53,8 @@ def start_local(*, n_cpus: int) -> None:
     """Start Ray on this machine, unless this process has one that was not made here."""
     _leave_another("local")
     if not ray.is_initialized():
+        if _given_auth_mode is None:
+            os.environ.pop(_AUTH_MODE, None)  # what an earlier cluster asked for is not for this one
         # With no address Ray would join a cluster that somebody else runs on this machine, and refuse `num_cpus`.
         ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
         _remember("local")
@@ -87,8 +80,7 @@ def _leave_another(address: str) -> None:
 def _join(address: str) -> None:
     try:
         _check_port(address)
-        with _few_attempts():
-            ray.init(address=address, **_QUIET)
+        _init(address)
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ConfigError(
             f"No Ray cluster can be joined at {address}: {str(error).splitlines()[0].rstrip('.')}. Check that it runs "
@@ -96,6 +88,37 @@ def _join(address: str) -> None:
             "or leave out `--address` to run on this machine."
         ) from error
     _remember(address)
+
+
+def _init(address: str) -> None:
+    """Join as the cluster wants it: without a token, or else with the one of this machine.
+
+    `ray start` asks for a token where it finds one, and refuses who sends none; joining by address sends none. A
+    cluster that asks for none lets in who sends one, but then ends every actor at once (ray 2.60).
+    """
+    if _given_auth_mode is None and _has_auth_token():
+        try:
+            _set_auth_mode("disabled")
+            with _few_attempts(1):
+                ray.init(address=address, **_QUIET)
+            return
+        except ConnectionError:
+            _set_auth_mode("token")
+    with _few_attempts(_ATTEMPTS):
+        ray.init(address=address, **_QUIET)
+
+
+def _has_auth_token() -> bool:
+    """Whether Ray would find a token on this machine; an earlier local Ray leaves one behind."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _set_auth_mode(mode: str) -> None:
+    os.environ[_AUTH_MODE] = mode
+    ray._raylet.Config.initialize(
+        ""
+    )  # Ray reads the variable once and has no public way to read it again (2.60)
 
 
 def _check_port(address: str) -> None:
@@ -109,11 +132,11 @@ def _check_port(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _few_attempts() -> Iterator[None]:
+def _few_attempts(n_attempts: int) -> Iterator[None]:
     """Let Ray give up soon; by default it tries 20 times, 40 s each where something else listens (ray 2.60)."""
     name = "RAY_gcs_server_port_wait_time_s"  # in attempts, where a cluster is joined
     before = os.environ.get(name)
-    os.environ.setdefault(name, str(_ATTEMPTS))
+    os.environ.setdefault(name, str(n_attempts))
     try:
         yield
     finally:

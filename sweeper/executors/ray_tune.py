@@ -26,7 +26,7 @@ from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.interrupt import interrupt_on_signals
 from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult, attempt_key
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import Outcome, OutcomeKind, Report
+from sweeper.records import EventKind, Outcome, OutcomeKind, Report
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -125,6 +125,9 @@ class _Bridge:
         self.guarded(self.orchestrator.check_held, None)
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
+            if self.keys:
+                words = f"{len(self.keys)} running trials are told to stop at their next step"
+                self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
             self._stop_others(set(self.keys))
 
 

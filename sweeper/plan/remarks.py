@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks
+from sweeper.pruners.options import LEARNED_MIN_POINTS, calibration_size
 
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 
@@ -31,6 +33,7 @@ def notes(
         yield "With `packing` a sample is one packed sequence, not one row of the data."
     if any(_is_renamed_constant(config, point) for point in points):
         yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
+    yield from _learning_notes(config, points)
 
 
 def warnings(
@@ -47,6 +50,40 @@ def warnings(
     if config.pruner.name != "nop":
         yield from _rung_warnings(config, rungs, points)
     yield from _warmup_warnings(points)
+
+
+def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    """Yield which points run to their end before anyone is judged, where trials are judged by prediction."""
+    if config.pruner.name != EARLY_DYNAMICS or config.pruner.directions != "learned":
+        return
+    n_trials = config.sampler.n_trials or len(points)
+    if n_trials < LEARNED_MIN_POINTS:
+        yield (
+            f"{n_trials} points are too few to learn from (it takes {LEARNED_MIN_POINTS}): only what diverges is "
+            "stopped. Set `pruner.signals` to stop by rank."
+        )
+        return
+    n_chosen = config.pruner.n_calibration or calibration_size(n_trials)
+    chosen = ""
+    if config.sampler.name == "grid":
+        from sweeper.pruners.design import design_matrix, spread_out  # scipy: only where a plan is made of it
+
+        indices = spread_out(design_matrix([point.params for point in points]), n_chosen)
+        chosen = ": " + ", ".join(_params(points[index]) for index in indices)
+    yield (
+        f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
+        f"the space{chosen}."
+    )
+    yield (
+        f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
+        f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
+    )
+
+
+def _params(point: Point) -> str:
+    return "/".join(
+        f"{value:g}" if isinstance(value, float) else str(value) for value in point.params.values()
+    )
 
 
 def _budget_notes(common: CommonBudget, facts: DataFacts | None) -> Iterator[str]:
@@ -129,7 +166,8 @@ def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point
     if not rungs.marks and rungs.is_known:
         yield "There is no rung below the budget, so no trial can be stopped early."
     n_trials = config.sampler.n_trials or len(points)
-    if pruner.name == "early_dynamics" and n_trials < pruner.min_peers:
+    is_eager = pruner.name == EARLY_DYNAMICS and pruner.directions != "learned" and pruner.mode == "eager"
+    if is_eager and n_trials < pruner.min_peers:
         yield (
             f"{n_trials} trials are fewer than `pruner.min_peers` = {pruner.min_peers}, so none will be "
             "stopped early by its peers."

@@ -16,13 +16,14 @@ from rich.text import Text
 
 from sweeper.config.models import SweepConfig
 from sweeper.progress.lines import decision_text
-from sweeper.progress.running import RunningTrial, running_table
+from sweeper.progress.running import MAX_BAR, MIN_BAR, RunningTrial, running_table
 from sweeper.records import Event, EventKind, TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
 
 REFRESH_PER_SECOND = 4
 N_MESSAGES = 6
 _RUNNING_KINDS = (EventKind.TRIAL_STARTED, EventKind.REPORTED, EventKind.RUNG, EventKind.DECIDED)
+MAX_NAME = 24  # characters
 MIN_ETA_S = 5.0  # an estimate from less says nothing
 
 
@@ -65,6 +66,7 @@ class LiveProgress:
         self._ended: dict[TrialState, int] = dict.fromkeys(TrialState, 0)
         self._messages: deque[_Message] = deque(maxlen=N_MESSAGES)
         self._best: _Best | None = None
+        self._has_started = False  # whether any trial has
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND)
 
     def __enter__(self) -> Self:
@@ -83,6 +85,7 @@ class LiveProgress:
     def on_event(self, event: Event) -> None:
         """Note what an event says. Quick, from any thread."""
         with self._lock:
+            self._has_started = self._has_started or event.kind is EventKind.TRIAL_STARTED
             if event.record is not None:
                 self._note_trial(event.kind, event.record)
             message = _message(event)
@@ -117,7 +120,11 @@ class LiveProgress:
         told = [_folded(message, self._console.width) for message in messages]
         # 7: the sweep, the best, up to four lines of header, and the note on trials that are not shown.
         room = max(1, self._console.height - sum(n_lines for _, n_lines in told) - 7)
-        parts.append(running_table(running[:room], list(self._config.search_space), self._console.width))
+        if not running:
+            words = "no trial is running" if self._has_started else "the workers are starting"
+            parts.append(_line(words, "dim"))
+        else:
+            parts.append(running_table(running[:room], list(self._config.search_space), self._console.width))
         if len(running) > room:
             parts.append(_line(f"and {plural(len(running) - room, 'more running trial')}", "dim"))
         parts += [text for text, _ in told]
@@ -131,13 +138,16 @@ class LiveProgress:
             words += f", {ended[TrialState.PRUNED]} pruned"
         if ended[TrialState.FAIL]:
             words += f", {ended[TrialState.FAIL]} failed"
+        times = self._times(ended, partly)
+        name = clipped(self._config.study, MAX_NAME)
+        room = self._console.width - sum(len(text) + 1 for text in (name, words, times))
         grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
-        grid.add_column(width=max(6, min(30, self._console.width - 66)))
+        grid.add_column(no_wrap=True)
+        grid.add_column(width=max(MIN_BAR, min(MAX_BAR, room - 1)))
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
         bar = ProgressBar(total=max(1, self._n_trials), completed=n_ended + partly)
-        grid.add_row(Text(self._config.study, style="bold"), bar, words, self._times(ended, partly))
+        grid.add_row(Text(name, style="bold"), bar, words, times)
         return grid
 
     def _times(self, ended: dict[TrialState, int], partly: float) -> str:

@@ -51,8 +51,6 @@ class RunningTrial:
 
 def running_table(trials: list[RunningTrial], names: list[str], width: int) -> RenderableType:
     """Return the running trials with as many columns as the width has room for. `names` are the params."""
-    if not trials:
-        return Text("no trial is running", style="dim")
     columns = _columns(trials, names)
     for dropped in DROP_ORDER:
         if _taken(columns) + MIN_BAR <= width:

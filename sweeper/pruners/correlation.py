@@ -88,7 +88,8 @@ def _with_interval(rho: float, drawn: Array, *, n: int) -> Correlation:
     tail = 100 * (1 - _COVERAGE) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail]) if len(drawn) else (-1.0, 1.0)
     # The percentile interval may miss its own centre where few trials and many ties are resampled.
-    return Correlation(rho=float(rho), low=float(min(low, rho)), high=float(max(high, rho)), n=n)
+    low, high = min(low, rho), max(high, rho)
+    return Correlation(rho=round(float(rho), 4), low=round(float(low), 4), high=round(float(high), 4), n=n)
 
 
 def _rank_rho(x: Array, y: Array) -> Array:

@@ -140,7 +140,7 @@ def _measure(
     return Evidence(
         signal=signal,
         rung=rung,
-        frac=_mean_frac(trials, rung),
+        frac=round(_mean_frac(trials, rung), 4),
         overall=spearman(values, goodness, seed=own_seed),
         within_batch=None if batch is None else within_groups(values, goodness, batch, seed=own_seed),
         within_rate=None if rate is None else within_groups(values, goodness, rate, seed=own_seed),

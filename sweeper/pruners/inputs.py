@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sweeper.pruners.correlation import Array
-from sweeper.pruners.design import design_matrix, spread_out
+from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
 from sweeper.pruners.predict import Inputs
 from sweeper.records import GRAD_NORM, TrialRecord
 
@@ -26,7 +26,7 @@ class InputReader:
         """Return the trials whose points cover the space best, the most central first."""
         self._read_design(records)
         if n not in self._spread:
-            points = np.stack([self._rows[number] for number in self._numbers])
+            points = design_matrix([records[number].params for number in self._numbers])
             self._spread[n] = [self._numbers[index] for index in spread_out(points, n)]
         return self._spread[n]
 
@@ -46,7 +46,7 @@ class InputReader:
     def _read_design(self, records: Mapping[int, TrialRecord]) -> None:
         numbers = tuple(sorted(records))
         if numbers != self._numbers:
-            matrix = design_matrix([records[number].params for number in numbers])
+            matrix = smooth_matrix([records[number].params for number in numbers])
             self._numbers, self._spread = numbers, {}
             self._rows = dict(zip(numbers, matrix, strict=True))
 

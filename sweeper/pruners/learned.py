@@ -77,7 +77,7 @@ class LearnedRule:
             return first
         if not any(is_complete(record) for record in records.values()):
             return waiting[0]
-        outlooks = self._forecaster.outlooks(waiting, records, tolerance=0.0)
+        outlooks = self._forecaster.outlooks(records, tolerance=0.0)
 
         def order(number: int) -> tuple[bool, float, int]:
             audited = audit_decision(records[number]) is not None
@@ -109,7 +109,8 @@ class LearnedRule:
             return {number: _plain(records[number], why) for number in numbers}
         broken = _broken_predictions(records)
         tolerance = self._forecaster.tolerance(records)
-        outlooks = self._forecaster.outlooks(numbers, records, tolerance=tolerance)
+        known = self._forecaster.outlooks(records, tolerance=tolerance)
+        outlooks = {number: known[number] for number in numbers if number in known}
         best = self._forecaster.scale(records).best
         found = {
             n: _plain(records[n], "too few finished trials to predict") for n in numbers if n not in outlooks

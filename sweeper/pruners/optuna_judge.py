@@ -117,12 +117,7 @@ class OptunaJudge:
     def _judge_one(self, number: int, rung: int, record: TrialRecord) -> Decision:
         seen = record.rungs[rung]
         value = seen.signals.get(self._signal)
-        stop = (
-            value is not None
-            and number in self._trials
-            # Some pruners answer with numpy's bool (optuna 5.0.0), which JSON does not take.
-            and bool(self._trials[number].should_prune())
-        )
+        stop = value is not None and number in self._trials and self._says_stop(number)
         shown = "not reported" if value is None else f"{value:.4g}"
         return Decision(
             trial=number,
@@ -134,6 +129,14 @@ class OptunaJudge:
             samples=seen.samples,
             details={"signals": {self._signal: value}},
         )
+
+    def _says_stop(self, number: int) -> bool:
+        with warnings.catch_warnings():
+            # Wilcoxon warns at nearly every judgement that trials were measured at different steps (optuna 5.0.0); here
+            # they always are, since peers run side by side.
+            warnings.simplefilter("ignore", UserWarning)
+            # Some pruners answer with numpy's bool (optuna 5.0.0), which JSON does not take.
+            return bool(self._trials[number].should_prune())
 
     def _catch_up(self, records: Mapping[int, TrialRecord]) -> None:
         for number in sorted(records):

@@ -13,6 +13,9 @@ from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.predict import Predictor
 from sweeper.records import TrialRecord, TrialState
 
+# Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
+_LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
+EPS = 0.1
 _MIN_FINISHED = 4  # with fewer there is nothing to fit
 _MAX_DOUBT = 0.05  # that nothing known says anything about the results
 _NOISE_SHARE = (
@@ -26,7 +29,7 @@ class Outlook:
 
     number: int
     rung: int  # that the prediction stands on; -1: on the point alone
-    chance: float  # to end better than the best by more than the tolerance
+    chance: float  # to end best of all, by more than the tolerance above the best known
     expected: float
     low: float  # 95 % interval
     high: float
@@ -83,43 +86,45 @@ class Forecaster:
         noises = [p.noise() for p in found if p is not None and p.doubt < _MAX_DOUBT]
         return _NOISE_SHARE * self.scale(records).unit * min(noises, default=0.0)
 
-    def outlooks(
-        self, numbers: Sequence[int], records: Mapping[int, TrialRecord], *, tolerance: float
-    ) -> dict[int, Outlook]:
-        """Predict trials at the newest rung where enough finished trials can be learned from."""
+    def outlooks(self, records: Mapping[int, TrialRecord], *, tolerance: float) -> dict[int, Outlook]:
+        """Predict every open trial at the newest rung where enough finished trials can be learned from."""
         scale = self.scale(records)
         threshold = float(scale.warp(np.array(scale.best + tolerance)))
+        still_open = [number for number in sorted(records) if not records[number].state.is_finished]
         groups: dict[int, list[int]] = {}
-        for number in numbers:
+        for number in still_open:
             groups.setdefault(self._rung_of(records[number], records), []).append(number)
-        found = {}
+        levels = threshold + _LEVELS
+        found: list[tuple[int, int, float, float, float]] = []  # trial, rung, doubt, mean, reach
+        above = []
         for rung, members in groups.items():
             predictor = self._predictor(rung, records)
-            if predictor is not None:
-                for outlook in self._predicted(predictor, members, rung, records, scale, threshold):
-                    found[outlook.number] = outlook
-        return found
-
-    def _predicted(
-        self,
-        predictor: Predictor,
-        members: Sequence[int],
-        rung: int,
-        records: Mapping[int, TrialRecord],
-        scale: Scale,
-        threshold: float,
-    ) -> list[Outlook]:
-        prediction = predictor.predict(self.reader.inputs(members, rung, records))
-        chances, means = prediction.chance_above(threshold), prediction.mean()
-        reach = 1.96 * prediction.deviation()
-        return [
-            Outlook(
-                number=number, rung=rung, chance=float(chance), expected=scale.unwarp(mean),
-                low=scale.unwarp(mean - far), high=scale.unwarp(mean + far),
-                is_trusted=predictor.doubt < _MAX_DOUBT,
+            if predictor is None:
+                continue
+            prediction = predictor.predict(self.reader.inputs(members, rung, records))
+            means, reach = prediction.mean(), 1.96 * prediction.deviation()
+            chances = prediction.chance_above(levels)
+            plain = self._predictor(NO_RUNG, records) if rung != NO_RUNG else None
+            if plain is not None:
+                by_point = plain.predict(self.reader.inputs(members, NO_RUNG, records)).chance_above(levels)
+                chances = (1 - EPS) * chances + EPS * by_point
+            above.append(chances)
+            found += [
+                (number, rung, predictor.doubt, float(mean), float(far))
+                for number, mean, far in zip(members, means, reach, strict=True)
+            ]
+        if not found:
+            return {}
+        n_peers = len(found) + sum(map(is_complete, records.values()))
+        tops = chances_to_be_top(np.concatenate(above, axis=1))
+        return {
+            number: Outlook(
+                number=number, rung=rung, chance=max(float(top), doubt / n_peers),
+                expected=scale.unwarp(mean), low=scale.unwarp(mean - far), high=scale.unwarp(mean + far),
+                is_trusted=doubt < _MAX_DOUBT,
             )
-            for number, chance, mean, far in zip(members, chances, means, reach, strict=True)
-        ]  # fmt: skip
+            for (number, rung, doubt, mean, far), top in zip(found, tops, strict=True)
+        }  # fmt: skip
 
     def _rung_of(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> int:
         usable = (
@@ -146,6 +151,24 @@ class Forecaster:
         return Predictor(
             self.reader.inputs(numbers, rung, records), self.scale(records).warp(np.array(values))
         )
+
+
+def chances_to_be_top(above: Array) -> Array:
+    """Return each trial's chance to end above the threshold and above all other open trials.
+
+    Args:
+        above: Each trial's (column) chance to end above each level (row); the first level is the threshold.
+
+    Between two levels the others are taken to stay below the upper one, so the chance is rather too large. The
+    trials are taken as independent of each other.
+    """
+    below = np.clip(1.0 - above, 1e-300, 1.0)
+    logs = np.log(below)
+    others = np.exp(logs.sum(axis=1, keepdims=True) - logs)
+    # Past the last level nobody is.
+    inside = above - np.concatenate([above[1:], np.zeros((1, above.shape[1]))])
+    upper = np.concatenate([others[1:], np.ones((1, above.shape[1]))])
+    return np.asarray((inside * upper).sum(axis=0))
 
 
 def is_complete(record: TrialRecord) -> bool:

@@ -32,11 +32,11 @@ _SHARES = (  # of design, metric, other signals
     (0.3, 0.0, 0.7),
     (0.4, 0.35, 0.25),
 )
-_NOISES = (0.01, 0.1, 0.6)  # variance beside the signal's 1
+_NOISES = (0.003, 0.03, 0.2)  # variance beside the signal's 1
 _BIAS = 4.0  # variance of the constant
-_SIGNAL_LENGTH = 2.0  # standard deviations per root of the number of signals: smooth, nearly monotone
+_SIGNAL_LENGTH = 1.4  # standard deviations per root of the number of signals: smooth, nearly monotone
 _SHAPE, _RATE = 1.5, 0.75  # inverse gamma of the amplitude of values scaled to variance 1
-_NOTHING_PRIOR = 0.5  # odds, beside all other sets, that nothing known says anything about the result
+_NOTHING_PRIOR = 0.15  # odds, beside all other sets, that nothing known says anything about the result
 _CLIP = 3.0  # standard deviations; a signal further out says no more
 
 
@@ -57,17 +57,12 @@ class Prediction:
     means: Array
     scales: Array
     freedom: float
-    n_known: int  # finished trials that it stands on
 
-    def chance_above(self, threshold: float) -> Array:
-        """Return each trial's probability to end above a threshold, which is not below the best known value.
-
-        Under the last set, which says that nothing known says anything, any order of the finished trials and this
-        one is as likely as any other: so it is at least 1 / (n + 1), however short the tail that was assumed.
-        """
-        chances = stdtr(self.freedom, (self.means - threshold) / self.scales)
-        chances[-1] = np.maximum(chances[-1], 1 / (self.n_known + 1))
-        return np.asarray(self.weights @ chances)
+    def chance_above(self, thresholds: Array) -> Array:
+        """Return each trial's probability (column) to end above each threshold (row)."""
+        standard = (self.means[:, None, :] - thresholds[None, :, None]) / self.scales[:, None, :]
+        above = stdtr(self.freedom, standard)
+        return np.asarray(np.tensordot(self.weights, above, axes=1))
 
     def mean(self) -> Array:
         return np.asarray(self.weights @ self.means)
@@ -120,7 +115,6 @@ class Predictor:
             means=self._center + self._spread * (cross @ self._alpha[:, :, None])[:, :, 0],
             scales=self._spread * self.inflation * scales,
             freedom=self._freedom,
-            n_known=len(self._alpha[0]),
         )
 
     @property

@@ -94,7 +94,7 @@ class CurveStore:
         except (OSError, pa.ArrowException, ValueError, UnicodeError, MemoryError) as error:
             raise _damaged(path, f"{type(error).__name__}: {str(error).splitlines()[0]:.80}") from error
         metadata = table.schema.metadata or {}
-        if table.schema.names != _SCHEMA.names or table.schema.types != _SCHEMA.types:
+        if not table.schema.equals(_SCHEMA, check_metadata=False):
             raise _damaged(path, "it has other columns than a curve")
         with contextlib.suppress(UnicodeError):
             if metadata.get(_CHECKSUM, b"").decode() == _checksum(table):

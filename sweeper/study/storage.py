@@ -1,5 +1,6 @@
 """Where a study lives: Optuna's storages, opened with checks and made to last."""
 
+import weakref
 from pathlib import Path
 
 import optuna
@@ -7,9 +8,9 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalStorage
 
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.storage_url import hide, mask_url, with_password, without_password
 from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
-from sweeper.storage_url import hide, mask_url, with_password, without_password
 
 __all__ = ["JOURNAL_NAME", "JournalBackend", "mask_url", "open_storage"]
 
@@ -61,7 +62,9 @@ def _open_database(url: str) -> BaseStorage:
             "give the whole URL by `--storage`, or set PGPASSWORD."
         ) from None  # the driver's own text may hold the password
     # Optuna's cache, or every look at the study would read all of its trials again.
-    return PatientStorage(optuna.storages.get_storage(database), place=without_password(url))
+    storage = PatientStorage(optuna.storages.get_storage(database), place=without_password(url))
+    weakref.finalize(storage, database.engine.dispose)  # or its connections would stay open until Python ends
+    return storage
 
 
 def _engine_arguments(url: str) -> dict[str, object]:

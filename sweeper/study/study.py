@@ -1,5 +1,6 @@
 """The durable study: every fact of a sweep is here before anyone acts on it."""
 
+import copy
 import json
 import logging
 import platform
@@ -21,6 +22,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
+from sweeper.storage_url import keep_password
 from sweeper.study import space
 from sweeper.study.curves import CurveStore
 from sweeper.study.drawing import draw_trial
@@ -28,7 +30,6 @@ from sweeper.study.holder import Holder
 from sweeper.study.lease import Lease, LeaseTimes
 from sweeper.study.patient import PatientStorage
 from sweeper.study.storage import JOURNAL_NAME, open_storage
-from sweeper.storage_url import keep_password
 from sweeper.study.view import StudyState, StudyView
 
 _CONFIG, _FACTS, _DRIVER, _DIRECTORY = (
@@ -40,6 +41,7 @@ _CONFIG, _FACTS, _DRIVER, _DIRECTORY = (
 _CREATED, _VERSIONS, _N_POINTS = "sweeper:created", "sweeper:versions", "sweeper:n_points"
 _MICRO_BATCHES = "sweeper:micro_batches"
 _FIRST_ATTRIBUTES = {_DIRECTORY, _CREATED, _VERSIONS}
+_EVIDENCE = "sweeper:evidence"
 _PACKAGES = ("sweeper", "ray", "optuna", "torch", "transformers", "trl", "peft", "datasets")
 
 # Optuna announces every study and trial on stderr; the sweep has its own words for that.
@@ -76,6 +78,9 @@ class Study:
             ) from error
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
         self._trial_ids: dict[int, int] = {}
+        self._finished: dict[
+            int, TrialRecord
+        ] = {}  # reading 10,000 trials takes 0.6 s, and a resume reads 4 times
         self._lease: Lease | None = None
         self.reached: StudyState = "interrupted"  # what a driver that ends now leaves behind
 
@@ -320,6 +325,13 @@ class Study:
         stored = {"rows": facts.rows, "target_tokens": facts.target_tokens}
         self._writable.set_study_user_attr(self._id, _FACTS, stored)
 
+    def record_evidence(self, evidence: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the early signals were worth, as measured when the sweep ended."""
+        text = json.dumps(
+            encoding.encode(list(evidence))
+        )  # one text: some storages are slow with deep values
+        self._writable.set_study_user_attr(self._id, _EVIDENCE, text)
+
     def facts(self) -> DataFacts | None:
         stored = self._storage.get_study_user_attrs(self._id).get(_FACTS)
         return DataFacts(**stored) if stored else None
@@ -349,6 +361,9 @@ class Study:
         found = {}
         for trial in self.frozen_trials():
             self._trial_ids[trial.number] = trial._trial_id
+            if trial.number in self._finished:  # it can change no more
+                found[trial.number] = copy.copy(self._finished[trial.number])
+                continue
             try:
                 params = space.from_choices(trial.params)
                 found[trial.number] = encoding.record_of(trial, settings=settings, params=params)
@@ -357,6 +372,8 @@ class Study:
                     f"What the storage holds of trial {trial.number} of study `{self.name}` is damaged "
                     f"({type(error).__name__}: {error}). Restore it from a copy, or start anew under another name."
                 ) from error
+            if trial.state.is_finished():
+                self._finished[trial.number] = copy.copy(found[trial.number])
         return found
 
     def state(self) -> StudyState:
@@ -383,6 +400,7 @@ class Study:
             curve=self.curves.frame,
             versions=attributes.get(_VERSIONS, {}),
             created=attributes.get(_CREATED),
+            evidence=tuple(json.loads(attributes.get(_EVIDENCE, "[]"))),
         )
 
     def _trial_id(self, number: int) -> int:

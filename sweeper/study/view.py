@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ class StudyView:
     curve: Callable[[int], pd.DataFrame]  # of one trial; empty where it never reported
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None  # ISO 8601, UTC
+    evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
 
     @property
     def best(self) -> TrialRecord | None:

@@ -170,7 +170,7 @@ def parse_args() -> argparse.Namespace:
     labels = [contender.label for contender in CONTENDERS]
     parser.add_argument("--studies", type=int, default=6, help="of each family")
     parser.add_argument(
-        "--orders", type=int, default=5, help="random orders of each study and recorded sweep"
+        "--orders", type=int, default=3, help="random orders of each study and recorded sweep"
     )
     parser.add_argument("--only", action="append", choices=labels, help="a pruner; may be given again")
     parser.add_argument("--groups", nargs="+", help="only groups whose name holds one of these words")

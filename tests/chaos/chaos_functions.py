@@ -30,7 +30,9 @@ def noisy(context: TrialContext) -> dict[str, float]:
         samples = step * batch
         metrics = {"score": score(context)} if context.is_evaluation_due(samples) else {}
         due = context.is_checkpoint_due(samples)
-        context.report(step=step, samples=samples, loss=loss(context, step, state), grad_norm=noise(state), **metrics)
+        context.report(
+            step=step, samples=samples, loss=loss(context, step, state), grad_norm=noise(state), **metrics
+        )
         if due:
             _save(context, state, step, samples)
     return {"score": score(context) + noise(state) / 1e6}

@@ -47,20 +47,35 @@ def command(*words: str) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", **changes}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+        **changes,
+    }
 
 
 def start(words: list[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
     """Start a driver in a process group of its own, with its output in a file."""
     with open(log, "ab") as output:
         return subprocess.Popen(
-            command(*words), stdout=output, stderr=subprocess.STDOUT, env=environment(**env), start_new_session=True
+            command(*words),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(**env),
+            start_new_session=True,
         )
 
 
 def run(words: list[str], timeout_s: float = 240.0, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words), capture_output=True, text=True, timeout=timeout_s, env=environment(**env), check=False
+        command(*words),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment(**env),
+        check=False,
     )
 
 
@@ -82,7 +97,9 @@ def outcome(directory: Path, url: str | None = None) -> dict[str, dict[str, Any]
             "state": str(record.state),
             "value": record.value,
             "metrics": record.metrics,
-            "rungs": {index: (rung.step, rung.samples, dict(rung.signals)) for index, rung in record.rungs.items()},
+            "rungs": {
+                index: (rung.step, rung.samples, dict(rung.signals)) for index, rung in record.rungs.items()
+            },
             "curve": study.curves.rows(number),
         }
     return found

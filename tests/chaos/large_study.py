@@ -68,21 +68,23 @@ def fill(storage: BaseStorage, directory: Path, n_trials: int, function_dir: Pat
 
 def _finish_one(study: Study, index: int) -> None:
     rate = 10 ** (-5 + 3 * index / 10_007)
-
-    def point_of(params: dict[str, Any]) -> Point:
-        return plan_point(study.config, {"learning_rate": params["learning_rate"]})
-
-    drawn = study._storage.create_new_trial(study._id, _template(study, rate, point_of({"learning_rate": rate})))
+    point = plan_point(study.config, {"learning_rate": rate})
+    drawn = study._storage.create_new_trial(study._id, _template(study, rate, point))
     number = study._storage.get_trial_number_from_id(drawn)
     study._trial_ids[number] = drawn
-    study.record_attempt(number, 1, {"worker": {"node": "n", "pid": 1}, "started": "2026-01-01T00:00:00+00:00"})
-    study.record_rung(number, RungRecord(rung=0, mark=10, step=1, samples=10, signals={"loss": rate, "grad_norm": 1.0, "score": rate}))  # fmt: skip
-    stop = index % 2 == 0
-    study.record_decision(number, 0, Decision(trial=number, stop=stop, rule="early_dynamics", reason="a reason of usual length, with values", rung=0, samples=10))  # fmt: skip
-    study.record_progress(TrialRecord(number=number, state=TrialState.RUNNING, params={}, point_id="", step=2, samples=20))
-    study.record_attempt(number, 1, {"worker": {"node": "n", "pid": 1}, "started": "2026-01-01T00:00:00+00:00", "outcome": "complete", "ended": "2026-01-01T00:00:01+00:00", "train_s": 1.0, "evaluation_s": 0.1})  # fmt: skip
+    attempt = {"worker": {"node": "n", "pid": 1}, "started": "2026-01-01T00:00:00+00:00"}
+    ended = {"outcome": "ended", "ended": "2026-01-01T00:00:01+00:00", "train_s": 1.0, "evaluation_s": 0.1}
+    signals = {"loss": rate, "grad_norm": 1.0, "score": rate}
+    stop, reason = index % 2 == 0, "a reason of usual length, with values"
+    decision = Decision(trial=number, stop=stop, rule="early_dynamics", reason=reason, rung=0, samples=10)
+    reached = TrialRecord(number=number, state=TrialState.RUNNING, params={}, point_id="", step=2, samples=20)
+    study.record_attempt(number, 1, attempt)
+    study.record_rung(number, RungRecord(rung=0, mark=10, step=1, samples=10, signals=signals))
+    study.record_decision(number, 0, decision)
+    study.record_progress(reached)
+    study.record_attempt(number, 1, {**attempt, **ended})
     if stop:
-        study.finish(number, TrialState.PRUNED, reason="a reason of usual length, with values")
+        study.finish(number, TrialState.PRUNED, reason=reason)
     else:
         study.finish(number, TrialState.COMPLETE, value=rate, metrics={"score": rate})
 

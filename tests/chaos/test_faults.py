@@ -12,6 +12,7 @@ from sweeps import merged
 
 from sweeper.records import TrialState
 
+pytestmark = pytest.mark.chaos
 IN_PROCESS = ["--executor", "in-process"]
 
 
@@ -37,9 +38,13 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("payload_bytes", [100, 100_000], ids=["journal-or-curve", "checkpoint"])
-def test_a_full_disk_stops_the_sweep_with_a_message_and_room_lets_it_go_on(tmp_path, small_disk, payload_bytes):
+def test_a_full_disk_stops_the_sweep_with_a_message_and_room_lets_it_go_on(
+    tmp_path, small_disk, payload_bytes
+):
     settings = {"step_s": 0.01, "payload_bytes": payload_bytes}
-    config = merged(MADE_UP, {"trial": {"settings": settings}, "search_space": {"learning_rate": {"grid": RATES[:3]}}})
+    config = merged(
+        MADE_UP, {"trial": {"settings": settings}, "search_space": {"learning_rate": {"grid": RATES[:3]}}}
+    )
     sweep = write_sweep(tmp_path / "sweep.yaml", config)
     calm = run(["launch", str(sweep), "--dir", str(tmp_path / "calm"), *IN_PROCESS])
     assert calm.returncode == 0, calm.stderr
@@ -97,7 +102,9 @@ def test_two_launches_at_the_same_moment_make_one_study(tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, damage):
-    config = merged(MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}})
+    config = merged(
+        MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}}
+    )
     sweep = write_sweep(tmp_path / "sweep.yaml", config)
     run(["launch", str(sweep), "--dir", str(tmp_path / "calm"), *IN_PROCESS])
     study = tmp_path / "study"
@@ -126,7 +133,9 @@ def _damage(checkpoint: Path, how: str) -> None:
 
 
 def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(tmp_path):
-    config = merged(MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}})
+    config = merged(
+        MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}}
+    )
     sweep = write_sweep(tmp_path / "sweep.yaml", config)
     run(["launch", str(sweep), "--dir", str(tmp_path / "calm"), *IN_PROCESS])
     study = tmp_path / "study"

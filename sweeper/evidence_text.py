@@ -1,0 +1,98 @@
+"""What a study's early signals were worth, for people and for programs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.pruners.audit import audit_report
+from sweeper.pruners.correlation import Correlation
+from sweeper.pruners.evidence import Evidence, evidence_of, in_words
+from sweeper.records import GRAD_NORM, LOSS
+from sweeper.study.view import StudyView
+
+_NOTHING = "Too few trials have finished to say what an early signal is worth: {} of the {} that it takes."
+_FEWEST = 5
+_STRONGEST = 2  # signals of a rung that are put in words, beside the paper's two
+_ALWAYS_TOLD = (LOSS, GRAD_NORM)
+
+
+def evidence_of_view(view: StudyView) -> list[Evidence]:
+    """Return what the study holds, or measure it where the sweep has not ended."""
+    if view.evidence:
+        return [Evidence.from_dict(entry) for entry in view.evidence]
+    return evidence_of(view.records, direction=view.config.direction, seed=view.config.seed)
+
+
+def evidence_json(view: StudyView) -> dict[str, Any]:
+    """Return everything as JSON-able data."""
+    audit = audit_report(view.records, maximize=view.config.direction == "maximize")
+    found = evidence_of_view(view)
+    return {
+        "study": view.name,
+        "metric": view.config.metric,
+        "direction": view.config.direction,
+        "evidence": [{**one.as_dict(), "in_words": in_words(one)} for one in found],
+        "audit": {
+            "n_audited": audit.n_audited, "n_wrong": audit.n_wrong, "n_open": audit.n_open, "rate": audit.rate,
+            "low": audit.low, "high": audit.high, "expected": audit.expected, "spent_samples": audit.spent_samples,
+        },
+    }  # fmt: skip
+
+
+def format_evidence(view: StudyView) -> RenderableType:
+    """Return a table of every signal at every rung, then the strongest of each rung in words."""
+    found = evidence_of_view(view)
+    if not found:
+        n_complete = sum(record.value is not None for record in view.records)
+        return Text(_NOTHING.format(n_complete, _FEWEST))
+    parts: list[RenderableType] = [
+        Text(
+            f"Rank correlation with the final {view.config.metric}; positive: high goes with a better result."
+        ),
+        Text(),
+        _table(found),
+        Text(),
+    ]
+    for rung in dict.fromkeys(one.rung for one in found):
+        there = [one for one in found if one.rung == rung]
+        told = [one for index, one in enumerate(there) if index < _STRONGEST or one.signal in _ALWAYS_TOLD]
+        parts += [Text(f"- {in_words(one)}") for one in told]
+        parts += [Text(f"  for comparison: {_trivial(there[0])}")] if _trivial(there[0]) else []
+    audit = audit_report(view.records, maximize=view.config.direction == "maximize")
+    if audit.n_audited:
+        parts += [
+            Text(),
+            Text(
+                f"Audit: {audit.n_wrong} of {audit.n_audited} condemned trials that went on proved the stop wrong "
+                f"({audit.low:.0%} to {audit.high:.0%}), at {audit.spent_samples:,} samples."
+            ),
+        ]
+    return Group(*parts)
+
+
+def _table(found: Sequence[Evidence]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("at", justify="right")
+    table.add_column("signal", overflow="fold")
+    for header in ("all trials", "one batch", "one rate", "beside both"):
+        table.add_column(header, justify="right")
+    for one in found:
+        others = (
+            "-" if c is None else f"{c.rho:+.2f}" for c in (one.within_batch, one.within_rate, one.partial)
+        )
+        table.add_row(f"{one.frac:.0%}", Text(one.signal), _cell(one.overall), *others)
+    return table
+
+
+def _cell(correlation: Correlation | None) -> str:
+    if correlation is None:
+        return "-"
+    return f"{correlation.rho:+.2f} ({correlation.low:+.2f} to {correlation.high:+.2f})"
+
+
+def _trivial(evidence: Evidence) -> str:
+    named = {"a low rate alone": evidence.by_rate, "a large batch alone": evidence.by_batch}
+    return ", ".join(f"{name} {_cell(one)}" for name, one in named.items() if one is not None)

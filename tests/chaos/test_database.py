@@ -1,0 +1,111 @@
+"""A sweep on PostgreSQL whose server goes away, whose driver is killed, and whose password is nobody's business."""
+
+import time
+from pathlib import Path
+
+import pytest
+from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, write_sweep
+from postgres import PASSWORD, QUOTED, Postgres, binaries
+from sweeps import merged
+
+from sweeper.study.study import Study
+
+pytestmark = [pytest.mark.chaos, pytest.mark.database]
+IN_PROCESS = ["--executor", "in-process"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs are not installed")
+    server = Postgres(programs)
+    yield server
+    server.remove()
+
+
+def wait_for(condition, driver, log, timeout_s=120.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        assert driver.poll() is None, log.read_text()
+        time.sleep(0.02)
+
+
+def make_sweep(directory, name, **changes):
+    config = merged(
+        MADE_UP, {"study": name, "search_space": {"learning_rate": {"grid": RATES[:4]}}, **changes}
+    )
+    return write_sweep(directory / f"{name}.yaml", config)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """What the same sweep comes to, undisturbed, on a journal."""
+    directory = tmp_path_factory.mktemp("calm")
+    done = run(["launch", str(make_sweep(directory, "calm")), "--dir", str(directory / "study"), *IN_PROCESS])
+    assert done.returncode == 0, done.stderr
+    return outcome(directory / "study")
+
+
+def test_a_server_that_is_away_for_half_a_minute_is_waited_for(server, tmp_path, calm):
+    sweep, study, log = make_sweep(tmp_path, "away"), tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
+    wait_for(lambda: len(list(study.glob("curves/*.parquet"))) >= 2, driver, log)
+    server.stop()
+    time.sleep(30)  # the length of the outage is what is tested
+    server.start()
+
+    assert driver.wait(180) == 0, log.read_text()
+    assert outcome(study, server.url) == calm
+    assert "does not answer; waiting for it" in log.read_text()
+    assert "answers again" in log.read_text()
+
+
+def test_a_driver_is_killed_and_the_study_is_gone_on_with_by_its_name(server, tmp_path, calm):
+    sweep, study, log = make_sweep(tmp_path, "killed"), tmp_path / "study", tmp_path / "log"
+    for n_curves in (1, 3):
+        words = ["launch", str(sweep), "--dir", str(study), "--storage", server.url]
+        driver = start([*words, *IN_PROCESS], log)
+        wait_for(lambda n=n_curves: len(list(study.glob("curves/*.parquet"))) >= n, driver, log)
+        kill(driver)
+
+    resumed = run(["resume", "killed", "--storage", server.url, *IN_PROCESS])
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(study, server.url) == calm
+    assert max(record.attempts for record in Study.open("killed", url=server.url).records().values()) > 1
+
+
+def test_the_password_is_written_nowhere(server, tmp_path):
+    sweep, study, log = make_sweep(tmp_path, "secret"), tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
+    wait_for(lambda: list(study.glob("curves/*.parquet")), driver, log)
+    shown = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    assert driver.wait(120) == 0, log.read_text()
+    reported = run(["report", str(study), "--storage", server.url])
+    assert reported.returncode == 0, reported.stderr
+    refused = run(["status", str(study), "--storage", server.url.replace(QUOTED, "another")])
+
+    written = b"".join(path.read_bytes() for path in study.rglob("*") if path.is_file())
+    said = "".join(
+        [log.read_text(), reported.stdout, reported.stderr, refused.stdout, refused.stderr, server.dump()]
+    )
+    for spelling in (PASSWORD, QUOTED):
+        assert spelling.encode() not in shown
+        assert spelling.encode() not in written
+        assert spelling not in said
+    assert refused.returncode == 2
+    assert "another" not in refused.stderr
+    assert "A study keeps no password" in refused.stderr
+
+
+def test_a_study_is_gone_on_with_when_the_password_comes_from_the_environment(server, tmp_path):
+    sweep, study, log = make_sweep(tmp_path, "environment"), tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
+    wait_for(lambda: list(study.glob("curves/*.parquet")), driver, log)
+    kill(driver)
+
+    resumed = run(["resume", str(study), *IN_PROCESS], PGPASSWORD=PASSWORD)
+
+    assert resumed.returncode == 0, resumed.stderr

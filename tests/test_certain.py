@@ -1,0 +1,172 @@
+"""Certain mode: the survivors are a function of the values, whatever the order and the number of slots."""
+
+import math
+import random
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, report_rung
+from sweeper.records import RungRecord, TrialRecord, TrialState
+
+TWO = {"loss": RankedSignal(direction="minimize"), "score": RankedSignal(direction="maximize", weight=0.7)}
+N_RUNGS = 2
+
+
+def make_pruner(n, keep_frac=0.4, signals=TWO):
+    return EarlyDynamicsPruner(signals=signals, keep_frac=keep_frac, mode="certain", n_points=n)
+
+
+def play(pruner, values, *, order, slots, seed, diverges=()):
+    """Run trials in turns of random length; return their records at the end, and who was stopped."""
+    draw = random.Random(seed)
+    records = {
+        n: TrialRecord(number=n, state=TrialState.WAITING, params={}, point_id=str(n))
+        for n in range(len(values))
+    }
+    waiting, running, stopped = list(order), [], set()
+
+    def carry_out(decisions):
+        for decision in decisions:
+            if decision.stop and not records[decision.trial].state.is_finished:
+                records[decision.trial].state = TrialState.PRUNED
+                records[decision.trial].decisions.append({"rule": decision.rule, "stop": True})
+                stopped.add(decision.trial)
+                if decision.trial in running:
+                    running.remove(decision.trial)
+
+    while waiting or running:
+        while waiting and len(running) < slots:
+            number = waiting.pop(0)
+            records[number].state = TrialState.RUNNING
+            running.append(number)
+        number = draw.choice(running)
+        record = records[number]
+        rung = len(record.rungs)
+        if number in diverges and rung == diverges[number]:
+            record.state = TrialState.PRUNED
+            record.decisions.append({"rule": "nan", "stop": True})
+            running.remove(number)
+        elif rung < N_RUNGS:
+            record.rungs[rung] = RungRecord(
+                rung=rung, mark=100 * (rung + 1), step=rung + 1, samples=100 * (rung + 1),
+                signals=dict(zip(TWO, values[number][rung], strict=True)),
+            )  # fmt: skip
+            carry_out(pruner.judge([number], rung, records))
+        else:
+            record.state = TrialState.COMPLETE
+            running.remove(number)
+        carry_out(pruner.judge_again(records))
+    return records, stopped
+
+
+def drawn_values(n, seed):
+    draw = random.Random(seed)
+    return [
+        [(draw.random(), draw.choice([0.1, 0.2, draw.random()])) for _ in range(N_RUNGS)] for _ in range(n)
+    ]
+
+
+def in_order(n):
+    return list(range(n))
+
+
+def test_the_survivors_are_the_same_for_200_orders_of_reports():
+    n, values, diverges = 11, drawn_values(11, seed=1), {3: 0, 7: 1}
+    pruner, found = make_pruner(n), set()
+    for seed in range(200):
+        order = in_order(n)
+        random.Random(seed).shuffle(order)
+        records, stopped = play(
+            pruner, values, order=order, slots=(1, 4, n)[seed % 3], seed=seed, diverges=diverges
+        )
+        survivors = pruner.survivors(records)
+        found.add(tuple(survivors))
+        assert stopped.isdisjoint(survivors)
+
+    assert len(found) == 1
+    assert 0 < len(found.pop()) < n
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_values_orders_and_slots_leave_the_same_survivors(data):
+    n = data.draw(st.integers(4, 10))
+    level = st.sampled_from([0.0, 0.1, 0.2, 0.3, math.nan])  # few levels: ties everywhere
+    values = [[(data.draw(level), data.draw(level)) for _ in range(N_RUNGS)] for _ in range(n)]
+    pruner = make_pruner(n, keep_frac=data.draw(st.sampled_from([0.2, 0.34, 0.5, 0.8])))
+    order = data.draw(st.permutations(in_order(n)))
+
+    one, _ = play(pruner, values, order=in_order(n), slots=n, seed=0)
+    other, stopped = play(
+        pruner, values, order=order, slots=data.draw(st.integers(1, n)), seed=data.draw(st.integers(0, 99))
+    )
+
+    assert pruner.survivors(one) == pruner.survivors(other)
+    assert stopped.isdisjoint(pruner.survivors(one))
+
+
+def test_the_survivors_at_one_rung_are_the_best_fraction():
+    loss = {"loss": RankedSignal(direction="minimize")}
+    pruner = make_pruner(6, keep_frac=0.5, signals=loss)
+    records = {
+        n: TrialRecord(number=n, state=TrialState.RUNNING, params={}, point_id=str(n)) for n in range(6)
+    }
+    for n, record in records.items():
+        record.rungs[0] = RungRecord(rung=0, mark=100, step=1, samples=100, signals={"loss": float(n)})
+
+    assert pruner.survivors(records) == [0, 1, 2]
+
+
+def test_nobody_is_stopped_while_too_few_peers_are_known_to_be_better():
+    loss = {"loss": RankedSignal(direction="minimize")}
+    pruner = make_pruner(6, keep_frac=0.5, signals=loss)
+    records = {
+        n: TrialRecord(number=n, state=TrialState.WAITING, params={}, point_id=str(n)) for n in range(6)
+    }
+    for n, value in ((0, 0.3), (1, 0.1), (2, 0.2)):
+        records[n].state = TrialState.RUNNING
+        records[n].rungs[0] = RungRecord(rung=0, mark=100, step=1, samples=100, signals={"loss": value})
+
+    assert not pruner.judge([0], 0, records)[0].stop
+    records[3].state = TrialState.RUNNING
+    records[3].rungs[0] = RungRecord(rung=0, mark=100, step=1, samples=100, signals={"loss": 0.0})
+    (decision,) = pruner.judge_again(records)
+    assert decision.trial == 0
+    assert decision.reason == (
+        "loss 0.3 (low is good): at rung 0 surely 3 are better of the at most 6 that enter, of which the best 3 go on"
+    )
+
+
+def test_in_lockstep_exactly_the_survivors_complete():
+    n, values = 12, drawn_values(12, seed=5)
+    pruner = make_pruner(n)
+    records = {
+        i: TrialRecord(number=i, state=TrialState.RUNNING, params={}, point_id=str(i)) for i in range(n)
+    }
+    for rung in range(N_RUNGS):
+        for i, record in records.items():
+            if record.state is TrialState.RUNNING:
+                record.rungs[rung] = RungRecord(
+                    rung=rung,
+                    mark=100,
+                    step=1,
+                    samples=100,
+                    signals=dict(zip(TWO, values[i][rung], strict=True)),
+                )
+        for decision in pruner.judge_again(records):
+            records[decision.trial].state = TrialState.PRUNED
+
+    assert [i for i in records if records[i].state is TrialState.RUNNING] == pruner.survivors(records)
+
+
+def test_plain_optuna_is_told_to_say_how_many_points_there_are():
+    pruner = EarlyDynamicsPruner(mode="certain")
+    study = optuna.create_study(pruner=pruner)
+    trial = study.ask()
+    report_rung(trial, rung=0, mark=100, step=1, samples=100, signals={"loss": 1.0, "grad_norm": 1.0})
+
+    with pytest.raises(ValueError, match=r"must know how many points the study has\. Pass `n_points`"):
+        trial.should_prune()

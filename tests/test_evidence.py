@@ -1,0 +1,184 @@
+"""Evidence: what early signals were worth, in numbers and in words."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sweeper.pruners.correlation import partial, spearman, within_groups
+from sweeper.pruners.evidence import DENOISED_NORM, Evidence, evidence_of, in_words
+from sweeper.records import RungRecord, TrialRecord, TrialState
+
+RATES = np.geomspace(1e-5, 1e-2, 6)
+BATCHES = (8, 32, 128)
+
+
+def grid(value_of, **signals):
+    """Return the finished trials of a grid; each signal is a function of rate and batch, at two rungs."""
+    found = []
+    for number, (batch, rate) in enumerate((b, r) for b in BATCHES for r in RATES):
+        record = TrialRecord(
+            number=number, state=TrialState.COMPLETE, params={"effective_batch_size": batch, "learning_rate": rate},
+            point_id=str(number), value=value_of(rate, batch), budget_samples=1000,
+        )  # fmt: skip
+        for rung, samples in enumerate((100, 300)):
+            record.rungs[rung] = RungRecord(
+                rung=rung, mark=samples, step=1, samples=samples,
+                signals={name: of(rate, batch) * (1 + rung) for name, of in signals.items()},
+            )  # fmt: skip
+        found.append(record)
+    return found
+
+
+def noise(seed):
+    draw = np.random.default_rng(seed)
+    return lambda rate, batch: float(draw.normal())
+
+
+def at(found, signal, rung=0):
+    return next(one for one in found if one.signal == signal and one.rung == rung)
+
+
+def low_rate_is_good(rate, batch):
+    return -math.log(rate)
+
+
+def test_positive_means_that_high_goes_with_a_better_result_in_either_direction():
+    records = grid(low_rate_is_good, loss=low_rate_is_good)
+
+    assert at(evidence_of(records, direction="maximize"), "loss").overall.rho > 0.9
+    assert at(evidence_of(records, direction="minimize"), "loss").overall.rho < -0.9
+
+
+def test_a_signal_that_only_repeats_the_rate_adds_nothing_to_it():
+    draw = noise(0)
+    records = grid(
+        lambda r, b: low_rate_is_good(r, b) + 0.5 * draw(r, b),
+        loss=lambda r, b: low_rate_is_good(r, b) + 0.5 * draw(r, b),
+    )
+
+    evidence = at(evidence_of(records, direction="maximize"), "loss")
+
+    assert evidence.overall.sign == 1
+    assert evidence.partial.sign == 0
+    assert evidence.by_rate.rho > 0.8
+    assert in_words(evidence).endswith("but adds nothing to the rate and the batch size")
+
+
+def test_a_signal_that_says_more_than_the_rate_is_said_to_add_to_it():
+    hidden = {(r, b): noise(int(1e6 * r) + b)(r, b) for b in BATCHES for r in RATES}
+    records = grid(lambda r, b: hidden[r, b], loss=lambda r, b: -hidden[r, b])
+
+    words = in_words(at(evidence_of(records, direction="maximize"), "loss"))
+
+    assert words.startswith(
+        "at 10 % of the budget, low loss goes with a better result (1.00, 1.00 to 1.00, 18 trials)"
+    )
+    assert "and adds to the rate and the batch size" in words
+
+
+def test_noise_is_said_to_be_nothing_sure():
+    records = grid(noise(1), loss=noise(2))
+
+    assert "loss says nothing sure about the result" in in_words(
+        at(evidence_of(records, direction="maximize"), "loss")
+    )
+
+
+def test_correlation_within_one_rate_is_that_of_the_batches_alone():
+    falling = np.array([4.0, 3, 2, 1, 0, 9, 8, 7, 6])  # within each group; overall it rises
+    result = within_groups(np.arange(9.0), falling, np.array([0] * 5 + [1] * 4), seed=0)
+
+    assert result.rho == -1.0
+    assert result.n == 9
+
+
+def test_groups_too_small_to_say_anything_are_left_out():
+    values = np.arange(6.0)
+
+    assert within_groups(values, values, np.array([0, 0, 0, 1, 1, 1]), seed=0) is None
+
+
+def test_partial_correlation_of_what_the_others_explain_is_none_or_unsure():
+    x = np.arange(12.0)
+
+    assert partial(x, x, x[:, None], seed=0) is None
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    truth, hits = 0.58, 0  # Spearman's correlation of normals with 0.6: 6 / pi * asin(0.3)
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=30)
+        y = 0.6 * x + 0.8 * draw.normal(size=30)
+        found = spearman(x, y, seed=seed)
+        hits += found.low <= truth <= found.high
+
+    assert hits >= 50
+
+
+def test_the_same_seed_gives_the_same_interval():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=12), draw.normal(size=12)
+
+    assert spearman(x, y, seed=3) == spearman(x, y, seed=3)
+    assert spearman(x, y, seed=3) != spearman(x, y, seed=4)
+
+
+def test_too_few_trials_have_no_evidence():
+    assert evidence_of(grid(noise(1), loss=noise(2))[:4], direction="maximize") == []
+
+
+def test_only_finished_trials_count():
+    records = grid(low_rate_is_good, loss=low_rate_is_good)
+    for record in records[:9]:
+        record.state, record.value = TrialState.PRUNED, None
+
+    assert at(evidence_of(records, direction="maximize"), "loss").overall.n == 9
+
+
+def test_a_nan_signal_is_left_out():
+    records = grid(low_rate_is_good, loss=lambda r, b: math.nan if r > 5e-3 else low_rate_is_good(r, b))
+
+    assert at(evidence_of(records, direction="maximize"), "loss").overall.n == 15
+
+
+def test_slopes_between_rungs_are_signals_of_their_own():
+    found = evidence_of(grid(low_rate_is_good, loss=low_rate_is_good), direction="maximize")
+
+    assert at(found, "loss slope", rung=1).overall.rho > 0.9
+
+
+@pytest.mark.parametrize("signal_squared", [0.5, 2.0])
+def test_the_norm_without_noise_is_the_one_that_two_batch_sizes_share(signal_squared):
+    records = grid(
+        noise(0),
+        grad_norm=lambda r, b: math.sqrt(signal_squared * (1 - math.log10(r)) + 40.0 / b),
+    )  # |g_B|^2 = |G|^2 + S / B: McCandlish et al., arXiv:1812.06162, A.2
+
+    found = evidence_of([r for r in records if r.params["effective_batch_size"] != 32], direction="maximize")
+
+    by_rate = at(found, DENOISED_NORM)
+    assert by_rate.by_rate is not None
+    from sweeper.pruners.evidence import denoised_norms
+
+    norms = np.array([r.rungs[0].signals["grad_norm"] for r in records])
+    expected = [signal_squared * (1 - math.log10(r.params["learning_rate"])) for r in records]
+    assert denoised_norms(records, norms) == pytest.approx(expected)
+
+
+def test_without_a_rate_there_is_no_comparison_with_it():
+    records = grid(low_rate_is_good, loss=low_rate_is_good)
+    for record in records:
+        record.params = {"alpha": record.params["learning_rate"]}
+
+    evidence = at(evidence_of(records, direction="maximize"), "loss")
+
+    assert (evidence.partial, evidence.by_rate, evidence.within_rate) == (None, None, None)
+    assert in_words(evidence).endswith("18 trials)")
+
+
+def test_evidence_survives_its_json():
+    found = evidence_of(grid(low_rate_is_good, loss=low_rate_is_good), direction="maximize")
+
+    assert [Evidence.from_dict(one.as_dict()) for one in found] == found
