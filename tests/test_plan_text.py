@@ -18,7 +18,7 @@ trains                  org/model
 budget                  8,000 samples per trial, 7,936 samples each, at most
                         31,744 samples in all
 metric                  dev/loss, minimize
-pruner                  early_dynamics, keeps 50% at each rung, from 4 peers on
+pruner                  early_dynamics, learns what predicts dev/loss, risk 5%
 rungs                   at 794, 2,381 samples
 
 points  batch  micro x accum x ranks  steps  samples  rungs at step
@@ -27,6 +27,8 @@ points  batch  micro x accum x ranks  steps  samples  rungs at step
 
 note: Every point trains 7,936 samples instead of 8,000 (-0.8%), a multiple of
       every effective batch.
+note: 4 points are too few to learn from (it takes 20): only what diverges is
+      stopped. Set `pruner.signals` to stop by rank.
 warning: Batch 128 (62 steps) comes to its first rung after 7 steps, fewer than
          `pruner.window_steps` = 8: its signals there are means of fewer steps.
 """
@@ -38,7 +40,7 @@ trials  10, drawn by the tpe sampler
 trains  my_code:train
 budget  1,000 samples per trial, at most 10,000 samples in all
 metric  score, maximize
-pruner  early_dynamics, keeps 50% at each rung, from 4 peers on
+pruner  early_dynamics, learns what predicts score, risk 5%
 rungs   at 100, 300 samples
 
 points  batch  micro x accum x ranks  steps  samples  rungs at step

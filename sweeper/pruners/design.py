@@ -30,11 +30,12 @@ def design_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
 def smooth_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
     """Return the design in which final metrics are expected to be smooth: one row for every point.
 
-    Where rate and batch size both vary, the first column is log rate - log batch / 2, in ranges of the log rate: the
-    best rate is expected to grow with the root of the batch. Along such lines results change slowly, and so they do along
-    every other dimension than the rate. Measured on 24 recorded sweeps and 10 synthetic families, with 9 to 14
-    finished trials: this raised the mean log density of the others' results from -0.55 to -0.37, and from -0.74 to
-    -0.13. What is not so in a study costs it trials, not the best point: the noise seen is then larger.
+    Where rate and batch size both vary, the first column is log rate - log batch / 2, in ranges of the log
+    rate: the best rate is expected to grow with the root of the batch. Along such lines results change slowly,
+    and so they do along every other dimension than the rate. Measured on 24 recorded sweeps and 10 synthetic
+    families, with 9 to 14 finished trials: this raised the mean log density of the others' results from -0.55
+    to -0.37, and from -0.74 to -0.13. What is not so in a study costs it trials, not the best point: the noise
+    seen is then larger.
 
     Source: Malladi et al., arXiv:2205.10287: Adam's rate scales with the root of the batch.
     """
