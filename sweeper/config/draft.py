@@ -169,7 +169,8 @@ def _repair(data: Any, path: KeyPath, *, needs_value: bool) -> None:
         return
     data.pop(keys[-1], None)
     # A dimension or a set of data may be called as a section is.
-    is_own_key = len(keys) == 1 if keys[-1] != "path" else keys[0] == "trial"
+    owner = {"path": "trial", "direction": "pruner"}.get(str(keys[-1]))
+    is_own_key = len(keys) == 1 or keys[0] == owner
     if needs_value and first_index is None and is_own_key and keys[-1] in _PLACEHOLDERS:
         data[keys[-1]] = copy.deepcopy(_PLACEHOLDERS[keys[-1]])
 

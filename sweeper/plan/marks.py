@@ -6,9 +6,9 @@ import math
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
+from sweeper.learning import LEARNED_FRACTIONS, LEARNED_MIN_POINTS
 from sweeper.plan.budget import CommonBudget, possible_batches, to_samples
 from sweeper.plan.data import DataFacts, PlannedRung, RungUnit
-from sweeper.pruners.options import LEARNED_FRACTIONS, LEARNED_MIN_POINTS
 from sweeper.rungs import first_step_at, rung_samples, rungs_at_fractions
 
 DEFAULT_FRACTIONS = (0.1, 0.3)  # of the budget

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
+from sweeper.learning import LEARNED_MIN_POINTS, calibration_size
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks
-from sweeper.pruners.options import LEARNED_MIN_POINTS, calibration_size
 
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 

@@ -11,6 +11,7 @@ from sweeper.pruners.correlation import Array
 
 _LOG_RATIO = 8.0  # a positive value that spans more than this is a scale, like a rate or a batch size
 _MAX_SWAPS = 20
+_MAX_SWAPPED = 1000  # points; more would take seconds, and lie close to each other anyway
 _RATE, _BATCH = "learning_rate", "effective_batch_size"
 _ROOT = 0.5
 _SLOW = 0.25  # of the whole range of another dimension, in ranges of the log rate
@@ -61,14 +62,15 @@ def spread_out(points: Array, n: int) -> list[int]:
     n = min(n, len(points))
     if n == 0:
         return []
-    distance = cdist(points, points, "sqeuclidean")
-    chosen = _farthest_first(distance, n)
-    for _ in range(_MAX_SWAPS):
-        better = _best_swap(distance, chosen)
-        if better is None:
-            break
-        chosen = better
-    return sorted(chosen, key=lambda index: (round(float(distance[index].sum()), 9), index))
+    chosen = _farthest_first(points, n)
+    if len(points) <= _MAX_SWAPPED:
+        distance = cdist(points, points, "sqeuclidean")
+        for _ in range(_MAX_SWAPS):
+            better = _best_swap(distance, chosen)
+            if better is None:
+                break
+            chosen = better
+    return sorted(chosen, key=lambda index: (round(float(_spread(points, index)), 9), index))
 
 
 def _log_numbers(values: Sequence[Any]) -> Array | None:
@@ -97,10 +99,17 @@ def _columns(values: Sequence[Any]) -> list[Array]:
     return [np.array([(one == value) / math.sqrt(2) for one in spelled]) for value in different]
 
 
-def _farthest_first(distance: Array, n: int) -> list[int]:
-    chosen = [int(np.argmin(distance.sum(axis=1).round(9)))]
+def _spread(points: Array, index: int) -> float:
+    """Return the squared distance of one point from the middle of all."""
+    return float(((points[index] - points.mean(axis=0)) ** 2).sum())
+
+
+def _farthest_first(points: Array, n: int) -> list[int]:
+    middle = ((points - points.mean(axis=0)) ** 2).sum(axis=1)
+    chosen = [int(np.argmin(middle.round(9)))]
+    nearest = np.full(len(points), np.inf)
     while len(chosen) < n:
-        nearest = distance[:, chosen].min(axis=1).round(9)
+        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(axis=1)).round(9)
         nearest[chosen] = -1.0
         chosen.append(int(np.argmax(nearest)))
     return chosen

@@ -17,9 +17,9 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from sweeper import encoding
+from sweeper.learning import LearnedOptions
 from sweeper.pruners.certain import CertainRank
 from sweeper.pruners.divergence import DIVERGENCE_RULES
-from sweeper.pruners.options import LearnedOptions
 from sweeper.records import GRAD_NORM, LOSS, Decision, RungRecord, TrialRecord, TrialState
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sweeper.config.models import SweepConfig
+from sweeper.learning import LearnedOptions
 from sweeper.pruners.divergence import DivergenceRules
 from sweeper.pruners.early_dynamics import PAPER_SIGNALS, EarlyDynamicsPruner, RankedSignal
-from sweeper.pruners.options import LearnedOptions
 from sweeper.pruners.optuna_judge import OptunaJudge, make_pruner
 from sweeper.records import Decision, TrialRecord
 

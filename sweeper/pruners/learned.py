@@ -15,9 +15,9 @@ from typing import Literal
 
 from scipy.stats import binom
 
+from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.inputs import NO_RUNG
-from sweeper.pruners.options import LEARNED_MIN_POINTS, LearnedOptions, calibration_size
 from sweeper.pruners.outlook import Forecaster, Outlook, is_complete
 from sweeper.records import Decision, TrialRecord
 

@@ -15,7 +15,7 @@ from sweeper.records import TrialRecord, TrialState
 
 # Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
 _LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
-EPS = 0.1
+_MISLED = 0.1  # chance that a trial's signals mean something else than in the finished ones: its point decides then
 _MIN_FINISHED = 4  # with fewer there is nothing to fit
 _MAX_DOUBT = 0.05  # that nothing known says anything about the results
 _NOISE_SHARE = (
@@ -107,7 +107,7 @@ class Forecaster:
             plain = self._predictor(NO_RUNG, records) if rung != NO_RUNG else None
             if plain is not None:
                 by_point = plain.predict(self.reader.inputs(members, NO_RUNG, records)).chance_above(levels)
-                chances = (1 - EPS) * chances + EPS * by_point
+                chances = (1 - _MISLED) * chances + _MISLED * by_point
             above.append(chances)
             found += [
                 (number, rung, predictor.doubt, float(mean), float(far))
@@ -159,8 +159,10 @@ def chances_to_be_top(above: Array) -> Array:
     Args:
         above: Each trial's (column) chance to end above each level (row); the first level is the threshold.
 
-    Between two levels the others are taken to stay below the upper one, so the chance is rather too large. The
-    trials are taken as independent of each other.
+    Only one trial can be the top, so these chances say far less than those to beat the threshold while good points
+    are still open; and a study fails only if a stopped trial would have been the top, so their sum bounds its risk.
+    Between two levels the others are taken to stay below the upper one, which makes the chance rather too large. Given
+    the finished trials, the open ones are taken as independent.
     """
     below = np.clip(1.0 - above, 1e-300, 1.0)
     logs = np.log(below)

@@ -43,7 +43,7 @@ def large_config(n_trials: int, function_dir: Path) -> Any:
             "search_space": {"learning_rate": {"log_uniform": [1e-5, 1e-2]}},
             "sampler": {"name": "random", "n_trials": n_trials + 1},
             "rungs": {"samples": [10]},
-            "pruner": {"name": "early_dynamics"},
+            "pruner": {"name": "early_dynamics", "directions": "paper"},
             "resources": {"slots": 1},
         }
     )

@@ -120,11 +120,12 @@ class Chaos:
         # Every kind its share, in an order that the seed decides.
         order = [kinds[index % len(kinds)] for index in range(self._plan.kills)]
         self._random.shuffle(order)
-        for kind in order:
+        while order:
             if not self._is_up() or not self._wait_for_trials():
                 break  # it ended before all kills were spent
             time.sleep(self._random.uniform(0.0, 3.0))
-            getattr(self, f"_kill_{kind}")()
+            if getattr(self, f"_kill_{order[0]}")():  # else its victim has just ended
+                self.tally.kills[order.pop(0)] += 1
         self._finish()
         self.tally.seconds = time.monotonic() - started
 
@@ -171,23 +172,25 @@ class Chaos:
         pids = {int(record.worker["pid"]) for record in running if record.worker}
         return sorted(pid for pid in pids if _is_worker(pid))
 
-    def _kill_driver(self) -> None:
+    def _kill_driver(self) -> bool:
         assert self._driver is not None
-        if self._driver.poll() is None:
-            kill(self._driver)
-            self.tally.kills["driver"] += 1
+        if self._driver.poll() is not None:
+            return False
+        kill(self._driver)
         self._look()
+        return True
 
-    def _kill_worker(self) -> None:
-        for pid in self._workers()[:1]:
+    def _kill_worker(self) -> bool:
+        for pid in self._workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                self.tally.kills["worker"] += 1
+                return True
+        return False
 
-    def _kill_node(self) -> None:
+    def _kill_node(self) -> bool:
         assert self._nodes is not None
         self._nodes.kill_second()
-        self.tally.kills["node"] += 1
+        return True
 
     def _look(self) -> None:
         """Compare what is recorded now with what was recorded before: nothing may be gone or changed."""

@@ -21,7 +21,7 @@ class LearnedOptions:
 def calibration_size(n_points: int) -> int:
     """Return how many points run to their end before anyone is judged.
 
-    >>> calibration_size(20), calibration_size(36), calibration_size(56)
-    (6, 7, 9)
+    >>> calibration_size(20), calibration_size(36), calibration_size(56), calibration_size(1000)
+    (6, 7, 9, 20)
     """
-    return max(6, round(3 + n_points / 9))
+    return min(max(6, round(3 + n_points / 9)), 20)

@@ -1,0 +1,306 @@
+"""Learned pruning: calibration, predictions, the risk that is spent, and what happens when predictions fail."""
+
+import dataclasses
+import math
+
+import numpy as np
+import optuna
+import pytest
+from learning_sweeps import PARAMS, best_found, complete, cost, honest, nothing, play, show, waiting_records
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from sweeper.learning import LearnedOptions, calibration_size
+from sweeper.pruners import EarlyDynamicsPruner, predict, report_rung
+from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
+from sweeper.pruners.learned import RULE, LearnedRule
+from sweeper.pruners.outlook import chances_to_be_top
+from sweeper.pruners.predict import Inputs, Predictor
+from sweeper.records import TrialState
+
+NO_AUDIT = LearnedOptions(audit_frac=0.0)
+
+
+def make_rule(options=NO_AUDIT, direction="maximize"):
+    return LearnedRule(metric="score", direction=direction, options=options)
+
+
+def calibrated(seed=0, *, n=9, rule=None):
+    """Return records in which the calibration has ended and one good and one bad trial stand at a rung."""
+    final, signals = honest(seed)
+    records, rule = waiting_records(), rule or make_rule()
+    for _ in range(n):
+        number = rule.next_of([k for k in records if records[k].state is TrialState.WAITING], records)
+        for rung in range(5):
+            show(records[number], rung, signals(number, rung))
+        complete(records[number], final[number])
+    left = sorted((k for k in records if records[k].state is TrialState.WAITING), key=lambda k: final[k])
+    for number in (left[0], left[-1]):
+        records[number].state = TrialState.RUNNING
+        for rung in range(3):
+            show(records[number], rung, signals(number, rung))
+    return records, left[0], left[-1]
+
+
+def test_fewer_than_20_points_are_too_few_to_learn_from():
+    records = waiting_records(PARAMS[:12])
+    show(records[0], 0, {"score": 0.1})
+
+    (decision,) = make_rule().judge([0], 0, records)
+
+    assert not decision.stop
+    assert decision.reason == "12 points are too few to learn from: only what diverges is stopped"
+
+
+def test_nobody_is_stopped_before_the_calibration_has_ended():
+    records, bad, good = calibrated(n=calibration_size(36) - 1)
+
+    decisions = make_rule().judge([bad, good], 2, records)
+
+    assert not any(decision.stop for decision in decisions)
+    assert decisions[0].reason == "calibration: 6 of 7 trials have run to their end"
+    assert make_rule().judge_again(records) == []
+
+
+def test_calibration_points_start_first_and_are_spread_over_the_grid():
+    records, rule, started = waiting_records(), make_rule(), []
+    for _ in range(calibration_size(36)):
+        number = rule.next_of([k for k in records if records[k].state is TrialState.WAITING], records)
+        records[number].state = TrialState.RUNNING
+        started.append(number)
+
+    design = design_matrix(PARAMS)
+    assert sorted(started) == sorted(spread_out(design, 7))
+    assert len({PARAMS[n]["effective_batch_size"] for n in started}) >= 3
+    assert max(min(np.linalg.norm(point - design[n]) for n in started) for point in design) < 0.5
+
+
+def test_a_hopeless_trial_is_stopped_and_a_good_one_goes_on():
+    records, bad, good = calibrated()
+
+    stop, go_on = make_rule().judge([bad, good], 2, records)
+
+    assert stop.stop
+    assert not go_on.stop
+
+
+def test_a_decision_keeps_prediction_interval_chance_and_values():
+    records, bad, _ = calibrated()
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert (decision.rule, decision.rung, decision.samples) == (RULE, 2, 300)
+    details = decision.details
+    assert details["low"] < details["prediction"] < details["high"]
+    assert details["chance"] <= details["allowed"]
+    assert details["signals"] == records[bad].rungs[2].signals
+    assert decision.reason.startswith("at rung 2, score is predicted to end at ")
+
+
+def test_after_calibration_the_likeliest_to_be_best_starts_next():
+    final, _ = honest(0)
+    records, _, _ = calibrated()
+    waiting = [k for k in records if records[k].state is TrialState.WAITING]
+
+    chosen = make_rule().next_of(waiting, records)
+
+    assert final[chosen] > np.quantile([final[k] for k in waiting], 0.7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_honest_sweep_finds_a_point_as_good_as_the_best_for_a_part_of_the_training(seed):
+    final, signals = honest(seed)
+
+    records = play(make_rule(), final, signals, seed=seed)
+
+    assert best_found(records) >= max(final) - 0.02
+    assert cost(records) <= 0.6
+
+
+def test_where_nothing_predicts_nobody_is_stopped():
+    final, signals = nothing(3)
+
+    assert cost(play(make_rule(), final, signals)) > 0.9
+
+
+def test_all_stops_together_stay_within_the_risk():
+    final, signals = honest(1)
+
+    records = play(make_rule(LearnedOptions(risk=0.03, audit_frac=0.0)), final, signals)
+
+    stops = [d for record in records.values() for d in record.decisions if d["stop"]]
+    assert stops
+    assert sum(stop["details"]["chance"] for stop in stops) <= 0.03
+
+
+def test_a_smaller_risk_trains_more():
+    final, signals = honest(2)
+
+    careful = play(make_rule(LearnedOptions(risk=0.001, audit_frac=0.0)), final, signals)
+
+    assert cost(careful) > cost(play(make_rule(LearnedOptions(risk=0.2, audit_frac=0.0)), final, signals))
+
+
+def test_points_are_not_skipped_where_that_is_switched_off():
+    final, signals = honest(0)
+
+    records = play(make_rule(LearnedOptions(skip_waiting=False, audit_frac=0.0)), final, signals)
+
+    assert all(record.rungs for record in records.values())
+
+
+def test_the_same_records_give_the_same_decisions_after_a_resume():
+    records, bad, good = calibrated()
+    used = make_rule()
+    used.judge([bad], 2, records)
+    used.judge_again(records)
+
+    assert used.judge([bad, good], 2, records) == make_rule().judge([bad, good], 2, records)
+
+
+def test_the_direction_swapped_and_the_values_negated_decide_the_same():
+    records, bad, good = calibrated()
+    negated = {
+        n: dataclasses.replace(
+            record,
+            value=None if record.value is None else -record.value,
+            rungs={
+                k: dataclasses.replace(rung, signals={**rung.signals, "score": -rung.signals["score"]})
+                for k, rung in record.rungs.items()
+            },
+        )
+        for n, record in records.items()
+    }
+
+    up = make_rule().judge([bad, good], 2, records)
+    down = make_rule(direction="minimize").judge([bad, good], 2, negated)
+
+    assert [d.stop for d in up] == [d.stop for d in down]
+    assert [d.details["chance"] for d in up] == pytest.approx([d.details["chance"] for d in down])
+
+
+def test_nobody_is_stopped_any_more_when_the_predictions_do_not_hold():
+    records, bad, _ = calibrated()
+    for record in records.values():
+        if record.state is TrialState.COMPLETE:
+            record.decisions.append(
+                {"rule": RULE, "stop": False, "details": {"prediction": 9.0, "low": 8.0, "high": 9.9}}
+            )
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert not decision.stop
+    assert decision.reason.startswith(
+        "the predictions do not hold, so nobody is stopped: 9 of 9 trials ended outside"
+    )
+    assert "prediction" in decision.details
+
+
+def test_a_nan_signal_is_no_information():
+    records, bad, _ = calibrated()
+    rung = records[bad].rungs[2]
+    records[bad].rungs[2] = dataclasses.replace(rung, signals={**rung.signals, "grad_norm": math.nan})
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert math.isfinite(decision.details["prediction"])
+
+
+def test_one_set_predicts_as_scikit_learns_regressor_does(monkeypatch):
+    draw = np.random.default_rng(0)
+    x, y, new = draw.uniform(size=(12, 2)), draw.normal(size=12), draw.uniform(size=(5, 2))
+    monkeypatch.setattr(predict, "_LENGTHS", (0.5,))
+    monkeypatch.setattr(predict, "_SHARES", ((1.0, 0.0, 0.0),))
+    monkeypatch.setattr(predict, "_NOISES", (0.2,))
+    monkeypatch.setattr(predict, "_NOTHING_PRIOR", 1e-300)
+    predict._sets.cache_clear()
+    kernel = ConstantKernel(predict._BIAS) + Matern(length_scale=0.5, nu=2.5) + WhiteKernel(0.2)
+    scaled = (y - y.mean()) / y.std()
+
+    empty = np.zeros((12, 0))
+    predicted = Predictor(Inputs(design=x, metric=empty, others=empty), y).predict(
+        Inputs(design=new, metric=np.zeros((5, 0)), others=np.zeros((5, 0)))
+    )
+    expected = GaussianProcessRegressor(kernel, optimizer=None).fit(x, scaled).predict(new)
+
+    assert predicted.mean() == pytest.approx(y.mean() + y.std() * expected)
+    predict._sets.cache_clear()
+
+
+def test_chances_to_be_top_fall_as_better_trials_are_open():
+    levels = np.array([[0.2, 0.2], [0.1, 0.1], [0.0, 0.0]])
+
+    both = chances_to_be_top(levels)
+    alone = chances_to_be_top(levels[:, :1])
+
+    assert alone == pytest.approx([0.2])
+    assert both == pytest.approx([0.19, 0.19])
+
+
+def test_the_best_rate_is_expected_to_grow_with_the_root_of_the_batch():
+    points = [{"effective_batch_size": b, "learning_rate": 1e-4 * math.sqrt(b / 8)} for b in (8, 32, 128)]
+
+    columns = smooth_matrix(points)
+
+    assert np.ptp(columns[:, 0]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_choice_is_a_dimension_of_its_own():
+    matrix = design_matrix([{"optimizer": name, "fixed": 1} for name in ("adamw", "lion", "sgd")])
+
+    assert matrix.shape == (3, 3)
+    assert np.linalg.norm(matrix[0] - matrix[1]) == pytest.approx(1.0)
+
+
+def test_options_of_rank_and_prediction_do_not_mix():
+    with pytest.raises(ValueError, match="belong to the rank"):
+        EarlyDynamicsPruner(directions="learned", keep_frac=0.3)
+    with pytest.raises(ValueError, match="belongs to `directions"):
+        EarlyDynamicsPruner(directions="paper", learned=LearnedOptions())
+
+
+def test_plain_optuna_decides_as_the_records_do():
+    """One trial after the other, in the order of the grid, as `study.optimize` runs them."""
+    final, signals = honest(5)
+    order = list(np.random.default_rng(0).permutation(len(PARAMS)))
+    study = optuna.create_study(
+        direction="maximize",
+        pruner=EarlyDynamicsPruner(learned=NO_AUDIT, metric="score"),
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    for index in order:
+        study.enqueue_trial(PARAMS[index])
+
+    def objective(trial):
+        trial.suggest_categorical("effective_batch_size", sorted({p["effective_batch_size"] for p in PARAMS}))
+        trial.suggest_float("learning_rate", 1e-6, 1.0, log=True)
+        index = order[trial.number]
+        for rung in range(5):
+            samples = round(1000 * (0.1, 0.2, 0.3, 0.5, 0.7)[rung])
+            report_rung(
+                trial, rung=rung, mark=samples, step=rung + 1, samples=samples, signals=signals(index, rung)
+            )
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return final[index]
+
+    study.optimize(objective, n_trials=len(PARAMS))
+
+    rule, records = make_rule(), waiting_records([PARAMS[index] for index in order])
+    for number, index in enumerate(order):
+        records[number].state = TrialState.RUNNING
+        for rung in range(5):
+            show(records[number], rung, signals(index, rung))
+            (decision,) = rule.judge([number], rung, records)
+            records[number].decisions.append(
+                {"rule": decision.rule, "stop": decision.stop, "details": dict(decision.details)}
+            )
+            if decision.stop:
+                records[number].state = TrialState.PRUNED
+                break
+        else:
+            complete(records[number], final[index])
+    expected = [(records[n].state.name, len(records[n].rungs)) for n in records]
+    found = [(t.state.name, sum(key.startswith("rung:") for key in t.user_attrs)) for t in study.trials]
+    assert found == expected
+    assert ("PRUNED", 1) in found
