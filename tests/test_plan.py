@@ -211,7 +211,10 @@ def test_a_rung_is_reached_by_samples_or_by_steps_as_it_is_given() -> None:
             ["trial.settings.warmup_steps=9"],
             r"`constant` with a warm-up is trained as .*`constant_with_warmup`",
         ),
-        (["learning_rate=1e-5", "pruner={keep_frac: 0.5}"], r"^2 trials are fewer than `pruner\.min_peers` = 4"),
+        (
+            ["learning_rate=1e-5", "pruner={keep_frac: 0.5}"],
+            r"^2 trials are fewer than `pruner\.min_peers` = 4",
+        ),
         (
             ["trial.budget.samples=2048"],
             r"Batch 128 .* first rung after 2 steps, fewer than `pruner\.window_steps` = 8",

@@ -43,7 +43,9 @@ class Postgres:
         self._run("initdb", "-D", str(self._data), "-U", "sweeper", "--auth=scram-sha-256",
                   f"--pwfile={password_file}", "--no-sync")  # fmt: skip
         with open(self._data / "postgresql.conf", "a") as file:
-            file.write(f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
+            file.write(
+                f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n"
+            )
         self.start()
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "sweeper", "sweeper")
 
