@@ -28,7 +28,8 @@ from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Listener, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
-from sweeper.study.study import Study, check_same
+from sweeper.study.changes import check_same
+from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
 logger = logging.getLogger(__name__)

@@ -122,7 +122,7 @@ def test_too_many_failures_in_a_row_stop_the_sweep(make_executor, tmp_path):
 def test_an_interrupt_keeps_trials_running_and_a_resume_ends_them(make_executor, tmp_path):
     study = make_study(tmp_path, make_config(trial={"settings": {"step_s": 0.05}}))
     first = make_orchestrator(study)
-    first._listeners = (InterruptAt(first, EventKind.RUNG),)
+    first.listen(InterruptAt(first, EventKind.RUNG))
     make_executor(2, trial_functions.steady).run(first)
     states = [record.state for record in reopened(study).records().values()]
     assert TrialState.RUNNING in states
@@ -138,7 +138,7 @@ def test_a_resumed_trial_goes_on_from_its_checkpoint(make_executor, tmp_path):
     config = make_config(trial={"settings": {"step_s": 0.1}, "checkpoint": {"at": [30]}})
     study = make_study(tmp_path, config)
     first = make_orchestrator(study)
-    first._listeners = (InterruptAt(first, EventKind.RUNG, rung=1),)
+    first.listen(InterruptAt(first, EventKind.RUNG, rung=1))
     make_executor(2, trial_functions.steady).run(first)
     recorder = Starts()
 

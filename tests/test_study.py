@@ -12,8 +12,9 @@ from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.config import config_from_dict
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.records import Decision, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
+from sweeper.study.changes import check_same
 from sweeper.study.storage import JournalBackend, mask_url, open_storage
-from sweeper.study.study import Study, check_same
+from sweeper.study.study import Study
 
 
 def row(step, loss=1.0, norm=0.5):

@@ -12,7 +12,7 @@ from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts
 from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord
-from sweeper.study.study import versions
+from sweeper.study.versions import versions
 from sweeper.study.view import StudyView
 from sweeper.training.sources import is_local, local_files
 

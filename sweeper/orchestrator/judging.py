@@ -1,0 +1,123 @@
+"""Windows come in, rungs are reached, the judge is asked, and what it says is carried out."""
+
+from sweeper.orchestrator.ending import Ending
+from sweeper.orchestrator.queue import TrialQueue
+from sweeper.orchestrator.recording import Recording, set_progress
+from sweeper.orchestrator.state import Running, SweepState
+from sweeper.pruners.judge import Judge, LearningJudge
+from sweeper.pruners.signals import windowed_signals
+from sweeper.records import Decision, EventKind, Report, RungRecord
+
+
+class Judging:
+    """Takes windows in and judges. The lists it returns hold the decisions that stop a running trial."""
+
+    def __init__(
+        self, state: SweepState, *, judge: Judge, recording: Recording, ending: Ending, queue: TrialQueue
+    ) -> None:
+        self._state = state
+        self._judge = judge
+        self._recording = recording
+        self._ending = ending
+        self._queue = queue
+
+    def take_in(self, running: Running, report: Report) -> list[Decision]:
+        """Record one window of a trial and judge it, and again whom that concerns."""
+        number = running.spec.number
+        verdict = self._append(running, report)
+        if verdict is not None:
+            return [verdict, *self.judge_again()]
+        stops = []
+        for rung in self._unjudged_rungs(running):
+            stops += self._judge_at(number, rung)
+        for rung in self._new_rungs(running):
+            record = self._state.records[number]
+            self._state.tell(EventKind.RUNG, f"reached rung {rung.rung}", record=record, rung=rung)
+            stops += self._judge_at(number, rung)
+            stops += self.judge_again()
+        return stops
+
+    def judge_again(self) -> list[Decision]:
+        """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones."""
+        if not isinstance(self._judge, LearningJudge) or self._state.is_draining:
+            return []
+        stops = []
+        for decision in self._judge.judge_again(self._state.records):
+            running = self._state.running.get(decision.trial)
+            if not decision.stop:
+                self._recording.decision(decision)
+            elif running is not None:
+                self._ending.prune(running, decision)
+                stops.append(decision)
+            elif decision.trial in self._queue.waiting:
+                self._queue.waiting.remove(decision.trial)
+                self._ending.skip(decision)
+        return stops
+
+    def _append(self, running: Running, report: Report) -> Decision | None:
+        """Append a window to the trial's curve; return the decision that stops it where it diverged."""
+        record = self._state.records[running.spec.number]
+        last = running.rows[-1].step if running.rows else 0
+        fresh = [row for row in report.rows if row.step > last]
+        running.rows.extend(fresh)
+        running.metrics.update(report.metrics)
+        running.train_s, running.evaluation_s = report.train_s, report.evaluation_s
+        set_progress(record, running.rows)
+        record.train_s = running.earlier_train_s + report.train_s
+        record.evaluation_s = running.earlier_evaluation_s + report.evaluation_s
+        verdict = running.monitor.check(fresh)
+        if verdict is None:
+            return None
+        decision = Decision(
+            trial=record.number, stop=True, rule=verdict.rule, reason=verdict.reason, samples=record.samples
+        )
+        self._ending.prune(running, decision)
+        return decision
+
+    def _unjudged_rungs(self, running: Running) -> list[RungRecord]:
+        """Return the rungs where an earlier driver died between record and judgement; once."""
+        found, running.unjudged = running.unjudged, []
+        return found
+
+    def _new_rungs(self, running: Running) -> list[RungRecord]:
+        """Record the rungs that the trial has reached and that were not recorded before."""
+        record = self._state.records[running.spec.number]
+        found = []
+        for planned in running.point.rungs:
+            if planned.index in record.rungs or not planned.is_reached(
+                step=record.step, samples=record.samples
+            ):
+                continue
+            at = next(
+                index
+                for index, row in enumerate(running.rows)
+                if planned.is_reached(step=row.step, samples=row.samples)
+            )
+            row = running.rows[at]
+            window = self._state.config.pruner.window_steps
+            rung = RungRecord(
+                rung=planned.index, mark=planned.mark, step=row.step, samples=row.samples,
+                signals={**windowed_signals(running.rows[: at + 1], window_steps=window), **running.metrics},
+            )  # fmt: skip
+            record.rungs[planned.index] = rung
+            self._state.study.record_rung(record.number, rung)
+            found.append(rung)
+        return found
+
+    def _judge_at(self, number: int, rung: RungRecord) -> list[Decision]:
+        """Judge the trial that came to a rung, and again all that stand there."""
+        if self._state.records[number].state.is_finished:
+            return []
+        others = [n for n in self._state.running if n != number and self._stands_at(n, rung.rung)]
+        stops = []
+        for decision in self._judge.judge([number, *others], rung.rung, self._state.records):
+            if decision.stop:
+                self._ending.prune(self._state.running[decision.trial], decision)
+                stops.append(decision)
+            elif decision.trial == number:
+                self._recording.decision(decision)
+        return stops
+
+    def _stands_at(self, number: int, rung: int) -> bool:
+        record = self._state.records[number]
+        return not record.state.is_finished and bool(record.rungs) and max(record.rungs) == rung

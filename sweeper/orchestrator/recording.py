@@ -1,0 +1,66 @@
+"""What of a running trial is written to the study, and when."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.orchestrator.state import Running, SweepState
+from sweeper.records import Decision, EventKind, StepRow, TrialRecord
+from sweeper.study.clock import utc_now
+
+_FLUSH_S = 2.0  # how old the curve and the progress of a running trial may be on disk
+
+
+class Recording:
+    """Writes curves, progress, attempts and decisions; the record in memory follows what was written."""
+
+    def __init__(self, state: SweepState) -> None:
+        self._state = state
+
+    def flush(self, running: Running) -> None:
+        """Write the curve and the progress of a running trial."""
+        number = running.spec.number
+        self._state.study.curves.write(number, running.rows)
+        self._state.study.record_progress(self._state.records[number])
+        running.flushed_at = self._state.clock()
+
+    def flush_when_due(self, running: Running) -> None:
+        if self._state.clock() - running.flushed_at >= _FLUSH_S:
+            self.flush(running)
+
+    def checkpoint(self, running: Running, name: str) -> None:
+        # The curve first: a checkpoint whose earlier rows are not on disk would leave a hole after a crash.
+        self.flush(running)
+        self._state.records[running.spec.number].checkpoint = name
+        self._state.study.record_checkpoint(running.spec.number, name)
+
+    def attempt(self, running: Running, **outcome: Any) -> None:
+        """Write what is known of the attempt; with an outcome, it has ended now."""
+        record = self._state.records[running.spec.number]
+        facts: dict[str, Any] = {"worker": running.worker, "started": running.started, **outcome}
+        if outcome:
+            record.ended = utc_now()
+            facts.update(ended=record.ended, train_s=running.train_s, evaluation_s=running.evaluation_s)
+        self._state.study.record_attempt(record.number, running.spec.attempt, facts)
+
+    def decision(self, decision: Decision) -> None:
+        record = self._state.records[decision.trial]
+        self._state.study.record_decision(decision.trial, len(record.decisions), decision)
+        record.decisions.append(
+            {"rule": decision.rule, "stop": decision.stop, "reason": decision.reason, "rung": decision.rung,
+             "samples": decision.samples, "details": dict(decision.details)}
+        )  # fmt: skip
+        if not decision.stop:
+            self._state.tell(
+                EventKind.DECIDED, f"goes on: {decision.reason}", record=record, decision=decision
+            )
+
+
+def set_progress(record: TrialRecord, rows: Sequence[StepRow]) -> None:
+    """Let a record stand where its curve ends."""
+    if rows:
+        last = rows[-1]
+        record.step, record.samples, record.tokens = last.step, last.samples, last.tokens
+        record.last_loss, record.last_grad_norm = last.loss, last.grad_norm
+    else:
+        record.step = record.samples = record.tokens = 0
+        record.last_loss = record.last_grad_norm = None

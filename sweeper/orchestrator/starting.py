@@ -1,0 +1,104 @@
+"""One attempt of a trial: its spec, and the curve that it goes on from."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from sweeper.context import TrialSpec
+from sweeper.errors import SweeperError
+from sweeper.orchestrator.recording import Recording, set_progress
+from sweeper.orchestrator.state import Running, SweepState
+from sweeper.plan import Point, trial_spec
+from sweeper.pruners.divergence import DivergenceMonitor
+from sweeper.records import GRAD_NORM, LOSS, EventKind, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.study.clock import utc_now
+from sweeper.study.micro_batches import MicroBatchLimits
+
+
+class Starting:
+    """Starts attempts.
+
+    Args:
+        state: The sweep.
+        recording: Who writes.
+        micro_batches: What fits where, as far as is known.
+        monitor_of: Makes the divergence monitor of a trial.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        recording: Recording,
+        micro_batches: MicroBatchLimits,
+        monitor_of: Callable[[int], DivergenceMonitor],
+    ) -> None:
+        self._state = state
+        self._recording = recording
+        self._micro_batches = micro_batches
+        self._monitor_of = monitor_of
+
+    def start(self, number: int, point: Point, worker: dict[str, Any] | None) -> TrialSpec:
+        """Begin the next attempt of a trial that is RUNNING in the study."""
+        record = self._state.records[number]
+        record.settings = point.settings
+        rows, step = self._rows_to_go_on_from(number)
+        running = Running(
+            point=point, rows=rows, monitor=self._monitor_of(number), metrics={},
+            spec=self._spec(record, point, checkpoint_step=step), worker=worker,
+            started=utc_now(), flushed_at=self._state.clock(),
+            earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),
+        )  # fmt: skip
+        running.monitor.check(rows)
+        for rung in record.rungs.values():
+            running.metrics.update({k: v for k, v in rung.signals.items() if k not in (LOSS, GRAD_NORM)})
+        record.state = TrialState.RUNNING
+        record.attempts += 1
+        record.started = record.started or running.started
+        record.worker = worker
+        set_progress(record, rows)
+        self._state.running[number] = running
+        self._recording.attempt(running)
+        verb = "started" if record.attempts == 1 else f"attempt {record.attempts} started"
+        place = f" from step {rows[-1].step}" if rows else ""
+        self._state.tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
+        return running.spec
+
+    def _spec(self, record: TrialRecord, point: Point, *, checkpoint_step: int) -> TrialSpec:
+        config, number = self._state.config, record.number
+        spec = trial_spec(
+            config, point, number=number, attempt=record.attempts + 1,
+            trial_dir=str(self._state.trial_dir(number)),
+            threads=config.resources.threads_per_trial or config.resources.cpus_per_trial,
+        )  # fmt: skip
+        return dataclasses.replace(
+            spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,
+            micro_batch_limits=self._micro_batches.by_device(),
+        )  # fmt: skip
+
+    def _rows_to_go_on_from(self, number: int) -> tuple[list[StepRow], int]:
+        """Return the curve up to the checkpoint to go on from, and its step; cut what lies past it on disk.
+
+        A checkpoint that is later than the curve was saved, but never heard of: going on from it would leave a hole.
+        """
+        curves = self._state.study.curves
+        try:
+            rows = curves.rows(number)
+        except SweeperError as error:
+            curves.set_aside(number)
+            words = f"trial {number} starts anew: {error}"
+            self._state.tell(EventKind.NOTE, words, record=self._state.records[number])
+            return [], 0
+        if not rows:
+            return [], 0
+        saved = self._state.checkpoints(number).saved()
+        last = max((one.step for one in saved if one.step <= rows[-1].step), default=0)
+        kept = [row for row in rows if row.step <= last]
+        if len(kept) != len(rows):
+            curves.write(number, kept)
+        return kept, last
+
+
+def _unjudged(record: TrialRecord) -> list[RungRecord]:
+    """Return the rungs past the last judgement, in order."""
+    judged = {decision["rung"] for decision in record.decisions}
+    return [record.rungs[index] for index in sorted(record.rungs) if index not in judged]

@@ -1,0 +1,87 @@
+"""What the rooms of the orchestrator share: the study, the records of its trials, and what runs."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.checkpoint import Checkpoints, checkpoints_place, open_checkpoints
+from sweeper.context import TrialSpec
+from sweeper.plan import Plan, Point
+from sweeper.pruners.divergence import DivergenceMonitor
+from sweeper.records import Event, EventKind, Listener, RungRecord, StepRow, TrialRecord
+from sweeper.study.interface import SweepStudy
+
+
+@dataclasses.dataclass(kw_only=True)
+class Running:
+    """What is kept of a trial while it runs; all of it can be rebuilt from its curve."""
+
+    point: Point
+    rows: list[StepRow]
+    monitor: DivergenceMonitor
+    metrics: dict[str, float]  # newest value of each
+    spec: TrialSpec
+    worker: dict[str, Any] | None
+    started: str
+    flushed_at: float
+    earlier_train_s: float
+    earlier_evaluation_s: float
+    unjudged: list[RungRecord]  # recorded by an earlier driver that died before it had judged there
+    train_s: float = 0.0  # this attempt
+    evaluation_s: float = 0.0
+
+
+class SweepState:
+    """The sweep in memory.
+
+    Args:
+        study: The study, held by this driver.
+        plan: The plan of its config.
+        listeners: Told of every event.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        study: SweepStudy,
+        plan: Plan,
+        listeners: Sequence[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.study = study
+        self.config = study.config
+        self.clock = clock
+        self.records: dict[int, TrialRecord] = study.records()
+        self.points = {point.point_id: point for point in plan.points}
+        self.running: dict[int, Running] = {}
+        self.is_interrupted = False
+        self.failure: str | None = None  # why the sweep gives up, once it does
+        self.listeners = list(listeners)
+        self._started_at = clock()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no further trial will be started."""
+        return self.is_interrupted or self.failure is not None
+
+    def trial_dir(self, number: int) -> Path:
+        return self.study.directory / "trials" / str(number)
+
+    def place(self, number: int) -> str:
+        """Return where a trial's checkpoints lie."""
+        url = self.config.trial.checkpoint.url
+        return checkpoints_place(
+            url, study=self.study.name, trial_dir=str(self.trial_dir(number)), number=number
+        )
+
+    def checkpoints(self, number: int) -> Checkpoints:
+        return open_checkpoints(self.place(number))
+
+    def tell(self, kind: EventKind, message: str = "", **facts: Any) -> None:
+        """Tell the listeners of an event; `facts` are further fields of `Event`."""
+        event = Event(kind=kind, at_s=self.clock() - self._started_at, message=message, **facts)
+        for listener in self.listeners:
+            listener.on_event(event)

@@ -1,0 +1,187 @@
+"""The calls of the orchestrator."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sweeper.checkpoint import Retention
+from sweeper.context import TrialSpec
+from sweeper.orchestrator.ending import Ending
+from sweeper.orchestrator.judging import Judging
+from sweeper.orchestrator.queue import TrialQueue
+from sweeper.orchestrator.recording import Recording
+from sweeper.orchestrator.starting import Starting
+from sweeper.orchestrator.state import SweepState
+from sweeper.plan import Plan
+from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
+from sweeper.pruners.judge import Judge
+from sweeper.records import Decision, EventKind, Listener, Outcome, Report, TrialRecord
+from sweeper.study.clock import utc_now
+from sweeper.study.interface import SweepStudy
+from sweeper.study.micro_batches import MicroBatchLimits
+
+
+class Orchestrator:
+    """Asks the study for points, records what trials report, and judges.
+
+    All calls come from one thread.
+
+    Args:
+        study: The study, held by this driver.
+        plan: The plan of its config.
+        judge: Who judges trials at rungs.
+        rules: Which divergence rules are on.
+        listeners: Told of every event.
+        clock: Seconds, monotonic.
+        monitor_of: Makes the monitor of a trial; replay knows what each recorded trial will break.
+    """
+
+    def __init__(
+        self,
+        *,
+        study: SweepStudy,
+        plan: Plan,
+        judge: Judge,
+        rules: DivergenceRules,
+        listeners: Sequence[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
+        monitor_of: Callable[[int], DivergenceMonitor] | None = None,
+    ) -> None:
+        state = SweepState(study=study, plan=plan, listeners=listeners, clock=clock)
+        policy = state.config.trial.checkpoint
+        self._state = state
+        self._retention = Retention(
+            state.checkpoints, keep_best=policy.keep_best,
+            max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
+            maximize=state.config.direction == "maximize",
+        )  # fmt: skip
+        micro_batches = MicroBatchLimits(study)
+        self._recording = Recording(state)
+        self._queue = TrialQueue(state, judge)
+        self._starting = Starting(
+            state, self._recording, micro_batches, monitor_of or (lambda number: DivergenceMonitor(rules))
+        )
+        self._ending = Ending(
+            state, recording=self._recording, queue=self._queue, retention=self._retention,
+            micro_batches=micro_batches,
+        )  # fmt: skip
+        self._judging = Judging(
+            state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue
+        )
+        self._ending.carry_out_decisions()
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> dict[int, TrialRecord]:
+        return self._state.records
+
+    @property
+    def failure(self) -> str | None:
+        """Why the sweep gives up, once it does."""
+        return self._state.failure
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self._state.is_interrupted
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no further trial will be started."""
+        return self._state.is_draining
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to start now and nothing running that could bring more."""
+        return not self._state.running and (self.is_draining or self.n_left == 0)
+
+    @property
+    def n_running(self) -> int:
+        return len(self._state.running)
+
+    @property
+    def n_left(self) -> int:
+        """Trials that can still be started, as far as is known now."""
+        return self._queue.n_left
+
+    def interrupt(self) -> None:
+        """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""
+        self._state.is_interrupted = True
+
+    def check_held(self) -> None:
+        """Refuse to go on once another driver has taken the study over.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        self._state.study.check_held()
+
+    def listen(self, listener: Listener) -> None:
+        """Tell one more listener of every event from now on."""
+        self._state.listeners.append(listener)
+
+    def tell(self, kind: EventKind, message: str) -> None:
+        """Tell the listeners something that concerns the whole sweep."""
+        self._state.tell(kind, message)
+
+    # -- the four calls --------------------------------------------------------------------------------------
+
+    def next_trial(self, worker: dict[str, Any] | None = None) -> TrialSpec | None:
+        """Take the next point to train; it is RUNNING in the study when this returns.
+
+        Returns None where nothing is to be started now.
+        """
+        if self.is_draining:
+            return None
+        number = self._queue.next_number()
+        if number is None:
+            return None
+        return self._starting.start(number, self._queue.point_of(self.records[number]), worker)
+
+    def on_report(self, number: int, report: Report) -> list[Decision]:
+        """Record one window and judge. Returns the decisions that stop a trial, of this one or of others."""
+        running = self._state.running.get(number)
+        record = self.records.get(number)
+        if running is None or record is None or record.state.is_finished:
+            return []
+        stops = self._judging.take_in(running, report)
+        if not record.state.is_finished:
+            if report.checkpoint is not None:
+                self._recording.checkpoint(running, report.checkpoint)
+                self._retention.after_save(number, self.records)
+            else:
+                self._recording.flush_when_due(running)
+            self._state.tell(EventKind.REPORTED, record=record)
+        return stops
+
+    def on_end(self, number: int, outcome: Outcome) -> list[Decision]:
+        """Record how an attempt ended. Returns decisions on other trials that its last rows led to."""
+        stops: list[Decision] = []
+        if outcome.report is not None:
+            stops = [stop for stop in self.on_report(number, outcome.report) if stop.trial != number]
+        running = self._state.running.pop(number, None)
+        if running is None:
+            return stops
+        if self.records[number].state.is_finished:  # stopped by a decision, which recorded everything
+            self._state.checkpoints(number).clear()  # it may have saved one while it was being stopped
+            return stops
+        self._ending.end(running, outcome)
+        return [*stops, *self._judging.judge_again()]
+
+    def on_lost(self, number: int, reason: str) -> None:
+        """Record that an attempt ended without a word: its process or node died."""
+        running = self._state.running.pop(number, None)
+        if running is not None and not self.records[number].state.is_finished:
+            self._ending.end_lost(running, reason)
+
+    def on_worker(self, number: int, worker: dict[str, Any]) -> None:
+        """Record which process took a trial up, and that it starts now: the process may have had to start first."""
+        running = self._state.running.get(number)
+        if running is None or running.worker == worker:
+            return
+        record = self.records[number]
+        running.worker = record.worker = worker
+        running.started = utc_now()
+        if record.attempts == 1:
+            record.started = running.started
+        self._recording.attempt(running)

@@ -1,0 +1,11 @@
+"""Names of what a study itself keeps in its storage; those of its trials are in `sweeper.encoding`."""
+
+CONFIG = "sweeper:config"
+FACTS = "sweeper:facts"
+DRIVER = "sweeper:driver"
+DIRECTORY = "sweeper:directory"
+CREATED = "sweeper:created"
+VERSIONS = "sweeper:versions"
+N_POINTS = "sweeper:n_points"
+MICRO_BATCHES = "sweeper:micro_batches"
+EVIDENCE = "sweeper:evidence"

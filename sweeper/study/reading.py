@@ -1,0 +1,120 @@
+"""A study as anyone may read it from its storage."""
+
+import copy
+import json
+from pathlib import Path
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from sweeper import encoding
+from sweeper.config.models import SweepConfig
+from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.plan import DataFacts
+from sweeper.records import TrialRecord
+from sweeper.study import keys, space
+from sweeper.study.curves import CurveStore
+from sweeper.study.holder import Holder
+from sweeper.study.view import StudyState, StudyView
+
+
+class StoredStudy:
+    """One study in its storage, read. Every read sees what others wrote."""
+
+    def __init__(self, *, storage: BaseStorage, name: str) -> None:
+        self._storage = storage
+        self._id = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(self._id)
+        if keys.CONFIG not in attributes:
+            raise StudyMismatchError(
+                f"Study `{name}` is in this storage, but was not made by sweeper. Choose another study name."
+            )
+        self.name = name
+        try:
+            self.config = SweepConfig.model_validate_json(json.dumps(attributes[keys.CONFIG]))
+            self.directory = Path(attributes[keys.DIRECTORY])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SweeperError(
+                f"What the storage holds of study `{name}` is damaged, or was written by another version of sweeper: "
+                f"{str(error).splitlines()[0]}. Restore it from a copy, or start anew under another name."
+            ) from error
+        self.curves = CurveStore(self.directory / "curves", check=self.check_held)
+        self._trial_ids: dict[int, int] = {}
+        self._finished: dict[
+            int, TrialRecord
+        ] = {}  # reading 10,000 trials takes 0.6 s, and a resume reads 4 times
+
+    def check_held(self) -> None:
+        """Refuse to write where this process may not; whoever only reads never asks."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all points were entered; not so where the driver was killed while it did."""
+        return self._storage.get_study_user_attrs(self._id).get(keys.N_POINTS) is not None
+
+    def facts(self) -> DataFacts | None:
+        stored = self._storage.get_study_user_attrs(self._id).get(keys.FACTS)
+        return DataFacts(**stored) if stored else None
+
+    def micro_batches(self) -> dict[str, dict[str, int]]:
+        """Return the largest micro-batch that fits, by model and device, as far as running out of memory told."""
+        stored = self._storage.get_study_user_attrs(self._id).get(keys.MICRO_BATCHES, {})
+        return {model: dict(limits) for model, limits in stored.items()}
+
+    def frozen_trials(self) -> list[FrozenTrial]:
+        """Return Optuna's view of all trials. Do not change them."""
+        return self._storage.get_all_trials(self._id, deepcopy=False)
+
+    def records(self) -> dict[int, TrialRecord]:
+        """Read all trials from the storage, by number."""
+        settings = self.config.trial.settings
+        found = {}
+        for trial in self.frozen_trials():
+            self._trial_ids[trial.number] = trial._trial_id
+            if trial.number in self._finished:  # it can change no more
+                found[trial.number] = copy.copy(self._finished[trial.number])
+                continue
+            try:
+                params = space.from_choices(trial.params)
+                found[trial.number] = encoding.record_of(trial, settings=settings, params=params)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise SweeperError(
+                    f"What the storage holds of trial {trial.number} of study `{self.name}` is damaged "
+                    f"({type(error).__name__}: {error}). Restore it from a copy, or start anew under another name."
+                ) from error
+            if trial.state.is_finished():
+                self._finished[trial.number] = copy.copy(found[trial.number])
+        return found
+
+    def state(self) -> StudyState:
+        """Whether a driver runs, the study is finished, or was interrupted.
+
+        A driver of this host whose process is gone counts as interrupted, whatever it said last.
+        """
+        driver = self._storage.get_study_user_attrs(self._id).get(keys.DRIVER, {})
+        holder = Holder.read(driver)
+        if driver.get("state") == "running":
+            return "interrupted" if holder is not None and holder.is_dead else "running"
+        return "finished" if driver.get("state") == "finished" else "interrupted"
+
+    def view(self) -> StudyView:
+        """Return a snapshot for reports."""
+        attributes = self._storage.get_study_user_attrs(self._id)
+        records = self.records()
+        return StudyView(
+            name=self.name,
+            config=self.config,
+            state=self.state(),
+            records=tuple(records[number] for number in sorted(records)),
+            directory=self.directory,
+            curve=self.curves.frame,
+            versions=attributes.get(keys.VERSIONS, {}),
+            created=attributes.get(keys.CREATED),
+            evidence=tuple(json.loads(attributes.get(keys.EVIDENCE, "[]"))),
+        )
+
+    def _trial_id(self, number: int) -> int:
+        if number not in self._trial_ids:
+            found = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            self._trial_ids[number] = found
+        return self._trial_ids[number]

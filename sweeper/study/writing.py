@@ -1,0 +1,236 @@
+"""A study as its driver writes it. Only one driver writes, the one that took the study."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
+
+from sweeper import encoding
+from sweeper.config.models import SweepConfig
+from sweeper.errors import StudyMismatchError
+from sweeper.plan import DataFacts, Point
+from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
+from sweeper.storage_url import keep_password
+from sweeper.study import keys, space
+from sweeper.study.clock import utc_now
+from sweeper.study.drawing import draw_trial
+from sweeper.study.lease import Lease, LeaseTimes
+from sweeper.study.patient import PatientStorage
+from sweeper.study.reading import StoredStudy
+from sweeper.study.view import StudyState
+
+
+class DrivenStudy(StoredStudy):
+    """One study in its storage. Writes go through at once."""
+
+    def __init__(self, *, storage: BaseStorage, name: str) -> None:
+        super().__init__(storage=storage, name=name)
+        self._lease: Lease | None = None
+        self.reached: StudyState = "interrupted"  # what a driver that ends now leaves behind
+
+    # -- who drives it ---------------------------------------------------------------------------------------
+
+    def take(self, *, times: LeaseTimes | None = None) -> None:
+        """Become the driver of this study.
+
+        Raises:
+            StudyMismatchError: If another one is, with who it is.
+        """
+        lease = Lease(_StoredLease(self._storage, self._id), study=self.name, times=times, now=utc_now)
+        lease.acquire()
+        self._lease = lease
+
+    def hand_back(self, state: StudyState) -> None:
+        """Be its driver no more, and say how the sweep stands."""
+        if self._lease is not None:
+            self._lease.release(state)
+            self._lease = None
+
+    def check_held(self) -> None:
+        """Refuse to write once another driver has taken the study over. Cheap.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def give_up_when(self, is_unwanted: Callable[[], bool]) -> None:
+        """Wait for a storage that does not answer only as long as somebody wants the sweep to go on."""
+        if isinstance(self._storage, PatientStorage):
+            self._storage.is_unwanted = is_unwanted
+
+    @property
+    def _writable(self) -> BaseStorage:
+        self.check_held()
+        return self._storage
+
+    # -- points ----------------------------------------------------------------------------------------------
+
+    def add_points(self, points: Sequence[Point]) -> None:
+        """Enter points as WAITING trials, each with its id; those that are there already are left alone.
+
+        Once all were entered, a later version of the code that would hash them differently enters none again.
+        """
+        if self.is_complete:
+            return
+        known = {trial.user_attrs.get(encoding.POINT, {}).get("point_id") for trial in self.frozen_trials()}
+        dimensions = space.distributions(self.config)
+        for point in points:
+            if point.point_id in known:
+                continue
+            template = create_trial(
+                state=OptunaState.WAITING,
+                params={name: space.encode_choice(value) for name, value in point.params.items()},
+                distributions=dimensions,
+                user_attrs={encoding.POINT: _point_attributes(point)},
+            )
+            self._writable.create_new_trial(self._id, template)
+        self._writable.set_study_user_attr(self._id, keys.N_POINTS, len(points))
+
+    def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]:
+        """Let the sampler draw one more point; it is RUNNING at once, whole. Returns its number and what it is.
+
+        Args:
+            point_of: Resolves params to a point.
+        """
+        points: list[Point] = []
+
+        def attributes_of(params: dict[str, Any]) -> dict[str, Any]:
+            points.append(point_of(space.from_choices(params)))
+            return {encoding.POINT: _point_attributes(points[0])}
+
+        with space.quiet_samplers():
+            sampler = space.make_sampler(self.config, n_drawn=self._storage.get_n_trials(self._id))
+        trial = draw_trial(
+            self._writable, self.name, sampler, space.distributions(self.config), attributes_of
+        )
+        self._trial_ids[trial.number] = trial._trial_id
+        return trial.number, points[0]
+
+    def set_point(self, number: int, point: Point) -> None:
+        """Record the point of a trial that was entered by other means than this package's."""
+        self._set(number, encoding.POINT, _point_attributes(point))
+
+    def claim(self, number: int) -> None:
+        """Turn a WAITING trial to RUNNING.
+
+        Raises:
+            StudyMismatchError: If somebody else did.
+        """
+        if not self._writable.set_trial_state_values(self._trial_id(number), OptunaState.RUNNING):
+            raise StudyMismatchError(
+                f"Trial {number} of study `{self.name}` was taken by another driver. Only one driver may run a study."
+            )
+
+    # -- what happens to a trial -----------------------------------------------------------------------------
+
+    def record_attempt(self, number: int, attempt: int, facts: Mapping[str, Any]) -> None:
+        """Keep what is known of one attempt (from 1): worker, started, ended, outcome, error, seconds."""
+        self._set(number, f"{encoding.ATTEMPT_PREFIX}{attempt}", encoding.encode(facts))
+
+    def record_progress(self, record: TrialRecord) -> None:
+        progress = {
+            "step": record.step,
+            "samples": record.samples,
+            "tokens": record.tokens,
+            "loss": record.last_loss,
+            "grad_norm": record.last_grad_norm,
+        }
+        self._set(record.number, encoding.PROGRESS, encoding.encode(progress))
+
+    def record_rung(self, number: int, rung: RungRecord) -> None:
+        """Keep a rung's signals, and the study's metric there as Optuna's intermediate value.
+
+        The intermediate value's step is the mark, the same for every batch size, so that Optuna's plots and
+        pruners compare like with like.
+        """
+        self._set(number, f"{encoding.RUNG_PREFIX}{rung.rung}", encoding.encode_rung(rung))
+        value = rung.signals.get(self.config.metric)
+        if value is not None:
+            self._writable.set_trial_intermediate_value(self._trial_id(number), rung.mark, value)
+
+    def record_decision(self, number: int, index: int, decision: Decision) -> None:
+        facts = {
+            "rule": decision.rule,
+            "stop": decision.stop,
+            "reason": decision.reason,
+            "rung": decision.rung,
+            "samples": decision.samples,
+            "at": utc_now(),
+            "details": decision.details,
+        }
+        self._set(number, f"{encoding.DECISION_PREFIX}{index}", encoding.encode(facts))
+
+    def record_checkpoint(self, number: int, name: str) -> None:
+        self._set(number, encoding.CHECKPOINT, name)
+
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        *,
+        value: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """End a trial for good. Everything else about it must be recorded before; nothing can be after."""
+        if metrics:
+            self._set(number, encoding.METRICS, encoding.encode(metrics))
+        if reason:
+            self._set(number, encoding.REASON, reason)
+        values = [value] if value is not None else None
+        self._writable.set_trial_state_values(self._trial_id(number), OptunaState[state.name], values)
+
+    # -- the study as a whole --------------------------------------------------------------------------------
+
+    def set_facts(self, facts: DataFacts) -> None:
+        """Record what preflight counted in the training data; budgets in epochs or tokens stand on it."""
+        stored = {"rows": facts.rows, "target_tokens": facts.target_tokens}
+        self._writable.set_study_user_attr(self._id, keys.FACTS, stored)
+
+    def record_evidence(self, evidence: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the early signals were worth, as measured when the sweep ended."""
+        text = json.dumps(
+            encoding.encode(list(evidence))
+        )  # one text: some storages are slow with deep values
+        self._writable.set_study_user_attr(self._id, keys.EVIDENCE, text)
+
+    def record_micro_batches(self, limits: Mapping[str, Mapping[str, int]]) -> None:
+        """Replace what `micro_batches` returns."""
+        stored = {model: dict(by_device) for model, by_device in limits.items()}
+        self._writable.set_study_user_attr(self._id, keys.MICRO_BATCHES, stored)
+
+    def update_config(self, config: SweepConfig) -> None:
+        """Replace the recorded config, where only what may change has changed."""
+        self.config = config.model_copy(update={"storage": keep_password(config.storage)})
+        self._writable.set_study_user_attr(self._id, keys.CONFIG, json.loads(self.config.model_dump_json()))
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        self._writable.set_trial_user_attr(self._trial_id(number), key, value)
+
+
+class _StoredLease:
+    """The lease as an attribute of the study."""
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage = storage
+        self._study_id = study_id
+
+    def read(self) -> dict[str, Any]:
+        facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
+        return facts if isinstance(facts, dict) else {}
+
+    def write(self, facts: dict[str, Any]) -> None:
+        self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
+
+
+def _point_attributes(point: Point) -> dict[str, Any]:
+    return {
+        "point_id": point.point_id,
+        "budget_samples": point.budget_samples,
+        "total_steps": point.total_steps,
+    }
