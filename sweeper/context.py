@@ -31,6 +31,9 @@ class Channel(Protocol):
     def should_stop(self) -> bool:
         """Whether the trial was told to stop since. Cheap; polled at every step boundary."""
 
+    def should_save(self) -> bool:
+        """Whether a trial that was told to stop is gone on with later, so that a checkpoint saves its work."""
+
 
 class CheckpointStore(Protocol):
     """Where a trial keeps what it can go on from. Whole or absent, never half."""
@@ -118,6 +121,7 @@ class TrialContext:
     _sent_at: float | None = None
     _evaluation_s: float = 0.0
     _started_at: float | None = None
+    _last_checkpoint: str | None = None
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -188,7 +192,7 @@ class TrialContext:
             if row.loss is not None:
                 self.newest[LOSS] = row.loss
         self.newest.update(metrics or {})
-        if self.channel.should_stop():
+        if self.channel.should_stop() and not metrics and checkpoint is None:
             raise TrialStopped
         due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
         judged = mark_passed or self._looks_divergent(rows)
@@ -204,6 +208,7 @@ class TrialContext:
         """Return what was not sent yet as a report, and forget it. For whoever ends the trial."""
         now = self.clock()
         started = now if self._started_at is None else self._started_at
+        checkpoint, self._last_checkpoint = checkpoint or self._last_checkpoint, None
         report = Report(
             rows=tuple(self._rows),
             metrics=dict(metrics or {}),
@@ -218,6 +223,10 @@ class TrialContext:
     def start_from(self, *, step: int, samples: int) -> None:
         """Say where a loaded checkpoint stands, so that rows go on from there."""
         self._step, self._samples = step, samples
+
+    def saved_at_end(self, checkpoint: str) -> None:
+        """Say that a trial which was told to stop has saved a checkpoint after its last row."""
+        self._last_checkpoint = checkpoint
 
     def add_evaluation_s(self, seconds: float) -> None:
         """Count seconds as evaluation, not training."""

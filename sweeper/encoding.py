@@ -17,6 +17,7 @@ CHECKPOINT = "checkpoint"
 RUNG_PREFIX = "rung:"
 DECISION_PREFIX = "decision:"
 ATTEMPT_PREFIX = "attempt:"
+SET_ASIDE = "set aside"  # the outcome of an attempt whose slot went to another trial
 
 # JSON has no NaN, and a browser that reads the study (optuna-dashboard) refuses Python's spelling of it.
 _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -97,6 +98,7 @@ def _read_numbered(record: TrialRecord, attributes: Mapping[str, Any]) -> None:
         record.worker = attempts[-1].get("worker")
         record.started = attempts[0].get("started")
         record.ended = attempts[-1].get("ended")
+        record.is_set_aside = attempts[-1].get("outcome") == SET_ASIDE and not record.state.is_finished
 
 
 def _in_order(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:

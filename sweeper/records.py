@@ -65,7 +65,7 @@ class RungRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A judgement on one trial: go on, or stop with a reason. Stored before it is acted on."""
+    """A judgement on one trial: go on, stop, or be set aside, with a reason. Stored before it is acted on."""
 
     trial: int
     stop: bool
@@ -74,6 +74,16 @@ class Decision:
     rung: int | None = None
     samples: int | None = None  # where the judged trial stood
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON-able: values, peers, ranks
+    aside: bool = False  # another trial gets the slot; this one keeps its work and may go on later
+
+    def entry(self) -> dict[str, Any]:
+        """Return the decision as `TrialRecord.decisions` holds it."""
+        facts = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "trial"
+        }
+        return {**facts, "details": dict(self.details)}
 
 
 class OutcomeKind(enum.StrEnum):
@@ -130,6 +140,7 @@ class TrialRecord:
     decisions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     attempts: int = 0
     worker: dict[str, Any] | None = None  # {"node", "pid"} of the newest attempt
+    is_set_aside: bool = False  # RUNNING, but holds no slot: others go first
     started: str | None = None  # ISO 8601, UTC
     ended: str | None = None
     train_s: float = 0.0  # all attempts

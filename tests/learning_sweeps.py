@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 
-from sweeper.pruners.early_dynamics import decision_entry
 from sweeper.records import RungRecord, TrialRecord, TrialState
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.5, 0.7)
@@ -72,7 +71,7 @@ def play(judge, final, signals, *, slots=4, seed=0):
     def carry_out(decisions):
         for decision in decisions:
             record = records[decision.trial]
-            record.decisions.append(decision_entry(decision))
+            record.decisions.append(decision.entry())
             if decision.stop:
                 record.state = TrialState.PRUNED
                 if decision.trial in running:

@@ -118,6 +118,7 @@ class RecordingChannel:
 
     stop_at_step: int | None = None
     raise_at_step: int | None = None
+    saves: bool = False
     reports: list[Report] = dataclasses.field(default_factory=list)
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -131,6 +132,9 @@ class RecordingChannel:
 
     def should_stop(self) -> bool:
         return self.stop.is_set()
+
+    def should_save(self) -> bool:
+        return self.saves
 
 
 def make_context(

@@ -24,7 +24,14 @@ SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
 BUDGET_KINDS = ("samples", "tokens", "epochs", "steps")
 DIMENSION_KINDS = ("grid", "choice", "uniform", "log_uniform", "int")
 PRUNER_KEYS_RANK = ("signals", "keep_frac", "min_peers", "mode")  # of early_dynamics, judging by rank
-PRUNER_KEYS_LEARNED = ("risk", "tolerance", "n_calibration", "skip_waiting", "audit_frac")  # by prediction
+PRUNER_KEYS_LEARNED = (
+    "risk",
+    "tolerance",
+    "n_calibration",
+    "skip_waiting",
+    "set_aside",
+    "audit_frac",
+)  # by prediction
 PRUNER_KEYS_OWN = (*PRUNER_KEYS_RANK, "directions", *PRUNER_KEYS_LEARNED)
 PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
 RUNG_FORMS = ("fractions", "samples", "steps", "first")
@@ -258,6 +265,9 @@ class PrunerSection(Section):
         default=None, ge=4
     )  # points that run to their end first; None: by the grid
     skip_waiting: bool = True  # stop points before their start too
+    set_aside: bool | None = (
+        None  # give slots to more promising trials; None: where the built-in trial trains
+    )
     audit_frac: Fraction = 0.1  # of the condemned trials, goes on to check the rule
     # Optuna's pruners and `module:Class`
     signal: str | None = None  # judged instead of the study's metric
@@ -327,3 +337,9 @@ class SweepConfig(Section):
     def _plain_names(cls, value: object) -> object:
         """Let a plain string stand for `{name: ...}`."""
         return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether trials may be set aside: as the user says, else where they surely save their work themselves."""
+        asked = self.pruner.set_aside
+        return self.trial.function is None if asked is None else asked

@@ -21,9 +21,10 @@ class _Slot:
 
     spec: TrialSpec
     thread: threading.Thread
-    to_driver: "queue.SimpleQueue[Report | Outcome]"
+    to_driver: "queue.SimpleQueue[tuple[Report | Outcome, bool]]"  # with whether it passes the turn
     to_trial: "queue.SimpleQueue[bool]"
     stop: threading.Event
+    save: threading.Event
 
     def give_up(self) -> None:
         """Tell the trial to end at its next step and wait until it has."""
@@ -41,13 +42,18 @@ class _TurnChannel:
         self._slot = slot
 
     def send(self, report: Report, *, wait: bool) -> None:
-        self._slot.to_driver.put(report)
-        self._slot.to_trial.get()
+        # A window that only time has closed passes no turn: else the order would depend on the machine's speed.
+        self._slot.to_driver.put((report, wait))
+        if wait:
+            self._slot.to_trial.get()
         if self._slot.stop.is_set():
             raise TrialStopped
 
     def should_stop(self) -> bool:
         return self._slot.stop.is_set()
+
+    def should_save(self) -> bool:
+        return self._slot.save.is_set()
 
 
 class InProcessExecutor:
@@ -78,6 +84,7 @@ class InProcessExecutor:
         self._fill(flying, orchestrator)
         for slot in list(flying):
             if orchestrator.is_draining:
+                slot.save.set()
                 slot.stop.set()
             if self._take_turn(slot, flying, orchestrator):
                 flying.remove(slot)
@@ -93,31 +100,41 @@ class InProcessExecutor:
     def _start(self, spec: TrialSpec) -> _Slot:
         slot = _Slot(
             spec=spec, thread=threading.Thread(name=f"trial-{spec.number}", daemon=True),
-            to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(),
+            to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(), save=threading.Event(),
         )  # fmt: skip
 
         def work() -> None:
             slot.to_trial.get()
-            slot.to_driver.put(run_attempt(spec, _TurnChannel(slot), function=self._function))
+            slot.to_driver.put((run_attempt(spec, _TurnChannel(slot), function=self._function), True))
 
         slot.thread = threading.Thread(target=work, name=f"trial-{spec.number}", daemon=True)
         slot.thread.start()
         return slot
 
-    @staticmethod
-    def _take_turn(slot: _Slot, flying: list[_Slot], orchestrator: Orchestrator) -> bool:
-        """Let one trial run until it reports or ends; return whether it ended."""
+    @classmethod
+    def _take_turn(cls, slot: _Slot, flying: list[_Slot], orchestrator: Orchestrator) -> bool:
+        """Let one trial run until it is to be judged or ends; return whether it ended."""
         slot.to_trial.put(True)
-        message = slot.to_driver.get()
+        while True:
+            message, passes_turn = slot.to_driver.get()
+            cls._carry_in(slot, message, flying, orchestrator)
+            if not isinstance(message, Report):
+                slot.thread.join()
+                return True
+            if passes_turn:
+                return False
+
+    @staticmethod
+    def _carry_in(
+        slot: _Slot, message: Report | Outcome, flying: list[_Slot], orchestrator: Orchestrator
+    ) -> None:
         if isinstance(message, Report):
             decisions = orchestrator.on_report(slot.spec.number, message)
         else:
             decisions = orchestrator.on_end(slot.spec.number, message)
-        stopped = {decision.trial for decision in decisions if decision.stop}
-        for other in flying:
-            if other.spec.number in stopped:
-                other.stop.set()
-        if isinstance(message, Report):
-            return False
-        slot.thread.join()
-        return True
+        for decision in decisions:
+            for other in flying:
+                if other.spec.number == decision.trial:
+                    if decision.aside:
+                        other.save.set()
+                    other.stop.set()

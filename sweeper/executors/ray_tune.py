@@ -26,7 +26,7 @@ from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.interrupt import interrupt_on_signals
 from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult, attempt_key
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import EventKind, Outcome, OutcomeKind, Report
+from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -89,30 +89,36 @@ class _Bridge:
         self.orchestrator.on_worker(number, said.worker)
         stopped: set[int] = set()
         for message in said.messages:
-            stopped |= self._carry_in(number, message)
+            decisions = self._carry_in(number, message)
+            stopped |= {decision.trial for decision in decisions if decision.stop}
+            self._set_aside([decision.trial for decision in decisions if decision.aside])
         self._stop_others(stopped - {number})
         if number in stopped and number in self.keys:
             # Tune stops this worker's trial now; what it would still say is not waited for.
             self._end(number, Outcome(kind=OutcomeKind.STOPPED))
         return str(TrialScheduler.STOP if number not in self.keys else TrialScheduler.CONTINUE)
 
-    def _carry_in(self, number: int, message: Report | Outcome) -> set[int]:
+    def _carry_in(self, number: int, message: Report | Outcome) -> list[Decision]:
         if number not in self.keys:
-            return set()
+            return []
         if isinstance(message, Report):
-            decisions = self.orchestrator.on_report(number, message)
-        else:
-            decisions = self._end(number, message)
-        return {decision.trial for decision in decisions if decision.stop}
+            return self.orchestrator.on_report(number, message)
+        return self._end(number, message)
 
-    def _end(self, number: int, outcome: Outcome) -> list[Any]:
+    def _end(self, number: int, outcome: Outcome) -> list[Decision]:
         self.keys.pop(number)
         return self.orchestrator.on_end(number, outcome)
 
-    def _stop_others(self, numbers: set[int]) -> None:
+    def _stop_others(self, numbers: set[int], *, save: bool = False) -> None:
         keys = [self.keys[number] for number in numbers if number in self.keys]
         if keys:
-            self.board.stop.remote(keys)
+            self.board.stop.remote(keys, save=save)
+
+    def _set_aside(self, numbers: list[int]) -> None:
+        """Tell trials that wait for their judgement to save and end; they find the flag when they are let go on."""
+        keys = [self.keys[number] for number in numbers if number in self.keys]
+        if keys:
+            ray.get(self.board.stop.remote(keys, save=True))
 
     def on_lost(self, tune_id: str, reason: str) -> None:
         self.on_started(tune_id)
@@ -128,7 +134,7 @@ class _Bridge:
             if self.keys:
                 words = f"{len(self.keys)} running trials are told to stop at their next step"
                 self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
-            self._stop_others(set(self.keys))
+            self._stop_others(set(self.keys), save=True)
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types

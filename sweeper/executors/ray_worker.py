@@ -1,12 +1,13 @@
 """What runs in a Ray worker process: one trial after another, warm."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import queue
 import sys
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import ray
@@ -21,6 +22,9 @@ _STOP_POLL_S = (
     20.0  # how long one question to the board stays open; it is answered at once when the flag is set
 )
 _JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
+
+
+Flag = Literal["go on", "stop", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +43,31 @@ class StopBoard:
 
     def __init__(self) -> None:
         self._flags: dict[str, asyncio.Event] = {}
+        self._to_save: set[str] = set()
         self._n_starting = 0
         self._all_started = asyncio.Event()
         self._all_started.set()
         self._gave_up = False
 
-    async def stop(self, keys: list[str]) -> None:
-        """Set the flags of attempts."""
+    async def stop(self, keys: list[str], *, save: bool = False) -> None:
+        """Set the flags of attempts; with `save`, those that can are to save a checkpoint first."""
         for key in keys:
+            if save:
+                self._to_save.add(key)
             self._flags.setdefault(key, asyncio.Event()).set()
 
-    async def is_stopped(self, key: str) -> bool:
+    async def flag(self, key: str) -> Flag:
+        """Return an attempt's flag as it is now."""
+        if key not in self._flags or not self._flags[key].is_set():
+            return "go on"
+        return "save" if key in self._to_save else "stop"
+
+    async def wait_for_flag(self, key: str) -> Flag:
         """Wait for an attempt's flag, for a while."""
         event = self._flags.setdefault(key, asyncio.Event())
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), _STOP_POLL_S)
-        except TimeoutError:
-            return False
-        return True
+        return await self.flag(key)
 
     async def set_starting(self, n_starting: int) -> None:
         """Say how many trials have been given out and have no worker yet."""
@@ -94,7 +105,9 @@ class _Attempt:
         self._board = board
         self._function = function
         self._stop = threading.Event()
+        self._save = threading.Event()
         self._judged = threading.Event()
+        self._is_waiting = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"trial-{spec.number}", daemon=True)
         self._thread.start()
@@ -102,17 +115,24 @@ class _Attempt:
 
     def send(self, report: Report, *, wait: bool) -> None:
         self._judged.clear()
+        self._is_waiting = wait
         self.outbox.put(report)
-        if wait:
+        if wait and not self._stop.is_set():
             self._judged.wait()
+        self._is_waiting = False
         if self._stop.is_set():
             raise TrialStopped
 
     def should_stop(self) -> bool:
         return self._stop.is_set()
 
+    def should_save(self) -> bool:
+        return self._save.is_set()
+
     def go_on(self) -> None:
-        """Let a trial that waits for a judgement go on."""
+        """Let a trial that waits for a judgement go on, as it was judged."""
+        if self._is_waiting:  # the listener may hear of it later than the trial takes its next step
+            self._obey(ray.get(self._board.flag.remote(attempt_key(self.spec))))
         self._judged.set()
 
     def stop(self) -> bool:
@@ -130,10 +150,18 @@ class _Attempt:
 
     def _listen(self) -> None:
         while not self._ended.is_set():
-            if ray.get(self._board.is_stopped.remote(attempt_key(self.spec))):
-                self._stop.set()
-                self._judged.set()
+            if self._obey(ray.get(self._board.wait_for_flag.remote(attempt_key(self.spec)))):
                 return
+
+    def _obey(self, flag: Flag) -> bool:
+        """Take up what the board says; return whether the trial is to end."""
+        if flag == "go on":
+            return False
+        if flag == "save":
+            self._save.set()
+        self._stop.set()
+        self._judged.set()
+        return True
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types

@@ -6,8 +6,10 @@ sweep differ as two real runs do: in who starts when, and in who is faster.
 
 import dataclasses
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+from sweeper.checkpoint import Saved
 from sweeper.context import TrialSpec
 from sweeper.orchestrator import Orchestrator
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, Verdict
@@ -116,12 +118,42 @@ def _first_verdict(rows: Sequence[StepRow], rules: DivergenceRules) -> tuple[Ver
 
 @dataclasses.dataclass
 class _Flight:
-    """One trial on its way."""
+    """One attempt on its way."""
 
     number: int
     windows: tuple[Window, ...]
     started: float
+    begun_at: int  # samples; more than 0 where it goes on from where it was set aside
     next: int = 0
+
+
+class CurveCheckpoints:
+    """Checkpoints of a replayed trial: it can always go on where its curve ends.
+
+    Args:
+        rows: Returns the curve so far.
+    """
+
+    def __init__(self, rows: Callable[[], Sequence[StepRow]]) -> None:
+        self._rows = rows
+
+    def saved(self) -> list[Saved]:
+        return [
+            Saved(name=str(row.step), step=row.step, samples=row.samples, n_bytes=0)
+            for row in self._rows()[-1:]
+        ]
+
+    def save(self, source: Path, *, step: int, samples: int) -> str:
+        raise NotImplementedError("a replay trains nothing")
+
+    def load(self) -> None:
+        """There are no files."""
+
+    def remove(self, name: str) -> None:
+        """There are no files."""
+
+    def clear(self) -> None:
+        """There are no files."""
 
 
 class ReplayExecutor:
@@ -184,37 +216,41 @@ class ReplayExecutor:
             decisions = orchestrator.on_end(flight.number, window.message)
             self._land(flight, window.samples)
         for decision in decisions:
-            if decision.stop and decision.trial in self._flying:
+            if decision.trial in self._flying:
                 self._stop(self._flying[decision.trial], orchestrator, reporter=flight)
         if flight.number in self._flying:
             self._enqueue(flight)
 
     def _stop(self, flight: _Flight, orchestrator: Orchestrator, *, reporter: _Flight) -> None:
         play = self._plays[flight.number]
-        samples = flight.windows[flight.next - 1].samples if flight.next else 0
+        samples = flight.windows[flight.next - 1].samples if flight.next else flight.begun_at
         if flight is not reporter:
             passed = (self._clock.now - flight.started) / self._speeds.get(flight.number, 1.0)
-            samples = max(samples, play.samples_at(passed))
+            samples = max(samples, play.samples_at(play.seconds_at(flight.begun_at) + passed))
         self._land(flight, samples)
         orchestrator.on_end(flight.number, Outcome(kind=OutcomeKind.STOPPED))
 
     def _land(self, flight: _Flight, samples: int) -> None:
-        del self._flying[flight.number]
-        self.spent_samples[flight.number] = samples
-        self.spent_s[flight.number] = self._plays[flight.number].seconds_at(samples)
+        number, trained = flight.number, samples - flight.begun_at
+        del self._flying[number]
+        self.spent_samples[number] = self.spent_samples.get(number, 0) + trained
+        seconds = self._plays[number].seconds_at(trained)
+        self.spent_s[number] = self.spent_s.get(number, 0.0) + seconds
 
     def _fill(self, orchestrator: Orchestrator) -> None:
         while len(self._flying) < self._n_slots:
             spec = orchestrator.next_trial()
             if spec is None:
                 return
-            windows = self._plays[spec.number].windows(spec)
-            flight = _Flight(number=spec.number, windows=windows, started=self._clock.now)
+            begun_at = orchestrator.records[spec.number].samples
+            windows = tuple(w for w in self._plays[spec.number].windows(spec) if w.samples > begun_at)
+            flight = _Flight(number=spec.number, windows=windows, started=self._clock.now, begun_at=begun_at)
             self._flying[spec.number] = flight
             self._enqueue(flight)
 
     def _enqueue(self, flight: _Flight) -> None:
         samples = flight.windows[flight.next].samples
-        seconds = self._plays[flight.number].seconds_at(samples) * self._speeds.get(flight.number, 1.0)
+        seconds = self._plays[flight.number].seconds_at(samples - flight.begun_at)
+        seconds *= self._speeds.get(flight.number, 1.0)
         self._n_queued += 1  # of two at one moment, the one that was on its way first
         heapq.heappush(self._queue, (flight.started + seconds, self._n_queued, flight.number))

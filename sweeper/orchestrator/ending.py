@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeper.batch import BatchPlan
 from sweeper.checkpoint import Retention
+from sweeper.encoding import SET_ASIDE
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
 from sweeper.orchestrator.state import Running, SweepState
@@ -45,10 +46,10 @@ class Ending:
 
     def carry_out_decisions(self) -> None:
         """Stop the trials whose stop was recorded, but not carried out before the driver died."""
-        for number in list(self._queue.again):
+        for number in (*self._queue.again, *self._queue.aside):
             record = self._state.records[number]
             if record.decisions and record.decisions[-1]["stop"]:
-                self._queue.again.remove(number)
+                (self._queue.aside if record.is_set_aside else self._queue.again).remove(number)
                 self._finish_pruned(record, str(record.decisions[-1]["reason"]))
                 self._state.checkpoints(number).clear()
                 self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {record.reason}", record=record)
@@ -58,7 +59,7 @@ class Ending:
         if outcome.kind is OutcomeKind.DONE:
             self._complete(running)
         elif outcome.kind is OutcomeKind.STOPPED:
-            self._set_aside(running)
+            self._keep(running)
         elif outcome.cause is FailureCause.DISK_FULL:
             self._stop_without_room(running, outcome.error or "")
         elif outcome.cause is FailureCause.OUT_OF_MEMORY and self._halve(running, outcome):
@@ -99,6 +100,17 @@ class Ending:
         words = f"pruned before its start: {decision.reason}"
         self._state.tell(EventKind.TRIAL_ENDED, words, record=record)
 
+    def stop_aside(self, decision: Decision) -> None:
+        """Stop a trial that was set aside; it is not gone on with."""
+        record = self._state.records[decision.trial]
+        self._recording.decision(decision)
+        record.is_set_aside = False
+        self._finish_pruned(record, decision.reason)
+        self._state.checkpoints(record.number).clear()
+        self._retention.forget(record.number)
+        self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
+        self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {decision.reason}", record=record)
+
     def _finish_pruned(self, record: TrialRecord, reason: str) -> None:
         record.reason = reason
         self._state.study.finish(record.number, TrialState.PRUNED, reason=reason)
@@ -135,12 +147,18 @@ class Ending:
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"complete: {metric} {value:.4g}", record=record)
 
-    def _set_aside(self, running: Running) -> None:
-        """Keep a trial that was interrupted as RUNNING, to be taken up again."""
-        self._recording.flush(running)
-        self._recording.attempt(running, outcome="interrupted")
+    def _keep(self, running: Running) -> None:
+        """Keep a trial that was interrupted or set aside as RUNNING, to be taken up again."""
         record = self._state.records[running.spec.number]
-        words = f"trial {record.number} set aside at {record.samples} samples"
+        is_aside = bool(record.decisions and record.decisions[-1].get("aside"))
+        self._recording.flush(running)
+        self._recording.attempt(running, outcome=SET_ASIDE if is_aside else "interrupted")
+        if is_aside:
+            record.is_set_aside = True
+            self._queue.aside.append(record.number)
+        words = (
+            f"trial {record.number} {'set aside' if is_aside else 'interrupted'} at {record.samples} samples"
+        )
         self._state.tell(EventKind.NOTE, words, record=record)
 
     def _halve(self, running: Running, outcome: Outcome) -> bool:
@@ -177,7 +195,7 @@ class Ending:
 
     def _stop_without_room(self, running: Running, error: str) -> None:
         """Stop the sweep: no trial could go on, and each would only be counted as failed."""
-        self._set_aside(running)
+        self._keep(running)
         self._state.failure = (
             f"The disk is full: trial {running.spec.number} could not write ({error}). Everything recorded so far is "
             "kept. Make room and go on with `sweeper resume`."

@@ -10,7 +10,7 @@ from sweeper.records import Decision, EventKind, Report, RungRecord
 
 
 class Judging:
-    """Takes windows in and judges. The lists it returns hold the decisions that stop a running trial."""
+    """Takes windows in and judges. The lists it returns hold the decisions that take a running trial off its slot."""
 
     def __init__(
         self, state: SweepState, *, judge: Judge, recording: Recording, ending: Ending, queue: TrialQueue
@@ -33,9 +33,11 @@ class Judging:
         for rung in self._new_rungs(running):
             record = self._state.records[number]
             self._state.tell(EventKind.RUNG, f"reached rung {rung.rung}", record=record, rung=rung)
+            stops = [one for one in stops if not one.aside]  # the word of the newest rung counts
             stops += self._judge_at(number, rung)
             stops += self.judge_again()
-        return stops
+        ended = {one.trial for one in stops if one.stop}
+        return [one for one in stops if one.stop or one.trial not in ended]
 
     def judge_again(self) -> list[Decision]:
         """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones."""
@@ -52,6 +54,9 @@ class Judging:
             elif decision.trial in self._queue.waiting:
                 self._queue.waiting.remove(decision.trial)
                 self._ending.skip(decision)
+            elif decision.trial in self._queue.aside:
+                self._queue.aside.remove(decision.trial)
+                self._ending.stop_aside(decision)
         return stops
 
     def _append(self, running: Running, report: Report) -> Decision | None:
@@ -116,6 +121,8 @@ class Judging:
                 stops.append(decision)
             elif decision.trial == number:
                 self._recording.decision(decision)
+                if decision.aside:
+                    stops.append(decision)
         return stops
 
     def _stands_at(self, number: int, rung: int) -> bool:

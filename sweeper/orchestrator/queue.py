@@ -26,8 +26,10 @@ class TrialQueue:
         records = state.records
         self._known = {record.point_id: number for number, record in records.items() if record.point_id}
         unfinished = [n for n in sorted(records) if not records[n].state.is_finished]
-        # Trials that had begun come first: their slots' work is half done, and their peers wait for them.
-        self.again = collections.deque(n for n in unfinished if records[n].state is TrialState.RUNNING)
+        begun = [n for n in unfinished if records[n].state is TrialState.RUNNING]
+        # Trials that were cut off come first: their slots' work is half done, and their peers wait for them.
+        self.again = collections.deque(n for n in begun if not records[n].is_set_aside)
+        self.aside = [n for n in begun if records[n].is_set_aside]
         self.waiting = collections.deque(n for n in unfinished if records[n].state is TrialState.WAITING)
         self._exhausted = False  # the sampler has no new point left
 
@@ -37,18 +39,22 @@ class TrialQueue:
         sampler = self._state.config.sampler
         is_open = sampler.name != "grid" and not self._exhausted
         undrawn = max(0, (sampler.n_trials or 0) - len(self._state.records)) if is_open else 0
-        return len(self.again) + len(self.waiting) + undrawn
+        return len(self.again) + len(self.waiting) + len(self.aside) + undrawn
 
     def next_number(self) -> int | None:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
         if self.again:
             return self.again.popleft()
-        if self.waiting:
-            number = self.waiting[0]
+        candidates = (*self.waiting, *self.aside)
+        if candidates:
+            number = candidates[0]
             if isinstance(self._judge, LearningJudge):
-                number = self._judge.next_of(tuple(self.waiting), self._state.records)
-            self.waiting.remove(number)
-            self._state.study.claim(number)
+                number = self._judge.next_of(candidates, self._state.records)
+            if number in self.waiting:
+                self.waiting.remove(number)
+                self._state.study.claim(number)
+            else:
+                self.aside.remove(number)
             return number
         return self._draw() if self.n_left > 0 else None
 

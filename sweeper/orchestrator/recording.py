@@ -45,14 +45,10 @@ class Recording:
     def decision(self, decision: Decision) -> None:
         record = self._state.records[decision.trial]
         self._state.study.record_decision(decision.trial, len(record.decisions), decision)
-        record.decisions.append(
-            {"rule": decision.rule, "stop": decision.stop, "reason": decision.reason, "rung": decision.rung,
-             "samples": decision.samples, "details": dict(decision.details)}
-        )  # fmt: skip
+        record.decisions.append(decision.entry())
         if not decision.stop:
-            self._state.tell(
-                EventKind.DECIDED, f"goes on: {decision.reason}", record=record, decision=decision
-            )
+            words = f"{'set aside' if decision.aside else 'goes on'}: {decision.reason}"
+            self._state.tell(EventKind.DECIDED, words, record=record, decision=decision)
 
 
 def set_progress(record: TrialRecord, rows: Sequence[StepRow]) -> None:

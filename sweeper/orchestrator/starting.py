@@ -59,6 +59,8 @@ class Starting:
         self._state.running[number] = running
         self._recording.attempt(running)
         verb = "started" if record.attempts == 1 else f"attempt {record.attempts} started"
+        if record.is_set_aside:
+            verb, record.is_set_aside = "goes on", False
         place = f" from step {rows[-1].step}" if rows else ""
         self._state.tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
         return running.spec

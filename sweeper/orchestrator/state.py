@@ -41,6 +41,7 @@ class SweepState:
         plan: The plan of its config.
         listeners: Told of every event.
         clock: Seconds, monotonic.
+        checkpoints_of: Opens a trial's checkpoints; by default those at `place`.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class SweepState:
         plan: Plan,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        checkpoints_of: Callable[[int], Checkpoints] | None = None,
     ) -> None:
+        self.checkpoints = checkpoints_of or self._open_checkpoints
         self.study = study
         self.config = study.config
         self.clock = clock
@@ -77,7 +80,7 @@ class SweepState:
             url, study=self.study.name, trial_dir=str(self.trial_dir(number)), number=number
         )
 
-    def checkpoints(self, number: int) -> Checkpoints:
+    def _open_checkpoints(self, number: int) -> Checkpoints:
         return open_checkpoints(self.place(number))
 
     def tell(self, kind: EventKind, message: str = "", **facts: Any) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweeper.checkpoint import Retention
+from sweeper.checkpoint import Checkpoints, Retention
 from sweeper.context import TrialSpec
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.judging import Judging
@@ -34,6 +34,7 @@ class Orchestrator:
         listeners: Told of every event.
         clock: Seconds, monotonic.
         monitor_of: Makes the monitor of a trial; replay knows what each recorded trial will break.
+        checkpoints_of: Opens a trial's checkpoints; replay has none on disk.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Orchestrator:
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
         monitor_of: Callable[[int], DivergenceMonitor] | None = None,
+        checkpoints_of: Callable[[int], Checkpoints] | None = None,
     ) -> None:
-        state = SweepState(study=study, plan=plan, listeners=listeners, clock=clock)
+        state = SweepState(
+            study=study, plan=plan, listeners=listeners, clock=clock, checkpoints_of=checkpoints_of
+        )
         policy = state.config.trial.checkpoint
         self._state = state
         self._retention = Retention(
@@ -139,7 +143,10 @@ class Orchestrator:
         return self._starting.start(number, self._queue.point_of(self.records[number]), worker)
 
     def on_report(self, number: int, report: Report) -> list[Decision]:
-        """Record one window and judge. Returns the decisions that stop a trial, of this one or of others."""
+        """Record one window and judge. Returns the decisions that stop a trial, of this one or of others.
+
+        One that sets this trial aside is among them: it is to save a checkpoint and end.
+        """
         running = self._state.running.get(number)
         record = self.records.get(number)
         if running is None or record is None or record.state.is_finished:
@@ -158,7 +165,7 @@ class Orchestrator:
         """Record how an attempt ended. Returns decisions on other trials that its last rows led to."""
         stops: list[Decision] = []
         if outcome.report is not None:
-            stops = [stop for stop in self.on_report(number, outcome.report) if stop.trial != number]
+            stops = [one for one in self.on_report(number, outcome.report) if one.trial != number]
         running = self._state.running.pop(number, None)
         if running is None:
             return stops

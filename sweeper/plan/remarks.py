@@ -74,6 +74,11 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
         f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
         f"the space{chosen}."
     )
+    if config.sets_aside:
+        yield (
+            "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
+            "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
+        )
     yield (
         f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
         f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."

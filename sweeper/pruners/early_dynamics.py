@@ -136,7 +136,7 @@ class EarlyDynamicsPruner(BasePruner):
         records = {other.number: self._record(study, other) for other in study.get_trials(deepcopy=False)}
         records[trial.number] = self._record(study, trial)
         decision = self.judge([trial.number], max(rungs), records)[0]
-        self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision_entry(decision))
+        self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision.entry())
         return decision.stop
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
@@ -280,14 +280,6 @@ class EarlyDynamicsPruner(BasePruner):
             f"({'low' if signal.direction == 'minimize' else 'high'} is good)"
             for name, signal in self._signals.items()
         )
-
-
-def decision_entry(decision: Decision) -> dict[str, Any]:
-    """Return a decision as `TrialRecord.decisions` holds it."""
-    return {
-        "rule": decision.rule, "stop": decision.stop, "reason": decision.reason, "rung": decision.rung,
-        "samples": decision.samples, "details": dict(decision.details),
-    }  # fmt: skip
 
 
 def _rank_fractions(values: Mapping[int, float], *, maximize: bool) -> dict[int, float]:

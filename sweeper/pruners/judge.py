@@ -57,6 +57,7 @@ def make_judge(config: SweepConfig) -> Judge:
             learned=LearnedOptions(
                 risk=section.risk, tolerance=section.tolerance, n_calibration=section.n_calibration,
                 skip_waiting=section.skip_waiting, audit_frac=section.audit_frac, seed=config.seed,
+                set_aside=config.sets_aside,
             ),
         )  # fmt: skip
     signals = {

@@ -8,8 +8,15 @@ The risk is spent like money. A study fails only if some stopped trial would hav
 tolerance, and that is no likelier than the sum of the chances at which they were stopped. So each stop pays its chance,
 and what is left is shared among the trials that are still open. The chances are the model's, so the risk is
 model-based: where the predictions stop holding, nobody is stopped.
+
+Where trials can be set aside, hardly anybody needs to be stopped before the end: at each rung a trial gives its slot to
+one that is likelier to be the best, and may go on later. Once the chances of all open trials together are no more than
+the risk that is left, all of them are stopped. So training goes where it can still change the choice.
+
+Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adams, arXiv:1406.3896.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -19,10 +26,14 @@ from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_siz
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.inputs import NO_RUNG
 from sweeper.pruners.outlook import Forecaster, Outlook, is_complete
-from sweeper.records import Decision, TrialRecord
+from sweeper.records import Decision, TrialRecord, TrialState
 
 RULE = "learned"
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
+_SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
+_EARLY = (
+    0.1  # of the risk that is left: what stops may take that only free the disk, where trials are set aside
+)
 _MISS_RATE = 0.05  # of results outside their 95 % interval, where predictions hold
 _MISS_LEVEL = 1e-3  # how unlikely the misses must be by chance before nobody is stopped any more
 
@@ -50,16 +61,24 @@ class LearnedRule:
         self._options = options or LearnedOptions()
         self._declared_points = n_points or 0
         self._forecaster = Forecaster(metric=metric, sign=self._sign, tolerance=self._options.tolerance)
-        self._judged_with: tuple[int, ...] | None = None
+        self._judged_with: tuple[tuple[int, int], ...] | None = None
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge trials at the rung where they stand. One decision each, in order."""
         found = self._decide(numbers, records)
+        reporter = numbers[0]
+        if self._options.set_aside and not found[reporter].stop:
+            found[reporter] = self._or_aside(found[reporter], records)
         return [found[number] for number in numbers]
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Return what follows from the trials that ended since: stops and audits, of running and waiting ones."""
-        key = tuple(number for number in sorted(records) if is_complete(records[number]))
+        # Only a trial that came to its end changes what others are worth by much; but each rung may settle the choice.
+        key = tuple(
+            (number, -1 if is_complete(record) or not self._options.set_aside else len(record.rungs))
+            for number, record in sorted(records.items())
+            if is_complete(record) or (self._options.set_aside and not record.state.is_finished)
+        )
         if key == self._judged_with or self._why_nobody(records) is not None:
             return []
         self._judged_with = key
@@ -77,11 +96,15 @@ class LearnedRule:
             return first
         if not any(is_complete(record) for record in records.values()):
             return waiting[0]
-        outlooks = self._forecaster.outlooks(records, tolerance=0.0)
+        tolerance = self._forecaster.tolerance(records) if self._options.set_aside else 0.0
+        outlooks = self._forecaster.outlooks(records, tolerance=tolerance)
 
-        def order(number: int) -> tuple[bool, float, int]:
+        def order(number: int) -> tuple[bool, float, float, int]:
             audited = audit_decision(records[number]) is not None
-            return audited, -outlooks[number].high if number in outlooks else 0.0, number
+            if number not in outlooks:
+                return audited, 0.0, 0.0, number
+            chance = outlooks[number].chance if self._options.set_aside else 0.0
+            return audited, -chance, -outlooks[number].high, number
 
         return min(waiting, key=order)
 
@@ -119,6 +142,11 @@ class LearnedRule:
         n_open = sum(_is_open(record) for record in records.values())
         n_open += max(0, self._declared_points - len(records))
         pool = _POOL * left
+        if self._options.set_aside:
+            settled = self._settled(known, records, left) if broken is None else None
+            if settled is not None:
+                return {**found, **self._stop_all(outlooks, settled, records, best=best, tolerance=tolerance)}
+            left, pool = _EARLY * left, 0.0
         for outlook in sorted(outlooks.values(), key=lambda one: (one.chance, one.number)):
             record = records[outlook.number]
             if audit_decision(record) is not None:
@@ -134,8 +162,66 @@ class LearnedRule:
                 left, pool = left - outlook.chance, pool - outlook.chance
                 n_open -= 1
             elif broken is not None:
-                found[record.number] = _with_reason(decision, broken)
+                found[record.number] = _with_reason(dataclasses.replace(decision, stop=False), broken)
         return found
+
+    def _settled(
+        self, outlooks: Mapping[int, Outlook], records: Mapping[int, TrialRecord], left: float
+    ) -> str | None:
+        """Say that the open trials together hardly change the choice any more; None while they may."""
+        judged = [one for n, one in outlooks.items() if audit_decision(records[n]) is None]
+        n_open = sum(_is_open(record) for record in records.values())
+        together = sum(outlook.chance for outlook in judged)
+        if len(judged) < n_open or len(records) < self._declared_points or together > left:
+            return None
+        if not all(self._may_stop(outlook, None) for outlook in judged):
+            return None
+        return f"all {n_open} open trials together have a chance of {together:.2g} to be it, within the {left:.2g} left"
+
+    def _stop_all(
+        self,
+        outlooks: Mapping[int, Outlook],
+        settled: str,
+        records: Mapping[int, TrialRecord],
+        *,
+        best: float,
+        tolerance: float,
+    ) -> dict[int, Decision]:
+        found = {}
+        for number, outlook in outlooks.items():
+            record = records[number]
+            if audit_decision(record) is not None:
+                found[number] = _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
+                continue
+            decision = self._decision(
+                record, outlook, stop=True, allowed=outlook.chance, best=best, tolerance=tolerance
+            )
+            found[number] = self._audited(record, _with_reason(decision, settled))
+        return found
+
+    def _or_aside(self, decision: Decision, records: Mapping[int, TrialRecord]) -> Decision:
+        """Give the slot of a trial to one that holds none and is likelier to be the best, where there is one."""
+        if self._why_nobody(records) is not None:
+            return decision
+        rivals = [
+            n for n, r in records.items()
+            if r.state is TrialState.WAITING or (r.state is TrialState.RUNNING and r.is_set_aside)
+        ]  # fmt: skip
+        if not rivals:
+            return decision
+        rival = self.next_of(rivals, records)
+        if audit_decision(records[rival]) is not None:
+            return decision
+        if audit_decision(records[decision.trial]) is not None:
+            return dataclasses.replace(
+                decision, aside=True, reason="an audit, set aside until all others have ended"
+            )
+        outlooks = self._forecaster.outlooks(records, tolerance=self._forecaster.tolerance(records))
+        own, other = outlooks.get(decision.trial), outlooks.get(rival)
+        if own is None or other is None or other.chance <= _SWITCH * own.chance:
+            return decision
+        why = f"trial {rival} is likelier to be the best ({other.chance:.2g} against {own.chance:.2g})"
+        return dataclasses.replace(_with_reason(decision, why), aside=True)
 
     def _may_stop(self, outlook: Outlook, broken: str | None) -> bool:
         return (
@@ -146,11 +232,8 @@ class LearnedRule:
         """Let a condemned trial go on, where the audit chose it."""
         if not is_chosen(record.point_id, frac=self._options.audit_frac, seed=self._options.seed):
             return decision
-        return Decision(
-            trial=decision.trial, stop=False, rule=AUDIT_RULE, rung=decision.rung, samples=decision.samples,
-            reason=f"goes on in the shadow to check the rule, which would stop it: {decision.reason}",
-            details=decision.details,
-        )  # fmt: skip
+        reason = f"goes on in the shadow to check the rule, which would stop it: {decision.reason}"
+        return dataclasses.replace(decision, stop=False, rule=AUDIT_RULE, reason=reason)
 
     def _decision(
         self,
@@ -218,7 +301,4 @@ def _plain(record: TrialRecord, reason: str, *, rule: str = RULE) -> Decision:
 
 
 def _with_reason(decision: Decision, reason: str) -> Decision:
-    return Decision(
-        trial=decision.trial, stop=False, rule=decision.rule, reason=f"{reason}; {decision.reason}",
-        rung=decision.rung, samples=decision.samples, details=decision.details,
-    )  # fmt: skip
+    return dataclasses.replace(decision, reason=f"{reason}; {decision.reason}")

@@ -19,9 +19,8 @@ _LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)
 _MISLED = 0.1
 _MIN_FINISHED = 4  # with fewer there is nothing to fit
 _MAX_DOUBT = 0.05  # that nothing known says anything about the results
-_NOISE_SHARE = (
-    0.5  # of the estimated noise that is tolerated: with few trials the estimate is 1 to 3 times too large
-)
+# Of the estimated noise that is tolerated: what two seeds of one point may differ by decides nothing.
+_NOISE_SHARE = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,7 @@ class Forecaster:
         self._sign = sign
         self._given_tolerance = tolerance
         self._predictors: dict[int, tuple[Any, Predictor | None]] = {}
+        self._newest: tuple[Any, dict[int, Outlook]] | None = None
 
     def goodness(self, record: TrialRecord) -> float:
         return self._sign * float(record.value or 0.0)
@@ -89,6 +89,15 @@ class Forecaster:
 
     def outlooks(self, records: Mapping[int, TrialRecord], *, tolerance: float) -> dict[int, Outlook]:
         """Predict every open trial at the newest rung where enough finished trials can be learned from."""
+        key = (
+            tolerance,
+            tuple((n, r.state, r.value, len(r.rungs), has_diverged(r)) for n, r in sorted(records.items())),
+        )
+        if self._newest is None or self._newest[0] != key:
+            self._newest = (key, self._predicted(records, tolerance))
+        return self._newest[1]
+
+    def _predicted(self, records: Mapping[int, TrialRecord], tolerance: float) -> dict[int, Outlook]:
         scale = self.scale(records)
         threshold = float(scale.warp(np.array(scale.best + tolerance)))
         still_open = [number for number in sorted(records) if not records[number].state.is_finished]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.config.models import SweepConfig
-from sweeper.executors.replay import RecordedPlay, ReplayExecutor, VirtualClock
+from sweeper.executors.replay import CurveCheckpoints, RecordedPlay, ReplayExecutor, VirtualClock
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import Plan
 from sweeper.pruners.judge import Judge, divergence_rules, make_judge
@@ -74,6 +74,7 @@ class Replay:
         orchestrator = Orchestrator(
             study=study, plan=self._plan(points), judge=self._make_judge(self.config), rules=self._rules,
             listeners=listeners, clock=clock, monitor_of=lambda number: plays[number].monitor(),
+            checkpoints_of=lambda number: CurveCheckpoints(lambda: study.curves.rows(number)),
         )  # fmt: skip
         executor = ReplayExecutor(plays, slots=slots, clock=clock, speeds=speeds, arrivals=arrivals)
         executor.run(orchestrator)

@@ -49,6 +49,9 @@ def replay_config(
     }
     config = config_from_dict(data, overrides=[_in_section(override) for override in overrides])
     _check_recorded(sweep, config)
+    if config.pruner.directions == "learned" and config.pruner.set_aside is None:
+        # A recorded point can go on from anywhere, as the built-in trial can.
+        config = config.model_copy(update={"pruner": config.pruner.model_copy(update={"set_aside": True})})
     return config
 
 

@@ -9,18 +9,21 @@ from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, RungRecord, StepRow, TrialRecord, TrialState
 
-# Nothing is ever written there: trials of a replay have no checkpoints and no files.
+# Nothing is ever written there: trials of a replay have no files.
 _NOWHERE = Path("/nonexistent/replay")
 
 
-class NoCurves:
-    """Curves that nobody reads again."""
+class MemoryCurves:
+    """The newest curve of each trial."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Sequence[StepRow]] = {}
 
     def rows(self, number: int) -> list[StepRow]:
-        return []
+        return list(self._rows.get(number, ()))
 
     def write(self, number: int, rows: Sequence[StepRow]) -> None:
-        """Forget the curve."""
+        self._rows[number] = rows
 
     def set_aside(self, number: int) -> None:
         """There is none."""
@@ -38,7 +41,7 @@ class MemoryStudy:
         self.name = config.study
         self.config = config
         self.directory = _NOWHERE
-        self.curves = NoCurves()
+        self.curves = MemoryCurves()
         self._points = tuple(points)
         self.states: dict[int, TrialState] = {}  # of the trials that ended
 

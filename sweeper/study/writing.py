@@ -154,15 +154,7 @@ class DrivenStudy(StoredStudy):
             self._writable.set_trial_intermediate_value(self._trial_id(number), rung.mark, value)
 
     def record_decision(self, number: int, index: int, decision: Decision) -> None:
-        facts = {
-            "rule": decision.rule,
-            "stop": decision.stop,
-            "reason": decision.reason,
-            "rung": decision.rung,
-            "samples": decision.samples,
-            "at": utc_now(),
-            "details": decision.details,
-        }
+        facts = {**decision.entry(), "at": utc_now()}
         self._set(number, f"{encoding.DECISION_PREFIX}{index}", encoding.encode(facts))
 
     def record_checkpoint(self, number: int, name: str) -> None:
