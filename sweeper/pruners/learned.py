@@ -19,7 +19,7 @@ from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_siz
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.inputs import NO_RUNG
 from sweeper.pruners.outlook import Forecaster, Outlook, is_complete
-from sweeper.records import Decision, TrialRecord, TrialState
+from sweeper.records import Decision, TrialRecord
 
 RULE = "learned"
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
@@ -143,10 +143,8 @@ class LearnedRule:
         )
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:
-        """Let a condemned trial go on, where the audit chose it. One that has not started cannot go on."""
-        if record.state is not TrialState.RUNNING or not is_chosen(
-            record.point_id, frac=self._options.audit_frac, seed=self._options.seed
-        ):
+        """Let a condemned trial go on, where the audit chose it."""
+        if not is_chosen(record.point_id, frac=self._options.audit_frac, seed=self._options.seed):
             return decision
         return Decision(
             trial=decision.trial, stop=False, rule=AUDIT_RULE, rung=decision.rung, samples=decision.samples,

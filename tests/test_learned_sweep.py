@@ -1,0 +1,179 @@
+"""Learned and certain pruning in a whole sweep: starts, skips, stops, and what the study and the plan say of them."""
+
+import json
+import math
+
+import pytest
+from sweep_files import BASE, config_of
+from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
+
+from sweeper import api
+from sweeper.errors import ConfigError
+from sweeper.evidence_text import evidence_json, format_evidence
+from sweeper.executors.in_process import InProcessExecutor
+from sweeper.plan import plan_sweep
+from sweeper.records import EventKind, TrialState
+
+SPACE = {
+    "effective_batch_size": {"grid": [8, 16, 32, 64]},
+    "learning_rate": {"grid": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
+}
+
+
+def hill(context):
+    """Best at one rate, which grows with the root of the batch; the metric rises towards its end value."""
+    batch, rate = context.params["effective_batch_size"], context.params["learning_rate"]
+    distance = math.log10(rate / 1e-3) - 0.5 * math.log10(batch / 16)
+    end = math.exp(-((distance / 0.8) ** 2))
+    for step in range(1, context.budget_samples // batch + 1):
+        seen = end * (1 - math.exp(-4 * step * batch / context.budget_samples))
+        metrics = {"score": seen} if context.is_evaluation_due(step * batch) else {}
+        context.report(step=step, samples=step * batch, loss=2 - seen, grad_norm=1 + distance**2, **metrics)
+    return {"score": end}
+
+
+def config_for(pruner, **changes):
+    trial = {"budget": {"samples": 640}, "settings": {}}
+    return make_config(pruner=pruner, trial=trial, rungs={}, search_space=SPACE, **changes)
+
+
+@pytest.fixture(autouse=True)
+def _batch_is_swept(monkeypatch):
+    import sweeps
+
+    monkeypatch.setitem(sweeps.BASE["trial"], "settings", {})
+
+
+def run(tmp_path, config, *, slots=4):
+    recorder = Recorder()
+    study = make_study(tmp_path / "study", config)
+    orchestrator = make_orchestrator(study, recorder)
+    InProcessExecutor(slots=slots, function=hill).run(orchestrator)
+    return study, orchestrator, recorder
+
+
+def test_without_options_the_pruner_learns_and_has_more_rungs():
+    plan = plan_sweep(config_for({"name": "early_dynamics"}))
+
+    assert plan.config.pruner.directions == "learned"
+    assert plan.rung_marks == (64, 128, 192, 320, 448)
+
+
+def test_the_plan_names_the_calibration_points_and_the_risk():
+    notes = " ".join(plan_sweep(config_for("early_dynamics")).notes)
+
+    assert "Calibration: 7 of 32 points run to their end before any trial is judged" in notes
+    assert (
+        "The risk of missing the best point by more than the tolerance is at most 5% if the model's" in notes
+    )
+
+
+def test_a_sweep_finds_the_best_point_and_skips_hopeless_ones(tmp_path):
+    study, orchestrator, _ = run(tmp_path, config_for({"name": "early_dynamics", "audit_frac": 0.0}))
+
+    records = orchestrator.records
+    skipped = [r for r in records.values() if r.state is TrialState.PRUNED and r.attempts == 0]
+    assert orchestrator.is_done
+    assert study.view().best.value == pytest.approx(1.0)
+    assert sum(record.samples for record in records.values()) < 0.6 * 32 * 640
+    assert skipped
+    assert all(
+        record.reason.startswith("by its point alone, score is predicted to end at") for record in skipped
+    )
+
+
+def test_what_was_decided_is_in_the_study(tmp_path):
+    study, orchestrator, recorder = run(tmp_path, config_for("early_dynamics"))
+
+    stored = reopened(study).records()
+    assert {n: (r.state, r.reason) for n, r in stored.items()} == {
+        n: (r.state, r.reason) for n, r in orchestrator.records.items()
+    }
+    stopped = [r for r in stored.values() if r.state is TrialState.PRUNED]
+    assert all(r.decisions[-1]["details"]["chance"] <= r.decisions[-1]["details"]["allowed"] for r in stopped)
+    ended = [event for event in recorder.events if event.kind is EventKind.TRIAL_ENDED]
+    assert len(ended) == 32
+
+
+def test_the_same_sweep_twice_decides_the_same(tmp_path):
+    states = []
+    for name in ("one", "two"):
+        _, orchestrator, _ = run(tmp_path / name, config_for("early_dynamics"))
+        states.append({n: (r.state, r.samples, r.reason) for n, r in orchestrator.records.items()})
+
+    assert states[0] == states[1]
+
+
+def test_a_resumed_sweep_keeps_what_was_skipped(tmp_path):
+    config = config_for({"name": "early_dynamics", "audit_frac": 0.0})
+    study = make_study(tmp_path / "study", config)
+    first = make_orchestrator(study)
+
+    class StopsAfter(Recorder):
+        def on_event(self, event):
+            super().on_event(event)
+            if event.message.startswith("pruned before its start"):
+                first.interrupt()
+
+    first._listeners = (StopsAfter(),)
+    InProcessExecutor(slots=4, function=hill).run(first)
+    skipped = {n for n, r in first.records.items() if r.state is TrialState.PRUNED and r.attempts == 0}
+    assert skipped
+
+    second = make_orchestrator(reopened(study))
+    InProcessExecutor(slots=4, function=hill).run(second)
+
+    assert all(second.records[n].attempts == 0 for n in skipped)
+    assert second.is_done
+    assert max(r.value or 0.0 for r in second.records.values()) == pytest.approx(1.0)
+
+
+def test_certain_mode_ends_with_the_same_survivors_for_any_number_of_slots(tmp_path):
+    pruner = {
+        "name": "early_dynamics", "mode": "certain", "keep_frac": 0.25,
+        "signals": {"score": {"direction": "maximize"}, "loss": {"direction": "minimize"}},
+    }  # fmt: skip
+    survivors, costs = [], []
+    for slots in (1, 4, 32):
+        _, orchestrator, _ = run(tmp_path / str(slots), config_for(pruner), slots=slots)
+        survivors.append(orchestrator._judge.survivors(orchestrator.records))
+        costs.append(sum(record.samples for record in orchestrator.records.values()))
+        complete = {n for n, r in orchestrator.records.items() if r.state is TrialState.COMPLETE}
+        assert complete >= set(survivors[-1])
+
+    assert survivors[0] == survivors[1] == survivors[2]
+    assert costs[2] < costs[0] <= 32 * 640
+
+
+def test_a_launched_sweep_keeps_its_evidence(tmp_path):
+    config = config_for("early_dynamics", dir=str(tmp_path / "launched"))
+
+    view = api.launch(config, options=api.LaunchOptions(executor="in-process"), function=hill)
+
+    found = evidence_json(view)
+    assert view.evidence
+    assert {"loss", "grad_norm", "score"} <= {one["signal"] for one in found["evidence"]}
+    assert json.dumps(found)
+    assert format_evidence(view)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "told"),
+    [
+        ("{keep_frac: 0.3, risk: 0.1}", r"`pruner.risk` belongs to `directions: learned`, but trials are judged by"),
+        ("{directions: learned, mode: certain}", r"`pruner.mode` belongs to the rank, but trials are judged by"),
+        ("{directions: paper, signals: {loss: {direction: minimize}}}", r"`pruner.signals` says which way each signal"),
+    ],
+)  # fmt: skip
+def test_options_of_rank_and_prediction_do_not_mix(pruner, told):
+    with pytest.raises(ConfigError, match=told):
+        config_of(BASE, f"pruner={pruner}")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "directions"),
+    [("early_dynamics", "learned"), ("{keep_frac: 0.3}", "paper"), ("{mode: certain}", "paper"),
+     ("{risk: 0.1}", "learned"), ("{signals: {loss: {direction: minimize}}}", None), ("median", None)],
+)  # fmt: skip
+def test_the_directions_follow_from_what_is_given(pruner, directions):
+    assert config_of(BASE, f"pruner={pruner}").pruner.directions == directions
