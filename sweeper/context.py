@@ -31,6 +31,9 @@ class Channel(Protocol):
     def should_stop(self) -> bool:
         """Whether the trial was told to stop since. Cheap; polled at every step boundary."""
 
+    def should_pause(self) -> bool:
+        """Whether the sweep is being interrupted: the trial is to save a checkpoint and end. As cheap."""
+
 
 class CheckpointStore(Protocol):
     """Where a trial keeps what it can go on from. Whole or absent, never half."""
@@ -118,6 +121,10 @@ class TrialContext:
     _sent_at: float | None = None
     _evaluation_s: float = 0.0
     _started_at: float | None = None
+    _asks_when_to_save: bool = False
+    _last_save_at: int | None = (
+        None  # samples at which the checkpoint was asked for that comes before a pause
+    )
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -190,13 +197,16 @@ class TrialContext:
         self.newest.update(metrics or {})
         if self.channel.should_stop():
             raise TrialStopped
-        due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
+        pausing = self.channel.should_pause() and self._samples < self.budget_samples
+        due = pausing or self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
         judged = mark_passed or self._looks_divergent(rows)
         if judged or metrics or checkpoint or due:
             # Training beyond a rung while its judge thinks would be wasted where the trial is stopped. And a
             # checkpoint is no use before the curve up to it is recorded: the one before it has to last until then.
             wait = judged or checkpoint is not None
             self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=wait)
+        if pausing and (checkpoint is not None or not self._is_about_to_save()):
+            raise TrialStopped
 
     def take_report(
         self, metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None
@@ -231,8 +241,22 @@ class TrialContext:
         return any(self._samples < mark <= samples for mark in self.spec.evaluation_marks)
 
     def is_checkpoint_due(self, samples: int) -> bool:
-        """Whether a step that ends at `samples` is the first at or past a checkpoint mark."""
+        """Whether a step that ends at `samples` is the first at or past a checkpoint mark, or the sweep is interrupted.
+
+        Ask at every step, before reporting it: an interrupted trial is ended by the report of this checkpoint, or else
+        of the next step.
+        """
+        self._asks_when_to_save = True
+        if self._last_save_at is None and samples < self.budget_samples and self.channel.should_pause():
+            self._last_save_at = samples
+            return True
         return any(self._samples < mark <= samples for mark in self.spec.checkpoint_marks)
+
+    def _is_about_to_save(self) -> bool:
+        """Whether the trial's code was asked for a last checkpoint, or will be at its next step."""
+        if self._last_save_at is None:
+            return self._asks_when_to_save
+        return self._samples <= self._last_save_at
 
     def _passes_mark(self, row: StepRow) -> bool:
         return any(self._samples < mark <= row.samples for mark in self.spec.marks) or any(

@@ -124,6 +124,9 @@ class Orchestrator:
         self._failed_in_row = 0
         self._interrupted = False
         self._exhausted = False  # the sampler has no new point left
+        self.may_save = (
+            True  # whether trials that are told to end may save a checkpoint first: not on a full disk
+        )
         self.failure: str | None = None  # why the sweep gives up, once it does
         self._carry_out_decisions()
 
@@ -589,6 +592,7 @@ class Orchestrator:
     def _stop_without_room(self, running: _Running, error: str) -> None:
         """Stop the sweep: no trial could go on, and each would only be counted as failed."""
         self._set_aside(running)
+        self.may_save = False
         self.failure = (
             f"The disk is full: trial {running.spec.number} could not write ({error}). Everything recorded so far is "
             "kept. Make room and go on with `sweeper resume`."

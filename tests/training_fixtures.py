@@ -132,6 +132,9 @@ class RecordingChannel:
     def should_stop(self) -> bool:
         return self.stop.is_set()
 
+    def should_pause(self) -> bool:
+        return False
+
 
 def make_context(
     model: Path,

@@ -10,7 +10,6 @@ import threading
 
 from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
-from sweeper.executors.interrupt import interrupt_on_signals
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Outcome, Report
 
@@ -24,6 +23,7 @@ class _Slot:
     to_driver: "queue.SimpleQueue[Report | Outcome]"
     to_trial: "queue.SimpleQueue[bool]"
     stop: threading.Event
+    pause: threading.Event
 
     def give_up(self) -> None:
         """Tell the trial to end at its next step and wait until it has."""
@@ -49,6 +49,9 @@ class _TurnChannel:
     def should_stop(self) -> bool:
         return self._slot.stop.is_set()
 
+    def should_pause(self) -> bool:
+        return self._slot.pause.is_set()
+
 
 class InProcessExecutor:
     """Runs at most `slots` trials at a time, in turns.
@@ -64,13 +67,17 @@ class InProcessExecutor:
 
     def run(self, orchestrator: Orchestrator) -> None:
         flying: list[_Slot] = []
-        with interrupt_on_signals(orchestrator):
-            try:
-                while not orchestrator.is_done:
-                    self._round(flying, orchestrator)
-            finally:
-                for slot in flying:  # the orchestrator raised: nobody takes what they would report
-                    slot.give_up()
+        try:
+            while not orchestrator.is_done:
+                self._round(flying, orchestrator)
+        except Exception:
+            for slot in flying:  # the orchestrator raised: nobody takes what they would report
+                slot.give_up()
+            raise
+        except KeyboardInterrupt:
+            for slot in flying:  # at once: one that does not listen ends with this process
+                slot.stop.set()
+            raise
 
     def _round(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
         """Give every trial in flight a turn."""
@@ -78,7 +85,7 @@ class InProcessExecutor:
         self._fill(flying, orchestrator)
         for slot in list(flying):
             if orchestrator.is_draining:
-                slot.stop.set()
+                (slot.pause if orchestrator.may_save else slot.stop).set()
             if self._take_turn(slot, flying, orchestrator):
                 flying.remove(slot)
                 self._fill(flying, orchestrator)
@@ -94,6 +101,7 @@ class InProcessExecutor:
         slot = _Slot(
             spec=spec, thread=threading.Thread(name=f"trial-{spec.number}", daemon=True),
             to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(),
+            pause=threading.Event(),
         )  # fmt: skip
 
         def work() -> None:

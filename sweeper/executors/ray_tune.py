@@ -23,8 +23,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.interrupt import interrupt_on_signals
-from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult, attempt_key
+from sweeper.executors.ray_worker import (
+    RESULT,
+    StopBoard,
+    StopWord,
+    TrialWorker,
+    WorkerResult,
+    attempt_key,
+)
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import EventKind, Outcome, OutcomeKind, Report
 
@@ -109,10 +115,10 @@ class _Bridge:
         self.keys.pop(number)
         return self.orchestrator.on_end(number, outcome)
 
-    def _stop_others(self, numbers: set[int]) -> None:
+    def _stop_others(self, numbers: set[int], word: StopWord = "stop") -> None:
         keys = [self.keys[number] for number in numbers if number in self.keys]
         if keys:
-            self.board.stop.remote(keys)
+            self.board.tell.remote(keys, word)
 
     def on_lost(self, tune_id: str, reason: str) -> None:
         self.on_started(tune_id)
@@ -126,9 +132,10 @@ class _Bridge:
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
             if self.keys:
-                words = f"{len(self.keys)} running trials are told to stop at their next step"
+                words = f"{len(self.keys)} running trials are told to end at their next step"
                 self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
-            self._stop_others(set(self.keys))
+            may_save = self.error is None and self.orchestrator.may_save
+            self._stop_others(set(self.keys), "pause" if may_save else "stop")
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
@@ -220,10 +227,7 @@ class RayTuneExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         try:
             self._connect()
-            with (
-                interrupt_on_signals(orchestrator),
-                tempfile.TemporaryDirectory(prefix="sweeper-") as scratch,
-            ):
+            with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
                 self._fit(orchestrator, scratch)
         finally:
             ray_session.end()

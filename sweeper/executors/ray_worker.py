@@ -1,12 +1,13 @@
 """What runs in a Ray worker process: one trial after another, warm."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import queue
 import sys
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import ray
@@ -16,6 +17,7 @@ from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.records import Outcome, Report
 
+StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
 _STOP_POLL_S = (
     20.0  # how long one question to the board stays open; it is answered at once when the flag is set
@@ -32,31 +34,33 @@ class WorkerResult:
 
 
 class StopBoard:
-    """The flags that stop trials which are not reporting just now. One actor for the whole sweep.
+    """What trials are told that are not reporting just now. One actor for the whole sweep.
 
     Ray's own ways do not reach a running trial: a stopped one hears of it only at its next report (ray 2.60).
     """
 
     def __init__(self) -> None:
-        self._flags: dict[str, asyncio.Event] = {}
+        self._words: dict[str, StopWord] = {}
+        self._asked: dict[str, asyncio.Event] = {}  # by the one who waits for a word
         self._n_starting = 0
         self._all_started = asyncio.Event()
         self._all_started.set()
         self._gave_up = False
 
-    async def stop(self, keys: list[str]) -> None:
-        """Set the flags of attempts."""
+    async def tell(self, keys: list[str], word: StopWord) -> None:
+        """Tell attempts to end; one that is to end at once is not asked to save any more."""
         for key in keys:
-            self._flags.setdefault(key, asyncio.Event()).set()
+            if self._words.get(key) != "stop":
+                self._words[key] = word
+            if key in self._asked:
+                self._asked.pop(key).set()
 
-    async def is_stopped(self, key: str) -> bool:
-        """Wait for an attempt's flag, for a while."""
-        event = self._flags.setdefault(key, asyncio.Event())
-        try:
-            await asyncio.wait_for(event.wait(), _STOP_POLL_S)
-        except TimeoutError:
-            return False
-        return True
+    async def word_for(self, key: str, known: StopWord | None) -> StopWord | None:
+        """Wait for a while until an attempt is told something else than is known; return what it is told now."""
+        if self._words.get(key) == known:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.setdefault(key, asyncio.Event()).wait(), _STOP_POLL_S)
+        return self._words.get(key)
 
     async def set_starting(self, n_starting: int) -> None:
         """Say how many trials have been given out and have no worker yet."""
@@ -94,6 +98,7 @@ class _Attempt:
         self._board = board
         self._function = function
         self._stop = threading.Event()
+        self._pause = threading.Event()
         self._judged = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"trial-{spec.number}", daemon=True)
@@ -110,6 +115,9 @@ class _Attempt:
 
     def should_stop(self) -> bool:
         return self._stop.is_set()
+
+    def should_pause(self) -> bool:
+        return self._pause.is_set()
 
     def go_on(self) -> None:
         """Let a trial that waits for a judgement go on."""
@@ -129,11 +137,14 @@ class _Attempt:
             self._ended.set()
 
     def _listen(self) -> None:
-        while not self._ended.is_set():
-            if ray.get(self._board.is_stopped.remote(attempt_key(self.spec))):
-                self._stop.set()
-                self._judged.set()
-                return
+        word: StopWord | None = None
+        while word != "stop" and not self._ended.is_set():
+            word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
+            if word == "pause":
+                self._pause.set()
+        if word == "stop":
+            self._stop.set()
+            self._judged.set()
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types

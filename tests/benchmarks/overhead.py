@@ -45,6 +45,9 @@ class Nobody:
     def should_stop(self) -> bool:
         return False
 
+    def should_pause(self) -> bool:
+        return False
+
 
 def specs(config: SweepConfig, directory: str) -> list[TrialSpec]:
     return [
