@@ -118,6 +118,11 @@ def test_too_many_failures_in_a_row_stop_the_sweep(make_executor, tmp_path):
     assert "2 trials failed one after another" in orchestrator.failure
     assert sum(record.state is TrialState.WAITING for record in reopened(study).records().values()) >= 1
 
+    make_executor(1, trial_functions.steady).run(make_orchestrator(reopened(study)))  # the cause is mended
+
+    states = [record.state.value for record in reopened(study).records().values()]
+    assert states == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+
 
 def test_an_interrupt_keeps_trials_running_and_a_resume_ends_them(make_executor, tmp_path):
     study = make_study(tmp_path, make_config(trial={"settings": {"step_s": 0.05}}))

@@ -49,6 +49,7 @@ class _Bridge:
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number
         self._starting: set[str] = set()
+        self._n_told = 0
         self._drained = False
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
@@ -62,7 +63,8 @@ class _Bridge:
         self._tell_starting()
 
     def _tell_starting(self) -> None:
-        self.board.set_starting.remote(len(self._starting))
+        self._n_told += 1
+        self.board.set_starting.remote(len(self._starting), order=self._n_told)
 
     def guarded(self, call: Callable[[], T], otherwise: T) -> T:
         """Return what a call to the orchestrator returns; after one that raised, call nothing any more.

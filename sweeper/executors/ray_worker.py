@@ -42,7 +42,7 @@ class StopBoard:
     def __init__(self) -> None:
         self._words: dict[str, StopWord] = {}
         self._asked: dict[str, asyncio.Event] = {}  # by the one who waits for a word
-        self._n_starting = 0
+        self._order = 0
         self._all_started = asyncio.Event()
         self._all_started.set()
         self._gave_up = False
@@ -62,9 +62,16 @@ class StopBoard:
                 await asyncio.wait_for(self._asked.setdefault(key, asyncio.Event()).wait(), _STOP_POLL_S)
         return self._words.get(key)
 
-    async def set_starting(self, n_starting: int) -> None:
-        """Say how many trials have been given out and have no worker yet."""
-        self._n_starting = n_starting
+    async def set_starting(self, n_starting: int, *, order: int) -> None:
+        """Say how many trials have been given out and have no worker yet.
+
+        Args:
+            n_starting: So many.
+            order: Counts these calls from 1: Ray hands them to an actor like this one in any order (2.60).
+        """
+        if order < self._order:
+            return
+        self._order = order
         if n_starting == 0:
             self._all_started.set()
             self._gave_up = False
