@@ -19,10 +19,12 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, SweeperError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
+from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import DataFacts, Plan, plan_sweep
 from sweeper.preflight.cluster import SlotPlan
+from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
@@ -99,7 +101,7 @@ def launch(
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
         return existing.view()
-    found = _preflight(config, function)
+    found = _preflight(config, function, directory=directory)
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     with _driving(study):
@@ -157,17 +159,27 @@ def check_pruner(config: SweepConfig) -> None:
     make_judge(config)
 
 
+def plan_disk(
+    config: SweepConfig, found: PreflightFacts | None, *, directory: Path | None = None
+) -> DiskNeed | None:
+    """Work out what disk a sweep needs. Without preflight, by the model's directory and the slots that are given."""
+    slots = found.slots.slots if found is not None else config.resources.slots or 1
+    weights = found.weights if found is not None else None
+    return disk_need(config, slots=slots, directory=directory or study_directory(config), weights=weights)
+
+
 def study_directory(config: SweepConfig) -> Path:
     return Path(config.dir or Path("studies") / config.study).absolute()
 
 
-def _preflight(config: SweepConfig, function: TrialFunction | None) -> PreflightFacts:
+def _preflight(config: SweepConfig, function: TrialFunction | None, *, directory: Path) -> PreflightFacts:
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
     if sys.stderr.isatty():
         # It takes seconds, and longer where a model's files or data come from afar.
         print("Checking what the trials need ...", file=sys.stderr)
     found = run_preflight(config, reads_data=function is None)
+    check_disk(plan_disk(config, found, directory=directory))
     for warning in found.data.warnings if found.data is not None else ():
         print(f"warning: {warning}", file=sys.stderr)
     return found
@@ -196,7 +208,7 @@ def _refuse_finished(study: Study) -> None:
 def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
-    found = _preflight(study.config, function)
+    found = _preflight(study.config, function, directory=study.directory)
     plan = _complete(study, study.facts() or found.facts)
     _drive(study, plan, found.slots, options, function, listeners)
 
@@ -230,7 +242,8 @@ def _driving(study: Study) -> Iterator[None]:
     """
     study.take()
     try:
-        yield
+        with signals_end_this_process():
+            yield
     except BaseException:
         try:
             study.hand_back(study.reached)
@@ -267,12 +280,14 @@ def _drive(
         )
         study.give_up_when(lambda: orchestrator.is_interrupted)
         try:
-            _executor(config, slots, options, function).run(orchestrator)
-            if not orchestrator.is_draining and orchestrator.n_left == 0:
-                study.reached = "finished"
-                _record_evidence(study, orchestrator.records)
+            with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
+                _executor(config, slots, options, function).run(orchestrator)
+                is_open = any(not record.state.is_finished for record in orchestrator.records.values())
+                if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
+                    study.reached = "finished"
+                    _record_evidence(study, orchestrator.records)
         except KeyboardInterrupt:
-            # Ctrl-C before the executor listened for it, or a second one.
+            # A second Ctrl-C, or the end of the grace time.
             orchestrator.interrupt()
         finally:
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
@@ -310,7 +325,7 @@ def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
     ended = sum(record.state.is_finished for record in view.records)
     if orchestrator.failure is not None:
         raise SweeperError(orchestrator.failure)
-    if orchestrator.is_interrupted:
+    if orchestrator.is_interrupted and study.reached != "finished":
         raise InterruptedSweepError(
             f"Interrupted: {ended} of {len(view.records)} trials have ended, everything is saved. "
             f"Go on with: sweeper resume {study.directory}"

@@ -1,5 +1,6 @@
 """The command line: words and exit codes; nothing else."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -85,11 +86,15 @@ def plan(
     api.check_pruner(config)
     found = run_preflight(config) if preflight or address is not None else None
     planned = plan_sweep(config, facts=found.facts if found is not None else None)
+    disk = api.plan_disk(config, found)
     if as_json:
         measured = {"preflight": found.as_json()} if found is not None else {}
-        print(json.dumps(plan_json(planned) | measured, indent=2))
+        told = {"disk": None if disk is None else dataclasses.asdict(disk)}
+        print(json.dumps(plan_json(planned) | told | measured, indent=2))
         return
     _console().print(format_plan(planned))
+    if disk is not None:
+        _console().print(f"\n{disk.line()}", soft_wrap=True)
     if found is not None:
         _console().print("\n".join(found.lines()))
 

@@ -31,8 +31,8 @@ class Channel(Protocol):
     def should_stop(self) -> bool:
         """Whether the trial was told to stop since. Cheap; polled at every step boundary."""
 
-    def should_save(self) -> bool:
-        """Whether a trial that was told to stop is gone on with later, so that a checkpoint saves its work."""
+    def should_pause(self) -> bool:
+        """Whether the sweep is being interrupted: the trial is to save a checkpoint and end. As cheap."""
 
 
 class CheckpointStore(Protocol):
@@ -121,7 +121,10 @@ class TrialContext:
     _sent_at: float | None = None
     _evaluation_s: float = 0.0
     _started_at: float | None = None
-    _last_checkpoint: str | None = None
+    _asks_when_to_save: bool = False
+    _last_save_at: int | None = (
+        None  # samples at which the checkpoint was asked for that comes before a pause
+    )
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -192,15 +195,18 @@ class TrialContext:
             if row.loss is not None:
                 self.newest[LOSS] = row.loss
         self.newest.update(metrics or {})
-        if self.channel.should_stop() and not metrics and checkpoint is None:
+        if self.channel.should_stop():
             raise TrialStopped
-        due = self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
+        pausing = self.channel.should_pause() and self._samples < self.budget_samples
+        due = pausing or self._sent_at is None or self.clock() - self._sent_at >= self.report_every_s
         judged = mark_passed or self._looks_divergent(rows)
         if judged or metrics or checkpoint or due:
             # Training beyond a rung while its judge thinks would be wasted where the trial is stopped. And a
             # checkpoint is no use before the curve up to it is recorded: the one before it has to last until then.
             wait = judged or checkpoint is not None
             self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=wait)
+        if pausing and (checkpoint is not None or not self._is_about_to_save()):
+            raise TrialStopped
 
     def take_report(
         self, metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None
@@ -208,7 +214,6 @@ class TrialContext:
         """Return what was not sent yet as a report, and forget it. For whoever ends the trial."""
         now = self.clock()
         started = now if self._started_at is None else self._started_at
-        checkpoint, self._last_checkpoint = checkpoint or self._last_checkpoint, None
         report = Report(
             rows=tuple(self._rows),
             metrics=dict(metrics or {}),
@@ -224,10 +229,6 @@ class TrialContext:
         """Say where a loaded checkpoint stands, so that rows go on from there."""
         self._step, self._samples = step, samples
 
-    def saved_at_end(self, checkpoint: str) -> None:
-        """Say that a trial which was told to stop has saved a checkpoint after its last row."""
-        self._last_checkpoint = checkpoint
-
     def add_evaluation_s(self, seconds: float) -> None:
         """Count seconds as evaluation, not training."""
         self._evaluation_s += seconds
@@ -240,8 +241,22 @@ class TrialContext:
         return any(self._samples < mark <= samples for mark in self.spec.evaluation_marks)
 
     def is_checkpoint_due(self, samples: int) -> bool:
-        """Whether a step that ends at `samples` is the first at or past a checkpoint mark."""
+        """Whether a step that ends at `samples` is the first at or past a checkpoint mark, or the sweep is interrupted.
+
+        Ask at every step, before reporting it: an interrupted trial is ended by the report of this checkpoint, or else
+        of the next step.
+        """
+        self._asks_when_to_save = True
+        if self._last_save_at is None and samples < self.budget_samples and self.channel.should_pause():
+            self._last_save_at = samples
+            return True
         return any(self._samples < mark <= samples for mark in self.spec.checkpoint_marks)
+
+    def _is_about_to_save(self) -> bool:
+        """Whether the trial's code was asked for a last checkpoint, or will be at its next step."""
+        if self._last_save_at is None:
+            return self._asks_when_to_save
+        return self._samples <= self._last_save_at
 
     def _passes_mark(self, row: StepRow) -> bool:
         return any(self._samples < mark <= row.samples for mark in self.spec.marks) or any(

@@ -57,7 +57,7 @@ def train(context):
 def must_wait(context):
     folder = context.settings.get("trace")
     held = folder and context.spec.number > 1 and os.path.exists(os.path.join(folder, "hold"))
-    return held and not context.channel.should_stop()
+    return held and not (context.channel.should_stop() or context.channel.should_pause())
 
 
 def trace(context, word):

@@ -3,11 +3,16 @@
 import io
 import json
 import math
+import os
 
 import pytest
+import sweeps
+from cli_fixtures import fingerprint
 from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
 from rich.console import Console
+from sweeps import make_study
 
+from sweeper.api import load_study
 from sweeper.records import TrialState
 from sweeper.reporting.status import MAX_ROWS, rows_shown, status_json, status_text
 from sweeper.study.view import StudyView
@@ -116,3 +121,21 @@ def test_a_terminal_s_escape_codes_in_a_reason_are_not_printed() -> None:
 
     assert "\x1b" not in text
     assert "bad [2J thing [bold]x" in text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+def test_a_study_is_read_by_whoever_may_not_write_it(tmp_path):
+    study = make_study(tmp_path / "study", sweeps.make_config())
+    before = fingerprint(tmp_path)
+    for path in [tmp_path, *tmp_path.parents[:2], *tmp_path.rglob("*")]:
+        path.chmod(path.stat().st_mode | 0o055)
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(PermissionError):
+            (study.directory / "x").touch()
+        found = status_json(load_study(str(study.directory)))
+    finally:
+        os.seteuid(0)
+
+    assert [trial["state"] for trial in found["trials"]] == ["WAITING"] * 4
+    assert fingerprint(tmp_path) == before

@@ -15,7 +15,10 @@ from training_fixtures import (
     write_jsonl,
 )
 
+from sweeper.config import config_from_dict
+from sweeper.context import TrialStopped
 from sweeper.errors import SweeperError
+from sweeper.preflight.disk import disk_need
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
@@ -52,6 +55,51 @@ def test_a_resumed_curve_is_bitwise_the_uninterrupted_one(
 
     assert all_rows(resumed) == all_rows(whole)[5:]
     assert got == expected
+
+
+def test_a_paused_trial_saves_where_it_is_and_goes_on_bitwise(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    whole = make_context(tiny.model, tiny.train, tmp_path / "whole", total_steps=8)
+    expected = finetune.run(whole)
+    paused = make_context(
+        tiny.model,
+        tiny.train,
+        tmp_path / "cut",
+        channel=RecordingChannel(pause_at_step=3),
+        total_steps=8,
+        step_marks=(3,),
+    )
+    with pytest.raises(TrialStopped):
+        finetune.run(paused)
+    assert [saved.step for saved in paused.checkpoint.saved()] == [4]  # the next step's end
+    resumed = make_context(tiny.model, tiny.train, tmp_path / "cut", total_steps=8)
+
+    assert finetune.run(resumed) == expected
+    assert [*all_rows(paused), *all_rows(resumed)] == all_rows(whole)
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "lora", "lora_rank": 4}, {"optimizer": "sgd"}])
+def test_a_checkpoint_has_the_size_that_was_planned(
+    tmp_path: Path, tiny: Tiny, settings: dict[str, Any]
+) -> None:
+    from sweeper.training import finetune
+
+    context = make_context(tiny.model, tiny.train, tmp_path, settings=settings, checkpoint_marks=(16,))
+    finetune.run(context)
+    found = context.checkpoint.saved()[0].n_bytes
+    config = config_from_dict(
+        {
+            "study": "size", "metric": "loss", "direction": "minimize", "search_space": {},
+            "trial": {
+                "model": str(tiny.model), "train_data": str(tiny.train), "budget": {"samples": 64},
+                "settings": settings,
+            },
+        }
+    )  # fmt: skip
+    planned = disk_need(config, slots=1, directory=tmp_path)
+    # Random states and names come to some 30 kB, which is nothing beside a model that is worth a sweep.
+    assert planned.checkpoint_bytes <= found <= planned.checkpoint_bytes + 60_000
 
 
 def test_a_resumed_trial_may_be_cut_into_other_micro_batches(tmp_path: Path, tiny: Tiny) -> None:

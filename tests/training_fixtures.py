@@ -114,11 +114,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
 
 @dataclasses.dataclass
 class RecordingChannel:
-    """Keeps every report; says stop once `stop_at_step` was reported, or when told."""
+    """Keeps every report; says stop or pause once that step was reported, or stop when told."""
 
     stop_at_step: int | None = None
     raise_at_step: int | None = None
-    saves: bool = False
+    pause_at_step: int | None = None
     reports: list[Report] = dataclasses.field(default_factory=list)
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -133,8 +133,9 @@ class RecordingChannel:
     def should_stop(self) -> bool:
         return self.stop.is_set()
 
-    def should_save(self) -> bool:
-        return self.saves
+    def should_pause(self) -> bool:
+        last = max((row.step for report in self.reports for row in report.rows), default=0)
+        return self.pause_at_step is not None and last >= self.pause_at_step
 
 
 def make_context(

@@ -35,6 +35,7 @@ PRUNER_KEYS_LEARNED = (
 PRUNER_KEYS_OWN = (*PRUNER_KEYS_RANK, "directions", *PRUNER_KEYS_LEARNED)
 PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
 RUNG_FORMS = ("fractions", "samples", "steps", "first")
+GRACE_S = 25.0  # Kubernetes kills 30 s after its SIGTERM, and the lease has to be handed back before
 
 
 class Section(BaseModel):
@@ -160,6 +161,9 @@ class CheckpointPolicy(Section):
     )  # by fsspec; None: the study's directory
     keep_best: int | None = Field(default=None, ge=0)  # completed trials that keep theirs; None: all
     max_gb: Float | None = Field(default=None, gt=0)  # for all of a study's checkpoints together
+    size_gb: Float | None = Field(
+        default=None, gt=0
+    )  # of one; None: worked out, where the fine-tuning is built in
 
 
 class TrialSection(Section):
@@ -302,6 +306,9 @@ class FailureSection(Section):
 
     retries: int = Field(default=1, ge=0)  # further attempts of one trial
     max_consecutive: int = Field(default=5, ge=1)  # trials that FAIL in a row before the sweep stops
+    grace_s: Float = Field(
+        default=GRACE_S, gt=0
+    )  # for running trials to save a checkpoint once a signal ends the sweep
 
 
 class ResourceSection(Section):

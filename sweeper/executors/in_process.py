@@ -10,7 +10,6 @@ import threading
 
 from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
-from sweeper.executors.interrupt import interrupt_on_signals
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Outcome, Report
 
@@ -24,7 +23,7 @@ class _Slot:
     to_driver: "queue.SimpleQueue[tuple[Report | Outcome, bool]]"  # with whether it passes the turn
     to_trial: "queue.SimpleQueue[bool]"
     stop: threading.Event
-    save: threading.Event
+    pause: threading.Event
 
     def give_up(self) -> None:
         """Tell the trial to end at its next step and wait until it has."""
@@ -52,8 +51,8 @@ class _TurnChannel:
     def should_stop(self) -> bool:
         return self._slot.stop.is_set()
 
-    def should_save(self) -> bool:
-        return self._slot.save.is_set()
+    def should_pause(self) -> bool:
+        return self._slot.pause.is_set()
 
 
 class InProcessExecutor:
@@ -70,13 +69,17 @@ class InProcessExecutor:
 
     def run(self, orchestrator: Orchestrator) -> None:
         flying: list[_Slot] = []
-        with interrupt_on_signals(orchestrator):
-            try:
-                while not orchestrator.is_done:
-                    self._round(flying, orchestrator)
-            finally:
-                for slot in flying:  # the orchestrator raised: nobody takes what they would report
-                    slot.give_up()
+        try:
+            while not orchestrator.is_done:
+                self._round(flying, orchestrator)
+        except Exception:
+            for slot in flying:  # the orchestrator raised: nobody takes what they would report
+                slot.give_up()
+            raise
+        except KeyboardInterrupt:
+            for slot in flying:  # at once: one that does not listen ends with this process
+                slot.stop.set()
+            raise
 
     def _round(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
         """Give every trial in flight a turn."""
@@ -84,8 +87,7 @@ class InProcessExecutor:
         self._fill(flying, orchestrator)
         for slot in list(flying):
             if orchestrator.is_draining:
-                slot.save.set()
-                slot.stop.set()
+                (slot.pause if orchestrator.may_save else slot.stop).set()
             if self._take_turn(slot, flying, orchestrator):
                 flying.remove(slot)
                 self._fill(flying, orchestrator)
@@ -100,7 +102,8 @@ class InProcessExecutor:
     def _start(self, spec: TrialSpec) -> _Slot:
         slot = _Slot(
             spec=spec, thread=threading.Thread(name=f"trial-{spec.number}", daemon=True),
-            to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(), save=threading.Event(),
+            to_driver=queue.SimpleQueue(), to_trial=queue.SimpleQueue(), stop=threading.Event(),
+            pause=threading.Event(),
         )  # fmt: skip
 
         def work() -> None:
@@ -132,9 +135,8 @@ class InProcessExecutor:
             decisions = orchestrator.on_report(slot.spec.number, message)
         else:
             decisions = orchestrator.on_end(slot.spec.number, message)
+        by_number = {other.spec.number: other for other in flying}
         for decision in decisions:
-            for other in flying:
-                if other.spec.number == decision.trial:
-                    if decision.aside:
-                        other.save.set()
-                    other.stop.set()
+            if decision.trial in by_number:
+                told = by_number[decision.trial]
+                (told.pause if decision.aside else told.stop).set()

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +58,8 @@ def start_local(*, n_cpus: int) -> None:
         if _given_auth_mode is None:
             os.environ.pop(_AUTH_MODE, None)  # what an earlier cluster asked for is not for this one
         # With no address Ray would join a cluster that somebody else runs on this machine, and refuse `num_cpus`.
-        ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
+        with _keeping_sigterm():
+            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
         _remember("local")
 
 
@@ -80,7 +83,8 @@ def _leave_another(address: str) -> None:
 def _join(address: str) -> None:
     try:
         _check_port(address)
-        _init(address)
+        with _keeping_sigterm():
+            _init(address)
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ConfigError(
             f"No Ray cluster can be joined at {address}: {str(error).splitlines()[0].rstrip('.')}. Check that it runs "
@@ -129,6 +133,19 @@ def _check_port(address: str) -> None:
     if "/" in address or not host or not port.isdecimal():
         raise ValueError("an address is written as host:port, or `auto` for a cluster on this machine")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_S).close()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray makes it end the process at once, with nothing handed back (ray 2.60)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -23,8 +23,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.interrupt import interrupt_on_signals
-from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult, attempt_key
+from sweeper.executors.ray_worker import (
+    RESULT,
+    StopBoard,
+    StopWord,
+    TrialWorker,
+    WorkerResult,
+    attempt_key,
+)
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
 
@@ -43,6 +49,7 @@ class _Bridge:
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number
         self._starting: set[str] = set()
+        self._n_told = 0
         self._drained = False
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
@@ -56,7 +63,8 @@ class _Bridge:
         self._tell_starting()
 
     def _tell_starting(self) -> None:
-        self.board.set_starting.remote(len(self._starting))
+        self._n_told += 1
+        self.board.set_starting.remote(len(self._starting), order=self._n_told)
 
     def guarded(self, call: Callable[[], T], otherwise: T) -> T:
         """Return what a call to the orchestrator returns; after one that raised, call nothing any more.
@@ -91,7 +99,9 @@ class _Bridge:
         for message in said.messages:
             decisions = self._carry_in(number, message)
             stopped |= {decision.trial for decision in decisions if decision.stop}
-            self._set_aside([decision.trial for decision in decisions if decision.aside])
+            if any(decision.aside for decision in decisions):
+                # It waits for its judgement, and looks at the board when it is let go on.
+                ray.get(self.board.tell.remote([self.keys[number]], "pause"))
         self._stop_others(stopped - {number})
         if number in stopped and number in self.keys:
             # Tune stops this worker's trial now; what it would still say is not waited for.
@@ -109,16 +119,10 @@ class _Bridge:
         self.keys.pop(number)
         return self.orchestrator.on_end(number, outcome)
 
-    def _stop_others(self, numbers: set[int], *, save: bool = False) -> None:
+    def _stop_others(self, numbers: set[int], word: StopWord = "stop") -> None:
         keys = [self.keys[number] for number in numbers if number in self.keys]
         if keys:
-            self.board.stop.remote(keys, save=save)
-
-    def _set_aside(self, numbers: list[int]) -> None:
-        """Tell trials that wait for their judgement to save and end; they find the flag when they are let go on."""
-        keys = [self.keys[number] for number in numbers if number in self.keys]
-        if keys:
-            ray.get(self.board.stop.remote(keys, save=True))
+            self.board.tell.remote(keys, word)
 
     def on_lost(self, tune_id: str, reason: str) -> None:
         self.on_started(tune_id)
@@ -132,9 +136,10 @@ class _Bridge:
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
             if self.keys:
-                words = f"{len(self.keys)} running trials are told to stop at their next step"
+                words = f"{len(self.keys)} running trials are told to end at their next step"
                 self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
-            self._stop_others(set(self.keys), save=True)
+            may_save = self.error is None and self.orchestrator.may_save
+            self._stop_others(set(self.keys), "pause" if may_save else "stop")
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
@@ -226,10 +231,7 @@ class RayTuneExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         try:
             self._connect()
-            with (
-                interrupt_on_signals(orchestrator),
-                tempfile.TemporaryDirectory(prefix="sweeper-") as scratch,
-            ):
+            with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
                 self._fit(orchestrator, scratch)
         finally:
             ray_session.end()

@@ -17,14 +17,12 @@ from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.records import Outcome, Report
 
+StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
 _STOP_POLL_S = (
     20.0  # how long one question to the board stays open; it is answered at once when the flag is set
 )
 _JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
-
-
-Flag = Literal["go on", "stop", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,42 +34,48 @@ class WorkerResult:
 
 
 class StopBoard:
-    """The flags that stop trials which are not reporting just now. One actor for the whole sweep.
+    """What trials are told that are not reporting just now. One actor for the whole sweep.
 
     Ray's own ways do not reach a running trial: a stopped one hears of it only at its next report (ray 2.60).
     """
 
     def __init__(self) -> None:
-        self._flags: dict[str, asyncio.Event] = {}
-        self._to_save: set[str] = set()
-        self._n_starting = 0
+        self._words: dict[str, StopWord] = {}
+        self._asked: dict[str, asyncio.Event] = {}  # by the one who waits for a word
+        self._order = 0
         self._all_started = asyncio.Event()
         self._all_started.set()
         self._gave_up = False
 
-    async def stop(self, keys: list[str], *, save: bool = False) -> None:
-        """Set the flags of attempts; with `save`, those that can are to save a checkpoint first."""
+    async def tell(self, keys: list[str], word: StopWord) -> None:
+        """Tell attempts to end; one that is to end at once is not asked to save any more."""
         for key in keys:
-            if save:
-                self._to_save.add(key)
-            self._flags.setdefault(key, asyncio.Event()).set()
+            if self._words.get(key) != "stop":
+                self._words[key] = word
+            if key in self._asked:
+                self._asked.pop(key).set()
 
-    async def flag(self, key: str) -> Flag:
-        """Return an attempt's flag as it is now."""
-        if key not in self._flags or not self._flags[key].is_set():
-            return "go on"
-        return "save" if key in self._to_save else "stop"
+    async def newest_word(self, key: str) -> StopWord | None:
+        """Return what an attempt is told now; None where nothing."""
+        return self._words.get(key)
 
-    async def wait_for_flag(self, key: str) -> Flag:
-        """Wait for an attempt's flag, for a while."""
-        event = self._flags.setdefault(key, asyncio.Event())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), _STOP_POLL_S)
-        return await self.flag(key)
+    async def word_for(self, key: str, known: StopWord | None) -> StopWord | None:
+        """Wait for a while until an attempt is told something else than is known; return what it is told now."""
+        if self._words.get(key) == known:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.setdefault(key, asyncio.Event()).wait(), _STOP_POLL_S)
+        return self._words.get(key)
 
-    async def set_starting(self, n_starting: int) -> None:
-        """Say how many trials have been given out and have no worker yet."""
-        self._n_starting = n_starting
+    async def set_starting(self, n_starting: int, *, order: int) -> None:
+        """Say how many trials have been given out and have no worker yet.
+
+        Args:
+            n_starting: So many.
+            order: Counts these calls from 1: Ray hands them to an actor like this one in any order (2.60).
+        """
+        if order < self._order:
+            return
+        self._order = order
         if n_starting == 0:
             self._all_started.set()
             self._gave_up = False
@@ -105,7 +109,7 @@ class _Attempt:
         self._board = board
         self._function = function
         self._stop = threading.Event()
-        self._save = threading.Event()
+        self._pause = threading.Event()
         self._judged = threading.Event()
         self._is_waiting = False
         self._ended = threading.Event()
@@ -126,13 +130,13 @@ class _Attempt:
     def should_stop(self) -> bool:
         return self._stop.is_set()
 
-    def should_save(self) -> bool:
-        return self._save.is_set()
+    def should_pause(self) -> bool:
+        return self._pause.is_set()
 
     def go_on(self) -> None:
         """Let a trial that waits for a judgement go on, as it was judged."""
-        if self._is_waiting:  # the listener may hear of it later than the trial takes its next step
-            self._obey(ray.get(self._board.flag.remote(attempt_key(self.spec))))
+        if self._is_waiting:  # the listener may hear of it only after some more steps
+            self._obey(ray.get(self._board.newest_word.remote(attempt_key(self.spec))))
         self._judged.set()
 
     def stop(self) -> bool:
@@ -149,19 +153,17 @@ class _Attempt:
             self._ended.set()
 
     def _listen(self) -> None:
-        while not self._ended.is_set():
-            if self._obey(ray.get(self._board.wait_for_flag.remote(attempt_key(self.spec)))):
-                return
+        word: StopWord | None = None
+        while word != "stop" and not self._ended.is_set():
+            word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
+            self._obey(word)
 
-    def _obey(self, flag: Flag) -> bool:
-        """Take up what the board says; return whether the trial is to end."""
-        if flag == "go on":
-            return False
-        if flag == "save":
-            self._save.set()
-        self._stop.set()
-        self._judged.set()
-        return True
+    def _obey(self, word: StopWord | None) -> None:
+        if word == "pause":
+            self._pause.set()
+        elif word == "stop":
+            self._stop.set()
+            self._judged.set()
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types

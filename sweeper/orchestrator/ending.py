@@ -196,6 +196,7 @@ class Ending:
     def _stop_without_room(self, running: Running, error: str) -> None:
         """Stop the sweep: no trial could go on, and each would only be counted as failed."""
         self._keep(running)
+        self._state.may_save = False
         self._state.failure = (
             f"The disk is full: trial {running.spec.number} could not write ({error}). Everything recorded so far is "
             "kept. Make room and go on with `sweeper resume`."

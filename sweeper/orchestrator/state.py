@@ -62,6 +62,7 @@ class SweepState:
         self.running: dict[int, Running] = {}
         self.is_interrupted = False
         self.failure: str | None = None  # why the sweep gives up, once it does
+        self.may_save = True  # whether trials that are told to end may save first: not on a full disk
         self.listeners = list(listeners)
         self._started_at = clock()
 

@@ -86,6 +86,11 @@ class Orchestrator:
         return self._state.failure
 
     @property
+    def may_save(self) -> bool:
+        """Whether trials that are told to end may save a checkpoint first: not on a full disk."""
+        return self._state.may_save
+
+    @property
     def is_interrupted(self) -> bool:
         return self._state.is_interrupted
 

@@ -9,6 +9,7 @@ from sweeper.plan import DataFacts
 from sweeper.preflight.child import run_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
 from sweeper.preflight.data import DataReport, SetReport
+from sweeper.preflight.weights import WeightFacts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,14 @@ class PreflightFacts:
         if self.data is None or self.data.train is None:
             return None
         return DataFacts(rows=self.data.rows, target_tokens=self.data.target_tokens)
+
+    @property
+    def weights(self) -> WeightFacts | None:
+        """The model's; None where the trial has a model of its own."""
+        model = self.data.model if self.data is not None else None
+        if model is None:
+            return None
+        return WeightFacts(n_parameters=model.n_parameters, adapter_width=model.adapter_width)
 
     def lines(self) -> list[str]:
         """Return what was found as sentences, for `plan`."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.models import SweepConfig, TrialSection
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
+from sweeper.preflight.weights import WeightFacts, count_weights, read_weights
 
 _KNOWN_SCHEDULES = (
     "constant",
@@ -28,7 +28,8 @@ class ModelFacts:
     """What a model's files say."""
 
     architecture: str
-    n_parameters: int | None  # None where the weights are not on this machine, or not in safetensors files
+    n_parameters: int
+    adapter_width: int  # see `weights.WeightFacts`
     vocab_size: int
     n_layers: int
     hidden_size: int
@@ -51,9 +52,11 @@ def check_model(config: SweepConfig) -> ModelFacts:
     if problems:
         raise ConfigError(problems)
     text = model_config.get_text_config()
+    weights = read_weights(path) or _planned_weights(model_config, trial)
     return ModelFacts(
         architecture=(model_config.architectures or [type(model_config).__name__])[0],
-        n_parameters=_count_parameters(path),
+        n_parameters=weights.n_parameters,
+        adapter_width=weights.adapter_width,
         vocab_size=int(text.vocab_size),
         n_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
@@ -83,17 +86,6 @@ def _check_files(path: Path) -> None:
         )
 
 
-def _count_parameters(path: Path) -> int | None:
-    """Count the elements of all tensors by the files' headers."""
-    files = sorted(path.glob("model*.safetensors")) if path.is_dir() else []
-    count = 0
-    for file in files:
-        with open(file, "rb") as content:
-            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    return count or None
-
-
 def _model_config(trial: TrialSection) -> Any:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -116,16 +108,21 @@ def _model_config(trial: TrialSection) -> Any:
     return found
 
 
-def _module_names(model_config: Any, *, trust_remote_code: bool) -> list[str]:
-    """Return the names of the model's modules, without memory for its weights."""
+def _empty_model(model_config: Any, *, trust_remote_code: bool) -> Any:
+    """Return the model without memory for its weights."""
     import torch
     import transformers
 
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
+        return transformers.AutoModelForCausalLM.from_config(
             model_config, trust_remote_code=trust_remote_code
         )
-    return [name for name, _ in model.named_modules()]
+
+
+def _planned_weights(model_config: Any, trial: TrialSection) -> WeightFacts:
+    """Count the weights of a model whose files are not on this machine yet, or are no safetensors files."""
+    model = _empty_model(model_config, trust_remote_code=trial.trust_remote_code)
+    return count_weights({name: tuple(tensor.shape) for name, tensor in model.named_parameters()})
 
 
 def _values(config: SweepConfig, name: str) -> list[Any]:
@@ -172,7 +169,8 @@ def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
     lists = [targets for targets in _values(config, "lora_target_modules") if isinstance(targets, list)]
     if "lora" not in _values(config, "method") or not lists:
         return []
-    names = _module_names(model_config, trust_remote_code=config.trial.trust_remote_code)
+    model = _empty_model(model_config, trust_remote_code=config.trial.trust_remote_code)
+    names = [name for name, _ in model.named_modules()]
     ends = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
     return [
         Problem(

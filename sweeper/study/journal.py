@@ -25,6 +25,8 @@ class JournalBackend(BaseJournalBackend):
         self.path = path
         self._lock = lock or JournalLock(path)
         self._offsets: dict[int, int] = {0: 0}
+        if path.exists():  # who only reads may lack the permission to touch it
+            return
         try:
             path.touch(exist_ok=True)
         except OSError as error:

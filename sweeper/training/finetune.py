@@ -195,11 +195,9 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
         """Take the step's signals and do what is due."""
         step, samples = state.global_step, state.global_step * self._batch
         self._gather(step, samples)
-        channel, is_measured = self._context.channel, self._context.is_evaluation_due(samples)
-        # What is due here would not be measured again by an attempt that goes on from here.
-        if channel.should_stop() and not (is_measured and channel.should_save()):
+        if self._context.channel.should_stop():
             self._flush(step, samples)
-        metrics = self._evaluate() if is_measured else {}
+        metrics = self._evaluate() if self._context.is_evaluation_due(samples) else {}
         self._measured = metrics if metrics and step == self._total_steps else None
         checkpoint = self._save(step, samples) if self._context.is_checkpoint_due(samples) else None
         if metrics or checkpoint or step == self._total_steps or self._is_flush_due(step, samples):
@@ -245,12 +243,7 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._flushed = (step, samples)
         rows = self._signals.take()
         self._last_losses.extend(row.loss for row in rows if row.loss is not None)
-        try:
-            self._context.report_rows(rows, metrics, checkpoint=checkpoint)
-        except TrialStopped:
-            if checkpoint is None and self._context.channel.should_save():
-                self._context.saved_at_end(self._save(step, samples))
-            raise
+        self._context.report_rows(rows, metrics, checkpoint=checkpoint)
         self._flushed_at = self._context.clock()
 
     def _evaluate(self) -> dict[str, float]:

@@ -45,7 +45,7 @@ class Nobody:
     def should_stop(self) -> bool:
         return False
 
-    def should_save(self) -> bool:
+    def should_pause(self) -> bool:
         return False
 
 

@@ -38,6 +38,13 @@ def noisy(context: TrialContext) -> dict[str, float]:
     return {"score": score(context) + noise(state) / 1e6}
 
 
+def stuck(context: TrialContext) -> dict[str, float]:
+    """Report one step and then do something that takes for ever, deaf to whatever it is told."""
+    context.report(step=1, samples=1, loss=1.0)
+    time.sleep(600)
+    return {}
+
+
 def score(context: TrialContext) -> float:
     """The known quality of a point: best at a rate of 1e-3."""
     return 1.0 - abs(math.log10(context.params["learning_rate"]) + 3.0) / 4.0

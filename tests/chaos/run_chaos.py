@@ -1,20 +1,20 @@
-"""Runs a sweep on Ray, kills driver, workers and nodes at random but seeded moments, and looks what came of it.
+"""Runs sweeps on Ray, kills driver, workers and nodes at random but seeded moments, and looks what came of it.
 
-Usage: python tests/chaos/run_chaos.py [--kills N] [--seed S] [--trial made-up|tiny] [--pruner nop|early_dynamics]
-           [--nodes] [--storage journal|postgresql] [--out DIR]
+Usage: python tests/chaos/run_chaos.py --out DIR [--kills N] [--per-sweep N] [--seed S] [--trial made-up|tiny]
+           [--pruner nop|early_dynamics] [--nodes] [--storage journal|postgresql] [--limit-s SECONDS]
+       python tests/chaos/run_chaos.py --table DIR...
 
-Prints a table and exits with 1 if anything was lost, doubled or changed.
+Disturbs one sweep after another until so many kills are spent, and prints a table. With a limit it stops before the
+sweep that would exceed it, with exit code 75; the same command goes on. Exit code 1: something was lost, doubled or
+changed.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import os
-import random
-import signal
-import subprocess
+import json
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,284 +23,13 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from chaos_sweeps import MADE_UP, check_prefix, kill, outcome, records_of, start, write_sweep  # noqa: E402
-from sweeps import merged  # noqa: E402
+from chaos_sweeps import outcome, start, write_sweep  # noqa: E402
+from disturbed import END_S, Chaos, Plan, Tally, sweep_of  # noqa: E402
+from nodes import Nodes  # noqa: E402
+from postgres import Postgres, binaries  # noqa: E402
 
-from sweeper.errors import SweeperError  # noqa: E402
-from sweeper.pruners.judge import make_judge  # noqa: E402
-from sweeper.records import TrialRecord, TrialState  # noqa: E402
-from sweeper.study.study import Study  # noqa: E402
-
-PRUNER: dict[str, Any] = {
-    "name": "early_dynamics", "signals": {"loss": {"direction": "minimize"}}, "keep_frac": 0.3, "min_peers": 2,
-}  # fmt: skip
-_START_S = 240.0  # how long a driver may take until its first trial runs
-_END_S = 900.0  # and until it ends, once nobody disturbs it any more
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be broken, and how often."""
-
-    kills: int = 4
-    seed: int = 0
-    trial: str = "made-up"
-    pruner: str = "nop"
-    nodes: bool = False
-    storage: str = "journal"
-
-
-@dataclasses.dataclass
-class Tally:
-    """What was broken, and what was found afterwards."""
-
-    kills: dict[str, int] = dataclasses.field(default_factory=lambda: {"driver": 0, "worker": 0, "node": 0})
-    n_points: int = 0
-    n_decisions: int = 0
-    n_pruned: int = 0
-    n_steps: int = 0
-    attempts: int = 0
-    seconds: float = 0.0
-    faults: list[str] = dataclasses.field(default_factory=list)
-
-
-def sweep_of(plan: Plan, study: str) -> dict[str, Any]:
-    """Return the sweep that is disturbed; retries are plenty, since killing workers costs them."""
-    changes: dict[str, Any] = {
-        "study": study, "failures": {"retries": 1000}, "pruner": PRUNER if plan.pruner != "nop" else "nop",
-    }  # fmt: skip
-    if plan.pruner != "nop" and plan.trial == "made-up":
-        # The best come first, so that those after them have somebody to be worse than.
-        changes["search_space"] = {"learning_rate": {"grid": [1e-3, 3e-3, 3e-4, 1e-4, 3e-5, 1e-5]}}
-    if plan.trial == "made-up":
-        return merged(MADE_UP, {**changes, "trial": {"settings": {"step_s": 0.1}}})
-    tiny = HERE.parents[1] / "examples/tiny"
-    real = {
-        "metric": "new/loss",
-        "direction": "minimize",
-        "trial": {
-            "function": None, "model": str(tiny / "model"), "train_data": str(tiny / "data/train.jsonl"),
-            "eval_data": {"new": str(tiny / "data/eval_new.jsonl")}, "budget": {"samples": 1536},
-            "evaluation": {"at": "end", "generate": False, "max_rows": 64}, "checkpoint": {"every_samples": 192},
-            "settings": {"micro_batch_size": 8, "max_length": 64, "lr_scheduler_type": "cosine", "warmup_frac": 0.1},
-        },
-        "search_space": {
-            "effective_batch_size": {"grid": [8, 16]}, "learning_rate": {"grid": [1e-4, 1e-3, 3e-3]},
-        },
-        "rungs": {"samples": [384, 768]},
-    }  # fmt: skip
-    config = merged({**MADE_UP, "trial": {}}, {**real, **changes})
-    config["trial"].pop("function")
-    return config
-
-
-class Chaos:
-    """One disturbed sweep."""
-
-    def __init__(
-        self, plan: Plan, directory: Path, *, url: str | None = None, nodes: "Nodes | None" = None
-    ) -> None:
-        self._plan = plan
-        self._random = random.Random(plan.seed)
-        self._sweep = write_sweep(directory / "sweep.yaml", sweep_of(plan, f"chaos-{plan.seed}"))
-        self.study = directory / "study"
-        self._log = directory / "driver.log"
-        self._url = url
-        self._nodes = nodes
-        self._driver: subprocess.Popen[bytes] | None = None
-        self._seen: dict[
-            int, list[dict[str, Any]]
-        ] = {}  # decisions of every trial, as recorded when last looked at
-        self.tally = Tally()
-
-    def run(self) -> None:
-        """Disturb the sweep, then let it end."""
-        started = time.monotonic()
-        kinds = ["driver", "worker", *(["node"] if self._nodes else [])]
-        # Every kind its share, in an order that the seed decides.
-        order = [kinds[index % len(kinds)] for index in range(self._plan.kills)]
-        self._random.shuffle(order)
-        while order:
-            if not self._is_up() or not self._wait_for_trials():
-                break  # it ended before all kills were spent
-            time.sleep(self._random.uniform(0.0, 3.0))
-            if getattr(self, f"_kill_{order[0]}")():  # else its victim has just ended
-                self.tally.kills[order.pop(0)] += 1
-        self._finish()
-        self.tally.seconds = time.monotonic() - started
-
-    def _is_up(self) -> bool:
-        """Make sure that a driver runs, unless the sweep has ended."""
-        if self._driver is not None and self._driver.poll() is None:
-            return True
-        if self._driver is not None and self._driver.returncode == 0:
-            return False
-        if (self.study / "study.json").exists():
-            words = ["resume", str(self.study)]
-        else:
-            words = ["launch", str(self._sweep), "--dir", str(self.study)]
-        words += ["--storage", self._url] if self._url else []
-        words += ["--address", self._nodes.address] if self._nodes else []
-        self._driver = start(words, self._log)
-        return True
-
-    def _wait_for_trials(self) -> bool:
-        """Wait until a trial runs under this driver; False if the sweep ends first."""
-        assert self._driver is not None
-        deadline = time.monotonic() + _START_S
-        while not self._workers():
-            code = self._driver.poll()
-            if code is not None:
-                if code != 0:
-                    self._fault(f"a driver ended with {code}: {self._tail()}")
-                return False
-            if time.monotonic() > deadline:
-                self._fault(f"no trial ran within {_START_S:.0f} s: {self._tail()}")
-                return False
-            time.sleep(0.1)
-        return True
-
-    def _records(self) -> dict[int, TrialRecord]:
-        try:
-            return records_of(self.study, self._url)
-        except SweeperError:  # it is being made
-            return {}
-
-    def _workers(self) -> list[int]:
-        """Return the processes that train now, on this machine."""
-        running = [r for r in self._records().values() if r.state is TrialState.RUNNING and r.worker]
-        pids = {int(record.worker["pid"]) for record in running if record.worker}
-        return sorted(pid for pid in pids if _is_worker(pid))
-
-    def _kill_driver(self) -> bool:
-        assert self._driver is not None
-        if self._driver.poll() is not None:
-            return False
-        kill(self._driver)
-        self._look()
-        return True
-
-    def _kill_worker(self) -> bool:
-        for pid in self._workers():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return True
-        return False
-
-    def _kill_node(self) -> bool:
-        assert self._nodes is not None
-        self._nodes.kill_second()
-        return True
-
-    def _look(self) -> None:
-        """Compare what is recorded now with what was recorded before: nothing may be gone or changed."""
-        for number, record in self._records().items():
-            before = self._seen.get(number, [])
-            if record.decisions[: len(before)] != before:
-                self._fault(f"decisions of trial {number} were lost or changed")
-            self._seen[number] = record.decisions
-
-    def _finish(self) -> None:
-        for _ in range(3):
-            if not self._is_up():
-                return
-            assert self._driver is not None
-            try:
-                code = self._driver.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                kill(self._driver)
-                self._fault(f"the sweep did not end within {_END_S:.0f} s: {self._tail()}")
-                return
-            if code == 0:
-                return
-        self._fault(f"the sweep could not be brought to its end: {self._tail()}")
-
-    def check(self, calm: dict[str, dict[str, Any]]) -> None:
-        """Compare what the disturbed sweep came to with the undisturbed one."""
-        self._look()
-        found = outcome(self.study, self._url)
-        records = self._records()
-        self.tally.n_points = len(found)
-        self.tally.n_steps = sum(len(point["curve"]) for point in found.values())
-        self.tally.attempts = sum(record.attempts for record in records.values())
-        self.tally.n_pruned = sum(record.state is TrialState.PRUNED for record in records.values())
-        self.tally.n_decisions = sum(len(record.decisions) for record in records.values())
-        if found.keys() != calm.keys():
-            self._fault(f"{len(found.keys() ^ calm.keys())} points are missing or too many")
-            return
-        for point_id, expected in calm.items():
-            self._check_point(point_id, found[point_id], expected)
-        if self._plan.pruner != "nop":
-            self._check_decisions(records)
-
-    def _check_point(self, point_id: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-        if self._plan.pruner == "nop" and found != expected:
-            parts = [name for name in expected if found[name] != expected[name]]
-            self._fault(f"point {point_id} differs in {', '.join(parts)}")
-            return
-        try:
-            check_prefix(found["curve"], expected["curve"])
-        except AssertionError:
-            self._fault(f"the curve of point {point_id} differs")
-        if found["state"] not in ("COMPLETE", "PRUNED"):
-            self._fault(f"point {point_id} is {found['state']}")
-        if found["state"] == "COMPLETE" and found["value"] != expected["value"]:
-            self._fault(f"the value of point {point_id} differs")
-
-    def _check_decisions(self, records: dict[int, TrialRecord]) -> None:
-        """Judge again with the peers that each decision names: the recorded signals must give what was decided."""
-        judge = make_judge(Study.open(str(self.study), url=self._url).config)
-        for record in records.values():
-            stops = [decision for decision in record.decisions if decision["stop"]]
-            if (record.state is TrialState.PRUNED) != bool(stops):
-                self._fault(f"trial {record.number} is {record.state} with {len(stops)} decisions to stop")
-            for decision in record.decisions:
-                peers = {number: records[number] for number in decision["details"].get("peers", ())}
-                if not peers:
-                    continue
-                again = judge.judge([record.number], decision["rung"], peers)[0]
-                if (again.stop, again.details["rank"]) != (decision["stop"], decision["details"]["rank"]):
-                    self._fault(
-                        f"a decision on trial {record.number} at rung {decision['rung']} is not what its peers give"
-                    )
-
-    def _fault(self, text: str) -> None:
-        self.tally.faults.append(text)
-
-    def _tail(self) -> str:
-        return " | ".join(self._log.read_text(errors="replace").splitlines()[-4:])
-
-
-def _is_worker(pid: int) -> bool:
-    """Whether a process lives and is one of Ray's workers: numbers are used again."""
-    try:
-        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-class Nodes:
-    """A local cluster of two nodes: the first holds the driver's needs, both hold workers."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
-        self._second = self._cluster.add_node(num_cpus=1)
-        self.address: str = self._cluster.address
-
-    def kill_second(self) -> None:
-        """Kill the raylet of the second node, and put another node in its place."""
-        for process in self._second.all_processes["raylet"]:
-            process.process.kill()
-            process.process.wait()
-        self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = self._cluster.add_node(num_cpus=1)
-
-    def end(self) -> None:
-        self._cluster.shutdown()
+_GO_ON = 75
+_RESULT = "result.json"
 
 
 @contextlib.contextmanager
@@ -314,82 +43,153 @@ def _nodes(wanted: bool) -> Iterator[Nodes | None]:
 
 
 @contextlib.contextmanager
-def _storage(kind: str) -> Iterator[str | None]:
+def _server(kind: str) -> Iterator[Postgres | None]:
     if kind == "journal":
         yield None
         return
-    from postgres import Postgres, binaries
-
     programs = binaries()
     if programs is None:
         raise SystemExit("PostgreSQL's programs are not installed.")
     server = Postgres(programs)
     try:
-        yield server.url
+        yield server
     finally:
         server.remove()
 
 
 def calm_outcome(plan: Plan, directory: Path) -> dict[str, dict[str, Any]]:
-    """Run the sweep that nobody disturbs, without pruning, and return what it came to."""
-    config = sweep_of(dataclasses.replace(plan, pruner="nop"), "calm")
-    sweep = write_sweep(directory / "calm.yaml", config)
-    driver = start(["launch", str(sweep), "--dir", str(directory / "calm")], directory / "calm.log")
-    if driver.wait(_END_S) != 0:
-        raise SystemExit(f"The undisturbed sweep failed: {(directory / 'calm.log').read_text()[-2000:]}")
+    """Run the sweep that nobody disturbs, without pruning, unless it was; return what it came to."""
+    if not (directory / "calm.ok").exists():
+        shutil.rmtree(directory / "calm", ignore_errors=True)
+        config = sweep_of(dataclasses.replace(plan, pruner="nop"), "calm")
+        sweep = write_sweep(directory / "calm.yaml", config)
+        driver = start(["launch", str(sweep), "--dir", str(directory / "calm")], directory / "calm.log")
+        if driver.wait(END_S) != 0:
+            raise SystemExit(f"The undisturbed sweep failed: {(directory / 'calm.log').read_text()[-2000:]}")
+        (directory / "calm.ok").touch()
     return outcome(directory / "calm")
 
 
-def run_chaos(plan: Plan, directory: Path, *, calm: dict[str, dict[str, Any]] | None = None) -> Tally:
-    """Run one disturbed sweep and compare it with the undisturbed one, which is run first unless it is given."""
+def run_chaos(plan: Plan, directory: Path) -> Tally:
+    """Run one disturbed sweep and compare it with the undisturbed one."""
     directory.mkdir(parents=True, exist_ok=True)
-    expected = calm_outcome(plan, directory) if calm is None else calm
-    with _nodes(plan.nodes) as nodes, _storage(plan.storage) as url:
-        chaos = Chaos(plan, directory, url=url, nodes=nodes)
+    return _disturb(plan, directory / "disturbed", calm_outcome(plan, directory))
+
+
+def run_sweeps(
+    plan: Plan, directory: Path, *, kills: int, limit_s: float = float("inf")
+) -> tuple[list[Tally], bool]:
+    """Disturb sweeps until `kills` are spent; return their tallies and whether that many are.
+
+    Args:
+        plan: The first sweep's; each further one has the next seed.
+        directory: Keeps what was done, so that the same call goes on.
+        kills: In all.
+        limit_s: Starts no sweep that would probably end later.
+    """
+    began = time.monotonic()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "plan.json").write_text(json.dumps(dataclasses.asdict(plan)))
+    calm = calm_outcome(plan, directory)
+    tallies: list[Tally] = []
+    while sum(tally.n_kills for tally in tallies) < kills:
+        place = directory / f"sweep-{len(tallies)}"
+        if not (place / _RESULT).exists():
+            longest = max((tally.seconds for tally in tallies), default=0.0)
+            if time.monotonic() - began + longest > limit_s:
+                return tallies, False
+            shutil.rmtree(place, ignore_errors=True)
+            seeded = dataclasses.replace(plan, seed=plan.seed + len(tallies))
+            tally = _disturb(seeded, place, calm)
+            (place / _RESULT).write_text(json.dumps(dataclasses.asdict(tally)))
+        tallies.append(Tally(**json.loads((place / _RESULT).read_text())))
+    return tallies, True
+
+
+def _disturb(plan: Plan, directory: Path, calm: dict[str, dict[str, Any]]) -> Tally:
+    directory.mkdir(parents=True)
+    with _nodes(plan.nodes) as nodes, _server(plan.storage) as server:
+        chaos = Chaos(plan, directory, server=server, nodes=nodes)
         chaos.run()
-        chaos.check(expected)
+        chaos.check(calm)
     return chaos.tally
 
 
-def table(plan: Plan, tally: Tally) -> str:
-    """Return the summary, for README."""
-    killed = ", ".join(f"{count} {kind}" for kind, count in tally.kills.items() if count)
-    cells = {
-        "trial": plan.trial,
+def summary(plan: Plan, tallies: list[Tally]) -> dict[str, str]:
+    """Return one row of the table: what was broken in all these sweeps, and what was found afterwards."""
+    killed = {kind: sum(tally.kills[kind] for tally in tallies) for kind in Tally().kills}
+    words = {
+        "driver": "driver",
+        "worker": "worker",
+        "node": "raylet of a node",
+        "outage": "server away for 30 s",
+    }
+    return {
+        "trials": "fine-tuning" if plan.trial == "tiny" else "made up",
         "pruner": plan.pruner,
         "storage": plan.storage,
-        "killed": killed,
-        "points": tally.n_points,
-        "attempts": tally.attempts,
-        "steps compared": tally.n_steps,
-        "decisions": tally.n_decisions,
-        "pruned": tally.n_pruned,
-        "lost, doubled or changed": len(tally.faults),
-        "seconds": round(tally.seconds),
+        "sweeps": str(len(tallies)),
+        "broken": ", ".join(f"{n} x {words[kind]}" for kind, n in killed.items() if n),
+        "points": str(sum(tally.n_points for tally in tallies)),
+        "attempts": str(sum(tally.attempts for tally in tallies)),
+        "steps compared": f"{sum(tally.n_steps for tally in tallies):,}",
+        "decisions": str(sum(tally.n_decisions for tally in tallies)),
+        "pruned": str(sum(tally.n_pruned for tally in tallies)),
+        "lost, doubled or changed": str(sum(len(tally.faults) for tally in tallies)),
+        "seconds": f"{sum(tally.seconds for tally in tallies):.0f}",
     }
-    head, row = " | ".join(cells), " | ".join(str(value) for value in cells.values())
-    return f"| {head} |\n|{' --- |' * len(cells)}\n| {row} |"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return rows as a Markdown table."""
+    lines = [
+        " | ".join(rows[0]),
+        " | ".join("---" for _ in rows[0]),
+        *(" | ".join(row.values()) for row in rows),
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def read_summary(directory: Path) -> dict[str, str]:
+    """Return the row of what was done in a directory."""
+    plan = Plan(**json.loads((directory / "plan.json").read_text()))
+    results = sorted(directory.glob(f"sweep-*/{_RESULT}"))
+    return summary(plan, [Tally(**json.loads(result.read_text())) for result in results])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--per-sweep", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trial", choices=["made-up", "tiny"], default="made-up")
+    parser.add_argument("--trial", choices=["made-up", "tiny"], default="tiny")
     parser.add_argument("--pruner", choices=["nop", "early_dynamics"], default="nop")
     parser.add_argument("--nodes", action="store_true")
     parser.add_argument("--storage", choices=["journal", "postgresql"], default="journal")
+    parser.add_argument("--limit-s", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path)
-    words = vars(parser.parse_args())
-    out = words.pop("out") or Path(tempfile.mkdtemp(prefix="sweeper-chaos-"))
-    plan = Plan(**words)
-    tally = run_chaos(plan, out)
-    print(table(plan, tally))
-    for fault in tally.faults:
+    parser.add_argument("--table", type=Path, nargs="+")
+    words = parser.parse_args()
+    if words.table:
+        print(table([read_summary(directory) for directory in words.table]))
+        return 0
+    if words.out is None:
+        parser.error("give --out DIR, where what was done is kept, or --table DIR...")
+    plan = Plan(
+        kills=words.per_sweep, seed=words.seed, trial=words.trial, pruner=words.pruner, nodes=words.nodes,
+        storage=words.storage,
+    )  # fmt: skip
+    tallies, is_done = run_sweeps(plan, words.out, kills=words.kills, limit_s=words.limit_s)
+    faults = [fault for tally in tallies for fault in tally.faults]
+    for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
-    return 1 if tally.faults else 0
+    if tallies:
+        print(table([summary(plan, tallies)]))
+    if not is_done:
+        print("Not all kills are spent: the same command goes on.", file=sys.stderr)
+    return 1 if faults else 0 if is_done else _GO_ON
 
 
 if __name__ == "__main__":

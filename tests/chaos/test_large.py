@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from large_study import copy_to, write_journal
+from optuna.storages import RDBStorage
 from postgres import Postgres, binaries
 
 from sweeper import api
 from sweeper.records import EventKind
-from sweeper.study.storage import open_storage
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 N_TRIALS = 10_000
@@ -53,7 +53,9 @@ def test_a_resume_on_postgresql_starts_its_first_trial_in_under_10_s(tmp_path):
     try:
         study = tmp_path / "study"
         study.mkdir()
-        copy_to(open_storage(server.url, study), study, N_TRIALS, HERE)
+        database = RDBStorage(server.url.replace("postgresql://", "postgresql+psycopg://"))
+        copy_to(database, study, N_TRIALS, HERE)
+        database.engine.dispose()
         first = FirstStart()
         options = api.LaunchOptions(executor="in-process", storage=server.url)
 

@@ -1,0 +1,178 @@
+"""How much disk a sweep will need, and whether it is there."""
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sweeper.checkpoint.manifest import KEPT
+from sweeper.config.models import SweepConfig
+from sweeper.config.rules_space import possible_values
+from sweeper.errors import ConfigError
+from sweeper.preflight.weights import WeightFacts, read_weights
+
+_FLOAT32 = 4  # what trained weights are kept in
+# Bytes of an optimiser's state per trained weight: Adam's two moments are the rule, and the bound for what is not here.
+_STATE_BYTES = {
+    "sgd": 0, "lion_8bit": 1, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 4, "lion_32bit": 4, "ademamix": 12,
+}  # fmt: skip
+_ADAM_BYTES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiskNeed:
+    """The most that a sweep's checkpoints and models can take. In bytes; None where it cannot be told."""
+
+    checkpoint_bytes: int | None  # one of them
+    model_bytes: int | None  # one trained model; 0 where none is kept
+    n_checkpoints: int  # at a time, at most
+    n_models: int
+    checkpoints_bytes: int | None  # all of them, as `keep_best` and `max_gb` bound them
+    local_bytes: int | None  # what the study's disk has to hold
+    place: str  # of the checkpoints: the study's directory or an object store
+    directory: str
+    free_bytes: int  # on the study's disk
+
+    def line(self) -> str:
+        """Return the need as a sentence, for `plan`."""
+        free = f"{size_text(self.free_bytes)} are free at {self.directory}"
+        if self.checkpoints_bytes is None or self.checkpoint_bytes is None:
+            unknown = "unknown: give the size of one checkpoint as `trial.checkpoint.size_gb`"
+            return f"disk: {unknown}; {free}."
+        text = (
+            f"disk: at most {size_text(self.checkpoints_bytes)} for {self.n_checkpoints:,} checkpoints of "
+            f"{size_text(self.checkpoint_bytes)} in {self.place}"
+        )
+        if self.n_models and self.model_bytes is not None:
+            text += f", and {size_text(self.n_models * self.model_bytes)} for {self.n_models:,} models"
+        return f"{text}; {free}."
+
+
+def disk_need(
+    config: SweepConfig, *, slots: int, directory: Path, weights: WeightFacts | None = None
+) -> DiskNeed | None:
+    """Work out what a sweep's checkpoints and models take at most: as if no trial were pruned.
+
+    Returns None where the trials are a function of the user's that is asked for no checkpoints.
+
+    Args:
+        config: The sweep.
+        slots: Trials at a time.
+        directory: The study's; it need not exist.
+        weights: Of the model; None looks into the model's directory, if it is one.
+    """
+    policy = config.trial.checkpoint
+    if config.trial.function is not None and not policy.at and policy.every_samples is None:
+        return None
+    if weights is None and config.trial.model is not None:
+        weights = read_weights(Path(config.trial.model))
+    size = int(policy.size_gb * 1e9) if policy.size_gb is not None else _checkpoint_bytes(config, weights)
+    n_trials = _n_trials(config)
+    n_checkpoints = _n_checkpoints(config, n_trials, slots)
+    total = None if size is None else n_checkpoints * size
+    if total is not None and size is not None and policy.max_gb is not None:
+        total = min(total, max(int(policy.max_gb * 1e9), slots * size))
+    model = _model_bytes(config, weights) if policy.save_model else 0
+    n_models = n_trials if policy.save_model else 0
+    local = total
+    if total is not None and size is not None and policy.url is not None:
+        local = slots * size  # written there before they are sent
+    return DiskNeed(
+        checkpoint_bytes=size, model_bytes=model, n_checkpoints=n_checkpoints, n_models=n_models,
+        checkpoints_bytes=total,
+        local_bytes=None if local is None or model is None else local + n_models * model,
+        place=policy.url or str(directory), directory=str(directory), free_bytes=_free_bytes(directory),
+    )  # fmt: skip
+
+
+def check_disk(need: DiskNeed | None) -> None:
+    """Refuse a sweep whose checkpoints and models may not fit on the study's disk.
+
+    What an earlier part of the sweep has written there already is not needed once more.
+
+    Raises:
+        ConfigError: If so, with what would help.
+    """
+    if need is None or need.local_bytes is None or need.local_bytes <= need.free_bytes:
+        return
+    if need.local_bytes <= need.free_bytes + _used_bytes(Path(need.directory) / "trials"):
+        return
+    raise ConfigError(
+        f"The sweep may need {size_text(need.local_bytes)} at {need.directory}, where {size_text(need.free_bytes)} are "
+        f"free: {need.line()[len('disk: ') :]} Keep the checkpoints of fewer trials (`trial.checkpoint.keep_best`), "
+        "bound them all (`trial.checkpoint.max_gb`), keep them in an object store (`trial.checkpoint.url`), or choose "
+        "another directory (`--dir`)."
+    )
+
+
+def size_text(n_bytes: int) -> str:
+    """Return a size in the unit that suits it.
+
+    >>> size_text(28_000_000_000)
+    '28 GB'
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            size = n_bytes / factor
+            return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def _n_trials(config: SweepConfig) -> int:
+    axes = (possible_values(dimension) or [] for dimension in config.search_space.values())
+    return config.sampler.n_trials or math.prod(len(axis) for axis in axes)
+
+
+def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int) -> int:
+    """Count what may lie there at a time: those of ended trials, of running ones, and the ones being written."""
+    policy = config.trial.checkpoint
+    at_a_time = min(slots, n_trials)
+    saves = policy.every_samples is not None or len(policy.at) > 1
+    each = KEPT if saves else 1
+    if not policy.at and policy.every_samples is None:
+        return at_a_time  # only a trial that is interrupted saves one
+    ended = n_trials - at_a_time if policy.keep_best is None else min(policy.keep_best, n_trials - at_a_time)
+    return (ended + at_a_time) * each + at_a_time
+
+
+def _checkpoint_bytes(config: SweepConfig, weights: WeightFacts | None) -> int | None:
+    if weights is None or config.trial.function is not None:
+        return None
+    state = max(_STATE_BYTES.get(name, _ADAM_BYTES) for name in _values(config, "optimizer", "adamw_torch"))
+    return _trained(config, weights) * (_FLOAT32 + state)
+
+
+def _model_bytes(config: SweepConfig, weights: WeightFacts | None) -> int | None:
+    if weights is None or config.trial.function is not None:
+        return None if weights is None else 0
+    return _trained(config, weights) * _FLOAT32
+
+
+def _trained(config: SweepConfig, weights: WeightFacts) -> int:
+    """Count the trained weights, at most: of the whole model, or of the adapters of all linear layers."""
+    counts = []
+    for method in _values(config, "method", "full"):
+        ranks = [int(rank) for rank in _values(config, "lora_rank", 16)]
+        counts.append(weights.n_parameters if method == "full" else max(ranks) * weights.adapter_width)
+    return max(counts)
+
+
+def _values(config: SweepConfig, name: str, default: Any) -> list[Any]:
+    """Return the values that a setting takes; of a range its upper end."""
+    dimension = config.search_space.get(name)
+    if dimension is None:
+        return [config.trial.settings.get(name, default)]
+    listed = possible_values(dimension)
+    return list(listed) if listed else [math.ceil(getattr(dimension, dimension.kind)[1])]
+
+
+def _free_bytes(directory: Path) -> int:
+    nearest = directory
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    return shutil.disk_usage(nearest).free
+
+
+def _used_bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

@@ -1,0 +1,136 @@
+"""How much disk a sweep needs is told before it starts, and asked for."""
+
+import json
+
+import pytest
+from cli_fixtures import cli, write_sweep
+from sweeps import make_config
+
+from sweeper.config import config_from_dict
+from sweeper.errors import ConfigError
+from sweeper.preflight.disk import check_disk, disk_need
+from sweeper.preflight.weights import WeightFacts, count_weights
+
+ADAM = 12  # bytes of a trained weight and its two moments
+MODEL = WeightFacts(n_parameters=1_000_000, adapter_width=5_000)
+
+
+def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None, n_rates=10):
+    config = config_from_dict(
+        {
+            "study": "disk",
+            "metric": "dev/loss",
+            "direction": "minimize",
+            "trial": {
+                "model": "nobody/model",
+                "train_data": "train.jsonl",
+                "eval_data": {"dev": "dev.jsonl"},
+                "budget": {"samples": 1024},
+                "checkpoint": checkpoint or {},
+                "settings": settings or {},
+            },
+            "search_space": {
+                "learning_rate": {"grid": [1e-6 * (n + 1) for n in range(n_rates)]},
+                **(search_space or {}),
+            },
+        },
+        check_files=False,
+    )
+    return disk_need(config, slots=slots, directory=tmp_path / "study", weights=MODEL)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "n_checkpoints"),
+    [
+        ({}, 2),  # saved only by trials that are interrupted
+        ({"at": [512]}, 12),  # one each, and one that is being written in every slot
+        ({"every_samples": 128}, 22),
+        ({"every_samples": 128, "keep_best": 3}, 12),
+    ],
+)
+def test_checkpoints_are_counted_as_if_no_trial_were_pruned(tmp_path, checkpoint, n_checkpoints):
+    found = need(tmp_path, checkpoint=checkpoint)
+
+    assert found.n_checkpoints == n_checkpoints
+    assert found.checkpoint_bytes == 1_000_000 * ADAM
+    assert found.local_bytes == n_checkpoints * found.checkpoint_bytes
+
+
+def test_a_budget_of_bytes_bounds_them_all(tmp_path):
+    assert need(tmp_path, checkpoint={"every_samples": 128, "max_gb": 0.1}).local_bytes == 100_000_000
+
+
+def test_an_object_store_needs_room_here_only_for_what_is_being_sent(tmp_path):
+    found = need(tmp_path, checkpoint={"every_samples": 128, "url": "s3://bucket/x"})
+
+    assert found.checkpoints_bytes == 22 * 12_000_000
+    assert found.local_bytes == 2 * 12_000_000
+    assert "in s3://bucket/x; " in found.line()
+
+
+def test_adapters_and_the_optimiser_decide_what_a_checkpoint_holds(tmp_path):
+    lora = need(tmp_path, settings={"method": "lora", "lora_rank": 8})
+    ranks = need(
+        tmp_path, settings={"method": "lora"}, search_space={"lora_rank": {"int": [4, 64], "step": 4}}
+    )
+    sgd = need(tmp_path, search_space={"optimizer": {"choice": ["sgd", "adamw_torch"]}})
+    models = need(tmp_path, checkpoint={"save_model": True})
+
+    assert lora.checkpoint_bytes == 8 * 5_000 * ADAM
+    assert ranks.checkpoint_bytes == 64 * 5_000 * ADAM
+    assert sgd.checkpoint_bytes == 1_000_000 * ADAM
+    assert (models.n_models, models.model_bytes) == (10, 4_000_000)
+
+
+def test_embeddings_get_no_adapters():
+    shapes = {
+        "model.embed_tokens.weight": (1000, 64),
+        "model.layers.0.self_attn.q_proj.weight": (64, 32),
+        "model.norm.weight": (64,),
+        "lm_head.weight": (1000, 64),
+    }
+    assert count_weights(shapes) == WeightFacts(n_parameters=130_112, adapter_width=96)
+
+
+def test_a_functions_checkpoints_are_unknown_until_their_size_is_given(tmp_path):
+    function = make_config(trial={"checkpoint": {"every_samples": 20}})
+    unknown = disk_need(function, slots=1, directory=tmp_path)
+    sized = make_config(trial={"checkpoint": {"every_samples": 20, "size_gb": 2}})
+
+    assert "give the size of one checkpoint as `trial.checkpoint.size_gb`" in unknown.line()
+    check_disk(unknown)
+    assert disk_need(sized, slots=1, directory=tmp_path).local_bytes == (4 * 2 + 1) * 2_000_000_000
+    assert disk_need(make_config(), slots=1, directory=tmp_path) is None
+
+
+def test_what_an_earlier_part_of_the_sweep_has_written_is_not_asked_for_again(tmp_path):
+    sized = make_config(trial={"checkpoint": {"every_samples": 20, "size_gb": 0.0001}})
+    found = disk_need(sized, slots=1, directory=tmp_path)
+    full = type(found)(**{**vars(found), "free_bytes": 0})
+    with pytest.raises(
+        ConfigError, match=r"may need 900 kB at .*, where 0 bytes are free: at most 900 kB for 9 "
+    ):
+        check_disk(full)
+
+    (tmp_path / "trials/0").mkdir(parents=True)
+    (tmp_path / "trials/0/state").write_bytes(b"x" * 900_000)
+    check_disk(full)
+
+
+def test_plan_prints_the_disk_and_launch_refuses_a_sweep_that_does_not_fit(tmp_path):
+    words = (
+        "budget: {samples: 100}",
+        "budget: {samples: 100}\n  checkpoint: {every_samples: 20, size_gb: 1e6}",
+    )
+    sweep = write_sweep(tmp_path, words)
+
+    plan = cli("plan", sweep)
+    told = json.loads(cli("plan", sweep, "--json").out)["disk"]
+    launch = cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study")
+
+    assert "disk: at most 10,000 TB for 10 checkpoints of 1,000 TB in " in plan.out
+    assert told["n_checkpoints"] == 10
+    assert launch.code == 2
+    assert "error: The sweep may need 10,000 TB at" in launch.err
+    assert "`trial.checkpoint.keep_best`" in launch.err
+    assert not (tmp_path / "study").exists()

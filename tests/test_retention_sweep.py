@@ -1,0 +1,76 @@
+"""What is left of the checkpoints of a sweep: by the sweep file's policy, over all of its trials."""
+
+import pytest
+import trial_functions
+from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
+
+from sweeper.executors.in_process import InProcessExecutor
+from sweeper.records import EventKind, TrialState
+
+
+def run(directory, *listeners, slots=2, **changes):
+    study = make_study(directory, make_config(**changes))
+    InProcessExecutor(slots=slots, function=trial_functions.steady).run(make_orchestrator(study, *listeners))
+    return reopened(study)
+
+
+def saved(study):
+    return {
+        number: sorted(path.name for path in study.directory.glob(f"trials/{number}/checkpoints/step-*"))
+        for number in range(len(RATES))
+    }
+
+
+def test_without_a_policy_every_complete_trial_keeps_its_newest_two(tmp_path):
+    study = run(tmp_path, trial={"checkpoint": {"every_samples": 20}})
+
+    assert saved(study) == {number: ["step-00000006", "step-00000008"] for number in range(4)}
+
+
+def test_only_the_best_keep_theirs(tmp_path):
+    study = run(tmp_path, trial={"checkpoint": {"every_samples": 20, "keep_best": 1}})
+
+    best = max(study.records().values(), key=lambda record: record.value).number
+    assert {number for number, names in saved(study).items() if names} == {best}
+
+
+def test_a_budget_of_bytes_holds_over_the_whole_sweep(tmp_path):
+    bound = 100  # a checkpoint has 18 bytes
+    study = run(tmp_path, trial={"checkpoint": {"every_samples": 20, "max_gb": bound / 1e9}})
+
+    sizes = [path.stat().st_size for path in study.directory.glob("trials/*/checkpoints/*/state.txt")]
+    best = max(study.records().values(), key=lambda record: record.value).number
+    assert 0 < sum(sizes) <= bound
+    assert len(saved(study)[best]) == 2
+
+
+class Looks:
+    """Notes what a trial that was stopped has left at that moment."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self.left = {}
+
+    def on_event(self, event):
+        if event.kind is EventKind.TRIAL_ENDED and event.record.state is TrialState.PRUNED:
+            place = self._directory / f"trials/{event.record.number}/checkpoints"
+            self.left[event.record.number] = list(place.glob("step-*")) if place.exists() else []
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_pruned_trials_checkpoints_go_at_once(tmp_path, slots):
+    looks = Looks(tmp_path)
+    study = run(
+        tmp_path, looks, slots=slots,
+        trial={"checkpoint": {"every_samples": 20}},
+        search_space={"learning_rate": {"grid": RATES[::-1]}},
+        pruner={
+            "name": "early_dynamics", "signals": {"score": {"direction": "maximize"}}, "keep_frac": 0.5,
+            "min_peers": 2, "window_steps": 1,
+        },
+    )  # fmt: skip
+
+    pruned = [number for number, record in study.records().items() if record.state is TrialState.PRUNED]
+    assert pruned
+    assert looks.left == {number: [] for number in pruned}
+    assert all(not names for number, names in saved(study).items() if number in pruned)
