@@ -12,6 +12,7 @@ from sweeper.errors import ConfigError
 from sweeper.evidence_text import evidence_json, format_evidence
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.plan import plan_sweep
+from sweeper.pruners.judge import make_judge
 from sweeper.records import EventKind, TrialState
 
 SPACE = {
@@ -136,7 +137,7 @@ def test_certain_mode_ends_with_the_same_survivors_for_any_number_of_slots(tmp_p
     survivors, costs = [], []
     for slots in (1, 4, 32):
         _, orchestrator, _ = run(tmp_path / str(slots), config_for(pruner), slots=slots)
-        survivors.append(orchestrator._judge.survivors(orchestrator.records))
+        survivors.append(make_judge(config_for(pruner)).survivors(orchestrator.records))
         costs.append(sum(record.samples for record in orchestrator.records.values()))
         complete = {n for n, r in orchestrator.records.items() if r.state is TrialState.COMPLETE}
         assert complete >= set(survivors[-1])

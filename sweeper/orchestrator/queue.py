@@ -47,9 +47,11 @@ class TrialQueue:
             return self.again.popleft()
         candidates = (*self.waiting, *self.aside)
         if candidates:
-            number = candidates[0]
+            number: int | None = candidates[0]
             if isinstance(self._judge, LearningJudge):
                 number = self._judge.next_of(candidates, self._state.records)
+            if number is None:
+                return None
             if number in self.waiting:
                 self.waiting.remove(number)
                 self._state.study.claim(number)

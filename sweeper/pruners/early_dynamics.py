@@ -158,8 +158,8 @@ class EarlyDynamicsPruner(BasePruner):
             return [d for d in self._judge_certain(running, None, records) if d.stop]
         return []
 
-    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int:
-        """Return which of the waiting trials to start next."""
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return which of the waiting trials to start next; None where nobody is worth it now."""
         return self._learned_rule().next_of(waiting, records) if self._is_learned else waiting[0]
 
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:

@@ -29,8 +29,8 @@ class LearningJudge(Judge, Protocol):
         A stop of a WAITING trial means that it is not to be started.
         """
 
-    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int:
-        """Return one of the waiting trials, to be started next."""
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return one of the waiting trials, to be started next. None, only while others run: nobody now."""
 
 
 def make_judge(config: SweepConfig) -> Judge:

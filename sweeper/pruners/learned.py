@@ -86,8 +86,11 @@ class LearnedRule:
         found = self._decide(still_open, records)
         return [d for d in found.values() if d.stop or (d.rule == AUDIT_RULE and d.details)]
 
-    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int:
-        """Return the trial to start next: calibration points, then the likeliest to be good, audits last."""
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
+
+        None where those that run may settle the choice: all others together are hardly worth their training.
+        """
         if self._n_points(records) < LEARNED_MIN_POINTS:
             return waiting[0]
         chosen = self._forecaster.reader.calibration(records, self._n_calibration(records))
@@ -99,14 +102,33 @@ class LearnedRule:
         tolerance = self._forecaster.tolerance(records) if self._options.set_aside else 0.0
         outlooks = self._forecaster.outlooks(records, tolerance=tolerance)
 
-        def order(number: int) -> tuple[bool, float, float, int]:
-            audited = audit_decision(records[number]) is not None
-            if number not in outlooks:
-                return audited, 0.0, 0.0, number
-            chance = outlooks[number].chance if self._options.set_aside else 0.0
-            return audited, -chance, -outlooks[number].high, number
+        if self._options.set_aside and self._may_wait(waiting, records, outlooks):
+            return None
+        return min(waiting, key=lambda number: self._turn(number, records, outlooks))
 
-        return min(waiting, key=order)
+    def _may_wait(
+        self, waiting: Sequence[int], records: Mapping[int, TrialRecord], outlooks: Mapping[int, Outlook]
+    ) -> bool:
+        judged = [number for number in waiting if audit_decision(records[number]) is None]
+        if (
+            self._why_nobody(records)
+            or _broken_predictions(records)
+            or not any(map(_is_training, records.values()))
+        ):
+            return False
+        if not judged or not all(n in outlooks and self._may_stop(outlooks[n], None) for n in judged):
+            return False
+        return sum(outlooks[number].chance for number in judged) <= self._left(records)
+
+    def _turn(
+        self, number: int, records: Mapping[int, TrialRecord], outlooks: Mapping[int, Outlook]
+    ) -> tuple[bool, float, float, int]:
+        """Return what a trial is ordered by; the least goes first."""
+        audited = audit_decision(records[number]) is not None
+        if number not in outlooks:
+            return audited, 0.0, 0.0, number
+        chance = outlooks[number].chance if self._options.set_aside else 0.0
+        return audited, -chance, -outlooks[number].high, number
 
     # -- deciding --------------------------------------------------------------------------------------------
 
@@ -115,6 +137,10 @@ class LearnedRule:
 
     def _n_calibration(self, records: Mapping[int, TrialRecord]) -> int:
         return self._options.n_calibration or calibration_size(self._n_points(records))
+
+    def _left(self, records: Mapping[int, TrialRecord]) -> float:
+        """Return what is left of the risk."""
+        return max(0.0, self._options.risk - sum(map(_spent, records.values())))
 
     def _why_nobody(self, records: Mapping[int, TrialRecord]) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
@@ -138,7 +164,7 @@ class LearnedRule:
         found = {
             n: _plain(records[n], "too few finished trials to predict") for n in numbers if n not in outlooks
         }
-        left = max(0.0, self._options.risk - sum(map(_spent, records.values())))
+        left = self._left(records)
         n_open = sum(_is_open(record) for record in records.values())
         n_open += max(0, self._declared_points - len(records))
         pool = _POOL * left
@@ -209,7 +235,8 @@ class LearnedRule:
         ]  # fmt: skip
         if not rivals:
             return decision
-        rival = self.next_of(rivals, records)
+        outlooks = self._forecaster.outlooks(records, tolerance=self._forecaster.tolerance(records))
+        rival = min(rivals, key=lambda number: self._turn(number, records, outlooks))
         if audit_decision(records[rival]) is not None:
             return decision
         if audit_decision(records[decision.trial]) is not None:
@@ -229,8 +256,10 @@ class LearnedRule:
         )
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:
-        """Let a condemned trial go on, where the audit chose it."""
-        if not is_chosen(record.point_id, frac=self._options.audit_frac, seed=self._options.seed):
+        """Let a condemned trial go on, where the audit chose it; one that has not started would cost it all."""
+        if record.state is TrialState.WAITING or not is_chosen(
+            record.point_id, frac=self._options.audit_frac, seed=self._options.seed
+        ):
             return decision
         reason = f"goes on in the shadow to check the rule, which would stop it: {decision.reason}"
         return dataclasses.replace(decision, stop=False, rule=AUDIT_RULE, reason=reason)
@@ -269,6 +298,10 @@ class LearnedRule:
 
 def _is_open(record: TrialRecord) -> bool:
     return not record.state.is_finished and audit_decision(record) is None
+
+
+def _is_training(record: TrialRecord) -> bool:
+    return record.state is TrialState.RUNNING and not record.is_set_aside and audit_decision(record) is None
 
 
 def _spent(record: TrialRecord) -> float:

@@ -37,6 +37,7 @@ _BIAS = 4.0  # variance of the constant
 _SIGNAL_LENGTH = 1.4  # standard deviations per root of the number of signals: smooth, nearly monotone
 _SHAPE, _RATE = 1.5, 0.75  # inverse gamma of the amplitude of values scaled to variance 1
 _NOTHING_PRIOR = 0.15  # odds, beside all other sets, that nothing known says anything about the result
+_LEAST_INFLATION = 1.0
 _CLIP = 3.0  # standard deviations; a signal further out says no more
 
 
@@ -142,7 +143,7 @@ class Predictor:
         """Return how much wider the errors of leave-one-out are than predicted; never below 1."""
         means, deviations = self.leave_one_out(y)
         self.scores = (y - means) / deviations
-        return max(1.0, float(np.sqrt(np.mean(self.scores**2))))
+        return max(_LEAST_INFLATION, float(np.sqrt(np.mean(self.scores**2))))
 
     def _scaled(self, inputs: Inputs) -> tuple[Array, Array, Array]:
         metric, others = (
