@@ -116,7 +116,7 @@ def test_a_resumed_sweep_keeps_what_was_skipped(tmp_path):
             if event.message.startswith("pruned before its start"):
                 first.interrupt()
 
-    first._listeners = (StopsAfter(),)
+    first.listen(StopsAfter())
     InProcessExecutor(slots=4, function=hill).run(first)
     skipped = {n for n, r in first.records.items() if r.state is TrialState.PRUNED and r.attempts == 0}
     assert skipped
@@ -178,3 +178,58 @@ def test_options_of_rank_and_prediction_do_not_mix(pruner, told):
 )  # fmt: skip
 def test_the_directions_follow_from_what_is_given(pruner, directions):
     assert config_of(BASE, f"pruner={pruner}").pruner.directions == directions
+
+
+PROBE = {
+    "name": "early_dynamics", "mode": "probe", "keep_frac": 0.25,
+    "signals": {"score": {"direction": "maximize"}, "loss": {"direction": "minimize"}},
+}  # fmt: skip
+
+
+def test_probe_mode_trains_no_further_than_it_must_for_any_number_of_slots(tmp_path):
+    config = config_for(PROBE)
+    certain = config_for({**PROBE, "mode": "certain"})
+    _, full, _ = run(tmp_path / "certain", certain, slots=1)
+    expected = make_judge(certain).survivors(full.records)
+    for slots in (1, 4, 32):
+        study, orchestrator, _ = run(tmp_path / str(slots), config, slots=slots)
+
+        complete = [n for n, r in orchestrator.records.items() if r.state is TrialState.COMPLETE]
+        assert complete == expected
+        assert orchestrator.is_done
+        assert not any(record.is_set_aside for record in reopened(study).records().values())
+
+
+def test_a_trial_that_was_set_aside_goes_on_after_a_resume(tmp_path):
+    config = config_for({"name": "early_dynamics", "audit_frac": 0.0, "set_aside": True})
+    study = make_study(tmp_path / "study", config)
+    first = make_orchestrator(study)
+
+    class StopsAfter(Recorder):
+        def on_event(self, event):
+            super().on_event(event)
+            if "set aside at" in event.message:
+                first.interrupt()
+
+    first.listen(StopsAfter())
+    InProcessExecutor(slots=4, function=hill).run(first)
+    aside = {n for n, r in reopened(study).records().items() if r.is_set_aside}
+    assert aside
+
+    second = make_orchestrator(reopened(study))
+    InProcessExecutor(slots=4, function=hill).run(second)
+
+    assert second.is_done
+    assert all(record.state.is_finished for record in second.records.values())
+    assert max(r.value or 0.0 for r in second.records.values()) == pytest.approx(1.0)
+
+
+def test_setting_aside_spends_less_than_stopping_at_once(tmp_path):
+    spent = {}
+    for set_aside in (False, True):
+        config = config_for({"name": "early_dynamics", "audit_frac": 0.0, "set_aside": set_aside})
+        _, orchestrator, _ = run(tmp_path / str(set_aside), config, slots=2)
+        spent[set_aside] = sum(record.samples for record in orchestrator.records.values())
+        assert max(r.value or 0.0 for r in orchestrator.records.values()) == pytest.approx(1.0)
+
+    assert spent[True] <= spent[False]

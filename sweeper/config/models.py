@@ -262,7 +262,8 @@ class PrunerSection(Section):
     min_peers: int = Field(
         default=4, ge=2
     )  # trials that must have reached a rung before anyone is judged there
-    mode: Literal["eager", "certain"] = "eager"  # judge at once, or only when no later report can change it
+    # Judge at once; or only when no later report can change it; or once all have come to the rung and wait there.
+    mode: Literal["eager", "certain", "probe"] = "eager"
     risk: Annotated[Float, Field(gt=0, lt=1)] = 0.05  # of missing the grid's best by more than the tolerance
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # in units of the metric; None: by the noise seen
     n_calibration: int | None = Field(

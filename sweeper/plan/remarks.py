@@ -34,6 +34,12 @@ def notes(
     if any(_is_renamed_constant(config, point) for point in points):
         yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
     yield from _learning_notes(config, points)
+    if (
+        config.pruner.name == EARLY_DYNAMICS
+        and config.pruner.directions != "learned"
+        and config.pruner.mode == "probe"
+    ):
+        yield from _probe_notes(config, config.sampler.n_trials or len(points), len(rungs.marks))
 
 
 def warnings(
@@ -82,6 +88,22 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
     yield (
         f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
         f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
+    )
+
+
+def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[str]:
+    """Say how many points come to each rung, and how they go on."""
+    entering = [n_trials]
+    for _ in range(n_rungs):
+        entering.append(math.ceil(config.pruner.keep_frac * entering[-1]))
+    counts = ", then ".join(str(n) for n in entering[1:])
+    how = (
+        "from their checkpoints"
+        if config.trial.function is None
+        else ("from the newest checkpoint that the function has saved, or from scratch")
+    )
+    yield (
+        f"Probe: all {n_trials} points are trained to the first rung and wait there; the best {counts} go on, {how}."
     )
 
 

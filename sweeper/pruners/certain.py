@@ -9,6 +9,9 @@ stays better wherever the others come to stand.
 What is sure stays so, and in the end everything is known: so the survivors are a function of the values alone, whatever
 the order of reports and the number of slots. A trial that ends before it is sure that it must be stopped has
 completed, and is no survivor.
+
+The probe mode is the same rule for trials that wait: whoever comes to a rung is set aside until all that enter it have
+come there, and only the survivors go on. So nobody trains further than the rule needs to know.
 """
 
 import dataclasses
@@ -70,6 +73,21 @@ class CertainRank:
         """Return the trials that are not condemned. Final once every trial has ended."""
         condemned = self.condemned(records)
         return [number for number in sorted(records) if number not in condemned]
+
+    def waiting(self, records: Mapping[int, TrialRecord]) -> set[int]:
+        """Return the open trials that stand at a rung to which others still have to come."""
+        n_unknown = max(0, (self.n_points or 0) - len(records))
+        condemned = self.condemned(records)
+        entering, found = set(records), set[int]()
+        for rung in sorted({index for record in records.values() for index in record.rungs}):
+            if n_unknown or not all(_is_known(records[number], rung) for number in entering):
+                found |= {
+                    n
+                    for n in entering
+                    if not records[n].state.is_finished and _at(records[n], rung) is not None
+                }
+            entering -= {number for number, verdict in condemned.items() if verdict.rung <= rung}
+        return found
 
 
 class _Level:

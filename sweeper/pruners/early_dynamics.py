@@ -70,7 +70,8 @@ class EarlyDynamicsPruner(BasePruner):
         keep_frac: Fraction of a rung's trials that goes on, in (0, 1). Default: 0.5.
         min_peers: Trials, the judged one included, that must have reached a rung before anyone is judged there in
             eager mode. Default: 4.
-        mode: `eager` (default) or `certain`, of the rank.
+        mode: `eager` (default), `certain` or `probe`, of the rank. `probe` needs whoever runs the trials to set them
+            aside, which plain Optuna cannot.
         n_points: Points of the whole study, where they are not all in the study from the start. Needed by `certain` in
             plain Optuna.
         metric: Name of the study's metric among the signals, for `learned`. In plain Optuna the metric given to
@@ -89,7 +90,7 @@ class EarlyDynamicsPruner(BasePruner):
         directions: Literal["learned", "paper"] | None = None,
         keep_frac: float | None = None,
         min_peers: int | None = None,
-        mode: Literal["eager", "certain"] | None = None,
+        mode: Literal["eager", "certain", "probe"] | None = None,
         n_points: int | None = None,
         metric: str | None = None,
         direction: Literal["minimize", "maximize"] | None = None,
@@ -126,6 +127,11 @@ class EarlyDynamicsPruner(BasePruner):
         rungs = _rungs_of(trial)
         if not rungs:
             return False
+        if self._mode == "probe":
+            raise ValueError(
+                '`mode="probe"` lets trials wait at a rung, which `study.optimize` cannot. Use `mode="certain"`: the '
+                "same trials survive."
+            )
         if self._mode == "certain" and self._n_points is None:
             raise ValueError(
                 '`mode="certain"` must know how many points the study has. Pass `n_points`, for example '
@@ -145,13 +151,19 @@ class EarlyDynamicsPruner(BasePruner):
             return self._learned_rule().judge(numbers, rung, records)
         if self._mode == "certain":
             return self._judge_certain(numbers, rung, records)
+        if self._mode == "probe":
+            waiting = self._certain().waiting(records)
+            return [
+                dataclasses.replace(decision, aside=not decision.stop and decision.trial in waiting)
+                for decision in self._judge_certain(numbers, rung, records)
+            ]
         return self._judge_eager(numbers, rung, records)
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Return what follows, for other trials, from what has been reported or has ended since."""
         if self._is_learned:
             return self._learned_rule().judge_again(records)
-        if self._mode == "certain":
+        if self._mode in ("certain", "probe"):
             running = [
                 n for n in sorted(records) if records[n].state is TrialState.RUNNING and records[n].rungs
             ]
@@ -160,10 +172,18 @@ class EarlyDynamicsPruner(BasePruner):
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return which of the waiting trials to start next; None where nobody is worth it now."""
-        return self._learned_rule().next_of(waiting, records) if self._is_learned else waiting[0]
+        if self._is_learned:
+            return self._learned_rule().next_of(waiting, records)
+        if self._mode != "probe":
+            return waiting[0]
+        at_a_rung = self._certain().waiting(records)
+        free = [number for number in waiting if number not in at_a_rung]
+        if free or any(r.state is TrialState.RUNNING and not r.is_set_aside for r in records.values()):
+            return min(free, key=lambda number: bool(records[number].rungs), default=None)
+        return waiting[0]  # the others of its rung failed without a word
 
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
-        """Return who survives in certain mode: the same under any order of reports, once every trial has ended."""
+        """Return who survives in certain or probe mode: the same under any order, once every trial has ended."""
         return self._certain().survivors(records)
 
     def _learned_rule(self) -> "LearnedRule":
