@@ -30,6 +30,7 @@ from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Listener, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
+from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
@@ -279,6 +280,7 @@ def _drive(
             f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
         )
         study.give_up_when(lambda: orchestrator.is_interrupted)
+        stack.enter_context(sparing_the_collector())
         try:
             with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
                 _executor(config, slots, options, function).run(orchestrator)

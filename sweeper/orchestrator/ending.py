@@ -50,8 +50,8 @@ class Ending:
             record = self._state.records[number]
             if record.decisions and record.decisions[-1]["stop"]:
                 (self._queue.aside if record.is_set_aside else self._queue.again).remove(number)
-                self._finish_pruned(record, str(record.decisions[-1]["reason"]))
                 self._state.checkpoints(number).clear()
+                self._finish_pruned(record, str(record.decisions[-1]["reason"]))
                 self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {record.reason}", record=record)
 
     def end(self, running: Running, outcome: Outcome) -> None:
@@ -83,9 +83,10 @@ class Ending:
         self._recording.decision(decision)
         self._recording.flush(running)
         record.reason = decision.reason
-        self._end(running, TrialState.PRUNED, outcome="pruned")
+        # Before it is PRUNED: a driver that dies in between finds the decision, and comes by here again.
         self._state.checkpoints(record.number).clear()
         self._retention.forget(record.number)
+        self._end(running, TrialState.PRUNED, outcome="pruned")
         self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
         self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {decision.reason}", record=record)
 

@@ -13,6 +13,7 @@ from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts
 from sweeper.records import TrialRecord
 from sweeper.study import keys, space
+from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.curves import CurveStore
 from sweeper.study.holder import Holder
 from sweeper.study.view import StudyState, StudyView
@@ -63,10 +64,15 @@ class StoredStudy:
 
     def frozen_trials(self) -> list[FrozenTrial]:
         """Return Optuna's view of all trials. Do not change them."""
-        return self._storage.get_all_trials(self._id, deepcopy=False)
+        with without_collecting_garbage():
+            return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def records(self) -> dict[int, TrialRecord]:
         """Read all trials from the storage, by number."""
+        with without_collecting_garbage():
+            return self._read_records()
+
+    def _read_records(self) -> dict[int, TrialRecord]:
         settings = self.config.trial.settings
         found = {}
         for trial in self.frozen_trials():

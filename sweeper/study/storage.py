@@ -9,6 +9,7 @@ from optuna.storages.journal import JournalStorage
 
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.storage_url import hide, mask_url, with_password, without_password
+from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
 
@@ -38,7 +39,8 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
 def _open_journal(path: Path) -> BaseStorage:
     backend = JournalBackend(path)
     try:
-        return JournalStorage(backend)
+        with without_collecting_garbage():
+            return JournalStorage(backend)
     except SweeperError:
         raise
     except Exception as error:
