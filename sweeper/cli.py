@@ -175,13 +175,27 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")
     ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="Also draw the main plots as PNGs; needs the extra `png`.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write index.html, report.md, trials.csv, best.yaml and report.json; print the path of the first."""
+    """Write index.html, report.md, trials.csv, trials.parquet, best.yaml and report.json; print the first's path."""
     from sweeper.api import load_study
     from sweeper.reporting import write_report
 
     view = load_study(study, storage=storage)
-    print(write_report(view, out or view.directory / "report"))
+    place = out or view.directory / "report"
+    pictures = []
+    if png:
+        from sweeper.reporting.pictures import write_pictures
+
+        pictures = write_pictures(view, place)
+    index = write_report(view, place)
+    if as_json:
+        print(json.dumps({"report": str(index), "pictures": [str(path) for path in pictures]}, indent=2))
+    else:
+        print("\n".join(str(path) for path in [index, *pictures]))
 
 
 @app.command()
