@@ -11,7 +11,6 @@ from typing import Any
 from sweeper.records import TrialRecord
 from sweeper.reporting.figures import (
     HIGHLIGHT,
-    NEUTRAL_LINE,
     OKABE_ITO,
     VIRIDIS,
     Figure,
@@ -79,7 +78,7 @@ def parallel_figure(view: StudyView) -> Figure | None:
     axes = [_axis(name, [record.params.get(name) for record in complete]) for name in varying]
     axes.append(_axis(view.config.metric, [result_of(record) for record in complete]))
     places = {record.number: _places(record, axes, varying) for record in drawn}
-    data = _lines(view, drawn, places) + _labels(axes)
+    data = _lines(view, drawn, places)
     layout: dict[str, Any] = {
         "xaxis": {
             "tickmode": "array",
@@ -93,6 +92,7 @@ def parallel_figure(view: StudyView) -> Figure | None:
         "yaxis": {"range": [-0.06, 1.06], "visible": False},
         "legend": {"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
         "hovermode": "closest",
+        "annotations": _labels(axes),
     }
     caption = "Each line is a complete trial, brighter is better; trials without a result are not drawn."
     if len(drawn) < len(complete):
@@ -185,7 +185,7 @@ def _trace(
 
 
 def _labels(axes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the values that are named beside each axis."""
+    """Return the values that are named beside each axis; the page gives them its colours."""
     x: list[int] = []
     y: list[float] = []
     text: list[str] = []
@@ -201,7 +201,8 @@ def _labels(axes: list[dict[str, Any]]) -> list[dict[str, Any]]:
             text.append(plot_text(short(shown), 12))
     return [
         {
-            "type": "scatter", "mode": "text", "x": x, "y": y, "text": text, "textposition": "middle left",
-            "textfont": {"color": NEUTRAL_LINE}, "hoverinfo": "skip", "showlegend": False, "cliponaxis": False,
+            "x": place, "y": height, "text": label, "showarrow": False, "xanchor": "right", "xshift": -5,
+            "borderpad": 1,
         }
+        for place, height, label in zip(x, y, text, strict=True)
     ]  # fmt: skip

@@ -35,16 +35,22 @@ def spent_figure(view: StudyView) -> Figure | None:
         return None
     layout: dict[str, Any] = {
         "barmode": "stack",
-        "xaxis": {"title": {"text": "training samples", "standoff": 6}, "zeroline": False},
+        "xaxis": {"zeroline": False},
         "yaxis": {"tickmode": "array", "tickvals": [0], "ticktext": [""], "showgrid": False},
-        "legend": {"orientation": "h", "y": -0.5, "yanchor": "top", "x": 0, "traceorder": "normal"},
+        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0, "traceorder": "normal"},
         "bargap": 0.1,
     }
     return Figure(
         data=[_bar(name, samples, full) for name, samples in parts.items()],
         layout=layout,
+        # What is hatched or grey shows the page below.
+        extra={
+            "page_text": [
+                index for index, name in enumerate(parts) if not name.endswith("of complete trials")
+            ]
+        },
         label=training_sentence(view),
-        caption="The whole bar is what training every trial to its end takes.",
+        caption="The whole bar is what training every trial to its end takes, in training samples.",
         height=230,
     )
 

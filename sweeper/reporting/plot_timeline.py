@@ -54,6 +54,9 @@ def timeline_figure(view: StudyView) -> Figure | None:
     return Figure(
         data=data,
         layout=layout,
+        extra={
+            "page_text": [i for i, trace in enumerate(data) if trace["name"] in (*_PATTERNS, "tried again")]
+        },
         label=f"Timeline of {len(slots)} slots and {len(uses)} attempts. {busy_sentence(all_uses, gaps)}",
         caption=_caption(all_slots, all_uses, gaps),
         height=min(1200, 150 + 34 * len(slots)),
