@@ -8,6 +8,7 @@ from sweeper.reporting.formats import count, duration, percent, plural
 from sweeper.reporting.slots import SlotGap, SlotUse, idle_gaps, slot_uses
 from sweeper.study.view import StudyView
 
+MAX_NUMBERED = 300  # bars of one state beyond which they bear no numbers; hovering tells them
 MAX_SLOTS = 60  # beyond which a slot's bar is thinner than a line
 _PATTERNS = {TrialState.PRUNED: "/", TrialState.FAIL: "x", TrialState.RUNNING: "."}
 _UNITS = (
@@ -114,7 +115,8 @@ def _bars(
         "base": [round(use.start_s / scale, 4) for use in uses],
         "x": [round(use.seconds / scale, 4) for use in uses],
         "text": [_text(use) for use in uses],
-        "textposition": "inside",
+        # Fitting thousands of numbers into their bars takes a browser seconds, and none could be read.
+        "textposition": "inside" if len(uses) <= MAX_NUMBERED else "none",
         "insidetextanchor": "middle",
         "textangle": 0,
         "constraintext": "inside",
