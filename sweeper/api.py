@@ -34,6 +34,7 @@ from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
+from sweeper.trackers import check_trackers, trackers_for
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ def study_directory(config: SweepConfig) -> Path:
 
 
 def _preflight(config: SweepConfig, function: TrialFunction | None, *, directory: Path) -> PreflightFacts:
+    check_trackers(config)
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
     if sys.stderr.isatty():
@@ -271,9 +273,10 @@ def _drive(
         progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
         stack.enter_context(progress)
         log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
+        trackers = trackers_for(config, study.directory, study.curves.frame)
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config), rules=divergence_rules(config),
-            listeners=(progress, log, *listeners),
+            listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
         )  # fmt: skip
         orchestrator.tell(
             EventKind.SWEEP_STARTED,

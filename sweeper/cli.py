@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper import completion
 from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
+from sweeper.help_text import examples
 from sweeper.storage_url import hide_password_of_command_line
 
 app = typer.Typer(
@@ -43,7 +45,12 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
 ]
 StudyPlace = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A study's directory, or its name with --storage.")
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study's directory, or its name with --storage.",
+        autocompletion=completion.studies,
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -66,7 +73,7 @@ def common(
     ctx.obj = {"debug": debug}
 
 
-@app.command()
+@app.command(epilog=examples("plan"))
 def plan(
     sweep: SweepFile,
     overrides: Overrides = None,
@@ -99,7 +106,7 @@ def plan(
         _console().print("\n".join(found.lines()))
 
 
-@app.command()
+@app.command(epilog=examples("launch"))
 def launch(
     sweep: SweepFile,
     overrides: Overrides = None,
@@ -117,7 +124,7 @@ def launch(
     _finish(api.launch(sweep, overrides or (), options=options))
 
 
-@app.command()
+@app.command(epilog=examples("resume"))
 def resume(
     study: StudyPlace,
     storage: Storage = None,
@@ -131,7 +138,7 @@ def resume(
     _finish(api.resume(study, options=options))
 
 
-@app.command()
+@app.command(epilog=examples("status"))
 def status(
     study: StudyPlace,
     storage: Storage = None,
@@ -155,7 +162,7 @@ def status(
         _console().print(status_text(view))
 
 
-@app.command()
+@app.command(epilog=examples("evidence"))
 def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False) -> None:
     """Print what each early signal was worth: how far it predicted the final metric."""
     from sweeper.api import load_study
@@ -168,32 +175,80 @@ def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False
         _console().print(format_evidence(view))
 
 
-@app.command()
+@app.command(epilog=examples("report"))
 def report(
     study: StudyPlace,
     storage: Storage = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")
     ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="Also draw the main plots as PNGs; needs the extra `png`.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write index.html, report.md, trials.csv, best.yaml and report.json; print the path of the first."""
+    """Write index.html, report.md, trials.csv, trials.parquet, best.yaml and report.json; print the first's path."""
     from sweeper.api import load_study
     from sweeper.reporting import write_report
 
     view = load_study(study, storage=storage)
-    print(write_report(view, out or view.directory / "report"))
+    place = out or view.directory / "report"
+    pictures = []
+    if png:
+        from sweeper.reporting.pictures import write_pictures
+
+        pictures = write_pictures(view, place)
+    index = write_report(view, place)
+    if as_json:
+        print(json.dumps({"report": str(index), "pictures": [str(path) for path in pictures]}, indent=2))
+    else:
+        print("\n".join(str(path) for path in [index, *pictures]))
 
 
-@app.command()
+@app.command(epilog=examples("ui"))
+def ui(
+    study: StudyPlace,
+    storage: Storage = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Beyond loopback a token is needed; it is printed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8266,
+    refresh: Annotated[
+        float, typer.Option("--refresh", min=1, metavar="SECONDS", help="Between two looks of a page.")
+    ] = 5.0,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard", help="Also serve optuna-dashboard, on loopback; unlike this page it can write."
+        ),
+    ] = False,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Serve a study's report, refreshing and read-only, until Ctrl-C."""
+    from sweeper.ui.run import serve
+
+    serve(
+        study, storage=storage, host=host, port=port, refresh_s=refresh, with_dashboard=dashboard,
+        opens_browser=browser, say=lambda address: print(address, flush=True),
+    )  # fmt: skip
+
+
+@app.command(epilog=examples("export"))
 def export(
     study: StudyPlace,
     format_name: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="NAME", help="trl, axolotl, llamafactory, training-args or training-hub."
+            "--format",
+            metavar="NAME",
+            help="trl, axolotl, llamafactory, training-args or training-hub.",
+            autocompletion=completion.export_formats,
         ),
     ] = None,
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="Default: the best.")] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option("--trial", metavar="N", help="Default: the best.", autocompletion=completion.trials),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: printed.")] = None,
     data: Annotated[
         Path | None,
@@ -224,7 +279,7 @@ def export(
     print(done.text, end="")
 
 
-@app.command(name="ls")
+@app.command(name="ls", epilog=examples("ls"))
 def list_studies(
     directory: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Holds the studies; default: studies/.")
@@ -246,11 +301,15 @@ def list_studies(
         print(f"No studies in {place}.", file=sys.stderr)
 
 
-@app.command()
+@app.command(epilog=examples("replay"))
 def replay(
     study: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="A study, or a .parquet or .jsonl file of recorded curves."),
+        typer.Argument(
+            metavar="STUDY",
+            help="A study, or a .parquet or .jsonl file of recorded curves.",
+            autocompletion=completion.studies,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -258,7 +317,12 @@ def replay(
     ] = None,
     pruner: Annotated[
         list[str] | None,
-        typer.Option("--pruner", metavar="NAME", help="May be given again; 'NAME key=value' sets it alone."),
+        typer.Option(
+            "--pruner",
+            metavar="NAME",
+            help="May be given again; 'NAME key=value' sets it alone.",
+            autocompletion=completion.pruners,
+        ),
     ] = None,
     storage: Storage = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Judge by another recorded metric.")] = None,
@@ -301,7 +365,8 @@ def _watch(study: str, storage: str | None, *, as_json: bool) -> None:
     """Print the status again and again until the study ends; in a pipe, whenever it changes."""
     from rich.live import Live
 
-    from sweeper.reporting.status import status_json, status_text
+    from sweeper.reporting.status import status_json
+    from sweeper.reporting.watch import WatchView
 
     console = _console()
     if as_json:
@@ -311,7 +376,7 @@ def _watch(study: str, storage: str | None, *, as_json: bool) -> None:
     else:
         with Live(console=console, refresh_per_second=4) as live:
             for view in _views(study, storage):
-                live.update(status_text(view))
+                live.update(WatchView(view))
 
 
 def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str]) -> None:

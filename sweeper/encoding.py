@@ -91,6 +91,7 @@ def _read_numbered(record: TrialRecord, attributes: Mapping[str, Any]) -> None:
     record.decisions = _in_order(attributes, DECISION_PREFIX)
     attempts = _in_order(attributes, ATTEMPT_PREFIX)
     record.attempts = len(attempts)
+    record.history = attempts
     record.errors = [attempt for attempt in attempts if attempt.get("error")]
     record.train_s = sum(attempt.get("train_s", 0.0) for attempt in attempts)
     record.evaluation_s = sum(attempt.get("evaluation_s", 0.0) for attempt in attempts)

@@ -26,10 +26,10 @@ def evidence_of_view(view: StudyView) -> list[Evidence]:
     return evidence_of(view.records, direction=view.config.direction, seed=view.config.seed)
 
 
-def evidence_json(view: StudyView) -> dict[str, Any]:
-    """Return everything as JSON-able data."""
+def evidence_json(view: StudyView, found: Sequence[Evidence] | None = None) -> dict[str, Any]:
+    """Return everything as JSON-able data; `found` where it was measured before."""
     audit = audit_report(view.records, maximize=view.config.direction == "maximize")
-    found = evidence_of_view(view)
+    found = evidence_of_view(view) if found is None else found
     return {
         "study": view.name,
         "metric": view.config.metric,
@@ -46,8 +46,7 @@ def format_evidence(view: StudyView) -> RenderableType:
     """Return a table of every signal at every rung, then the strongest of each rung in words."""
     found = evidence_of_view(view)
     if not found:
-        n_complete = sum(record.value is not None for record in view.records)
-        return Text(_NOTHING.format(n_complete, _FEWEST))
+        return Text(nothing_to_tell(view))
     parts: list[RenderableType] = [
         Text(
             f"Rank correlation with the final {view.config.metric}; positive: high goes with a better result."
@@ -56,21 +55,37 @@ def format_evidence(view: StudyView) -> RenderableType:
         _table(found),
         Text(),
     ]
+    parts += [Text(f"- {sentence}") for sentence in evidence_sentences(found)]
+    if audit := audit_sentence(view):
+        parts += [Text(), Text(audit)]
+    return Group(*parts)
+
+
+def nothing_to_tell(view: StudyView) -> str:
+    """Say why there is no evidence yet."""
+    return _NOTHING.format(sum(record.value is not None for record in view.records), _FEWEST)
+
+
+def evidence_sentences(found: Sequence[Evidence]) -> list[str]:
+    """Return at each rung the strongest signals and the paper's two in words, then the trivial predictors."""
+    sentences = []
     for rung in dict.fromkeys(one.rung for one in found):
         there = [one for one in found if one.rung == rung]
         told = [one for index, one in enumerate(there) if index < _STRONGEST or one.signal in _ALWAYS_TOLD]
-        parts += [Text(f"- {in_words(one)}") for one in told]
-        parts += [Text(f"  for comparison: {_trivial(there[0])}")] if _trivial(there[0]) else []
+        sentences += [in_words(one) for one in told]
+        sentences += [f"for comparison there: {trivial}"] if (trivial := _trivial(there[0])) else []
+    return sentences
+
+
+def audit_sentence(view: StudyView) -> str | None:
+    """Say how often the audited stops were wrong; None where nothing was audited."""
     audit = audit_report(view.records, maximize=view.config.direction == "maximize")
-    if audit.n_audited:
-        parts += [
-            Text(),
-            Text(
-                f"Audit: {audit.n_wrong} of {audit.n_audited} condemned trials that went on proved the stop wrong "
-                f"({audit.low:.0%} to {audit.high:.0%}), at {audit.spent_samples:,} samples."
-            ),
-        ]
-    return Group(*parts)
+    if not audit.n_audited:
+        return None
+    return (
+        f"Audit: {audit.n_wrong} of {audit.n_audited} condemned trials that went on proved the stop wrong "
+        f"({audit.low:.0%} to {audit.high:.0%}), at {audit.spent_samples:,} samples."
+    )
 
 
 def _table(found: Sequence[Evidence]) -> Table:
@@ -83,11 +98,12 @@ def _table(found: Sequence[Evidence]) -> Table:
         others = (
             "-" if c is None else f"{c.rho:+.2f}" for c in (one.within_batch, one.within_rate, one.partial)
         )
-        table.add_row(f"{one.frac:.0%}", Text(one.signal), _cell(one.overall), *others)
+        table.add_row(f"{one.frac:.0%}", Text(one.signal), correlation_text(one.overall), *others)
     return table
 
 
-def _cell(correlation: Correlation | None) -> str:
+def correlation_text(correlation: Correlation | None) -> str:
+    """Return a correlation with its interval; `-` where there is none."""
     if correlation is None:
         return "-"
     return f"{correlation.rho:+.2f} ({correlation.low:+.2f} to {correlation.high:+.2f})"
@@ -95,4 +111,4 @@ def _cell(correlation: Correlation | None) -> str:
 
 def _trivial(evidence: Evidence) -> str:
     named = {"a low rate alone": evidence.by_rate, "a large batch alone": evidence.by_batch}
-    return ", ".join(f"{name} {_cell(one)}" for name, one in named.items() if one is not None)
+    return ", ".join(f"{name} {correlation_text(one)}" for name, one in named.items() if one is not None)

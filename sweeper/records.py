@@ -147,6 +147,8 @@ class TrialRecord:
     evaluation_s: float = 0.0
     checkpoint: str | None = None  # newest good one
     errors: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one per failed attempt
+    # One per attempt, as read from the storage: worker, started and, once it ended, ended, outcome, error.
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class EventKind(enum.StrEnum):

@@ -5,13 +5,22 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=examples/setup.sh
 source "$root/examples/setup.sh"
-sweeper_setup "$root" dev,postgresql,dashboard,s3
-cd "$root"
-bin="$root/.venv/bin"
+extras=dev,postgresql,dashboard,s3
 core="not slow and not browser and not database and not gpu"
 if [ "${1:-}" = "--all" ]; then
   shift
   core=""
+  extras=$extras,png,tensorboard,mlflow,wandb,notebook
+fi
+sweeper_setup "$root" "$extras"
+cd "$root"
+bin="$root/.venv/bin"
+if [ -z "$core" ] && [ ! -d .venv/export-tools ]; then
+  # The trainers that exports are for, as far as their parsers need: with their dependencies they would bring
+  # other versions of torch and transformers.
+  "$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/export-tools-new \
+    -r tests/export-tools.txt && mv .venv/export-tools-new .venv/export-tools ||
+    echo "The other trainers are not installed; tests of their parsers are skipped." >&2
 fi
 export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 "$bin/ruff" check .

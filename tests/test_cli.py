@@ -286,7 +286,7 @@ def test_report_writes_where_it_is_told_and_leaves_the_study_be(
 
     assert (run.code, run.err) == (0, "")
     assert run.out == f"{tmp_path}/out/index.html\n"
-    names = {"index.html", "report.md", "trials.csv", "best.yaml", "report.json"}
+    names = {"index.html", "report.md", "trials.csv", "trials.parquet", "best.yaml", "report.json"}
     assert names <= {path.name for path in (tmp_path / "out").iterdir()}
     assert fingerprint(launched[0]) == before
 

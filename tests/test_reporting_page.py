@@ -12,10 +12,14 @@ from report_fixtures import make_config, make_record, make_view, view_of_5, view
 from sweeper.records import TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.curve_lines import MAX_CURVES, thinned, trials_drawn
-from sweeper.reporting.figures import colour_range
+from sweeper.reporting.figures import Figure, colour_range
+from sweeper.reporting.findings import findings_of
 from sweeper.reporting.page import SECTIONS
 from sweeper.reporting.plot_curves import curve_figures
+from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_grid import grid_figure
+from sweeper.reporting.plot_params import importance_figure, parallel_figure
+from sweeper.reporting.plot_spent import spent_figure
 from sweeper.reporting.plot_timeline import timeline_figure
 from sweeper.study.view import StudyView
 
@@ -78,6 +82,20 @@ def evil_view() -> StudyView:
     return make_view(records, config)
 
 
+def figures_of(view: StudyView) -> list[Figure]:
+    findings = findings_of(view)
+    figures = [
+        grid_figure(view),
+        *curve_figures(view)[0],
+        evidence_figure(findings.evidence, view.config.metric),
+        timeline_figure(view),
+        spent_figure(view),
+        importance_figure(findings.importance),
+        parallel_figure(view),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
 def test_the_page_holds_plotly_once_and_asks_for_nothing_else(tmp_path: Path) -> None:
     document = page_of(view_of_16(), tmp_path)
 
@@ -113,9 +131,9 @@ def test_nothing_that_a_study_says_becomes_markup(tmp_path: Path) -> None:
 
 def test_nothing_that_a_study_says_becomes_markup_in_a_plot() -> None:
     view = evil_view()
-    figures = [grid_figure(view), timeline_figure(view), *curve_figures(view)[0]]
+    figures = figures_of(view)
 
-    text = json.dumps([(figure.data, figure.layout) for figure in figures if figure])
+    text = json.dumps([(figure.data, figure.layout) for figure in figures])
 
     assert "<script" not in text
     assert "&lt;script" in text
@@ -123,10 +141,7 @@ def test_nothing_that_a_study_says_becomes_markup_in_a_plot() -> None:
 
 @pytest.mark.parametrize("view", [view_of_5(), view_of_16(), view_of_many(), evil_view()])
 def test_plotly_accepts_every_figure(view: StudyView) -> None:
-    figures = [grid_figure(view), timeline_figure(view), *curve_figures(view)[0]]
-
-    for figure in figures:
-        assert figure is not None
+    for figure in figures_of(view):
         assert go.Figure(data=figure.data, layout=figure.layout).data
 
 
@@ -226,7 +241,7 @@ def test_every_table_has_a_caption_and_every_plot_a_label(tmp_path: Path) -> Non
     tags = [tag for tag, _ in document.elements]
     plots = [attributes for _, attributes in document.elements if attributes.get("class") == "plot"]
     assert tags.count("caption") == tags.count("table")
-    assert len(plots) == 5
+    assert len(plots) == 9
     assert all(plot["aria-label"] for plot in plots)
 
 

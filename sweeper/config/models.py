@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sweeper.config.names import EARLY_DYNAMICS, METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES
+from sweeper.config.names import EARLY_DYNAMICS, METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES, TRACKERS
 
 Direction = Literal["minimize", "maximize"]
 SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
@@ -80,6 +80,7 @@ def _follows_the_step(value: str) -> str:
 
 ScheduleName = Annotated[str, AfterValidator(_follows_the_step), _one_of(SCHEDULER_TYPES)]
 OptimizerName = Annotated[str, _one_of(OPTIMIZERS)]
+TrackerName = Annotated[str, _one_of(TRACKERS)]
 FloatBounds = Annotated[tuple[Float, Float], BeforeValidator(_as_bounds)]
 IntBounds = Annotated[tuple[int, int], BeforeValidator(_as_bounds)]
 
@@ -337,6 +338,7 @@ class SweepConfig(Section):
     divergence: DivergenceSection = Field(default_factory=DivergenceSection)
     failures: FailureSection = Field(default_factory=FailureSection)
     resources: ResourceSection = Field(default_factory=ResourceSection)
+    trackers: list[TrackerName] = Field(default_factory=list)  # told of every trial, beside the study
     storage: str | None = None  # Optuna URL; None: the journal file in the study's directory
     dir: str | None = None  # the study's directory; None: studies/<study>
 

@@ -125,3 +125,6 @@ OTHER_TOOLS_NAMES = {
     "values": "choice",
     "categorical": "choice",
 }
+
+# Each is also the name of the extra that brings its client.
+TRACKERS = ("tensorboard", "mlflow", "wandb")

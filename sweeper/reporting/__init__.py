@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def write_report(view: "StudyView", out: Path) -> Path:
-    """Write index.html, report.md, trials.csv, best.yaml and report.json; return the path of index.html.
+    """Write index.html, report.md, trials.csv, trials.parquet, best.yaml and report.json; return the first's path.
 
     Each file is whole or absent. Where no trial is complete there is no best.yaml, and one of an earlier
     report is removed.

@@ -14,7 +14,9 @@ from sweeper.study.view import StudyView
 LARGE_STUDY = 200  # trials beyond which not every curve is drawn
 MAX_CURVES = 150
 MIN_POINTS, MAX_POINTS = 200, 2000  # per curve
-ALL_POINTS = 60_000  # of all curves of one plot: what a browser draws without a pause, and about 2 MB
+ALL_POINTS = (
+    30_000  # of all curves of one plot: what a browser draws in a fraction of a second, and about 1 MB
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

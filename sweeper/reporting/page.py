@@ -6,17 +6,20 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from sweeper.config import dump_config
 from sweeper.records import TrialState
 from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
+from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, exact, jsonable, percent, short
+from sweeper.reporting.page_findings import evidence_section, params_section, spent_section
 from sweeper.reporting.page_tables import (
     decisions_table,
+    environment_table,
     esc,
     grid_table,
     params_table,
     trials_table,
-    versions_table,
 )
 from sweeper.reporting.plot_curves import curve_figures
 from sweeper.reporting.plot_grid import grid_figure
@@ -28,7 +31,10 @@ SECTIONS = {
     "answer": "The answer",
     "grid": "Results over the search space",
     "curves": "Training curves",
-    "timeline": "Timeline",
+    "evidence": "What early signals said",
+    "timeline": "Timeline of slots",
+    "spent": "Training spent",
+    "params": "Importance of the params",
     "trials": "Trials",
     "decisions": "Decisions",
     "environment": "Environment",
@@ -36,20 +42,27 @@ SECTIONS = {
 }
 
 
-def report_page(view: StudyView, out: Path) -> str:
+def report_page(view: StudyView, out: Path, findings: Findings) -> str:
     """Return the whole page. `out` is where best.yaml lies, for the command that launches it."""
     # Imported here: the 5 MB of plotly.js are read for this page alone.
     from plotly.offline import get_plotlyjs
 
     figures: list[Figure] = []
+
+    def draw(figure: Figure) -> str:
+        return _figure(figure, figures)
+
     bodies = {
         "answer": _answer(view),
         "grid": _grid(view, figures),
         "curves": _curves(view, figures),
+        "evidence": evidence_section(view, findings, draw),
         "timeline": _timeline(view, figures),
+        "spent": spent_section(view, draw),
+        "params": params_section(view, findings, draw),
         "trials": trials_table(view),
         "decisions": decisions_table(view),
-        "environment": versions_table(view),
+        "environment": _environment(view),
         "launch": _launch(view, out),
     }
     sections = "\n".join(
@@ -93,7 +106,13 @@ def _header(view: StudyView) -> str:
 def _footer(view: StudyView) -> str:
     version = view.versions.get("sweeper")
     written = f"sweeper {esc(version)}" if version else "sweeper"
-    files = ["report.md", "trials.csv", "report.json", *(["best.yaml"] if view.best else [])]
+    files = [
+        "report.md",
+        "trials.csv",
+        "trials.parquet",
+        "report.json",
+        *(["best.yaml"] if view.best else []),
+    ]
     return f"<footer>Written by {written}. Beside this file: {', '.join(files)}.</footer>"
 
 
@@ -144,10 +163,12 @@ def _curves(view: StudyView, figures: list[Figure]) -> str:
     switch = (
         '<div class="switch" role="group" aria-label="Horizontal axis of the curves">'
         '<button type="button" value="samples" aria-pressed="true">by samples</button>'
-        '<button type="button" value="steps" aria-pressed="false">by steps</button></div>'
+        '<button type="button" value="steps" aria-pressed="false">by steps</button>'
+        '<button type="button" value="times" aria-pressed="false">by time</button></div>'
     )
     text = "Dashed curves that end in ✕ were stopped early; ▲ marks a failure."
-    text += " Click a legend entry to hide its trials."
+    text += " Click a legend entry to hide its trials. By time: seconds of training, spread evenly over a trial's "
+    text += "steps; known of trials that have ended."
     notes = f"<p>{text}</p>" + (f"<p>{esc(note)}</p>" if note else "")
     return notes + switch + "".join(_figure(figure, figures) for figure in found)
 
@@ -155,6 +176,12 @@ def _curves(view: StudyView, figures: list[Figure]) -> str:
 def _timeline(view: StudyView, figures: list[Figure]) -> str:
     figure = timeline_figure(view)
     return "<p>No trial has started yet.</p>" if figure is None else _figure(figure, figures)
+
+
+def _environment(view: StudyView) -> str:
+    config = esc(dump_config(view.config))
+    file = f"<details><summary>The resolved sweep file</summary><pre><code>{config}</code></pre></details>"
+    return environment_table(view) + file
 
 
 def _launch(view: StudyView, out: Path) -> str:

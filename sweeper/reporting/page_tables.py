@@ -8,9 +8,11 @@ from typing import Any
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import count, exact, short
 from sweeper.reporting.grid import cell_text, trial_grid
+from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
 from sweeper.reporting.summary import is_number, result_of, varying_params
 from sweeper.reporting.tables import decisions_of
+from sweeper.storage_url import mask_url
 from sweeper.study.view import StudyView
 
 
@@ -108,14 +110,41 @@ def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def versions_table(view: StudyView) -> str:
-    """Return the versions that the study ran with, and where it is."""
-    pairs = {**view.versions, "study directory": str(view.directory)}
-    rows = "".join(
-        f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in pairs.items()
+def environment_table(view: StudyView) -> str:
+    """Return the versions that the study ran with, where it is and what it ran on."""
+    resources = view.config.resources
+    nodes = sorted({str(r.worker.get("node", "?")) for r in view.records if r.worker})
+    pairs = {
+        **view.versions,
+        "study directory": str(view.directory),
+        "storage": "journal file in the study's directory"
+        if view.config.storage is None
+        else mask_url(view.config.storage),
+        "nodes": ", ".join(nodes) or "none yet",
+        "slots": str(len({use.slot for use in slot_uses(view)})),
+        "cluster": resources.address or "started by sweeper",
+        "CPUs and threads of a trial": f"{resources.cpus_per_trial}, "
+        f"{resources.threads_per_trial or resources.cpus_per_trial}",
+        "GPUs of a trial": "1 where there are any, else none"
+        if resources.gpus_per_trial is None
+        else short(resources.gpus_per_trial),
+        "seed": str(view.config.seed),
+    }
+    return plain_table(["", ""], [[name, value] for name, value in pairs.items()], "What the study ran with")
+
+
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Return a table of texts, which it escapes. The first cell of a row is its heading."""
+    head = ""
+    if any(header):
+        head = "".join(f'<th scope="col">{esc(name)}</th>' if name else "<td></td>" for name in header)
+        head = f"<thead><tr>{head}</tr></thead>"
+    body = "".join(
+        f'<tr><th scope="row">{esc(first)}</th>{"".join(f"<td>{esc(text)}</td>" for text in rest)}</tr>'
+        for first, *rest in rows
     )
-    caption = "What the study ran with"
-    return _scroll(f"<table><caption><span>{caption}</span></caption><tbody>{rows}</tbody></table>", caption)
+    table = f"<table><caption><span>{esc(caption)}</span></caption>{head}<tbody>{body}</tbody></table>"
+    return _scroll(table, caption)
 
 
 def _sortable(header: Sequence[tuple[str, bool]], rows: str, caption: str) -> str:

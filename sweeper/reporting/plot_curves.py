@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.curve_lines import (
@@ -43,10 +43,24 @@ class _Groups:
         return colours_for(len(self.labels))[self.labels.index(self.label(record))]
 
 
+class _Trace(NamedTuple):
+    """A trace with its other horizontal axes."""
+
+    data: dict[str, Any]
+    steps: list[int]
+    step_s: float | list[float | None] | None  # None where no time is known
+
+
+def step_seconds(record: TrialRecord) -> float | None:
+    """Return the seconds of training that a step took in the mean; None before the first attempt has ended."""
+    return float(f"{record.train_s / record.step:.4g}") if record.train_s and record.step else None
+
+
 def curve_figures(view: StudyView) -> tuple[list[Figure], str]:
     """Return loss, gradient norm and metric over samples, and what was left out, in a sentence.
 
-    Each figure's `extra["steps"]` holds the x values in optimiser steps, for the page's switch.
+    For the page's switch, each figure's `extra["steps"]` holds the x values in optimiser steps, and
+    `extra["step_s"]` the seconds that a step took: of a trace's trial, or of each point of a trace of ends.
     """
     drawn = trials_drawn(view)
     limit = max(MIN_POINTS, min(MAX_POINTS, ALL_POINTS // max(1, len(drawn))))
@@ -103,10 +117,13 @@ def _figure(
         return None
     best = view.best
     ordered = sorted(lines, key=lambda line: best is not None and line.record.number == best.number)
-    traces = [(_trace(line, groups, best, title, has_marks=has_marks), line.steps) for line in ordered]
+    traces = [
+        _Trace(_trace(line, groups, best, title, has_marks=has_marks), line.steps, step_seconds(line.record))
+        for line in ordered
+    ]
     if len(ordered) > MANY_CURVES:
-        for trace, _ in traces:
-            trace["opacity"] = 1 if trace["showlegend"] else 0.4
+        for trace in traces:
+            trace.data["opacity"] = 1 if trace.data["showlegend"] else 0.4
     traces += _end_traces(ordered, groups)
     traces += _legend_traces(ordered, groups)
     layout: dict[str, Any] = {
@@ -120,9 +137,9 @@ def _figure(
     if is_log:
         layout["yaxis"] |= {"type": "log", "tickformat": "~g"}
     return Figure(
-        data=[trace for trace, _ in traces],
+        data=[trace.data for trace in traces],
         layout=layout,
-        extra={"steps": [steps for _, steps in traces]},
+        extra={"steps": [trace.steps for trace in traces], "step_s": [trace.step_s for trace in traces]},
         label=f"{title} of each trial over its training",
         caption=f"{title}{' (log scale)' if is_log else ''}",
         height=400,
@@ -160,7 +177,7 @@ def _template(title: str) -> str:
     return f"%{{meta}}<br>%{{xaxis.title.text}} %{{x:,}}<br>{safe} %{{y:.4g}}<extra></extra>"
 
 
-def _end_traces(lines: list[CurveLine], groups: _Groups) -> list[tuple[dict[str, Any], list[int]]]:
+def _end_traces(lines: list[CurveLine], groups: _Groups) -> list[_Trace]:
     """Return the last points of trials that were stopped or failed, one trace for each colour and state."""
     ends: dict[tuple[TrialState, str], list[tuple[CurveLine, int]]] = {}
     for line in lines:
@@ -168,7 +185,11 @@ def _end_traces(lines: list[CurveLine], groups: _Groups) -> list[tuple[dict[str,
             last = max(index for index, value in enumerate(line.values) if value is not None)
             ends.setdefault((line.record.state, groups.label(line.record)), []).append((line, last))
     return [
-        (_end_trace(state, label, found, groups), _at(found, lambda line: line.steps))
+        _Trace(
+            _end_trace(state, label, found, groups),
+            _at(found, lambda line: line.steps),
+            [step_seconds(line.record) for line, _ in found],
+        )
         for (state, label), found in ends.items()
     ]
 
@@ -199,7 +220,7 @@ def _end_trace(
     }
 
 
-def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[tuple[dict[str, Any], list[int]]]:
+def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[_Trace]:
     """Return one legend entry per colour, which switches its trials, and one for each kind of ending."""
     present = {groups.label(line.record): line.record for line in lines}
     colours = [(label, present[label]) for label in groups.labels if label in present]
@@ -219,7 +240,7 @@ def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[tuple[dict[s
         entries.append(_entry("pruned here", "pruned", _mark("x")))
     if TrialState.FAIL in states:
         entries.append(_entry("failed here", "failed", _mark("triangle-up")))
-    return [(entry, []) for entry in entries]
+    return [_Trace(entry, [], None) for entry in entries]
 
 
 def _stroke(colour: str) -> dict[str, Any]:

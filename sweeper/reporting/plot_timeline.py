@@ -3,11 +3,13 @@
 from typing import Any
 
 from sweeper.records import TrialState
-from sweeper.reporting.figures import STATE_COLOURS, Figure, hover_text, plot_text
-from sweeper.reporting.formats import duration
-from sweeper.reporting.tables import SlotUse, slot_uses
+from sweeper.reporting.figures import NEUTRAL, NEUTRAL_LINE, STATE_COLOURS, Figure, hover_text, plot_text
+from sweeper.reporting.formats import count, duration, percent, plural
+from sweeper.reporting.slots import SlotGap, SlotUse, idle_gaps, slot_uses
 from sweeper.study.view import StudyView
 
+MAX_NUMBERED = 300  # bars of one state beyond which they bear no numbers; hovering tells them
+MAX_SLOTS = 60  # beyond which a slot's bar is thinner than a line
 _PATTERNS = {TrialState.PRUNED: "/", TrialState.FAIL: "x", TrialState.RUNNING: "."}
 _UNITS = (
     (172_800, 86_400, "days"),
@@ -17,12 +19,15 @@ _UNITS = (
 
 
 def timeline_figure(view: StudyView) -> Figure | None:
-    """Return a bar per trial on the slot it ran on, by its newest attempt; None where none has started."""
-    uses = slot_uses(view)
-    if not uses:
+    """Return a bar per attempt on the slot it ran on, with idle gaps; None where no trial has started."""
+    all_uses = slot_uses(view)
+    if not all_uses:
         return None
-    slots = sorted({use.slot for use in uses}, key=lambda slot: (slot.rpartition(" ")[0], _number(slot)))
-    whole = max(use.end_s for use in uses)
+    all_slots = sorted({use.slot for use in all_uses}, key=lambda s: (s.rpartition(" ")[0], _number(s)))
+    slots = all_slots[:MAX_SLOTS]
+    uses = [use for use in all_uses if use.slot in slots]
+    gaps = idle_gaps(all_uses)
+    whole = max(use.end_s for use in all_uses)
     scale, unit = next(((size, name) for least, size, name in _UNITS if whole >= least), (1, "seconds"))
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": f"{unit} since the first start", "standoff": 6}, "zeroline": False},
@@ -38,47 +43,105 @@ def timeline_figure(view: StudyView) -> Figure | None:
         "bargap": 0.25,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     }
-    data = [
-        _bars([use for use in uses if use.record.state is state], state, slots, scale, view.config.metric)
-        for state in TrialState
-        if any(use.record.state is state for use in uses)
-    ]
+    places = {slot: place for place, slot in enumerate(slots)}
+    data = [_gap_bars([g for g in gaps if g.slot in places and g.seconds > whole / 200], places, scale)]
+    retried = [use for use in uses if not use.is_last]
+    data += [_bars(retried, "tried again", NEUTRAL_LINE, "x", places, scale, view)] if retried else []
+    for state in TrialState:
+        ended = [use for use in uses if use.is_last and use.record.state is state]
+        if ended:
+            pattern = _PATTERNS.get(state, "")
+            data.append(_bars(ended, state.value, STATE_COLOURS[state], pattern, places, scale, view))
     return Figure(
         data=data,
         layout=layout,
-        label=f"Timeline of {len(slots)} slots and {len(uses)} trials",
-        caption="Each bar is a trial, with its number, from the start of its newest attempt to its end.",
+        extra={
+            "page_text": [i for i, trace in enumerate(data) if trace["name"] in (*_PATTERNS, "tried again")]
+        },
+        label=f"Timeline of {len(slots)} slots and {len(uses)} attempts. {busy_sentence(all_uses, gaps)}",
+        caption=_caption(all_slots, all_uses, gaps),
         height=min(1200, 150 + 34 * len(slots)),
     )
 
 
+def busy_sentence(uses: list[SlotUse], gaps: list[SlotGap]) -> str:
+    """Return how busy the slots were, and what was tried again."""
+    busy, idle = sum(use.seconds for use in uses), sum(gap.seconds for gap in gaps)
+    n_retried = sum(not use.is_last for use in uses)
+    text = f"The slots were busy {percent(busy / (busy + idle) if busy + idle else 1.0)} of the time"
+    text += f"; all gaps together are {duration(idle)}." if idle else "."
+    if n_retried:
+        text += f" {plural(n_retried, 'attempt')} ended without an end of the trial, which was tried again."
+    return text
+
+
+def _caption(slots: list[str], uses: list[SlotUse], gaps: list[SlotGap]) -> str:
+    text = "Each bar is an attempt of a trial, with its number; hatched and ✕ were stopped early. "
+    text += busy_sentence(uses, gaps)
+    if len(slots) > MAX_SLOTS:
+        text += f" {MAX_SLOTS} of {count(len(slots))} slots are drawn."
+    return text
+
+
+def _gap_bars(gaps: list[SlotGap], places: dict[str, int], scale: float) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": "idle",
+        "y": [places[gap.slot] for gap in gaps],
+        "base": [round(gap.start_s / scale, 4) for gap in gaps],
+        "x": [round(gap.seconds / scale, 4) for gap in gaps],
+        "hovertext": [f"idle for {duration(gap.seconds)} on {plot_text(gap.slot)}" for gap in gaps],
+        "hoverinfo": "text",
+        "showlegend": bool(gaps),
+        "marker": {"color": NEUTRAL, "line": {"width": 0}},
+    }
+
+
 def _bars(
-    uses: list[SlotUse], state: TrialState, slots: list[str], scale: float, metric: str
+    uses: list[SlotUse],
+    name: str,
+    colour: str,
+    pattern: str,
+    places: dict[str, int],
+    scale: float,
+    view: StudyView,
 ) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "name": state.value,
-        "y": [slots.index(use.slot) for use in uses],
+        "name": name,
+        "y": [places[use.slot] for use in uses],
         "base": [round(use.start_s / scale, 4) for use in uses],
-        "x": [round((use.end_s - use.start_s) / scale, 4) for use in uses],
-        "text": [str(use.record.number) for use in uses],
-        "textposition": "inside",
+        "x": [round(use.seconds / scale, 4) for use in uses],
+        "text": [_text(use) for use in uses],
+        # Fitting thousands of numbers into their bars takes a browser seconds, and none could be read.
+        "textposition": "inside" if len(uses) <= MAX_NUMBERED else "none",
         "insidetextanchor": "middle",
         "textangle": 0,
         "constraintext": "inside",
-        "hovertext": [f"{hover_text(use.record, metric)}<br>{_where(use)}" for use in uses],
+        "hovertext": [_hover(use, view.config.metric) for use in uses],
         "hoverinfo": "text",
         "marker": {
-            "color": STATE_COLOURS[state],
+            "color": colour,
             "line": {"width": 0.5, "color": "rgba(128,128,128,0.8)"},
-            "pattern": {"shape": _PATTERNS.get(state, ""), "size": 7, "solidity": 0.25},
+            "pattern": {"shape": pattern, "size": 7, "solidity": 0.25},
         },
     }
 
 
-def _where(use: SlotUse) -> str:
-    return f"{duration(use.end_s - use.start_s)} on {plot_text(use.slot)}"
+def _text(use: SlotUse) -> str:
+    is_pruned = use.is_last and use.record.state is TrialState.PRUNED
+    return f"{use.record.number}{' ✕' if is_pruned else ''}"
+
+
+def _hover(use: SlotUse, metric: str) -> str:
+    where = f"{duration(use.seconds)} on {plot_text(use.slot)}"
+    if use.is_last:
+        tries = f", attempt {use.attempt}" if use.attempt > 1 else ""
+        return f"{hover_text(use.record, metric)}<br>{where}{tries}"
+    why = f"<br>{plot_text(use.error, 90)}" if use.error else ""
+    return f"trial {use.record.number}, attempt {use.attempt}: ended before the trial did{why}<br>{where}"
 
 
 def _number(slot: str) -> int:

@@ -3,16 +3,19 @@
 import json
 from pathlib import Path
 
-from sweeper.files import write_text
+from sweeper.files import write_bytes, write_text
 from sweeper.reporting.best import best_yaml
+from sweeper.reporting.findings import findings_of
+from sweeper.reporting.formats import jsonable
 from sweeper.reporting.markdown import report_markdown
 from sweeper.reporting.page import report_page
-from sweeper.reporting.tables import report_json, trials_frame
+from sweeper.reporting.tables import parquet_bytes, report_json, trials_frame
 from sweeper.study.view import StudyView
 
 
 def write_report(view: StudyView, out: Path) -> Path:
-    """Write index.html, report.md, trials.csv, best.yaml and report.json; return the path of index.html."""
+    """Write index.html, report.md, the tables of trials, best.yaml and report.json; return the path of the first."""
+    findings = findings_of(view)
     out.mkdir(parents=True, exist_ok=True)
     best = view.best
     if best is None:
@@ -20,9 +23,12 @@ def write_report(view: StudyView, out: Path) -> Path:
         (out / "best.yaml").unlink(missing_ok=True)
     else:
         write_text(out / "best.yaml", best_yaml(view, best))
-    write_text(out / "trials.csv", trials_frame(view).to_csv(index=False))
-    write_text(out / "report.json", json.dumps(report_json(view), indent=1, allow_nan=False) + "\n")
+    trials = trials_frame(view)
+    write_text(out / "trials.csv", trials.to_csv(index=False))
+    write_bytes(out / "trials.parquet", parquet_bytes(trials))
+    content = report_json(view) | jsonable(findings.as_json(view))
+    write_text(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_text(out / "report.md", report_markdown(view))
     index = out / "index.html"
-    write_text(index, report_page(view, out))
+    write_text(index, report_page(view, out, findings))
     return index

@@ -59,9 +59,9 @@ class StatusText:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         view = self._view
-        yield _header(view)
-        yield _best_line(view)
-        yield _training_line(view)
+        yield header_text(view)
+        yield best_text(view)
+        yield training_text(view)
         shown = rows_shown(view)
         yield Text()
         yield trial_table(view, shown, options.max_width)
@@ -73,11 +73,13 @@ class StatusText:
             )
 
 
-def _header(view: StudyView) -> Text:
+def header_text(view: StudyView) -> Text:
+    """Return the study's name, its state and its trials by state."""
     return Text.assemble((view.name, "bold"), f": {view.state}; {counts_text(view)}")
 
 
-def _best_line(view: StudyView) -> Text:
+def best_text(view: StudyView) -> Text:
+    """Return the best trial with its value and params."""
     best = view.best
     if best is None:
         return Text("best: none, since no trial is complete")
@@ -85,7 +87,8 @@ def _best_line(view: StudyView) -> Text:
     return Text(f"{text} ({params_text(best.params)})")
 
 
-def _training_line(view: StudyView) -> Text:
+def training_text(view: StudyView) -> Text:
+    """Return the training spent and saved so far."""
     savings = savings_of(view)
     return Text(
         f"trained: {count(savings.spent)} of {count(savings.full)} samples ({percent(savings.spent_frac)}); "

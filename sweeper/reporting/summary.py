@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import count, exact, one_line, percent, plural, short
+from sweeper.reporting.uncertainty import uncertainty_sentence
 from sweeper.study.view import StudyView
 
 
@@ -69,6 +70,7 @@ def answer_sentences(view: StudyView) -> list[str]:
     return [
         f"Trial {best.number} is best{state}: {view.config.metric} = {exact(best.value)} "
         f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
+        *([sure] if (sure := uncertainty_sentence(view)) else []),
         training_sentence(view),
         *_edge_sentences(view, best),
     ]

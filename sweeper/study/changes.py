@@ -12,10 +12,10 @@ def check_same(study: Study, config: SweepConfig) -> None:
     """Refuse a config that would make the study's trials incomparable, with every difference shown.
 
     Raises:
-        StudyMismatchError: If anything but resources, failures and the storage's place differs.
+        StudyMismatchError: If anything but resources, failures, trackers and the storage's place differs.
     """
     free: dict[str, bool | dict[str, bool]] = {
-        "resources": True, "failures": True, "storage": True, "dir": True,
+        "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True,
         "trial": {"function_dir": True, "checkpoint": True},
     }  # fmt: skip
     old = json.loads(study.config.model_dump_json(exclude=free))

@@ -1,0 +1,105 @@
+"""What a shell offers after a tab: studies, trial numbers, names. Never raises: a tab must not print a traceback."""
+
+import itertools
+import logging
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import SweeperError
+from sweeper.storage_url import keep_password
+
+logger = logging.getLogger(__name__)
+
+_MARKER = "study.json"
+
+
+def studies(ctx: Any, incomplete: str) -> list[str]:
+    """Return the studies of `--storage`, or those in `studies/` and the directories that lead to one."""
+    if (url := ctx.params.get("storage")) is not None:
+        return [name for name in _names_in(url) if name.startswith(incomplete)]
+    return [*_local_names(incomplete), *_directories(incomplete)]
+
+
+def trials(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
+    """Return the numbers of the study's trials, each with its state and params."""
+    from sweeper.api import load_study
+    from sweeper.reporting.formats import params_text
+
+    place, storage = _study_of(ctx)
+    if place is None:
+        return []
+    try:
+        view = load_study(place, storage=storage)
+    except SweeperError as error:
+        logger.debug("No trials to offer: %s", error)
+        return []
+    return [
+        (str(record.number), f"{record.state.value} {params_text(record.params)}")
+        for record in view.records
+        if str(record.number).startswith(incomplete)
+    ]
+
+
+def _study_of(ctx: Any) -> tuple[str | None, str | None]:
+    """Return the study and the storage that the command line names so far.
+
+    click gives up reading a line at an option that waits for its value, so the words are looked at here.
+    """
+    if place := ctx.params.get("study"):
+        return str(place), ctx.params.get("storage")
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    try:
+        words = shlex.split(line)[2:]  # without `sweeper` and the command
+    except ValueError:  # a quote that is still open
+        return None, None
+    after = dict(itertools.pairwise(words))
+    storage = after.get("--storage")
+    places = [word for word in words if not word.startswith("-") and word != storage]
+    return (places[0] if places else None), storage
+
+
+def export_formats(incomplete: str) -> list[str]:
+    """Return the formats of `export`."""
+    from sweeper.reporting.export.write import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def pruners(incomplete: str) -> list[str]:
+    """Return the pruners that go by a name."""
+    from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
+
+    return [name for name in (EARLY_DYNAMICS, *OPTUNA_PRUNERS) if name.startswith(incomplete)]
+
+
+def _names_in(url: str) -> list[str]:
+    from sweeper.study.storage import open_storage
+
+    try:
+        storage = open_storage(keep_password(url), Path.cwd())
+        return sorted(study.study_name for study in storage.get_all_studies())
+    except SweeperError as error:
+        logger.debug("No studies to offer: %s", error)
+        return []
+
+
+def _local_names(incomplete: str) -> list[str]:
+    found = sorted(Path("studies").glob(f"*/{_MARKER}"))
+    return [marker.parent.name for marker in found if marker.parent.name.startswith(incomplete)]
+
+
+def _directories(incomplete: str) -> list[str]:
+    """Return the directories that begin so and are a study, or may hold one."""
+    head, _, start = incomplete.rpartition("/")
+    base = Path(head or ("/" if incomplete.startswith("/") else "."))
+    if not base.is_dir():
+        return []
+    found = sorted(p for p in base.iterdir() if p.name.startswith(start) and p.is_dir())
+    prefix = f"{head}/" if "/" in incomplete else ""
+    return [
+        f"{prefix}{path.name}{'' if (path / _MARKER).exists() else '/'}"
+        for path in found
+        if start.startswith(".") or not path.name.startswith(".")
+    ]

@@ -1,0 +1,55 @@
+"""Examples that each command's `--help` ends with, as on a manual page."""
+
+_EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "plan": (
+        ("sweeper plan sweep.yaml", "check it; print points, batches, steps and rungs"),
+        ("sweeper plan sweep.yaml learning_rate=1e-5 trial.budget.samples=1000", "with other settings"),
+        ("sweeper plan sweep.yaml --preflight --json", "also ask model and data, for a program"),
+    ),
+    "launch": (
+        ("sweeper launch sweep.yaml", "on this machine"),
+        ("sweeper launch sweep.yaml --address auto", "on the Ray cluster that this machine belongs to"),
+        ("sweeper launch sweep.yaml --storage postgresql://me@db/sweeps", "with the study in a database"),
+    ),
+    "resume": (("sweeper resume studies/llama-grid", "after Ctrl-C, a crash or a reboot"),),
+    "status": (
+        ("sweeper status studies/llama-grid --watch", "follow it"),
+        ("sweeper status studies/llama-grid --json | jq .best", "for a program"),
+        ("sweeper status llama-grid --storage postgresql://me@db/sweeps", "from another machine"),
+    ),
+    "evidence": (("sweeper evidence studies/llama-grid", "which early signal was worth what"),),
+    "report": (
+        ("sweeper report studies/llama-grid", "into its report/"),
+        ("sweeper report studies/llama-grid --out /tmp/r --png", "elsewhere, with pictures for slides"),
+    ),
+    "ui": (
+        ("sweeper ui studies/llama-grid --open", "on http://127.0.0.1:8266"),
+        (
+            "sweeper ui studies/llama-grid --host 0.0.0.0",
+            "for other machines, with the token that is printed",
+        ),
+        ("ssh -L 8266:127.0.0.1:8266 head-node", "or reach the first one from afar by a tunnel"),
+    ),
+    "export": (
+        ("sweeper export studies/llama-grid --format trl > sft.yaml", "then: trl sft --config sft.yaml"),
+        ("sweeper export studies/llama-grid --format axolotl --trial 7 --out a.yaml", "another trial"),
+        (
+            "sweeper export studies/llama-grid --model best/ --lock best.lock.json",
+            "the model, and what made it",
+        ),
+    ),
+    "ls": (
+        ("sweeper ls", "those in studies/"),
+        ("sweeper ls --storage postgresql://me@db/sweeps --json", "those of a database, for a program"),
+    ),
+    "replay": (
+        ("sweeper replay studies/full-grid --pruner early_dynamics --pruner median", "compare two pruners"),
+        ("sweeper replay curves.parquet --pruner 'early_dynamics keep_frac=0.3'", "recorded curves"),
+    ),
+}
+
+
+def examples(command: str) -> str:
+    """Return a command's examples in the help's own markup, a line each."""
+    lines = [f"[cyan]{words}[/cyan]  [dim]{meaning}[/dim]" for words, meaning in _EXAMPLES[command]]
+    return "\n\n".join(["[bold]Examples[/bold]", *lines])

@@ -1,0 +1,74 @@
+"""The report's sections on what was found beside the result: early signals, params, training spent."""
+
+from collections.abc import Callable, Sequence
+
+from sweeper.evidence_text import audit_sentence, correlation_text, evidence_sentences, nothing_to_tell
+from sweeper.pruners.evidence import Evidence
+from sweeper.reporting.figures import Figure
+from sweeper.reporting.findings import Findings
+from sweeper.reporting.formats import count, percent
+from sweeper.reporting.page_tables import esc, plain_table
+from sweeper.reporting.plot_evidence import evidence_figure
+from sweeper.reporting.plot_params import importance_figure, parallel_figure
+from sweeper.reporting.plot_spent import spent_figure, spent_parts
+from sweeper.reporting.summary import savings_of, training_sentence
+from sweeper.study.view import StudyView
+
+Draw = Callable[[Figure], str]  # returns a plot's place on the page
+
+
+def evidence_section(view: StudyView, findings: Findings, draw: Draw) -> str:
+    """Return what the early signals said: in words, as a plot and as a table."""
+    found = findings.evidence
+    figure = evidence_figure(found, view.config.metric)
+    if figure is None:
+        return f"<p>{esc(nothing_to_tell(view))}</p>"
+    items = "".join(f"<li>{esc(sentence)}</li>" for sentence in evidence_sentences(found))
+    audit = audit_sentence(view)
+    told = f"<ul>{items}</ul>" + (f"<p>{esc(audit)}</p>" if audit else "")
+    note = "<p>Only complete trials have a result to compare with, so after much pruning this describes the "
+    note += "better part of the grid.</p>"
+    return told + note + draw(figure) + _details(_evidence_table(found, view.config.metric))
+
+
+def _evidence_table(found: Sequence[Evidence], metric: str) -> str:
+    header = ["at", "signal", "all trials", "within one batch", "within one rate", "beside rate and batch"]
+    rows = [
+        [
+            percent(one.frac),
+            one.signal,
+            *(correlation_text(c) for c in (one.overall, one.within_batch, one.within_rate, one.partial)),
+        ]
+        for one in found
+    ]
+    return plain_table(
+        header, rows, f"Rank correlation of early signals with the final {metric}, 95 % intervals"
+    )
+
+
+def spent_section(view: StudyView, draw: Draw) -> str:
+    """Return the training spent against the full grid, as a plot and as a table."""
+    full = savings_of(view).full
+    rows = [[name, count(n), percent(n / full if full else 0.0)] for name, n in spent_parts(view).items()]
+    rows.append(["every trial in full", count(full), percent(1.0)])
+    figure = spent_figure(view)
+    table = plain_table(["", "samples", "share"], rows, "Training samples by what became of them")
+    return f"<p>{esc(training_sentence(view))}</p>" + (draw(figure) if figure else "") + table
+
+
+def params_section(view: StudyView, findings: Findings, draw: Draw) -> str:
+    """Return the params' importance and the trials over parallel axes."""
+    importance = findings.importance
+    figures = [importance_figure(importance), parallel_figure(view)]
+    note = "" if importance.shares else f"<p>{esc(importance.note)}</p>"
+    if importance.shares:
+        rows = [[name, percent(share)] for name, share in importance.shares.items()]
+        table = _details(plain_table(["param", "share"], rows, "Importance of the params"))
+    else:
+        table = ""
+    drawn = [draw(figure) for figure in figures if figure is not None]
+    return note + (drawn[0] + table + "".join(drawn[1:]) if importance.shares else "".join(drawn))
+
+
+def _details(table: str) -> str:
+    return f"<details><summary>The same as a table</summary>{table}</details>"

@@ -1,0 +1,96 @@
+"""What each early signal said about the final metric, as a point with its interval."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.pruners.correlation import Correlation
+from sweeper.pruners.evidence import Evidence
+from sweeper.reporting.figures import NEUTRAL_LINE, OKABE_ITO, Figure, plot_text
+from sweeper.reporting.formats import one_line, percent
+
+MAX_PER_RUNG = 8  # signals of a rung that are drawn, the strongest; the table has all
+_SERIES = {
+    "over all trials": (OKABE_ITO[0], "circle", "overall"),
+    "beside rate and batch size": (OKABE_ITO[1], "diamond", "partial"),
+}
+
+
+def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
+    """Return the rank correlation of each signal at each rung with the result; None where none is known."""
+    if not found:
+        return None
+    rows = _rows(found)
+    labels = list(rows)
+    traces = []
+    for name, (colour, symbol, attribute) in _SERIES.items():
+        points = {label: getattr(one, attribute) for label, one in rows.items() if isinstance(one, Evidence)}
+        traces.append(_trace(name, colour, symbol, labels, points))
+    trivial = {label: one for label, one in rows.items() if isinstance(one, Correlation)}
+    traces.append(_trace("known before the first step", NEUTRAL_LINE, "square", labels, trivial))
+    layout: dict[str, Any] = {
+        "xaxis": {
+            "title": {"text": plot_text(f"rank correlation with {metric}", 46), "standoff": 6},
+            "range": [-1.05, 1.05],
+            "zeroline": True,
+            "zerolinecolor": NEUTRAL_LINE,
+        },
+        "yaxis": {
+            "tickmode": "array",
+            "tickvals": list(range(len(labels))),
+            "ticktext": [plot_text(label, 30) for label in labels],
+            "autorange": "reversed",
+            "zeroline": False,
+        },
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+    }
+    return Figure(
+        data=[trace for trace in traces if trace["x"]],
+        layout=layout,
+        label=f"Rank correlation of each early signal with the final {one_line(metric)}, with 95 % intervals",
+        caption="Right of 0: high goes with a better result; left: low does. An interval across 0 says nothing "
+        "sure. Bars are 95 % intervals.",
+        height=170 + 30 * len(labels),
+    )
+
+
+def _rows(found: Sequence[Evidence]) -> dict[str, Evidence | Correlation]:
+    """Return what is drawn, from top to bottom, each with its label."""
+    rows: dict[str, Evidence | Correlation] = {}
+    for rung in dict.fromkeys(one.rung for one in found):
+        there = [one for one in found if one.rung == rung]
+        rows |= {f"{one_line(one.signal)} at {percent(one.frac)}": one for one in there[:MAX_PER_RUNG]}
+    if (rate := found[0].by_rate) is not None:
+        rows["a low rate alone"] = rate
+    if (batch := found[0].by_batch) is not None:
+        rows["a large batch alone"] = batch
+    return rows
+
+
+def _trace(
+    name: str, colour: str, symbol: str, labels: list[str], points: Mapping[str, Correlation | None]
+) -> dict[str, Any]:
+    shown = [(labels.index(label), label, one) for label, one in points.items() if one is not None]
+    offset = {"circle": -0.12, "diamond": 0.12}.get(symbol, 0.0)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [round(one.rho, 4) for _, _, one in shown],
+        "y": [place + offset for place, _, _ in shown],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [round(one.high - one.rho, 4) for _, _, one in shown],
+            "arrayminus": [round(one.rho - one.low, 4) for _, _, one in shown],
+            "thickness": 1.5,
+            "width": 3,
+            "color": colour,
+        },
+        "marker": {"color": colour, "symbol": symbol, "size": 9},
+        "hovertext": [
+            f"{plot_text(label)}, {name}<br>{one.rho:+.2f} ({one.low:+.2f} to {one.high:+.2f}), {one.n} trials"
+            for _, label, one in shown
+        ],
+        "hoverinfo": "text",
+    }

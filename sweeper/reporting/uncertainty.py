@@ -1,0 +1,61 @@
+"""How far the best value can be trusted: what repeats over seeds say, and how close the next one is. Pure."""
+
+import dataclasses
+import statistics
+
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import plural, short
+from sweeper.study.view import StudyView
+
+SEED = "seed"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uncertainty:
+    """What is known of the best params' value beside the value itself."""
+
+    n_seeds: int  # complete trials with the best's params but for the seed
+    mean: float
+    sd: float | None  # over the seeds; None of a single one
+    runner_up: int | None  # number of the best trial with other params
+    margin: float | None  # how far the runner-up is behind, in the metric's units
+
+
+def uncertainty_of(view: StudyView) -> Uncertainty | None:
+    """Return it for the best trial; None where no trial is complete."""
+    best = view.best
+    if best is None or best.value is None:
+        return None
+    complete = [r for r in view.records if r.state is TrialState.COMPLETE and r.value is not None]
+    repeats = [record.value or 0.0 for record in complete if _but_seed(record) == _but_seed(best)]
+    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    others = [record for record in complete if _but_seed(record) != _but_seed(best)]
+    second = min(others, key=lambda record: (sign * (record.value or 0.0), record.number), default=None)
+    return Uncertainty(
+        n_seeds=len(repeats),
+        mean=statistics.fmean(repeats),
+        sd=statistics.stdev(repeats) if len(repeats) > 1 else None,
+        runner_up=None if second is None else second.number,
+        margin=None if second is None else abs(best.value - (second.value or 0.0)),
+    )
+
+
+def uncertainty_sentence(view: StudyView) -> str | None:
+    """Say how far the best value can be trusted; None where no trial is complete."""
+    found = uncertainty_of(view)
+    if found is None:
+        return None
+    if found.sd is not None:
+        text = (
+            f"Over {plural(found.n_seeds, 'seed')} its params gave {short(found.mean)} ± {short(found.sd)} "
+            "(mean and standard deviation)"
+        )
+    else:
+        text = "Its params were trained once, with one seed, so how far chance moves the value is not known"
+    if found.runner_up is not None and found.margin is not None:
+        text += f"; the next best, trial {found.runner_up}, is {short(found.margin)} behind"
+    return f"{text}."
+
+
+def _but_seed(record: TrialRecord) -> list[tuple[str, str]]:
+    return sorted((name, repr(value)) for name, value in record.params.items() if name != SEED)

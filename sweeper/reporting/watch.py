@@ -1,0 +1,198 @@
+"""What `status --watch` shows in a terminal, from the study alone: the driver does not notice who looks."""
+
+import datetime
+from collections.abc import Callable
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import (
+    clipped,
+    count,
+    duration,
+    one_line,
+    params_text,
+    parse_time,
+    plural,
+    short,
+)
+from sweeper.reporting.grid import TrialGrid, trial_grid
+from sweeper.reporting.status import best_text, header_text, training_text
+from sweeper.reporting.status_table import STATE_STYLES
+from sweeper.reporting.summary import result_of, varying_params
+from sweeper.reporting.watch_bits import bar, sparkline
+from sweeper.study.view import StudyView
+
+N_DECISIONS = 5
+N_STANDING = 3  # trials named at a rung
+MAX_RUNNING = 12
+WIDE = 120  # columns from which curves and params have room
+_CELL = 8  # columns of a cell of the map
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class WatchView:
+    """Slots with bars and curves, rung standings, the map of results, the newest decisions."""
+
+    def __init__(self, view: StudyView, *, now: Callable[[], datetime.datetime] = _utc_now) -> None:
+        self._view = view
+        self._now = now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        view, width = self._view, options.max_width
+        for line in (header_text(view), best_text(view), training_text(view)):
+            yield _fitted(line)
+        running = [record for record in view.records if record.state is TrialState.RUNNING]
+        if running:
+            yield Text()
+            yield _running_table(view, running[:MAX_RUNNING], self._now(), width)
+        if len(running) > MAX_RUNNING:
+            yield _fitted(Text(f"and {plural(len(running) - MAX_RUNNING, 'more running trial')}", "dim"))
+        for title, lines in (
+            ("rungs", rung_lines(view)),
+            ("results", map_lines(view, width)),
+            ("decisions", decision_lines(view, width)),
+        ):
+            if lines:
+                yield Text()
+                yield Text(title, style="bold")
+                yield from (_fitted(line) for line in lines)
+
+
+def _fitted(line: Text) -> Text:
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def _running_table(view: StudyView, running: list[TrialRecord], now: datetime.datetime, width: int) -> Table:
+    is_wide = width >= WIDE
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    names = ["slot", "trial", *(["params"] if is_wide else []), "samples", "", "left"]
+    names += ["loss", "gradient norm"] if is_wide else ["loss"]
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    varying = varying_params(view)
+    for record in running:
+        curve = view.curve(record.number)
+        worker = record.worker or {}
+        told = params_text({name: record.params.get(name) for name in varying})
+        cells = [
+            clipped(one_line(f"{worker.get('node', '?')}:{worker.get('pid', '?')}"), 20),
+            str(record.number),
+            *([clipped(told, width // 4)] if is_wide else []),
+            _progress(record),
+            bar(_frac(record), 20 if is_wide else 8),
+            _left(record, now),
+            f"{sparkline(curve['loss'], 24 if is_wide else 10)} {_number(record.last_loss)}".strip(),
+        ]
+        if is_wide:
+            cells.append(f"{sparkline(curve['grad_norm'], 24)} {_number(record.last_grad_norm)}".strip())
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _progress(record: TrialRecord) -> str:
+    budget = f"/{count(record.budget_samples)}" if record.budget_samples else ""
+    return f"{count(record.samples)}{budget}"
+
+
+def _frac(record: TrialRecord) -> float:
+    return min(1.0, record.samples / record.budget_samples) if record.budget_samples else 0.0
+
+
+def _left(record: TrialRecord, now: datetime.datetime) -> str:
+    """Return the time left at the pace so far, pauses and evaluations included."""
+    started, frac = parse_time(record.started), _frac(record)
+    if started is None or not frac:
+        return ""
+    return duration((now - started).total_seconds() * (1 - frac) / frac)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else short(value)
+
+
+def rung_lines(view: StudyView) -> list[Text]:
+    """Return for each rung who got there, who was stopped there, and who leads by the metric."""
+    lines = []
+    for rung in sorted({index for record in view.records for index in record.rungs}):
+        there = [record for record in view.records if rung in record.rungs]
+        n_stopped = sum(
+            any(d.get("stop") and d.get("rung") == rung for d in record.decisions) for record in there
+        )
+        text = f"rung {rung} ({count(there[0].rungs[rung].mark)}): {plural(len(there), 'trial')}"
+        text += f", {n_stopped} stopped"
+        if standing := _standing(view, there, rung):
+            text += f"; {one_line(view.config.metric)}: {standing}"
+        lines.append(Text(text))
+    return lines
+
+
+def _standing(view: StudyView, there: list[TrialRecord], rung: int) -> str:
+    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    metric = view.config.metric
+    known = [(sign * r.rungs[rung].signals[metric], r) for r in there if metric in r.rungs[rung].signals]
+    first = sorted(known, key=lambda pair: (pair[0], pair[1].number))[:N_STANDING]
+    return ", ".join(f"{short(sign * value)} (trial {record.number})" for value, record in first)
+
+
+def map_lines(view: StudyView, width: int) -> list[Text]:
+    """Return the heat map in characters; nothing where no two params vary or it would not fit."""
+    grid = trial_grid(view)
+    if grid is None or grid.rows is None or not grid.is_table:
+        return []
+    labels = [short(value) for value in grid.rows.values]
+    left = max(len(label) for label in labels)
+    if left + 2 + _CELL * len(grid.columns.values) > width:
+        return []
+    cells = {(cell.row, cell.column): cell.record for cell in grid.cells}
+    lines = [Text(f"{one_line(grid.rows.name)} (down) by {one_line(grid.columns.name)}", style="dim")]
+    lines.append(
+        Text(" " * (left + 2) + "".join(f"{label[:7]:>{_CELL}}" for label in grid.columns.labels), "dim")
+    )
+    for row in reversed(range(len(labels))):
+        line = Text(f"{labels[row]:>{left}}  ", style="dim")
+        for column in range(len(grid.columns.values)):
+            line.append_text(_map_cell(cells.get((row, column)), view.best))
+        lines.append(line)
+    return [*lines, *_others(grid)]
+
+
+def _others(grid: TrialGrid) -> list[Text]:
+    return [Text(f"best over {one_line(', '.join(grid.others))}", style="dim")] if grid.others else []
+
+
+def _map_cell(record: TrialRecord | None, best: TrialRecord | None) -> Text:
+    if record is None:
+        return Text(" " * _CELL)
+    value = result_of(record)
+    words = {
+        TrialState.PRUNED: f"✕{max(record.rungs)}" if record.rungs else "✕",
+        TrialState.FAIL: "failed",
+        TrialState.RUNNING: "▶",
+        TrialState.WAITING: "·",
+    }
+    text = short(value) if value is not None else words.get(record.state, "")
+    is_best = best is not None and record.number == best.number
+    style = f"{STATE_STYLES[record.state]}{' bold reverse' if is_best else ''}"
+    shown = f"{'*' if is_best else ''}{text}"
+    return Text.assemble(" " * max(1, _CELL - len(shown)), (shown, f"not dim {style}"))
+
+
+def decision_lines(view: StudyView, width: int) -> list[Text]:
+    """Return the newest decisions with their reasons, the newest last."""
+    decisions = [(str(d.get("at", "")), r.number, d) for r in view.records for d in r.decisions]
+    newest = sorted(decisions, key=lambda entry: (entry[0], entry[1]))[-N_DECISIONS:]
+    lines = []
+    for _, number, decision in newest:
+        verb = "pruned" if decision.get("stop") else "goes on"
+        place = f" at rung {decision['rung']}" if decision.get("rung") is not None else ""
+        reason = one_line(str(decision.get("reason", "")))
+        text = clipped(f"trial {number} {verb}{place}: {reason}", width)
+        lines.append(Text(text, style="yellow" if decision.get("stop") else ""))
+    return lines

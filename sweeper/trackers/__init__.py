@@ -1,0 +1,73 @@
+"""Experiment trackers that a sweep reports to beside its study: TensorBoard, MLflow, Weights & Biases.
+
+Each trial is a run, all runs of a study are one group. A tracker only watches: the study stays the truth, and a
+tracker that fails is said so once and left alone.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.trackers.base import Tracker
+from sweeper.trackers.listener import TrackerListener
+
+# What is imported; the extra has the tracker's name.
+_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+def check_trackers(config: SweepConfig) -> None:
+    """Find out before anything starts whether each tracker's client is installed.
+
+    Raises:
+        ConfigError: If one is not, with the extra that brings it.
+    """
+    missing = [name for name in config.trackers if importlib.util.find_spec(_PACKAGES[name]) is None]
+    if missing:
+        named = ", ".join(f"`{name}`" for name in missing)
+        raise ConfigError(
+            f"`trackers` names {named}, whose client is not installed. "
+            f"Install it with `pip install 'sweeper[{','.join(missing)}]'`, or leave it out."
+        )
+
+
+def trackers_for(
+    config: SweepConfig, directory: Path, curve: Callable[[int], pd.DataFrame]
+) -> list[TrackerListener]:
+    """Return a listener for each tracker of the config, to be entered as a context.
+
+    Args:
+        config: Names them.
+        directory: Of the study; local runs are kept below it.
+        curve: Every recorded step of one trial.
+    """
+    makers: Mapping[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: _tensorboard(directory),
+        "mlflow": lambda: _mlflow(config, directory),
+        "wandb": lambda: _wandb(config, directory),
+    }
+    return [TrackerListener(name, makers[name], curve=curve) for name in config.trackers]
+
+
+def _tensorboard(directory: Path) -> Tracker:
+    from sweeper.trackers.tensorboard import TensorBoardTracker
+
+    return TensorBoardTracker(directory / "tensorboard")
+
+
+def _mlflow(config: SweepConfig, directory: Path) -> Tracker:
+    from sweeper.trackers.mlflow import MlflowTracker
+
+    return MlflowTracker(config.study, directory)
+
+
+def _wandb(config: SweepConfig, directory: Path) -> Tracker:
+    from sweeper.trackers.wandb import WandbTracker
+
+    return WandbTracker(config.study, directory)
+
+
+__all__ = ["check_trackers", "trackers_for"]

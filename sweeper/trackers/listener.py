@@ -1,0 +1,125 @@
+"""Feeds a tracker from the sweep's events, on a thread of its own: the driver never waits for it."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import pandas as pd
+
+from sweeper.records import Decision, Event, EventKind, TrialState
+from sweeper.reporting.formats import one_line
+from sweeper.trackers.base import Point, Run, Tracker
+
+logger = logging.getLogger(__name__)
+
+CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind
+_SIGNALS = ("loss", "grad_norm", "learning_rate")
+
+
+class TrackerListener:
+    """A listener that notes events and hands them to the tracker's thread. It never raises."""
+
+    def __init__(
+        self, name: str, make: Callable[[], Tracker], *, curve: Callable[[int], pd.DataFrame]
+    ) -> None:
+        self._name = name
+        self._make = make
+        self._curve = curve
+        self._logged: dict[int, int] = {}  # by trial: the last step that the tracker has
+        self._todo: queue.SimpleQueue[tuple[Event, Run] | None] = queue.SimpleQueue()
+        self._is_broken = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
+
+    def on_event(self, event: Event) -> None:
+        """Note what happened to a trial. Quick, from any thread."""
+        if event.record is not None and not self._is_broken.is_set():
+            self._todo.put((event, Run.of(event.record)))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let the tracker finish what was noted."""
+        self._todo.put(None)
+        self._thread.join(CLOSING_S)
+        if self._thread.is_alive():
+            logger.warning(
+                "Tracker `%s` did not finish within %g s and is left behind. The study has everything.",
+                self._name,
+                CLOSING_S,
+            )
+
+    def _work(self) -> None:
+        try:
+            tracker = self._make()
+            while (noted := self._todo.get()) is not None:
+                self._hand_on(tracker, *noted)
+            tracker.close()
+        except Exception as error:  # noqa: BLE001 - a client may raise anything, and must not end the sweep
+            self._is_broken.set()
+            logger.warning(
+                "Tracker `%s` failed and is told nothing more: %s: %s. "
+                "The sweep goes on, and the study has everything.",
+                self._name,
+                type(error).__name__,
+                one_line(str(error)),
+            )
+
+    def _hand_on(self, tracker: Tracker, event: Event, run: Run) -> None:
+        match event.kind:
+            case EventKind.TRIAL_STARTED:
+                tracker.start(run)
+            case EventKind.REPORTED | EventKind.RUNG:
+                self._log_steps(tracker, run)
+                if event.rung is not None:
+                    metrics = {k: v for k, v in event.rung.signals.items() if k not in _SIGNALS}
+                    at = Point(step=event.rung.step, samples=event.rung.samples, values=metrics)
+                    tracker.log(run, [at] if metrics else [])
+            case EventKind.DECIDED if event.decision is not None:
+                tracker.tag(run, _decision_tags(event.decision))
+            case EventKind.TRIAL_ENDED:
+                if run.step:
+                    self._log_steps(tracker, run)
+                if run.metrics:
+                    tracker.log(run, [Point(step=run.step, samples=run.samples, values=run.metrics)])
+                tracker.tag(run, _end_tags(run))
+                tracker.end(run)
+            case _:
+                return
+
+    def _log_steps(self, tracker: Tracker, run: Run) -> None:
+        """Hand on the steps that are recorded and were not handed on yet.
+
+        A trial that goes on from a checkpoint has fewer steps than were handed on; those it repeats are equal.
+        """
+        rows = self._curve(run.number)
+        rows = rows[rows["step"] > self._logged.get(run.number, 0)]
+        if not len(rows):
+            return
+        points = [
+            Point(
+                step=int(row["step"]),
+                samples=int(row["samples"]),
+                values={name: float(row[name]) for name in _SIGNALS if row[name] is not None},
+            )
+            for row in rows.to_dict("records")
+        ]
+        tracker.log(run, points)
+        self._logged[run.number] = points[-1].step
+
+
+def _decision_tags(decision: Decision) -> Mapping[str, str]:
+    verb = "pruned" if decision.stop else "goes on"
+    place = "" if decision.rung is None else f" at rung {decision.rung}"
+    return {"decision": f"{verb}{place}", "rule": decision.rule, "reason": one_line(decision.reason)}
+
+
+def _end_tags(run: Run) -> Mapping[str, str]:
+    reason = {} if run.state is TrialState.COMPLETE or not run.reason else {"reason": one_line(run.reason)}
+    return {"state": run.state.value, **reason}

@@ -1,0 +1,82 @@
+"""MLflow: the server of MLFLOW_TRACKING_URI, or a SQLite file in the study's directory.
+
+`mlflow ui --backend-store-uri sqlite:///STUDY/mlflow.db` shows the latter.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.tracking import MlflowClient
+
+from sweeper.records import TrialState
+from sweeper.reporting.formats import exact
+from sweeper.trackers.base import BY_SAMPLES, Point, Run
+
+_BATCH = 900  # metrics of one call; MLflow takes 1,000
+_PREFIX = "sweeper."
+
+
+class MlflowTracker:
+    """An experiment per study, a run per trial. The client is told which run it writes; nothing global is set."""
+
+    def __init__(self, study: str, directory: Path) -> None:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{directory / 'mlflow.db'}"
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(study)
+        artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (directory / "mlartifacts").as_uri()
+        self._experiment = (
+            found.experiment_id
+            if found is not None
+            else self._client.create_experiment(study, artifact_location=artifacts)
+        )
+        self._study = study
+        self._ids: dict[int, str] = {}
+
+    def start(self, run: Run) -> None:
+        self._client.update_run(self._id(run), status=RunStatus.to_string(RunStatus.RUNNING))
+
+    def log(self, run: Run, points: Sequence[Point]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [
+            metric
+            for point in points
+            for name, value in point.values.items()
+            for metric in (
+                Metric(name, value, now, point.step),
+                Metric(BY_SAMPLES + name, value, now, point.samples),
+            )
+        ]
+        for begin in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self._id(run), metrics=metrics[begin : begin + _BATCH])
+
+    def tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(
+            self._id(run), tags=[RunTag(_PREFIX + name, text[:5000]) for name, text in tags.items()]
+        )
+
+    def end(self, run: Run) -> None:
+        status = {TrialState.COMPLETE: RunStatus.FINISHED, TrialState.PRUNED: RunStatus.KILLED}
+        self._client.set_terminated(
+            self._id(run), status=RunStatus.to_string(status.get(run.state, RunStatus.FAILED))
+        )
+
+    def close(self) -> None:
+        """Nothing is kept open: the client writes at once."""
+
+    def _id(self, run: Run) -> str:
+        """Return the run of a trial: that of an earlier driver, or a new one."""
+        if run.number not in self._ids:
+            trial = f"tags.`{_PREFIX}trial` = '{run.number}'"
+            found = self._client.search_runs([self._experiment], filter_string=trial, max_results=1)
+            self._ids[run.number] = found[0].info.run_id if found else self._new(run)
+        return self._ids[run.number]
+
+    def _new(self, run: Run) -> str:
+        tags = {_PREFIX + "study": self._study, _PREFIX + "trial": str(run.number)}
+        made = self._client.create_run(self._experiment, tags=tags, run_name=f"trial-{run.number}")
+        params = [Param(name, exact(value)[:6000]) for name, value in run.params.items()]
+        self._client.log_batch(made.info.run_id, params=params)
+        return str(made.info.run_id)

@@ -1,0 +1,127 @@
+"""A small HTTP server for the live page.
+
+The standard library's is enough: three addresses, GET alone, nothing read from a request but its path, its token and
+two headers, and a handful of browsers. A server library would be one more dependency on a cluster's head node.
+"""
+
+import hmac
+import http
+import ipaddress
+import logging
+import secrets
+import socket
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+from urllib.parse import parse_qs, quote, urlsplit
+
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.ui.live_page import LivePage
+
+logger = logging.getLogger(__name__)
+
+_COOKIE = "sweeper_token"
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class ReportServer(ThreadingHTTPServer):
+    """Serves one study's live page. Where it is not bound to loopback, only to who knows the token."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, page: LivePage, *, token: str | None = None) -> None:
+        self.page = page
+        self.is_loopback = is_loopback(host)
+        self.token = token or (None if self.is_loopback else secrets.token_urlsafe(24))
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise ConfigError(
+                f"The page cannot be served at {host}:{port}: {error.strerror}. Choose another `--port` "
+                "(0 takes a free one) or another `--host`."
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """The address to open, with the token where one is needed."""
+        host, port = str(self.server_address[0]), self.server_address[1]
+        shown = f"[{host}]" if ":" in host else host
+        token = "" if self.token is None else f"?token={quote(self.token)}"
+        return f"http://{shown}:{port}/{token}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version = "sweeper"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        server = cast(ReportServer, self.server)
+        asked = urlsplit(self.path)
+        if server.is_loopback and not self._is_local_name():
+            # A page of another site could reach this one under a name of its own that points here.
+            self._answer(http.HTTPStatus.MISDIRECTED_REQUEST, b"Open it as http://127.0.0.1.", "text/plain")
+            return
+        given = parse_qs(asked.query).get("token", [""])[0]
+        if server.token is not None and not self._knows(server.token, given):
+            self._answer(http.HTTPStatus.FORBIDDEN, b"Open the address with its token.", "text/plain")
+            return
+        self._serve(server, asked.path, cookie=server.token if given else None)
+
+    def _serve(self, server: ReportServer, path: str, *, cookie: str | None) -> None:
+        try:
+            match path:
+                case "/":
+                    self._answer(http.HTTPStatus.OK, server.page.html(), "text/html", cookie=cookie)
+                case "/version":
+                    self._answer(http.HTTPStatus.OK, server.page.version().encode(), "text/plain")
+                case "/status.json":
+                    self._answer(http.HTTPStatus.OK, server.page.status(), "application/json")
+                case _:
+                    self._answer(http.HTTPStatus.NOT_FOUND, b"There is only /.", "text/plain")
+        except SweeperError as error:
+            # The storage may come back; the next look shows it.
+            logger.warning("The study cannot be read now: %s", error)
+            self._answer(http.HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode(), "text/plain")
+
+    def _is_local_name(self) -> bool:
+        name = self.headers.get("Host", "")
+        return (name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() else name) in _LOOPBACK_NAMES
+
+    def _knows(self, token: str, given: str) -> bool:
+        try:
+            kept = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
+        except CookieError:
+            kept = None
+        words = [given, *([kept.value] if kept is not None else [])]
+        return any(hmac.compare_digest(word.encode(), token.encode()) for word in words)
+
+    def _answer(self, status: http.HTTPStatus, body: bytes, kind: str, *, cookie: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "no-referrer")
+        if cookie is not None:
+            self.send_header("Set-Cookie", f"{_COOKIE}={cookie}; HttpOnly; SameSite=Strict; Path=/")
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):
+            logger.debug("The browser left before its answer was whole.")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep requests out of the terminal: their addresses hold the token."""
+        logger.debug("%s asked", self.client_address[0])

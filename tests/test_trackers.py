@@ -1,0 +1,237 @@
+"""Trackers hold what the study holds, and a sweep does not depend on them."""
+
+import importlib.util
+import json
+import logging
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cli_fixtures import cli, write_sweep
+from report_fixtures import view_of_16
+
+from sweeper.api import load_study
+from sweeper.records import Decision, Event, EventKind, TrialRecord, TrialState
+from sweeper.study.view import StudyView
+from sweeper.trackers.base import Point, Run
+from sweeper.trackers.listener import TrackerListener
+
+VIEW = view_of_16()
+
+
+class Notes:
+    """A tracker that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, object]] = []
+
+    def start(self, run: Run) -> None:
+        self.told.append(("start", run.number, dict(run.params)))
+
+    def log(self, run: Run, points: Sequence[Point]) -> None:
+        self.told.append(("log", run.number, [(p.step, dict(p.values)) for p in points]))
+
+    def tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        self.told.append(("tag", run.number, dict(tags)))
+
+    def end(self, run: Run) -> None:
+        self.told.append(("end", run.number, run.state))
+
+    def close(self) -> None:
+        self.told.append(("close", -1, None))
+
+
+class Broken(Notes):
+    """A tracker whose server is gone."""
+
+    def log(self, run: Run, points: Sequence[Point]) -> None:
+        raise ConnectionError("the server\nis gone")
+
+
+def event(kind: EventKind, record: TrialRecord, **facts: Decision) -> Event:
+    return Event(kind=kind, at_s=1.0, record=record, **facts)  # type: ignore[arg-type]
+
+
+def life_of(record: TrialRecord) -> list[Event]:
+    stop = Decision(trial=record.number, stop=True, rule="early_dynamics", reason="loss ranks 5 of 6", rung=1)
+    return [
+        event(EventKind.TRIAL_STARTED, record),
+        event(EventKind.REPORTED, record),
+        event(EventKind.REPORTED, record),
+        event(EventKind.DECIDED, record, decision=stop),
+        event(EventKind.TRIAL_ENDED, record),
+    ]
+
+
+def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
+    notes, record = Notes(), VIEW.records[0]
+
+    with TrackerListener("notes", lambda: notes, curve=VIEW.curve) as listener:
+        for one in life_of(record):
+            listener.on_event(one)
+
+    assert [word for word, _, _ in notes.told] == ["start", "log", "tag", "tag", "end", "close"]
+    steps = [step for step, _ in notes.told[1][2]]  # type: ignore[attr-defined]
+    assert steps == list(range(1, record.step + 1))
+    assert notes.told[2][2] == {
+        "decision": "pruned at rung 1",
+        "rule": "early_dynamics",
+        "reason": "loss ranks 5 of 6",
+    }
+    assert notes.told[4][2] is TrialState.PRUNED
+
+
+def test_a_failing_tracker_says_so_once_and_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Broken()
+
+    with (
+        caplog.at_level(logging.WARNING),
+        TrackerListener("broken", lambda: broken, curve=VIEW.curve) as listener,
+    ):
+        for record in VIEW.records[:3]:
+            for one in life_of(record):
+                listener.on_event(one)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "Tracker `broken` failed and is told nothing more: ConnectionError: the server is gone. "
+        "The sweep goes on, and the study has everything."
+    ]
+    assert [word for word, _, _ in broken.told] == ["start"]
+
+
+def test_a_tracker_that_cannot_be_opened_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Notes:
+        raise OSError("read-only file system")
+
+    with TrackerListener("shut", make, curve=VIEW.curve) as listener:
+        listener.on_event(event(EventKind.TRIAL_STARTED, VIEW.records[0]))
+
+    assert "Tracker `shut` failed" in caplog.text
+
+
+def test_an_unknown_tracker_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    run = cli("plan", write_sweep(tmp_path, ("pruner: nop", "pruner: nop\ntrackers: [tensorbord]")))
+
+    assert run.code == 2
+    assert "tensorbord" in run.err
+    assert "tensorboard" in run.err
+
+
+def test_a_tracker_whose_client_is_missing_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    sweep = write_sweep(tmp_path, ("pruner: nop", "pruner: nop\ntrackers: [wandb]"))
+
+    run = cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study")
+
+    assert run.code == 2
+    assert "pip install 'sweeper[wandb]'" in run.err
+    assert not (tmp_path / "study").exists()
+
+
+# -- the real clients --------------------------------------------------------------------------------------------
+
+
+def swept(tmp_path: Path, tracker: str) -> StudyView:
+    """Return a finished study that reported to a tracker."""
+    sweep = write_sweep(tmp_path, ("pruner: nop", f"pruner: nop\ntrackers: [{tracker}]"))
+    run = cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study")
+    assert run.code == 0, run.err
+    assert "Tracker" not in run.err
+    return load_study(str(tmp_path / "study"))
+
+
+def last_loss(curve: pd.DataFrame) -> float:
+    return float(curve["loss"].iloc[-1])
+
+
+@pytest.mark.slow
+def test_tensorboard_holds_the_last_loss_of_every_trial(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    view = swept(tmp_path, "tensorboard")
+
+    for record in view.records:
+        events = accumulator.EventAccumulator(
+            str(view.directory / "tensorboard" / f"trial-{record.number:05d}")
+        )
+        events.Reload()
+        losses = events.Scalars("loss")
+        assert [one.step for one in losses] == view.curve(record.number)["step"].tolist()
+        assert losses[-1].value == pytest.approx(
+            last_loss(view.curve(record.number)), rel=1e-6
+        )  # 32-bit floats
+        assert events.Scalars("by_samples/loss")[-1].step == record.samples
+        assert events.Scalars("score")[-1].value == pytest.approx(record.value, rel=1e-6)
+        assert "state/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
+def test_mlflow_holds_the_last_loss_of_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow = pytest.importorskip("mlflow")
+
+    view = swept(tmp_path, "mlflow")
+
+    client = mlflow.tracking.MlflowClient(tracking_uri=f"sqlite:///{view.directory / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("made-up")
+    runs = {run.data.tags["sweeper.trial"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == len(view.records)
+    for record in view.records:
+        run = runs[str(record.number)]
+        assert run.data.metrics["loss"] == last_loss(view.curve(record.number))
+        assert run.data.metrics["score"] == record.value
+        assert (run.info.status, run.data.tags["sweeper.state"]) == ("FINISHED", "COMPLETE")
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "by_samples/loss")]
+        assert sorted(steps) == view.curve(record.number)["samples"].tolist()
+
+
+def log_records(content: bytes) -> Iterator[bytes]:
+    """Yield the records of an offline run's file: a LevelDB log (blocks of 32 KiB) after a header of 7 bytes."""
+    place, begun = 7, b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:  # the rest of a block that has no room for a header
+            place += 32768 - place % 32768
+            continue
+        _, size, kind = struct.unpack_from("<IHB", content, place)
+        begun += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield begun
+            begun = b""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # wandb's own
+def test_wandb_offline_holds_the_last_loss_of_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    view = swept(tmp_path, "wandb")
+
+    found: dict[str, dict[str, object]] = {}
+    for file in view.directory.glob("wandb/offline-run-*/*.wandb"):
+        rows: dict[str, object] = {}
+        for data in log_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)
+            for item in record.history.item:
+                rows[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+            if record.run.run_id:
+                rows["id"] = record.run.run_id
+                assert record.run.run_group == "made-up"
+        found[str(rows["id"])] = rows
+    assert len(found) == len(view.records)
+    for trial in view.records:
+        rows = found[f"made-up-{trial.number}"]
+        assert rows["loss"] == last_loss(view.curve(trial.number))
+        assert (rows["score"], rows["samples"]) == (trial.value, trial.samples)

@@ -1,0 +1,153 @@
+"""`sweeper ui`: the live page, who may see it, and that it follows the study."""
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_fixtures import background, cli, wait_for, write_sweep
+from report_fixtures import view_of_5
+
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.study.view import StudyView
+from sweeper.ui.live_page import LOOK_S, LivePage, dashboard_command
+from sweeper.ui.server import ReportServer, is_loopback
+
+
+class Study:
+    """A study that changes when a test says so, with a clock that stands still in between."""
+
+    def __init__(self) -> None:
+        self.current = view_of_5()
+        self.error: SweeperError | None = None
+        self.now_s = 0.0
+
+    def view(self) -> StudyView:
+        if self.error is not None:
+            raise self.error
+        return self.current
+
+    def page(self) -> LivePage:
+        return LivePage(self.view, refresh_s=5.0, clock=lambda: self.now_s)
+
+
+@contextlib.contextmanager
+def served(page: LivePage, *, host: str = "127.0.0.1", token: str | None = None) -> Iterator[ReportServer]:
+    with ReportServer(host, 0, page, token=token) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def ask(
+    server: ReportServer, path: str, *, method: str = "GET", **headers: str
+) -> tuple[int, str, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    with contextlib.closing(connection):
+        return answer.status, answer.read().decode(), answer.headers
+
+
+def test_the_page_is_the_report_and_asks_only_its_own_server() -> None:
+    with served(Study().page()) as server:
+        status, text, headers = ask(server, "/")
+
+    assert status == 200
+    assert "Trial 2 is best so far" in text
+    assert "default-src 'none'; connect-src 'self';" in text
+    assert 'fetch("version"' in text
+    assert (headers["X-Frame-Options"], headers["Cache-Control"]) == ("DENY", "no-store")
+
+
+def test_the_page_follows_the_study_and_is_made_once_for_each_change() -> None:
+    study = Study()
+    page = study.page()
+    first, version = page.html(), page.version()
+    assert page.html() is first
+
+    study.current = dataclasses.replace(study.current, state="finished")
+    assert page.version() == version  # nobody looked again yet
+    study.now_s += LOOK_S
+
+    assert page.version() != version
+    assert b"finished" in page.html()
+    assert json.loads(page.status())["state"] == "finished"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_nothing_can_be_written(method: str) -> None:
+    with served(Study().page()) as server:
+        assert ask(server, "/", method=method)[0] == 501
+        assert ask(server, "/../study.journal")[0] == 404
+
+
+def test_a_storage_that_is_gone_for_a_moment_is_told_and_asked_again() -> None:
+    study = Study()
+    study.error = SweeperError("the database does not answer")
+    with served(study.page()) as server:
+        assert ask(server, "/")[:2] == (503, "the database does not answer")
+        study.error = None
+        assert ask(server, "/version")[0] == 200
+
+
+def test_beyond_loopback_only_who_has_the_token_is_let_in() -> None:
+    with served(Study().page(), host="0.0.0.0") as server:
+        assert server.token is not None
+        assert server.url.endswith(f"/?token={server.token}")
+        assert ask(server, "/version")[0] == 403
+        assert ask(server, "/version?token=wrong")[0] == 403
+        status, _, headers = ask(server, f"/?token={server.token}")
+        assert status == 200
+        assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
+        assert ask(server, "/version", Cookie=headers["Set-Cookie"].split(";")[0])[0] == 200
+
+
+def test_another_sites_name_for_this_machine_is_refused() -> None:
+    with served(Study().page()) as server:
+        assert ask(server, "/version", Host="evil.example")[0] == 421
+        assert ask(server, "/version", Host=f"localhost:{server.server_address[1]}")[0] == 200
+
+
+def test_loopback_is_known_by_name_and_number() -> None:
+    hosts = ["localhost", "127.0.0.1", "::1", "0.0.0.0", "10.0.0.3", "head-node"]
+    assert [is_loopback(host) for host in hosts] == [True, True, True, False, False, False]
+
+
+def test_a_port_that_is_taken_is_told_with_a_remedy() -> None:
+    with served(Study().page()) as server, pytest.raises(ConfigError, match="Choose another `--port`"):
+        ReportServer("127.0.0.1", server.server_address[1], Study().page())
+
+
+def test_the_dashboards_command_shows_no_password() -> None:
+    assert dashboard_command(Path("/a b"), None) == "optuna-dashboard '/a b/study.journal'"
+    assert "secret" not in dashboard_command(Path("/a"), "postgresql://me:secret@host/db")
+
+
+@pytest.mark.slow
+def test_the_command_serves_a_study_with_optuna_dashboard(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    sweep = write_sweep(tmp_path)
+    assert cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study").code == 0
+
+    with background("ui", tmp_path / "study", "--port", "0", "--dashboard", log=tmp_path / "log") as running:
+        url = wait_for("the address", lambda: running.log.read_text().strip())
+        port = int(url.rstrip("/").rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/")
+        text = connection.getresponse().read().decode()
+        assert "Trial 2 is best" in text
+        dashboard = text.partition('<a href="http://127.0.0.1:')[2].partition("/")[0]
+        other = http.client.HTTPConnection("127.0.0.1", int(dashboard), timeout=30)
+        other.request("GET", "/api/studies")
+        assert "made-up" in other.getresponse().read().decode()
+        running.interrupt()
+        assert running.end().code == 0

@@ -1,0 +1,102 @@
+"""`status --watch` in a pseudo-terminal, by golden files in `tests/golden/`.
+
+After a change that is meant, write them anew with SWEEPER_WRITE_GOLDEN=1 and look at what changed.
+"""
+
+import datetime
+import doctest
+import os
+import pty
+import threading
+from pathlib import Path
+
+import pyte
+import pytest
+from report_fixtures import START, make_config, make_record, make_view, quality, view_of_many
+from rich.console import Console
+from rich.live import Live
+
+from sweeper.records import TrialState
+from sweeper.reporting import watch_bits
+from sweeper.reporting.watch import WatchView
+from sweeper.study.view import StudyView
+
+GOLDEN = Path(__file__).parent / "golden"
+HEIGHT = 40
+NOW = START + datetime.timedelta(seconds=200)
+
+
+def view_at_work() -> StudyView:
+    """A 3 x 4 grid half way: complete, pruned, failed, running and waiting trials."""
+    batches, rates = [8, 16, 32], [1e-5, 1e-4, 3e-4, 1e-3]
+    config = make_config({"effective_batch_size": {"grid": batches}, "learning_rate": {"grid": rates}})
+    points = [{"effective_batch_size": b, "learning_rate": r} for b in batches for r in rates]
+    records = []
+    for number, point in enumerate(points):
+        if number >= 10:
+            state = TrialState.WAITING
+        elif number >= 8:
+            state = TrialState.RUNNING
+        elif number == 7:
+            state = TrialState.FAIL
+        else:
+            state = TrialState.COMPLETE if quality(*point.values()) > 0.3 else TrialState.PRUNED
+        record = make_record(number, state, point, stopped_at=0 if state is TrialState.PRUNED else None)
+        if state is TrialState.RUNNING:
+            record.last_loss, record.last_grad_norm = 1.234, 0.567
+        records.append(record)
+    return make_view(records, config, state="running")
+
+
+def shown(view: StudyView, width: int) -> list[str]:
+    """Return what a terminal of this width shows, read back from a pseudo-terminal."""
+    master, slave = pty.openpty()
+    screen = pyte.Screen(width, HEIGHT)
+    stream = pyte.ByteStream(screen)
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:  # the other end was closed
+                return
+            stream.feed(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(slave, "w") as file:
+        # rich asks the process's own streams for their size, not this file.
+        size = {"width": width, "height": HEIGHT}
+        console = Console(file=file, force_terminal=True, color_system="256", legacy_windows=False, **size)
+        with Live(console=console, auto_refresh=False) as live:
+            live.update(WatchView(view, now=lambda: NOW), refresh=True)
+            live.update(WatchView(view, now=lambda: NOW), refresh=True)  # drawn over itself
+    reader.join(timeout=10)
+    os.close(master)
+    return [line.rstrip() for line in screen.display]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_live_view_is_that_of_the_golden_file(width: int) -> None:
+    lines = shown(view_at_work(), width)
+
+    text = "\n".join(lines).rstrip() + "\n"
+    golden = GOLDEN / f"watch-{width}.txt"
+    if os.environ.get("SWEEPER_WRITE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("view", [view_at_work(), view_of_many()])
+def test_no_line_is_wider_than_the_terminal(view: StudyView, width: int) -> None:
+    console = Console(width=width, color_system=None, force_terminal=True)
+    with console.capture() as capture:
+        console.print(WatchView(view, now=lambda: NOW))
+
+    assert max(len(line) for line in capture.get().splitlines()) <= width
+
+
+def test_bars_and_curves_in_characters() -> None:
+    assert doctest.testmod(watch_bits) == doctest.TestResults(failed=0, attempted=2)
