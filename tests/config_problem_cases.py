@@ -774,7 +774,7 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         [
             "sweep.yaml:15: `pruner.options` belongs to Optuna's pruners and `module:Class`, not "
             "to `early_dynamics`. Remove it, or use `signals`, `keep_frac`, `min_peers`, `mode`, "
-            "`directions`, `risk`, `tolerance`, `n_calibration`, `skip_waiting` and `audit_frac`.",
+            "`directions`, `risk`, `tolerance`, `n_calibration`, `skip_waiting`, `set_aside` and `audit_frac`.",
         ],
     ),
     (

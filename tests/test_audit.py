@@ -35,7 +35,7 @@ def test_the_choice_is_seeded_and_has_about_its_share():
 def test_a_condemned_trial_that_was_chosen_goes_on_to_its_end():
     final, signals = honest(0)
 
-    records = play(make_rule(audit_frac=0.3), final, signals)
+    records = play(make_rule(audit_frac=0.3, skip_waiting=False), final, signals)
 
     went_on = [record for record in records.values() if audit_decision(record) is not None]
     assert went_on
@@ -43,10 +43,14 @@ def test_a_condemned_trial_that_was_chosen_goes_on_to_its_end():
     assert all("goes on in the shadow" in audit_decision(record)["reason"] for record in went_on)
 
 
-def test_with_all_audited_nobody_is_stopped():
+def test_with_all_audited_nobody_that_has_begun_is_stopped():
     final, signals = honest(0)
 
-    assert cost(play(make_rule(audit_frac=1.0), final, signals)) == 1.0
+    assert cost(play(make_rule(audit_frac=1.0, skip_waiting=False), final, signals)) == 1.0
+    records = play(make_rule(audit_frac=1.0), final, signals)
+    stopped = [record for record in records.values() if record.state is TrialState.PRUNED]
+    assert stopped
+    assert all(record.samples == 0 for record in stopped)
 
 
 def test_without_audit_nobody_goes_on_in_the_shadow():
@@ -95,7 +99,7 @@ def test_the_audits_rate_agrees_with_the_truth():
     wrong = found = n_condemned = n_audited = 0
     for seed in range(8):
         final, signals = honest(seed, sd=0.05)
-        rule = make_rule(audit_frac=1.0, risk=0.9, n_calibration=4)
+        rule = make_rule(audit_frac=1.0, risk=0.9, n_calibration=4, skip_waiting=False)
         records = play(rule, final, signals, seed=seed)
         everyone = [record for record in records.values() if audit_decision(record) is not None]
         truth = audit_report(everyone, maximize=True)
