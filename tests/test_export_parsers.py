@@ -47,18 +47,18 @@ say(unknown=[], batch=training.per_device_train_batch_size * training.gradient_a
     rank=finetuning.lora_rank if finetuning.finetuning_type == "lora" else None)
 """
 TRAINING_HUB = """
-import ast, inspect, training_hub
+import ast, inspect, re, training_hub
 from training_hub.algorithms import lora
 from instructlab.training.config import TorchrunArgs, TrainingArgs
 call = next(node for node in ast.walk(ast.parse(open(sys.argv[1]).read())) if isinstance(node, ast.Call))
 given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
 function = getattr(training_hub, call.func.id)
 known = {name for name, one in inspect.signature(function).parameters.items() if one.kind is not one.VAR_KEYWORD}
-# What the functions do not name they hand on: `sft` to its backend's models, `lora_sft` to its algorithm.
+# What the functions do not name they hand on: `sft` to its backend's models, `lora_sft` to its backend's dict.
 if call.func.id == "sft":
     backend = set(TrainingArgs.model_fields) | set(TorchrunArgs.model_fields)
 else:
-    backend = set(inspect.signature(lora.LoRASFTAlgorithm.train).parameters)
+    backend = set(re.findall(r"params(?:\\.get\\(|\\[)'(\\w+)'", inspect.getsource(lora)))  # what it reads
 say(unknown=sorted(set(given) - known - backend), batch=given["effective_batch_size"], steps=None,
     rate=given["learning_rate"], rank=given.get("lora_r"))
 """
