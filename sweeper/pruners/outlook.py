@@ -91,7 +91,10 @@ class Forecaster:
         """Predict every open trial at the newest rung where enough finished trials can be learned from."""
         key = (
             tolerance,
-            tuple((n, r.state, r.value, len(r.rungs), has_diverged(r)) for n, r in sorted(records.items())),
+            tuple(
+                (n, r.state.is_finished, r.value, len(r.rungs), r.point_id)
+                for n, r in sorted(records.items())
+            ),
         )
         if self._newest is None or self._newest[0] != key:
             self._newest = (key, self._predicted(records, tolerance))

@@ -18,6 +18,7 @@ import functools
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtr
 from sklearn.gaussian_process.kernels import RBF, Matern
 
@@ -37,7 +38,7 @@ _BIAS = 4.0  # variance of the constant
 _SIGNAL_LENGTH = 1.4  # standard deviations per root of the number of signals: smooth, nearly monotone
 _SHAPE, _RATE = 1.5, 0.75  # inverse gamma of the amplitude of values scaled to variance 1
 _NOTHING_PRIOR = 0.15  # odds, beside all other sets, that nothing known says anything about the result
-_LEAST_INFLATION = 1.0
+_NEGLIGIBLE = 1e-4  # weight of a set that predictions do without
 _CLIP = 3.0  # standard deviations; a signal further out says no more
 
 
@@ -90,7 +91,7 @@ class Predictor:
         self._sets = _sets(inputs.metric.shape[1] > 0, inputs.others.shape[1] > 0)
         y = (goodness - self._center) / self._spread
         n = len(y)
-        covariance = self._covariances(self._blocks, self._blocks)
+        covariance = self._covariances(self._blocks, self._blocks, np.arange(len(self._sets)))
         covariance += np.array([one.noise for one in self._sets])[:, None, None] * np.eye(n)
         self._cholesky = np.linalg.cholesky(covariance)
         self._inverse = np.linalg.inv(covariance)
@@ -107,13 +108,16 @@ class Predictor:
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Predict the final metrics of further trials."""
-        cross = self._covariances(self._scaled(inputs), self._blocks)
-        prior = np.array([_BIAS + sum(one.shares) + one.noise for one in self._sets])
-        variance = prior[:, None] - ((cross @ self._inverse) * cross).sum(axis=2)
-        scales = np.sqrt(np.maximum(variance, 1e-9) * self._amplitude[:, None])
+        kept = np.flatnonzero(
+            self._weights >= _NEGLIGIBLE
+        )  # 10 of 55, as a rule: the rest costs time, not accuracy
+        cross = self._covariances(self._scaled(inputs), self._blocks, kept)
+        prior = np.array([_BIAS + sum(self._sets[index].shares) + self._sets[index].noise for index in kept])
+        variance = prior[:, None] - ((cross @ self._inverse[kept]) * cross).sum(axis=2)
+        scales = np.sqrt(np.maximum(variance, 1e-9) * self._amplitude[kept][:, None])
         return Prediction(
-            weights=self._weights,
-            means=self._center + self._spread * (cross @ self._alpha[:, :, None])[:, :, 0],
+            weights=self._weights[kept] / self._weights[kept].sum(),
+            means=self._center + self._spread * (cross @ self._alpha[kept][:, :, None])[:, :, 0],
             scales=self._spread * self.inflation * scales,
             freedom=self._freedom,
         )
@@ -143,7 +147,7 @@ class Predictor:
         """Return how much wider the errors of leave-one-out are than predicted; never below 1."""
         means, deviations = self.leave_one_out(y)
         self.scores = (y - means) / deviations
-        return max(_LEAST_INFLATION, float(np.sqrt(np.mean(self.scores**2))))
+        return max(1.0, float(np.sqrt(np.mean(self.scores**2))))
 
     def _scaled(self, inputs: Inputs) -> tuple[Array, Array, Array]:
         metric, others = (
@@ -152,8 +156,10 @@ class Predictor:
         )
         return inputs.design, metric, others
 
-    def _covariances(self, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:
-        """Return the covariance of every set, without noise: sets x left x right."""
+    def _covariances(
+        self, left: tuple[Array, ...], right: tuple[Array, ...], sets: npt.NDArray[np.intp]
+    ) -> Array:
+        """Return the covariance of the sets with these indices, without noise: sets x left x right."""
         design = {
             length: Matern(length_scale=length * max(1.0, np.sqrt(left[0].shape[1] / 2)), nu=2.5)(
                 left[0], right[0]
@@ -169,8 +175,8 @@ class Predictor:
             for a, b in zip(left[1:], right[1:], strict=True)
         ]
         stacked = np.stack([*design.values(), *signals]).reshape(len(_LENGTHS) + 2, -1)
-        shares = np.array([one.shares for one in self._sets])
-        return np.asarray(_BIAS + (shares @ stacked).reshape(len(self._sets), len(left[0]), len(right[0])))
+        shares = np.array([self._sets[index].shares for index in sets])
+        return np.asarray(_BIAS + (shares @ stacked).reshape(len(sets), len(left[0]), len(right[0])))
 
 
 @dataclasses.dataclass(frozen=True)
