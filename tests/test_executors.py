@@ -154,6 +154,24 @@ def test_an_interrupted_trial_saves_where_it_is_and_goes_on_from_there(make_exec
     assert [row.step for row in study.curves.rows(0)] == list(range(1, 11))
 
 
+def test_a_trial_that_is_set_aside_goes_on_from_its_checkpoint_when_its_turn_comes(make_executor, tmp_path):
+    signals = {"loss": {"direction": "minimize"}}
+    pruner = {"name": "early_dynamics", "mode": "probe", "keep_frac": 0.5, "signals": signals}
+    recorder = Starts()
+    study, _ = run(make_executor, tmp_path, pruner=pruner, listeners=(recorder,), rungs={"samples": [30]},
+                   search_space={"learning_rate": {"grid": [1e-5, 1e-4, 1e-3, 3e-3]}})  # fmt: skip
+
+    records = reopened(study).records()
+    kept = sorted(records, key=lambda n: -trial_functions.value_of(records[n].params))[:2]
+    assert {n for n, r in records.items() if r.state is TrialState.COMPLETE} == set(kept)
+    assert all(r.state is TrialState.PRUNED for n, r in records.items() if n not in kept)
+    assert all([row.step for row in study.curves.rows(n)] == list(range(1, 11)) for n in kept)
+    assert all(row.samples <= 50 for n in records if n not in kept for row in study.curves.rows(n))
+    again = [message for message in recorder.messages if message.startswith("goes on from step ")]
+    assert again
+    assert all(3 <= int(message.rpartition(" ")[2]) <= 5 for message in again)
+
+
 class InterruptAt:
     """A listener that interrupts the sweep at its first event of a kind."""
 
