@@ -53,6 +53,7 @@ class Outside:
         return event
 
 
+@pytest.mark.slow
 @pytest.mark.train
 @pytest.mark.ray
 def test_each_verb_reaches_a_real_sweep_in_time_also_after_a_kill(tmp_path: Path) -> None:
