@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import training_fixtures
 from training_fixtures import (
     RecordingChannel,
@@ -21,7 +20,6 @@ from sweeper.config import config_from_dict
 from sweeper.context import TrialStopped
 from sweeper.errors import SweeperError
 from sweeper.preflight.disk import disk_need
-from sweeper.training.checkpoints import STATE, load_state
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
@@ -176,6 +174,10 @@ def test_data_is_read_on_from_the_right_sample(tmp_path: Path, tiny: Tiny) -> No
 
 
 def test_an_inherited_checkpoint_brings_moments_and_position_but_not_the_rate(tmp_path: Path) -> None:
+    import torch
+
+    from sweeper.training.checkpoints import STATE, load_state
+
     def trainer(rate: float, total: int) -> SimpleNamespace:
         weight = torch.nn.Parameter(torch.ones(2))
         optimizer = torch.optim.AdamW([weight], lr=rate)
