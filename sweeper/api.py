@@ -16,12 +16,15 @@ from typing import Any, Literal
 from sweeper.checkpoint import check_url
 from sweeper.config import config_from_dict, dump_config, load_config
 from sweeper.config.models import SweepConfig
+from sweeper.control.records import Verb
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, SweeperError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
+from sweeper.extend import plan_extension
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
+from sweeper.orchestrator.queue import n_undrawn
 from sweeper.plan import DataFacts, Plan, plan_sweep
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
@@ -114,16 +117,33 @@ def launch(
 
 def resume(
     place: str,
+    overrides: Sequence[str] = (),
     *,
+    continues: Sequence[str] = (),
     options: LaunchOptions | None = None,
     function: TrialFunction | None = None,
     listeners: Sequence[Listener] = (),
 ) -> StudyView:
-    """Go on with a study where it stopped. Raises as `launch` does."""
+    """Go on with a study where it stopped, and extend it where that is asked for. Raises as `launch` does.
+
+    Args:
+        place: The study's directory, or its name.
+        overrides: `key=value` over its config: more values of a grid, more trials, another pruner.
+        continues: Numbers of completed trials to be trained on to the budget of the overrides, or `all`.
+        options: Where and how to run.
+        function: As in `launch`.
+        listeners: As in `launch`.
+    """
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
-    _refuse_finished(study)
+    extension = plan_extension(study, overrides, continues) if overrides or continues else None
+    if extension is None or not extension.adds_trials:
+        _refuse_finished(study)
     with _driving(study):
+        if extension is not None:
+            extension.apply(study)
+            for note in extension.notes:
+                print(f"extended: {note}", file=sys.stderr)
         if options.address is not None:
             study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
         _go_on(study, options, function, listeners)
@@ -196,8 +216,9 @@ def _refuse_finished(study: Study) -> None:
     """
     records = study.records()
     is_open = any(not record.state.is_finished for record in records.values())
-    undrawn = study.config.sampler.name != "grid" and len(records) < (study.config.sampler.n_trials or 0)
-    if is_open or undrawn or not study.is_complete:
+    if is_open or n_undrawn(study.config, records.values()) or not study.is_complete:
+        return
+    if any(request.verb in (Verb.ADD, Verb.CLONE) for request in study.control_box.pending()):
         return
     if study.state() == "interrupted":  # its driver was killed after the last trial had ended
         with _driving(study):

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper import completion
+from sweeper import cli_control, completion
+from sweeper.cli_words import AsJson, Storage, StudyPlace, console
 from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
 from sweeper.help_text import examples
 from sweeper.storage_url import hide_password_of_command_line
@@ -44,24 +45,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
 ]
-StudyPlace = Annotated[
-    str,
-    typer.Argument(
-        metavar="STUDY",
-        help="A study's directory, or its name with --storage.",
-        autocompletion=completion.studies,
-    ),
-]
-Storage = Annotated[
-    str | None,
-    typer.Option("--storage", metavar="URL", help="Optuna storage, e.g. postgresql://user@host/db."),
-]
 Address = Annotated[
     str | None,
     typer.Option("--address", metavar="ADDR", help="A running Ray cluster, e.g. auto or 10.0.0.1:6379."),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -99,11 +87,11 @@ def plan(
         told = {"disk": None if disk is None else dataclasses.asdict(disk)}
         print(json.dumps(plan_json(planned) | told | measured, indent=2))
         return
-    _console().print(format_plan(planned))
+    console().print(format_plan(planned))
     if disk is not None:
-        _console().print(f"\n{disk.line()}", soft_wrap=True)
+        console().print(f"\n{disk.line()}", soft_wrap=True)
     if found is not None:
-        _console().print("\n".join(found.lines()))
+        console().print("\n".join(found.lines()))
 
 
 @app.command(epilog=examples("launch"))
@@ -127,15 +115,27 @@ def launch(
 @app.command(epilog=examples("resume"))
 def resume(
     study: StudyPlace,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Extend it: more values of a grid, more trials, another pruner."
+        ),
+    ] = None,
+    continues: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--continue", metavar="N", help="Train a completed trial, or `all`, on to `trial.budget.…=…`."
+        ),
+    ] = None,
     storage: Storage = None,
     address: Address = None,
     executor: ExecutorOption = ExecutorChoice.RAY,
 ) -> None:
-    """Go on with a study where it stopped."""
+    """Go on with a study where it stopped; with KEY=VALUE or --continue, extend it."""
     from sweeper import api
 
     options = api.LaunchOptions(storage=storage, address=address, executor=executor.value)
-    _finish(api.resume(study, options=options))
+    _finish(api.resume(study, overrides or (), continues=continues or (), options=options))
 
 
 @app.command(epilog=examples("status"))
@@ -159,7 +159,7 @@ def status(
     if as_json:
         print(json.dumps(status_json(view), indent=2))
     else:
-        _console().print(status_text(view))
+        console().print(status_text(view))
 
 
 @app.command(epilog=examples("evidence"))
@@ -172,7 +172,7 @@ def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False
     if as_json:
         print(json.dumps(evidence_json(view), indent=2))
     else:
-        _console().print(format_evidence(view))
+        console().print(format_evidence(view))
 
 
 @app.command(epilog=examples("report"))
@@ -295,7 +295,7 @@ def list_studies(
     if as_json:
         print(json.dumps(studies_json(found), indent=2))
     elif found:
-        _console().print(studies_table(found))
+        console().print(studies_table(found))
     else:
         place = mask_url(storage) if storage is not None else directory or "studies/"
         print(f"No studies in {place}.", file=sys.stderr)
@@ -348,7 +348,7 @@ def replay(
     if as_json:
         print(json.dumps(replay_json(sweep, results, slots=slots), indent=2))
     else:
-        _console().print(replay_text(sweep, results, slots=slots))
+        console().print(replay_text(sweep, results, slots=slots))
 
 
 def _finish(view: Any) -> None:
@@ -356,7 +356,7 @@ def _finish(view: Any) -> None:
     from sweeper.reporting import write_report
     from sweeper.reporting.status import status_text
 
-    _console(stderr=True).print(status_text(view))
+    console(stderr=True).print(status_text(view))
     path = write_report(view, view.directory / "report")
     print(f"report: {path}")
 
@@ -368,13 +368,13 @@ def _watch(study: str, storage: str | None, *, as_json: bool) -> None:
     from sweeper.reporting.status import status_json
     from sweeper.reporting.watch import WatchView
 
-    console = _console()
+    terminal = console()
     if as_json:
         _print_changes(study, storage, lambda view: json.dumps(status_json(view)))
-    elif not console.is_terminal:
+    elif not terminal.is_terminal:
         _print_changes(study, storage, _counts_line)
     else:
-        with Live(console=console, refresh_per_second=4) as live:
+        with Live(console=terminal, refresh_per_second=4) as live:
             for view in _views(study, storage):
                 live.update(WatchView(view))
 
@@ -405,10 +405,7 @@ def _views(study: str, storage: str | None) -> Iterator[Any]:
         time.sleep(_WATCH_S)
 
 
-def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
+cli_control.register(app)
 
 
 def main() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from sweeper.records import RungRecord, TrialRecord, TrialState
+from sweeper.records import Origin, RungRecord, TrialRecord, TrialState
 
 POINT = "point"
 PROGRESS = "progress"
 METRICS = "metrics"
 REASON = "reason"
 CHECKPOINT = "checkpoint"
+ORIGIN = "origin"
+CONTINUES = "continues"  # the trial that this one trains on; for whoever looks into the storage
+EXTRA_PARAMS = "extra_params"  # of a point: values that Optuna's search space does not have
 RUNG_PREFIX = "rung:"
 DECISION_PREFIX = "decision:"
 ATTEMPT_PREFIX = "attempt:"
@@ -56,6 +59,8 @@ def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str,
     """Read one trial of the storage."""
     attributes = trial.user_attrs
     point = attributes.get(POINT, {})
+    params = {**params, **point.get(EXTRA_PARAMS, {})}
+    origin = attributes.get(ORIGIN)
     record = TrialRecord(
         number=trial.number,
         state=TrialState(trial.state.name),
@@ -68,6 +73,7 @@ def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str,
         metrics=decode_numbers(attributes.get(METRICS, {})),
         reason=attributes.get(REASON),
         checkpoint=attributes.get(CHECKPOINT),
+        origin=None if origin is None else Origin(**origin),
     )
     _read_progress(record, attributes.get(PROGRESS, {}))
     _read_numbered(record, attributes)

@@ -11,7 +11,28 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper launch sweep.yaml --address auto", "on the Ray cluster that this machine belongs to"),
         ("sweeper launch sweep.yaml --storage postgresql://me@db/sweeps", "with the study in a database"),
     ),
-    "resume": (("sweeper resume studies/llama-grid", "after Ctrl-C, a crash or a reboot"),),
+    "resume": (
+        ("sweeper resume studies/llama-grid", "after Ctrl-C, a crash or a reboot"),
+        ("sweeper resume studies/llama-grid pruner=median", "with another pruner from now on"),
+        ("sweeper resume studies/llama-grid --continue 7 trial.budget.samples=8000", "train trial 7 on"),
+    ),
+    "stop": (
+        ("sweeper stop studies/llama-grid --trial 7", "end it as PRUNED"),
+        ("sweeper stop studies/llama-grid --all", "end the sweep; resume goes on with it"),
+    ),
+    "keep": (("sweeper keep studies/llama-grid --trial 7", "whatever the pruner thinks of it"),),
+    "add": (
+        ("sweeper add studies/llama-grid learning_rate=3e-5 effective_batch_size=512", "one more point"),
+    ),
+    "clone": (
+        ("sweeper clone studies/llama-grid learning_rate=1e-5 --trial 7", "else as trial 7, from its start"),
+        ("sweeper clone studies/llama-grid learning_rate=1e-5 --trial 7 --warm-start", "from its checkpoint"),
+    ),
+    "pause": (
+        ("sweeper pause studies/llama-grid", "start no more trials"),
+        ("sweeper pause studies/llama-grid --off", "start them again"),
+    ),
+    "set": (("sweeper set studies/llama-grid max_concurrent=4", "four trials at a time"),),
     "status": (
         ("sweeper status studies/llama-grid --watch", "follow it"),
         ("sweeper status studies/llama-grid --json | jq .best", "for a program"),

@@ -114,6 +114,26 @@ class Outcome:
     micro_batch_size: int | None = None  # that it trained with
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a trial comes from that is none of the plan's own points."""
+
+    by: str  # user@host
+    request: str = ""  # id of the control request; empty where a resume added it
+    cloned_from: int | None = None  # trial whose params it has, but for some
+    warm_start: bool = False  # begins at the checkpoint of `cloned_from`
+    continues: int | None = (
+        None  # finished trial that it trains on, with a larger budget, from its checkpoint
+    )
+    from_step: int = 0  # of the checkpoint that it began with; up to there its curve is the other trial's
+    from_samples: int = 0
+
+    @property
+    def source(self) -> int | None:
+        """The trial whose checkpoint it begins with."""
+        return self.cloned_from if self.warm_start else self.continues
+
+
 @dataclasses.dataclass(kw_only=True)
 class TrialRecord:
     """One trial as the study knows it; what pruners, reports and `status` read.
@@ -149,6 +169,7 @@ class TrialRecord:
     errors: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one per failed attempt
     # One per attempt, as read from the storage: worker, started and, once it ended, ended, outcome, error.
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    origin: Origin | None = None  # None: a point of the plan or of the sampler
 
 
 class EventKind(enum.StrEnum):

@@ -1,6 +1,7 @@
 """A trial that was killed goes on as if it had not been."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,3 +171,37 @@ def test_data_is_read_on_from_the_right_sample(tmp_path: Path, tiny: Tiny) -> No
     second = make_context(tiny.model, data, tmp_path / "cut", total_steps=6)
     finetune.run(second)
     assert all_rows(second) == all_rows(whole)[5:]
+
+
+def test_an_inherited_checkpoint_brings_moments_and_position_but_not_the_rate(tmp_path: Path) -> None:
+    import torch
+
+    from sweeper.training.checkpoints import STATE, load_state
+
+    def trainer(rate: float, total: int) -> SimpleNamespace:
+        weight = torch.nn.Parameter(torch.ones(2))
+        optimizer = torch.optim.AdamW([weight], lr=rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
+        return SimpleNamespace(
+            optimizer=optimizer, lr_scheduler=schedule, weight=weight, accelerator=SimpleNamespace(scaler=None)
+        )  # fmt: skip
+
+    theirs, ours = trainer(1e-3, 10), trainer(4e-3, 20)
+    for _ in range(5):
+        theirs.weight.grad = torch.ones(2)
+        theirs.optimizer.step()
+        theirs.lr_scheduler.step()
+    state = {
+        "optimizer": theirs.optimizer.state_dict(), "schedule": theirs.lr_scheduler.state_dict(), "scaler": None,
+        "random": {}, "tokens": 7,
+    }  # fmt: skip
+    torch.save(state, tmp_path / STATE)
+
+    load_state(ours, tmp_path, is_inherited=True)
+
+    assert ours.lr_scheduler.last_epoch == 5
+    assert ours.optimizer.param_groups[0]["lr"] == pytest.approx(4e-3 * (1 - 5 / 20))
+    ours.lr_scheduler.step()
+    assert ours.optimizer.param_groups[0]["lr"] == pytest.approx(4e-3 * (1 - 6 / 20))
+    moments = ours.optimizer.state[ours.weight]["exp_avg"]
+    assert torch.equal(moments, theirs.optimizer.state[theirs.weight]["exp_avg"])

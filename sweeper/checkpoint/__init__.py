@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sweeper.checkpoint.directory import DirectoryCheckpoints
+from sweeper.checkpoint.inherit import inherit_checkpoint
 from sweeper.checkpoint.manifest import MANIFEST, Saved
 from sweeper.checkpoint.remote import RemoteCheckpoints, check_url
 from sweeper.checkpoint.retention import Retention
@@ -17,6 +18,7 @@ __all__ = [
     "Saved",
     "check_url",
     "checkpoints_place",
+    "inherit_checkpoint",
     "open_checkpoints",
 ]
 

@@ -123,6 +123,14 @@ class RemoteCheckpoints:
             if manifest is not None
         ]
 
+    def copy(self, name: str, url: str) -> None:
+        """Copy one to another place of the same store, the manifest last."""
+        system, root = self._place
+        manifest = self._manifest(name)
+        _, other = _open(url)
+        for file in (*(manifest.files if manifest is not None else ()), MANIFEST):
+            system.cp_file(f"{root}/{name}/{file}", f"{other}/{name}/{file}")
+
     def remove(self, name: str) -> None:
         """Remove one. The manifest goes first, so that what is left is no checkpoint."""
         system, root = self._place

@@ -7,11 +7,12 @@ sweep has the same order of reports every time, whatever the machine does.
 import dataclasses
 import queue
 import threading
+import time
 
 from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import Outcome, Report
+from sweeper.records import Decision, Outcome, Report
 
 
 @dataclasses.dataclass
@@ -34,6 +35,7 @@ class _Slot:
 
 
 _GIVE_UP_POLL_S = 0.05
+_IDLE_POLL_S = 0.1  # between two looks at a sweep that is paused
 
 
 class _TurnChannel:
@@ -84,7 +86,10 @@ class InProcessExecutor:
     def _round(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
         """Give every trial in flight a turn."""
         orchestrator.check_held()
+        self._tell(orchestrator.poll(), flying)
         self._fill(flying, orchestrator)
+        if not flying and not orchestrator.is_done:  # the sweep is paused
+            time.sleep(_IDLE_POLL_S)
         for slot in list(flying):
             if orchestrator.is_draining:
                 (slot.pause if orchestrator.may_save else slot.stop).set()
@@ -93,7 +98,7 @@ class InProcessExecutor:
                 self._fill(flying, orchestrator)
 
     def _fill(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
-        while len(flying) < self._n_slots:
+        while len(flying) < orchestrator.slots(self._n_slots):
             spec = orchestrator.next_trial(worker_facts())
             if spec is None:
                 return
@@ -113,6 +118,15 @@ class InProcessExecutor:
         slot.thread = threading.Thread(target=work, name=f"trial-{spec.number}", daemon=True)
         slot.thread.start()
         return slot
+
+    @staticmethod
+    def _tell(decisions: list[Decision], flying: list[_Slot]) -> None:
+        """Tell the trials that are to stop, or to be set aside; they do so at their next step."""
+        by_number = {slot.spec.number: slot for slot in flying}
+        for decision in decisions:
+            if decision.trial in by_number:
+                told = by_number[decision.trial]
+                (told.pause if decision.aside else told.stop).set()
 
     @classmethod
     def _take_turn(cls, slot: _Slot, flying: list[_Slot], orchestrator: Orchestrator) -> bool:
@@ -135,8 +149,4 @@ class InProcessExecutor:
             decisions = orchestrator.on_report(slot.spec.number, message)
         else:
             decisions = orchestrator.on_end(slot.spec.number, message)
-        by_number = {other.spec.number: other for other in flying}
-        for decision in decisions:
-            if decision.trial in by_number:
-                told = by_number[decision.trial]
-                (told.pause if decision.aside else told.stop).set()
+        InProcessExecutor._tell(decisions, flying)

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.ray_worker import (
@@ -51,6 +51,7 @@ class _Bridge:
         self._starting: set[str] = set()
         self._n_told = 0
         self._drained = False
+        self.set_limit: Callable[[], object] = lambda: None  # lets Tune run as many trials as are wanted now
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -78,7 +79,13 @@ class _Bridge:
                 self.error = error
         return otherwise
 
+    def steer(self) -> None:
+        """Act on what was asked for from outside."""
+        self._stop_others({decision.trial for decision in self.orchestrator.poll()})
+        self.set_limit()
+
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
+        self.steer()  # here too: while nothing runs, Tune does nothing else but ask for trials, once a second
         spec = self.orchestrator.next_trial()
         if spec is None:
             return Searcher.FINISHED if self.orchestrator.is_done else None
@@ -133,6 +140,7 @@ class _Bridge:
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""
         self.guarded(self.orchestrator.check_held, None)
+        self.guarded(self.steer, None)
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
             if self.keys:
@@ -245,8 +253,12 @@ class RayTuneExecutor:
     def _fit(self, orchestrator: Orchestrator, scratch: str) -> None:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        orchestrator.set_capacity(self._capacity)
         board = ray.remote(num_cpus=0, max_concurrency=10_000)(StopBoard).remote()
         bridge = _Bridge(orchestrator, board)
+        # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
+        limiter = ConcurrencyLimiter(_StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
+        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._slots))
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
@@ -256,9 +268,7 @@ class RayTuneExecutor:
         tuner = tune.Tuner(
             tune.with_resources(worker, PlacementGroupFactory([bundle])),
             tune_config=TuneConfig(
-                search_alg=_StudySearcher(bridge), scheduler=_StudyScheduler(bridge), num_samples=-1,
-                # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
-                max_concurrent_trials=self._slots, reuse_actors=True,
+                search_alg=limiter, scheduler=_StudyScheduler(bridge), num_samples=-1, reuse_actors=True,
                 trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
             ),
             run_config=RunConfig(
@@ -269,6 +279,13 @@ class RayTuneExecutor:
         tuner.fit()
         if bridge.error is not None:
             raise bridge.error
+
+    def _capacity(self) -> int:
+        """Return how many trials the cluster holds at a time, as it is now."""
+        resources = ray.cluster_resources()
+        by_cpu = int(resources.get("CPU", 0)) // self._cpus
+        by_gpu = int(resources.get("GPU", 0) / self._gpus + 1e-9) if self._gpus else by_cpu
+        return min(by_cpu, by_gpu)
 
 
 def _trial_name(trial: Trial) -> str:

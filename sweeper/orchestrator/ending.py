@@ -102,7 +102,7 @@ class Ending:
         self._state.tell(EventKind.TRIAL_ENDED, words, record=record)
 
     def stop_aside(self, decision: Decision) -> None:
-        """Stop a trial that was set aside; it is not gone on with."""
+        """Stop a trial that was set aside, or stands between two attempts; it is not gone on with."""
         record = self._state.records[decision.trial]
         self._recording.decision(decision)
         record.is_set_aside = False

@@ -8,6 +8,8 @@ from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import Decision, EventKind, Report, RungRecord
 
+KEPT_RULE = "keep"  # a judgement that was not carried out, since somebody keeps the trial
+
 
 class Judging:
     """Takes windows in and judges. The lists it returns hold the decisions that take a running trial off its slot."""
@@ -45,6 +47,9 @@ class Judging:
             return []
         stops = []
         for decision in self._judge.judge_again(self._state.records):
+            if decision.stop and decision.trial in self._state.kept:
+                self._tell_kept(decision)
+                continue
             running = self._state.running.get(decision.trial)
             if not decision.stop:
                 self._recording.decision(decision)
@@ -87,8 +92,11 @@ class Judging:
     def _new_rungs(self, running: Running) -> list[RungRecord]:
         """Record the rungs that the trial has reached and that were not recorded before."""
         record = self._state.records[running.spec.number]
+        origin = record.origin
         found = []
         for planned in running.point.rungs:
+            if origin is not None and planned.is_reached(step=origin.from_step, samples=origin.from_samples):
+                continue  # another trial's training: that one was judged by it
             if planned.index in record.rungs or not planned.is_reached(
                 step=record.step, samples=record.samples
             ):
@@ -116,7 +124,9 @@ class Judging:
         others = [n for n in self._state.running if n != number and self._stands_at(n, rung.rung)]
         stops = []
         for decision in self._judge.judge([number, *others], rung.rung, self._state.records):
-            if decision.stop:
+            if decision.stop and decision.trial in self._state.kept:
+                self._tell_kept(decision)
+            elif decision.stop:
                 self._ending.prune(self._state.running[decision.trial], decision)
                 stops.append(decision)
             elif decision.trial == number:
@@ -124,6 +134,22 @@ class Judging:
                 if decision.aside:
                     stops.append(decision)
         return stops
+
+    def _tell_kept(self, decision: Decision) -> None:
+        """Record, once for every rung, that a trial would have been stopped and is not."""
+        record = self._state.records[decision.trial]
+        rung = max(record.rungs, default=None)
+        told = record.decisions[-1] if record.decisions else {}
+        if told.get("rule") == KEPT_RULE and told.get("rung") == rung:
+            return
+        reason = (
+            f"kept by {self._state.kept[decision.trial]}; {decision.rule} would stop it: {decision.reason}"
+        )
+        kept = Decision(
+            trial=decision.trial, stop=False, rule=KEPT_RULE, reason=reason, rung=rung,
+            samples=decision.samples,
+        )  # fmt: skip
+        self._recording.decision(kept)
 
     def _stands_at(self, number: int, rung: int) -> bool:
         record = self._state.records[number]

@@ -2,12 +2,14 @@
 
 import collections
 import logging
+from collections.abc import Iterable
 from typing import Any
 
+from sweeper.config.models import SweepConfig
 from sweeper.orchestrator.state import SweepState
-from sweeper.plan import Point, plan_point
+from sweeper.plan import Point, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,19 @@ class TrialQueue:
     @property
     def n_left(self) -> int:
         """Trials that can still be started, as far as is known now."""
-        sampler = self._state.config.sampler
-        is_open = sampler.name != "grid" and not self._exhausted
-        undrawn = max(0, (sampler.n_trials or 0) - len(self._state.records)) if is_open else 0
+        undrawn = 0 if self._exhausted else n_undrawn(self._state.config, self._state.records.values())
         return len(self.again) + len(self.waiting) + len(self.aside) + undrawn
+
+    def add(self, point: Point, origin: Origin) -> TrialRecord:
+        """Enter one more point, to be trained after those that wait already."""
+        number = self._state.study.add_trial(point, origin)
+        record = _record_of(point, number, TrialState.WAITING)
+        record.origin = origin
+        self._state.records[number] = record
+        self._known[point.point_id] = number
+        self._state.points[point.point_id] = point
+        self.waiting.append(number)
+        return record
 
     def next_number(self) -> int | None:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
@@ -50,6 +61,8 @@ class TrialQueue:
             number: int | None = candidates[0]
             if isinstance(self._judge, LearningJudge):
                 number = self._judge.next_of(candidates, self._state.records)
+            if number is None and not self._state.running:
+                number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
             if number is None:
                 return None
             if number in self.waiting:
@@ -65,6 +78,10 @@ class TrialQueue:
         points = self._state.points
         if record.point_id not in points:
             point = self._planned(record.params)
+            if record.origin is not None and record.origin.continues is not None:
+                point = plan_longer(
+                    self._state.config, record.params, samples=record.budget_samples or 0, facts=self._facts
+                )
             if not record.point_id:  # entered by other means than this package's
                 self._state.study.set_point(record.number, point)
                 record.point_id = point.point_id
@@ -81,10 +98,7 @@ class TrialQueue:
         for _ in range(_DUPLICATE_DRAWS):
             number, point = study.draw(self._planned)
             known = self._known.get(point.point_id)
-            record = TrialRecord(
-                number=number, state=TrialState.RUNNING, params=dict(point.params), point_id=point.point_id,
-                settings=point.settings, budget_samples=point.budget_samples, total_steps=point.total_steps,
-            )  # fmt: skip
+            record = _record_of(point, number, TrialState.RUNNING)
             self._state.records[number] = record
             if known is None:
                 self._known[point.point_id] = number
@@ -97,3 +111,17 @@ class TrialQueue:
         logger.warning("The sampler drew %d known points in a row; no new one is left.", _DUPLICATE_DRAWS)
         self._exhausted = True
         return None
+
+
+def n_undrawn(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
+    """Return how many points a sampler has still to draw; those that were added by hand do not count."""
+    if config.sampler.name == "grid":
+        return 0
+    return max(0, (config.sampler.n_trials or 0) - sum(record.origin is None for record in records))
+
+
+def _record_of(point: Point, number: int, state: TrialState) -> TrialRecord:
+    return TrialRecord(
+        number=number, state=state, params=dict(point.params), point_id=point.point_id,
+        settings=point.settings, budget_samples=point.budget_samples, total_steps=point.total_steps,
+    )  # fmt: skip

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from sweeper.checkpoint import inherit_checkpoint
 from sweeper.context import TrialSpec
-from sweeper.errors import SweeperError
+from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.plan import Point, trial_spec
@@ -41,6 +42,8 @@ class Starting:
         """Begin the next attempt of a trial that is RUNNING in the study."""
         record = self._state.records[number]
         record.settings = point.settings
+        if record.attempts == 0:
+            self.inherit(record)  # the driver that was to do so may have been killed
         rows, step = self._rows_to_go_on_from(number)
         running = Running(
             point=point, rows=rows, monitor=self._monitor_of(number), metrics={},
@@ -65,6 +68,37 @@ class Starting:
         self._state.tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
         return running.spec
 
+    def refuse_without_checkpoint(self, number: int) -> None:
+        """Refuse to let another trial begin where this one has nothing to begin with.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        curve = self._state.study.curves.rows(number)
+        last = curve[-1].step if curve else 0
+        if not any(saved.step <= last for saved in self._state.checkpoints(number).saved()):
+            raise StudyMismatchError(
+                f"Trial {number} has no checkpoint to go on from. `trial.checkpoint.every_samples` and `at` say when "
+                "checkpoints are saved, `keep_best` and `max_gb` whose are kept."
+            )
+
+    def inherit(self, record: TrialRecord) -> None:
+        """Let a trial begin with the checkpoint and the curve of the one that it comes from."""
+        state, origin = self._state, record.origin
+        if origin is None or origin.source is None or origin.from_step:
+            return
+        rows = state.study.curves.rows(origin.source)
+        place, newest = state.place(record.number), rows[-1].step if rows else 0
+        saved = inherit_checkpoint(state.place(origin.source), place, newest_step=newest)
+        if saved is None:
+            words = f"trial {origin.source} has no checkpoint any more: trial {record.number} starts anew"
+            state.tell(EventKind.NOTE, words, record=record)
+            return
+        kept = [row for row in rows if row.step <= saved.step]
+        state.study.curves.write(record.number, kept)
+        record.origin = dataclasses.replace(origin, from_step=saved.step, from_samples=saved.samples)
+        state.study.record_origin(record.number, record.origin)
+
     def _spec(self, record: TrialRecord, point: Point, *, checkpoint_step: int) -> TrialSpec:
         config, number = self._state.config, record.number
         spec = trial_spec(
@@ -75,6 +109,7 @@ class Starting:
         return dataclasses.replace(
             spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,
             micro_batch_limits=self._micro_batches.by_device(),
+            inherited_step=0 if record.origin is None else record.origin.from_step,
         )  # fmt: skip
 
     def _rows_to_go_on_from(self, number: int) -> tuple[list[StepRow], int]:

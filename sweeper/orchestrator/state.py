@@ -63,6 +63,9 @@ class SweepState:
         self.is_interrupted = False
         self.failure: str | None = None  # why the sweep gives up, once it does
         self.may_save = True  # whether trials that are told to end may save first: not on a full disk
+        self.is_paused = False  # until somebody ends the pause
+        self.max_concurrent: int | None = None  # trials at a time, as somebody has set it
+        self.kept: dict[int, str] = {}  # trials that the pruner stops no more, with who asked for it
         self.listeners = list(listeners)
         self._started_at = clock()
 

@@ -12,6 +12,7 @@ from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
 from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
+from sweeper.orchestrator.steering import Steering
 from sweeper.plan import Plan
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
@@ -73,6 +74,9 @@ class Orchestrator:
             state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue
         )
         self._ending.carry_out_decisions()
+        for number in self._queue.waiting:
+            self._starting.inherit(self.records[number])  # before retention removes what they begin with
+        self._steering = Steering(state, queue=self._queue, ending=self._ending, starting=self._starting)
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -113,6 +117,22 @@ class Orchestrator:
         """Trials that can still be started, as far as is known now."""
         return self._queue.n_left
 
+    def slots(self, planned: int) -> int:
+        """Return how many trials run at a time: as planned, or as somebody has set it since."""
+        return self._state.max_concurrent or planned
+
+    def set_capacity(self, capacity: Callable[[], int]) -> None:
+        """Say how many trials the machines hold at a time; asked when somebody wants more."""
+        self._steering.capacity = capacity
+
+    def poll(self) -> list[Decision]:
+        """Act on what was asked for from outside; cheap, and mostly does nothing. To be called all the time.
+
+        Returns:
+            The decisions that stop a running trial.
+        """
+        return [] if self.is_draining else self._steering.poll()
+
     def interrupt(self) -> None:
         """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""
         self._state.is_interrupted = True
@@ -140,7 +160,8 @@ class Orchestrator:
 
         Returns None where nothing is to be started now.
         """
-        if self.is_draining:
+        limit = self._state.max_concurrent
+        if self.is_draining or self._state.is_paused or (limit is not None and self.n_running >= limit):
             return None
         number = self._queue.next_number()
         if number is None:

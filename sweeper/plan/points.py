@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sweeper.batch import BatchPlan, plan_batch
 from sweeper.config.dump import config_to_dict
 from sweeper.config.messages import sentence, unknown_key
-from sweeper.config.models import BUDGET_KINDS, SweepConfig, TrainSettings
+from sweeper.config.models import BUDGET_KINDS, Budget, SweepConfig, TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.plan.budget import CommonBudget, common_budget, point_samples
 from sweeper.plan.data import DataFacts, Point
@@ -31,6 +31,19 @@ def plan_point(config: SweepConfig, params: Mapping[str, Any], *, facts: DataFac
     return PointResolver(
         config=config, common=common, rungs=rung_marks(config, common, facts), facts=facts
     ).resolve(params)
+
+
+def plan_longer(
+    config: SweepConfig, params: Mapping[str, Any], *, samples: int, facts: DataFacts | None = None
+) -> Point:
+    """Resolve one point under a budget of its own. It has no rungs: it is not compared with the others.
+
+    Raises:
+        ConfigError: As `plan_point`.
+    """
+    trial = config.trial.model_copy(update={"budget": Budget(samples=samples)})
+    longer = plan_point(config.model_copy(update={"trial": trial}), params, facts=facts)
+    return dataclasses.replace(longer, rungs=())
 
 
 @dataclasses.dataclass(kw_only=True)

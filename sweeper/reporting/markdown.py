@@ -115,12 +115,25 @@ def ranked(view: StudyView) -> list[TrialRecord]:
 
 def _decisions_section(view: StudyView) -> str:
     decisions = [decision for _, decision in decisions_of(view)]
+    controls = _controls_table(view)
     if not decisions:
-        return ""
+        return f"## Decisions\n\n{controls}" if controls else ""
     stops = Counter(str(decision.get("rule")) for decision in decisions if decision.get("stop"))
     others = Counter(str(decision.get("rule")) for decision in decisions if not decision.get("stop"))
     rows = [[rule, count(stops[rule]), count(others[rule])] for rule in sorted(stops | others)]
-    return f"## Decisions\n\n{table(['rule', 'stopped a trial', 'let it go on'], rows, right=[1, 2])}"
+    text = f"## Decisions\n\n{table(['rule', 'stopped a trial', 'let it go on'], rows, right=[1, 2])}"
+    return f"{text}\n\n{controls}" if controls else text
+
+
+def _controls_table(view: StudyView) -> str:
+    """Return what people asked of the sweep; empty where nobody did."""
+    if not view.controls:
+        return ""
+    events = [event.as_dict() for event in view.controls]
+    rows = [
+        [str(event[name] or "") for name in ("request", "by", "at", "outcome", "message")] for event in events
+    ]
+    return table(["asked from outside", "by", "when", "outcome", "what it did"], rows, right=[])
 
 
 def _spent_section(view: StudyView) -> str:

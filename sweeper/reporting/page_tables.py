@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sweeper.control.records import ControlEvent
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import count, exact, short
 from sweeper.reporting.grid import cell_text, trial_grid
@@ -92,10 +93,33 @@ def decisions_table(view: StudyView) -> str:
     """Return every decision with its reason, sortable."""
     rows = [_decision_row(record, decision) for record, decision in decisions_of(view)]
     if not rows:
-        return "<p>No decision was taken yet.</p>"
+        return "<p>No decision was taken yet.</p>" + controls_table(view)
     header = [("trial", True), ("decision", False), ("rule", False), ("rung", True), ("samples", True)]
     caption = f"All {count(len(rows))} decisions with their reasons, by trial. Click a heading to sort."
-    return _sortable([*header, ("reason", False)], "".join(rows), caption)
+    return _sortable([*header, ("reason", False)], "".join(rows), caption) + controls_table(view)
+
+
+def controls_table(view: StudyView) -> str:
+    """Return what people asked of the sweep while it ran, sortable; nothing where nobody did."""
+    if not view.controls:
+        return ""
+    rows = "".join(_control_row(event) for event in view.controls)
+    caption = f"{count(len(view.controls))} requests from outside, in the order in which they were acted on."
+    header = [("request", False), ("by", False), ("asked", False), ("outcome", False), ("what it did", False)]
+    return _sortable(header, rows, caption)
+
+
+def _control_row(event: ControlEvent) -> str:
+    facts = event.as_dict()
+    who = f"{facts['by']}, process {facts['pid']}"
+    texts = [
+        facts["request"],
+        who,
+        facts["at"],
+        facts["outcome"] or "waits for a driver",
+        facts["message"] or "",
+    ]
+    return f"<tr>{''.join(f'<td>{esc(text)}</td>' for text in texts)}</tr>\n"
 
 
 def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:

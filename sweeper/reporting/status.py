@@ -1,11 +1,12 @@
 """What `sweeper status` says: a dict for programs, a table for a terminal."""
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
@@ -24,6 +25,7 @@ def status_json(view: StudyView) -> dict[str, Any]:
         "direction": view.config.direction,
         "trials": [trial_json(record) for record in view.records],
         "best": None if best is None else trial_json(best),
+        "controls": [jsonable(event.as_dict()) for event in view.controls],
     }
 
 
@@ -42,8 +44,14 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
         "worker": record.worker,
         "started": record.started,
         "ended": record.ended,
+        **({} if record.origin is None else {"origin": origin_json(record.origin)}),
     }
     return {name: jsonable(value) for name, value in row.items()}
+
+
+def origin_json(origin: Origin) -> dict[str, Any]:
+    """Return where a trial comes from that somebody added, as far as it is set."""
+    return {name: value for name, value in dataclasses.asdict(origin).items() if value}
 
 
 def status_text(view: StudyView) -> "StatusText":

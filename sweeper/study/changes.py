@@ -1,11 +1,20 @@
 """What may change between two drivers of one study, and what may not."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from sweeper.config.models import SweepConfig
+from sweeper.config import config_from_dict
+from sweeper.config.dump import config_to_dict
+from sweeper.config.models import Dimension, SweepConfig
 from sweeper.errors import StudyMismatchError
 from sweeper.study.study import Study
+
+# These change nothing of what a trial trains and how it is compared.
+_FREE: dict[str, bool | dict[str, bool]] = {
+    "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True,
+    "trial": {"function_dir": True, "checkpoint": True},
+}  # fmt: skip
 
 
 def check_same(study: Study, config: SweepConfig) -> None:
@@ -14,18 +23,68 @@ def check_same(study: Study, config: SweepConfig) -> None:
     Raises:
         StudyMismatchError: If anything but resources, failures, trackers and the storage's place differs.
     """
-    free: dict[str, bool | dict[str, bool]] = {
-        "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True,
-        "trial": {"function_dir": True, "checkpoint": True},
-    }  # fmt: skip
-    old = json.loads(study.config.model_dump_json(exclude=free))
-    new = json.loads(config.model_dump_json(exclude=free))
-    differences = [f"`{key}` was {was} and is now {now}" for key, was, now in _differences(old, new)]
-    if differences:
+    told = differences(study.config, config)
+    if told:
         raise StudyMismatchError(
-            f"Cannot go on with study `{study.name}`: {'; '.join(differences)}. "
-            "Restore the old values or choose a new study name."
+            f"Cannot go on with study `{study.name}`: {'; '.join(told)}. "
+            "Restore the old values or choose a new study name. `sweeper resume` takes more points, more trials and "
+            "another pruner as `key=value`."
         )
+
+
+def changed_config(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
+    """Return a study's config with overrides laid over it, checked as a sweep file is.
+
+    Raises:
+        ConfigError: With every problem.
+    """
+    return config_from_dict(config_to_dict(config), overrides=overrides, check_files=False)
+
+
+def check_extension(study: Study, config: SweepConfig) -> None:
+    """Refuse changes that a resume cannot make: it takes more points, more trials and another pruner.
+
+    Raises:
+        StudyMismatchError: With every difference that may not be.
+    """
+    told = differences(study.config, _as_before(study.config, config))
+    if not told:
+        return
+    remedies = ["Restore the old values or choose a new study name."]
+    if any(text.startswith("`trial.budget") for text in told):
+        remedies.append("`--continue N` trains a finished trial on to a larger budget.")
+    raise StudyMismatchError(
+        f"Cannot extend study `{study.name}`, whose trials would no longer compare: {'; '.join(told)}. "
+        f"{' '.join(remedies)}"
+    )
+
+
+def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
+    """Return every difference between two configs that is not free to be made."""
+    before = json.loads(old.model_dump_json(exclude=_FREE))
+    after = json.loads(new.model_dump_json(exclude=_FREE))
+    return [f"`{key}` was {was} and is now {now}" for key, was, now in _differences(before, after)]
+
+
+def _as_before(old: SweepConfig, new: SweepConfig) -> SweepConfig:
+    """Return the new config with every extension undone."""
+    changes: dict[str, Any] = {"pruner": old.pruner, "divergence": old.divergence}
+    n_old, n_new = old.sampler.n_trials, new.sampler.n_trials
+    if n_old is not None and n_new is not None and n_new >= n_old:
+        changes["sampler"] = new.sampler.model_copy(update={"n_trials": n_old})
+    if list(old.search_space) == list(new.search_space) and old.sampler.name == "grid":
+        changes["search_space"] = {
+            name: old.search_space[name] if _has_grown(old.search_space[name], dimension) else dimension
+            for name, dimension in new.search_space.items()
+        }
+    return new.model_copy(update=changes)
+
+
+def _has_grown(old: Dimension, new: Dimension) -> bool:
+    """Whether a list of values has all that it had."""
+    return (
+        old.kind == new.kind and old.listed is not None and all(v in (new.listed or []) for v in old.listed)
+    )
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, str, str]]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.config.models import SweepConfig
+from sweeper.control.records import ControlEvent, ControlOutcome, ControlRequest
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
 
 
 class Curves(Protocol):
@@ -20,6 +21,16 @@ class Curves(Protocol):
 
     def set_aside(self, number: int) -> None:
         """Move a damaged curve out of the way."""
+
+
+class Box(Protocol):
+    """The requests to a study; read `sweeper.control.box.ControlBox`."""
+
+    def pending(self) -> list[ControlRequest]: ...
+
+    def events(self) -> list[ControlEvent]: ...
+
+    def answer(self, request: ControlRequest, outcome: ControlOutcome) -> None: ...
 
 
 class SweepStudy(Protocol):
@@ -37,6 +48,9 @@ class SweepStudy(Protocol):
     @property
     def curves(self) -> Curves: ...
 
+    @property
+    def control_box(self) -> Box: ...
+
     def facts(self) -> DataFacts | None: ...
 
     def records(self) -> dict[int, TrialRecord]: ...
@@ -46,6 +60,10 @@ class SweepStudy(Protocol):
     def check_held(self) -> None: ...
 
     def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]: ...
+
+    def add_trial(self, point: Point, origin: Origin) -> int: ...
+
+    def record_origin(self, number: int, origin: Origin) -> None: ...
 
     def set_point(self, number: int, point: Point) -> None: ...
 

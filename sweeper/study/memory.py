@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sweeper.config.models import SweepConfig
+from sweeper.control.records import ControlEvent, ControlOutcome, ControlRequest
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
 
 # Nothing is ever written there: trials of a replay have no files.
 _NOWHERE = Path("/nonexistent/replay")
@@ -29,6 +30,29 @@ class MemoryCurves:
         """There is none."""
 
 
+class MemoryBox:
+    """Requests that are forgotten with the study."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, ControlRequest] = {}
+        self._outcomes: dict[str, ControlOutcome] = {}
+
+    def send(self, request: ControlRequest) -> None:
+        self._requests[request.id] = request
+
+    def answer(self, request: ControlRequest, outcome: ControlOutcome) -> None:
+        self._outcomes[request.id] = outcome
+
+    def pending(self) -> list[ControlRequest]:
+        return [request for name, request in self._requests.items() if name not in self._outcomes]
+
+    def events(self) -> list[ControlEvent]:
+        return [
+            ControlEvent(request=request, outcome=self._outcomes.get(name))
+            for name, request in self._requests.items()
+        ]
+
+
 class MemoryStudy:
     """The points of a sweep, all WAITING; the orchestrator's own records are all that is kept.
 
@@ -42,7 +66,9 @@ class MemoryStudy:
         self.config = config
         self.directory = _NOWHERE
         self.curves = MemoryCurves()
-        self._points = tuple(points)
+        self.control_box = MemoryBox()
+        self._points = list(points)
+        self._origins: dict[int, Origin] = {}
         self.states: dict[int, TrialState] = {}  # of the trials that ended
 
     def facts(self) -> DataFacts | None:
@@ -54,6 +80,7 @@ class MemoryStudy:
             number: TrialRecord(
                 number=number, state=TrialState.WAITING, params=point.params, point_id=point.point_id,
                 settings=point.settings, budget_samples=point.budget_samples, total_steps=point.total_steps,
+                origin=self._origins.get(number),
             )
             for number, point in enumerate(self._points)
         }  # fmt: skip
@@ -66,6 +93,14 @@ class MemoryStudy:
 
     def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> NoReturn:
         raise ConfigError("A replay plays the points that were recorded; no sampler draws others.")
+
+    def add_trial(self, point: Point, origin: Origin) -> int:
+        self._points.append(point)
+        self._origins[len(self._points) - 1] = origin
+        return len(self._points) - 1
+
+    def record_origin(self, number: int, origin: Origin) -> None:
+        self._origins[number] = origin
 
     def set_point(self, number: int, point: Point) -> None:
         raise ConfigError("A replay plays the points that were recorded; none can be added.")

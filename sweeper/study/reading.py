@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from sweeper import encoding
 from sweeper.config.models import SweepConfig
+from sweeper.control.box import ControlBox
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts
 from sweeper.records import TrialRecord
@@ -40,6 +41,7 @@ class StoredStudy:
                 f"{str(error).splitlines()[0]}. Restore it from a copy, or start anew under another name."
             ) from error
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
+        self.control_box = ControlBox(storage, self._id)
         self._trial_ids: dict[int, int] = {}
         self._finished: dict[
             int, TrialRecord
@@ -117,6 +119,7 @@ class StoredStudy:
             versions=attributes.get(keys.VERSIONS, {}),
             created=attributes.get(keys.CREATED),
             evidence=tuple(json.loads(attributes.get(keys.EVIDENCE, "[]"))),
+            controls=tuple(self.control_box.events()),
         )
 
     def _trial_id(self, number: int) -> int:

@@ -40,6 +40,15 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(*dimension.uniform, step=dimension.step)
 
 
+def contains(distribution: BaseDistribution, choice: Any) -> bool:
+    """Whether a dimension can hold a value, encoded as a choice."""
+    if isinstance(distribution, CategoricalDistribution):
+        return choice in distribution.choices
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return bool(distribution.low <= choice <= distribution.high)
+    return False
+
+
 _JSON = "json:"  # marks a list or mapping; Optuna's choices are None, bool, int, float or str
 
 

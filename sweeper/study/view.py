@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from sweeper.config.models import SweepConfig
+from sweeper.control.records import ControlEvent
 from sweeper.records import TrialRecord, TrialState
 
 StudyState = Literal["running", "interrupted", "finished"]
@@ -29,11 +30,21 @@ class StudyView:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None  # ISO 8601, UTC
     evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
+    controls: tuple[ControlEvent, ...] = ()  # what was asked of the sweep while it ran, and what became of it
 
     @property
     def best(self) -> TrialRecord | None:
-        """The COMPLETE trial with the best value, the lowest number among equals; None where none completed."""
-        completed = [r for r in self.records if r.state is TrialState.COMPLETE and r.value is not None]
+        """The COMPLETE trial with the best value, the lowest number among equals; None where none completed.
+
+        A trial that continues another one had more data than the others and is not compared with them.
+        """
+        completed = [
+            record
+            for record in self.records
+            if record.state is TrialState.COMPLETE
+            and record.value is not None
+            and (record.origin is None or record.origin.continues is None)
+        ]
         if not completed:
             return None
         sign = -1.0 if self.config.direction == "maximize" else 1.0

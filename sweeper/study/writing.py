@@ -1,18 +1,20 @@
 """A study as its driver writes it. Only one driver writes, the one that took the study."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from optuna.trial import create_trial
 
 from sweeper import encoding
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
+from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
@@ -78,18 +80,44 @@ class DrivenStudy(StoredStudy):
         if self.is_complete:
             return
         known = {trial.user_attrs.get(encoding.POINT, {}).get("point_id") for trial in self.frozen_trials()}
-        dimensions = space.distributions(self.config)
+        dimensions = self._dimensions()
         for point in points:
-            if point.point_id in known:
-                continue
-            template = create_trial(
-                state=OptunaState.WAITING,
-                params={name: space.encode_choice(value) for name, value in point.params.items()},
-                distributions=dimensions,
-                user_attrs={encoding.POINT: _point_attributes(point)},
-            )
-            self._writable.create_new_trial(self._id, template)
+            if point.point_id not in known:
+                self._writable.create_new_trial(self._id, _template(point, dimensions))
         self._writable.set_study_user_attr(self._id, keys.N_POINTS, len(points))
+
+    def expect_points(self) -> None:
+        """Let the next `add_points` enter those that are missing, as the study is extended."""
+        self._writable.set_study_user_attr(self._id, keys.N_POINTS, None)
+
+    def add_trial(self, point: Point, origin: Origin) -> int:
+        """Enter one more point as a WAITING trial and return its number."""
+        attributes: dict[str, Any] = {encoding.ORIGIN: dataclasses.asdict(origin)}
+        if origin.continues is not None:
+            attributes[encoding.CONTINUES] = origin.continues
+        trial_id = self._writable.create_new_trial(self._id, _template(point, self._dimensions(), attributes))
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._trial_ids[number] = trial_id
+        return number
+
+    def _dimensions(self) -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution of every dimension as the study's trials have it.
+
+        A database refuses a dimension whose choices differ from trial to trial (optuna 5.0).
+        """
+        found = space.distributions(self.config)
+        left = set(found)
+        for trial in self.frozen_trials():
+            for name in left & set(trial.distributions):
+                found[name] = trial.distributions[name]
+                left.discard(name)
+            if not left:
+                break
+        return found
+
+    def record_origin(self, number: int, origin: Origin) -> None:
+        """Replace what is known of where a trial comes from."""
+        self._set(number, encoding.ORIGIN, dataclasses.asdict(origin))
 
     def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]:
         """Let the sampler draw one more point; it is RUNNING at once, whole. Returns its number and what it is.
@@ -218,6 +246,22 @@ class _StoredLease:
 
     def write(self, facts: dict[str, Any]) -> None:
         self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
+
+
+def _template(
+    point: Point, dimensions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    """Return a WAITING trial. Values that a dimension does not have are kept beside Optuna's params."""
+    given = {name: space.encode_choice(value) for name, value in point.params.items()}
+    fitting = {name: value for name, value in given.items() if space.contains(dimensions[name], value)}
+    extra = {name: value for name, value in point.params.items() if name not in fitting}
+    stored = {**_point_attributes(point), **({encoding.EXTRA_PARAMS: extra} if extra else {})}
+    return create_trial(
+        state=OptunaState.WAITING,
+        params=fitting,
+        distributions={name: dimensions[name] for name in fitting},
+        user_attrs={encoding.POINT: stored, **(attributes or {})},
+    )
 
 
 def _point_attributes(point: Point) -> dict[str, Any]:

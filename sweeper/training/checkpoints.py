@@ -53,18 +53,49 @@ def load_weights(model: Any, path: Path) -> None:
             parameter.copy_(saved[name])
 
 
-def load_state(trainer: Any, path: Path) -> tuple[dict[str, Any], int]:
+def load_state(trainer: Any, path: Path, *, is_inherited: bool = False) -> tuple[dict[str, Any], int]:
     """Put a checkpoint's optimiser, schedule and scaler into a trainer.
+
+    Args:
+        trainer: Fresh, with the trial's own optimiser and schedule.
+        path: The checkpoint.
+        is_inherited: Whether it is another trial's: moments and position are taken over, while rates, decay and
+            schedule stay this trial's own.
 
     Returns:
         The random state, to be set right before the next step, and the target tokens seen so far.
     """
     state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.lr_scheduler.load_state_dict(state["schedule"])
+    if is_inherited:
+        _load_moments(trainer, state)
+    else:
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.lr_scheduler.load_state_dict(state["schedule"])
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
     return state["random"], int(state["tokens"])
+
+
+def _load_moments(trainer: Any, state: dict[str, Any]) -> None:
+    optimizer, schedule = trainer.optimizer, trainer.lr_scheduler
+    own = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    rates = list(schedule.base_lrs)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
+    schedule.base_lrs = rates
+    # The rate of the next step, by this trial's own schedule: all that train without an evaluated metric have it.
+    if hasattr(schedule, "lr_lambdas"):
+        new = [
+            rate * factor(schedule.last_epoch)
+            for rate, factor in zip(rates, schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, new, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = new
 
 
 def random_state() -> dict[str, Any]:

@@ -177,7 +177,8 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
         """Go on where the checkpoint stands, if there is one."""
         if self._loaded is not None:
             position = (self._loaded.step, self._loaded.samples)
-            saved = load_state(self.trainer, self._loaded.path)
+            is_inherited = self._loaded.step == self._context.spec.inherited_step
+            saved = load_state(self.trainer, self._loaded.path, is_inherited=is_inherited)
             self._random, self._tokens = saved
             state.global_step = self._loaded.step
             self._context.start_from(step=position[0], samples=position[1])

@@ -1,0 +1,105 @@
+"""The commands that steer a running sweep."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from sweeper import completion
+from sweeper.cli_words import AsJson, Storage, StudyPlace
+from sweeper.control.records import Verb
+from sweeper.errors import ConfigError
+from sweeper.help_text import examples
+
+Trial = Annotated[
+    int,
+    typer.Option("--trial", metavar="N", min=0, help="The trial's number.", autocompletion=completion.trials),
+]
+OptionalTrial = Annotated[
+    int | None,
+    typer.Option("--trial", metavar="N", min=0, help="End it as PRUNED.", autocompletion=completion.trials),
+]
+Values = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Values of the search space.")]
+Setting = Annotated[str, typer.Argument(metavar="KEY=VALUE", help="max_concurrent=N: trials at a time.")]
+
+
+def stop(
+    study: StudyPlace,
+    trial: OptionalTrial = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="End the whole sweep; `sweeper resume` goes on with it.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop one trial of a sweep, or all of it."""
+    if (trial is None) == (not everything):
+        raise ConfigError("`sweeper stop` needs either `--trial N` or `--all`.")
+    verb, arguments = (Verb.STOP_ALL, {}) if everything else (Verb.STOP, {"trial": trial})
+    _send(study, verb, arguments, storage, as_json=as_json)
+
+
+def keep(study: StudyPlace, trial: Trial, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Let the pruner stop a trial no more; one that diverges still is."""
+    _send(study, Verb.KEEP, {"trial": trial}, storage, as_json=as_json)
+
+
+def add(study: StudyPlace, values: Values, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Train one more point, after those that wait already."""
+    from sweeper.control.send import parse_pairs
+
+    _send(study, Verb.ADD, {"params": parse_pairs(values)}, storage, as_json=as_json)
+
+
+def clone(
+    study: StudyPlace,
+    values: Values,
+    trial: Trial,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Begin at the newest checkpoint of that trial.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a trial's point once more, with other values."""
+    from sweeper.control.send import parse_pairs
+
+    arguments = {"trial": trial, "params": parse_pairs(values), "warm_start": warm_start}
+    _send(study, Verb.CLONE, arguments, storage, as_json=as_json)
+
+
+def pause(
+    study: StudyPlace,
+    off: Annotated[bool, typer.Option("--off", help="Start trials again.")] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start no more trials; those that run go on to their end."""
+    _send(study, Verb.UNPAUSE if off else Verb.PAUSE, {}, storage, as_json=as_json)
+
+
+def set_setting(
+    study: StudyPlace, setting: Setting, storage: Storage = None, as_json: AsJson = False
+) -> None:
+    """Change how many trials run at a time."""
+    from sweeper.control.send import parse_pairs
+
+    ((name, value),) = parse_pairs([setting]).items()
+    _send(study, Verb.SET, {"setting": name, "value": value}, storage, as_json=as_json)
+
+
+def _send(
+    study: str, verb: Verb, arguments: Mapping[str, Any], storage: str | None, *, as_json: bool
+) -> None:
+    from sweeper.control.send import outcome_text, send_request
+
+    event, is_running = send_request(study, verb, arguments, storage=storage)
+    print(json.dumps(event.as_dict(), indent=2) if as_json else outcome_text(event, is_running=is_running))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (stop, keep, add, clone, pause):
+        app.command(epilog=examples(command.__name__))(command)
+    app.command(name="set", epilog=examples("set"))(set_setting)

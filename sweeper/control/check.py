@@ -1,0 +1,158 @@
+"""Whether a request can be met: the same rules for whoever sends it and for the driver that acts on it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sweeper.config.messages import did_you_mean, join, show
+from sweeper.config.models import Dimension, SweepConfig
+from sweeper.control.records import ControlRequest, Verb
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.plan import DataFacts, Point, plan_point
+from sweeper.records import TrialRecord, TrialState
+
+MAX_CONCURRENT = "max_concurrent"  # trials at a time
+SETTINGS = (MAX_CONCURRENT,)  # what `set` can change
+
+
+def check_request(
+    request: ControlRequest,
+    *,
+    config: SweepConfig,
+    facts: DataFacts | None,
+    records: Mapping[int, TrialRecord],
+) -> Point | None:
+    """Return the point that the request adds; None where it adds none.
+
+    Raises:
+        ConfigError: If a name or a value is wrong.
+        StudyMismatchError: If it names a trial that does not exist, has ended, or trains the same already.
+    """
+    if request.verb in (Verb.STOP, Verb.KEEP):
+        _open_trial(request, config, records)
+    elif request.verb is Verb.SET:
+        _check_setting(request.arguments)
+    elif request.verb is Verb.ADD:
+        return _new_point(request.arguments["params"], config, facts, records)
+    elif request.verb is Verb.CLONE:
+        return _clone(request, config, facts, records)
+    return None
+
+
+def _trial(request: ControlRequest, config: SweepConfig, records: Mapping[int, TrialRecord]) -> TrialRecord:
+    number = request.trial
+    if number is None or number not in records:
+        has = f"its trials are 0 to {max(records)}" if records else "it has no trial yet"
+        raise StudyMismatchError(
+            f"Study `{config.study}` has no trial {number}: {has}. `sweeper status` lists them."
+        )
+    return records[number]
+
+
+def _open_trial(request: ControlRequest, config: SweepConfig, records: Mapping[int, TrialRecord]) -> None:
+    record = _trial(request, config, records)
+    if record.state.is_finished:
+        word = "stopped" if request.verb is Verb.STOP else "kept"
+        raise StudyMismatchError(
+            f"Trial {record.number} of study `{config.study}` has ended ({record.state}), so it cannot be {word}. "
+            "Name one that runs or waits."
+        )
+
+
+def _check_setting(arguments: Mapping[str, Any]) -> None:
+    name, value = str(arguments["setting"]), arguments["value"]
+    if name not in SETTINGS:
+        raise ConfigError(
+            f"`set` does not know `{name}`.{_hint(name, SETTINGS)} It can change {join(SETTINGS)}."
+        )
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(
+            f"`{name}` must be a whole number of at least 1, but got {show(value)}. "
+            "`sweeper pause` starts no more trials."
+        )
+
+
+def _new_point(
+    params: Mapping[str, Any],
+    config: SweepConfig,
+    facts: DataFacts | None,
+    records: Mapping[int, TrialRecord],
+) -> Point:
+    _check_params(params, config)
+    ordered = {name: params[name] for name in config.search_space if name in params}
+    point = plan_point(config, ordered, facts=facts)
+    for record in records.values():
+        if record.point_id == point.point_id:
+            raise StudyMismatchError(
+                f"This point is trial {record.number} of study `{config.study}` already ({record.state}); "
+                "a point is trained once. Change a value."
+            )
+    return point
+
+
+def _clone(
+    request: ControlRequest,
+    config: SweepConfig,
+    facts: DataFacts | None,
+    records: Mapping[int, TrialRecord],
+) -> Point:
+    source = _trial(request, config, records)
+    changes = request.arguments["params"]
+    if not changes:
+        raise ConfigError(
+            f"A clone of trial {source.number} needs at least one other value, such as `learning_rate=1e-5`."
+        )
+    point = _new_point({**source.params, **changes}, config, facts, records)
+    if request.arguments.get("warm_start"):
+        size, others = source.settings.get("effective_batch_size"), point.settings.get("effective_batch_size")
+        if size != others:
+            raise ConfigError(
+                f"`effective_batch_size` was {size} in trial {source.number} and is {others} in its clone: steps and "
+                "data would not meet. Clone with the same one, or without `--warm-start`."
+            )
+        if source.checkpoint is None or source.state is TrialState.PRUNED:
+            raise StudyMismatchError(
+                f"Trial {source.number} has no checkpoint to start from. Clone it without `--warm-start`; "
+                "`trial.checkpoint` says when checkpoints are saved."
+            )
+    return point
+
+
+def _check_params(params: Mapping[str, Any], config: SweepConfig) -> None:
+    known = list(config.search_space)
+    for name, value in params.items():
+        if name not in known:
+            fixed = " It is fixed in `trial.settings`." if name in config.trial.settings else ""
+            raise ConfigError(
+                f"`{name}` is no dimension of study `{config.study}`.{fixed}{_hint(name, known)} "
+                f"Its dimensions are {join(known) or 'none'}."
+            )
+        _check_value(name, value, config.search_space[name], is_drawn=config.sampler.name != "grid")
+
+
+def _check_value(name: str, value: Any, dimension: Dimension, *, is_drawn: bool) -> None:
+    """Refuse a value of another kind than the dimension's, or that the sampler could not have drawn."""
+    listed = dimension.listed
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if listed is None:
+        low, high = getattr(dimension, dimension.kind)
+        fits = is_number and low <= value <= high and (dimension.kind != "int" or isinstance(value, int))
+        if not fits:
+            whole = "whole number" if dimension.kind == "int" else "number"
+            raise ConfigError(
+                f"`{name}` must be a {whole} from {low:g} to {high:g}, as `search_space` says, but got {show(value)}."
+            )
+        return
+    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed)
+    if numbers and not is_number:
+        raise ConfigError(
+            f"`{name}` must be a number, as all its values in `search_space` are, but got {show(value)}."
+        )
+    if is_drawn and value not in listed:
+        raise ConfigError(
+            f"`{name}` must be one of {join(map(str, listed))}, from which the sampler draws, but got {show(value)}."
+        )
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = did_you_mean(name, known)
+    return f" Did you mean `{near}`?" if near else ""

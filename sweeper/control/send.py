@@ -1,0 +1,78 @@
+"""Sending a request to a study, and waiting for what its driver makes of it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sweeper.config.document import parse_value
+from sweeper.config.overrides import split_override
+from sweeper.control.check import check_request
+from sweeper.control.records import ControlEvent, ControlRequest, Verb
+from sweeper.errors import ConfigError, NothingToDoError, StudyMismatchError
+from sweeper.study.clock import utc_now
+from sweeper.study.study import Study
+
+WAIT_S = 20.0  # for the driver's answer; it comes within 2 s unless the driver waits for its storage
+_LOOK_S = 0.1  # between two looks for it
+
+
+def send_request(
+    place: str,
+    verb: Verb,
+    arguments: Mapping[str, Any],
+    *,
+    storage: str | None = None,
+    wait_s: float = WAIT_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[ControlEvent, bool]:
+    """Write a request to a study, from any process that sees its storage, and wait for the answer.
+
+    Returns:
+        The request with its outcome, with none where no driver runs or it has not answered in time; and whether
+        one runs.
+
+    Raises:
+        ConfigError: If a name or a value is wrong; nothing was written.
+        StudyMismatchError: If there is no such study or trial, or the driver refused.
+        NothingToDoError: If the whole sweep is to be stopped and none runs.
+    """
+    study = Study.open(place, url=storage)
+    request = ControlRequest.new(verb, arguments, at=utc_now())
+    check_request(request, config=study.config, facts=study.facts(), records=study.records())
+    is_running = study.state() == "running"
+    if verb is Verb.STOP_ALL and not is_running:
+        raise NothingToDoError(f"No sweep of study `{study.name}` runs, so there is nothing to stop.")
+    study.control_box.send(request)
+    event = study.control_box.event(request)
+    for _ in range(int(wait_s / _LOOK_S) if is_running else 0):
+        sleep(_LOOK_S)
+        event = study.control_box.event(request)
+        if event.outcome is not None:
+            break
+    if event.outcome is not None and not event.outcome.is_done:
+        raise StudyMismatchError(event.outcome.message)
+    return event, is_running
+
+
+def outcome_text(event: ControlEvent, *, is_running: bool) -> str:
+    """Return what became of a request, in one sentence."""
+    if event.outcome is not None:
+        return f"{event.outcome.message}."
+    if is_running:
+        return f"Written. The driver has not answered within {WAIT_S:.0f} s; it acts on it as soon as it can."
+    return "Written. No driver runs this study now: it is acted on at the next `sweeper resume`."
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return `key=value` words as a mapping, values as a sweep file would read them.
+
+    Raises:
+        ConfigError: If a word has no `=`, or a key comes twice.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, text = split_override(pair)
+        if key in found:
+            raise ConfigError(f"`{key}` is given twice. Give it once.")
+        found[key] = parse_value(text, label=f"`{pair}`").data
+    return found

@@ -1,0 +1,147 @@
+"""Extending a study when it is resumed: more points, another pruner, finished trials trained on."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from sweeper.checkpoint import checkpoints_place, open_checkpoints
+from sweeper.config import dump_config
+from sweeper.config.models import SweepConfig
+from sweeper.control.records import whoami
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.files import write_text
+from sweeper.orchestrator.queue import n_undrawn
+from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
+from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.study.changes import changed_config, check_extension
+from sweeper.study.study import Study
+
+ALL = "all"  # every completed trial is trained on
+_STEADY = ("constant", "constant_with_warmup")  # schedules that do not depend on the budget
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extension:
+    """What a resume adds to a study. Checked; nothing is written yet."""
+
+    config: SweepConfig  # the study's from now on
+    longer: tuple[tuple[int, Point], ...]  # finished trials with the point that trains them on
+    n_points: int  # that are new
+    notes: tuple[str, ...]
+
+    @property
+    def adds_trials(self) -> bool:
+        return self.n_points > 0 or bool(self.longer)
+
+    def apply(self, study: Study) -> None:
+        """Write it to the study. A driver that is killed meanwhile loses nothing: the same words do the rest."""
+        if self.config != study.config:
+            study.expect_points()
+            study.update_config(self.config)
+            write_text(study.directory / "sweep.yaml", dump_config(self.config))
+        known = {record.point_id for record in study.records().values()}
+        for number, point in self.longer:
+            if point.point_id not in known:
+                study.add_trial(point, Origin(by=whoami(), continues=number))
+
+
+def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[str]) -> Extension:
+    """Work out what a resume would add.
+
+    Args:
+        study: As it stands.
+        overrides: `key=value` over its config. A budget is that of the trials to be continued, and of no other.
+        continues: Numbers of completed trials, or `all`.
+
+    Raises:
+        ConfigError: If an override or a number is wrong.
+        StudyMismatchError: If it changes what may not change, or a trial cannot be trained on.
+    """
+    changed = changed_config(study.config, overrides)
+    budget = changed.trial.budget
+    if continues:
+        trial = changed.trial.model_copy(update={"budget": study.config.trial.budget})
+        changed = changed.model_copy(update={"trial": trial})
+    check_extension(study, changed)
+    records = study.records()
+    longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
+    known = {record.point_id for record in records.values()}
+    points = [
+        point for point in plan_sweep(changed, facts=study.facts()).points if point.point_id not in known
+    ]
+    if changed.pruner != study.config.pruner:
+        was, now = (json.dumps(config.pruner.name) for config in (study.config, changed))
+        notes.append(f"the pruner was {was} and is now {now}; decisions that were taken stay")
+    n_points = len(points) + n_undrawn(changed, records.values())
+    if points:
+        notes.append(f"{len(points)} more points wait to be trained")
+    return Extension(config=changed, longer=longer, n_points=n_points, notes=tuple(notes))
+
+
+def _longer(
+    study: Study, records: dict[int, TrialRecord], continues: Sequence[str], budget: object
+) -> tuple[tuple[tuple[int, Point], ...], list[str]]:
+    """Return the completed trials that are asked for, each with the point that trains it on."""
+    chosen = _chosen(study, records, continues)
+    trial = study.config.trial.model_copy(update={"budget": budget})
+    wanted = study.config.model_copy(update={"trial": trial})
+    found, notes, bare = [], [], []
+    for record in chosen:
+        samples = plan_point(wanted, record.params, facts=study.facts()).budget_samples or 0
+        if samples <= (record.budget_samples or 0):
+            raise ConfigError(
+                f"Trial {record.number} was trained for {record.budget_samples} samples, so a budget of {samples} "
+                "trains it no further. Give a larger one, such as "
+                f"`trial.budget.samples={2 * (record.budget_samples or 1)}`."
+            )
+        point = plan_longer(study.config, record.params, samples=samples, facts=study.facts())
+        found.append((record.number, point))
+        if not _has_checkpoint(study, record.number):
+            bare.append(record.number)
+        schedule = record.settings.get("lr_scheduler_type")
+        if schedule is not None and schedule not in _STEADY:
+            notes.append(
+                f"trial {record.number} goes on with a `{schedule}` schedule that is laid out for {samples} samples; "
+                f"until now it followed one for {record.budget_samples}"
+            )
+    if bare:
+        names = ", ".join(map(str, bare))
+        raise StudyMismatchError(
+            f"These trials have no checkpoint to go on from: {names}. Leave them out of `--continue`, or train their "
+            "points anew in a study with the larger budget. `trial.checkpoint.every_samples` and `at` say when "
+            "checkpoints are saved, `keep_best` and `max_gb` whose are kept."
+        )
+    return tuple(found), notes
+
+
+def _chosen(study: Study, records: dict[int, TrialRecord], continues: Sequence[str]) -> list[TrialRecord]:
+    if ALL in continues:
+        return [
+            record
+            for record in records.values()
+            if record.state is TrialState.COMPLETE
+            and (record.origin is None or record.origin.continues is None)
+        ]
+    found = []
+    for word in dict.fromkeys(continues):
+        if not word.isdigit():
+            raise ConfigError(f"`--continue` takes a trial's number or `{ALL}`, but got `{word}`.")
+        record = records.get(int(word))
+        if record is None:
+            raise StudyMismatchError(
+                f"Study `{study.name}` has no trial {word}. `sweeper status` lists them."
+            )
+        if record.state is not TrialState.COMPLETE:
+            raise StudyMismatchError(
+                f"Trial {word} of study `{study.name}` is {record.state}, and only COMPLETE ones can be trained on."
+            )
+        found.append(record)
+    return found
+
+
+def _has_checkpoint(study: Study, number: int) -> bool:
+    url, trial_dir = study.config.trial.checkpoint.url, str(study.directory / "trials" / str(number))
+    place = checkpoints_place(url, study=study.name, trial_dir=trial_dir, number=number)
+    rows = study.curves.rows(number)
+    last = rows[-1].step if rows else 0
+    return any(saved.step <= last for saved in open_checkpoints(place).saved())

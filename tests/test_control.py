@@ -1,0 +1,492 @@
+"""Live control: what is asked for from outside is written, checked, acted on and kept."""
+
+import itertools
+import json
+import time
+
+import pytest
+import trial_functions
+from cli_fixtures import cli
+from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
+
+from sweeper.api import LaunchOptions, launch, resume
+from sweeper.control.records import ControlRequest, Verb
+from sweeper.control.send import parse_pairs, send_request
+from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.executors.in_process import InProcessExecutor
+from sweeper.orchestrator import Orchestrator
+from sweeper.plan import plan_sweep
+from sweeper.pruners.judge import divergence_rules, make_judge
+from sweeper.records import EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.study.memory import MemoryStudy
+
+
+def ask(study, verb, **arguments):
+    """Write a request as another process does, without a look at whether it can be met."""
+    request = ControlRequest.new(verb, arguments, at="2026-11-22T12:00:00.000+00:00")
+    study.control_box.send(request)
+    return request
+
+
+def seconds():
+    """A clock by which every look is a second after the one before."""
+    return itertools.count().__next__
+
+
+class AskAt:
+    """Sends requests when a trial comes to its first rung."""
+
+    def __init__(self, study, *requests, trial=0):
+        self._study, self._requests, self._trial = study, list(requests), trial
+
+    def on_event(self, event):
+        if event.kind is EventKind.RUNG and event.record.number == self._trial:
+            while self._requests:
+                verb, arguments = self._requests.pop(0)
+                ask(self._study, verb, **arguments)
+
+
+def steer(directory, *requests, before=(), slots=2, function=trial_functions.steady, **changes):
+    """Run a sweep to which requests come when trial 0 is at its first rung; return study and orchestrator.
+
+    Those of `before` come before it begins.
+    """
+    study = make_study(directory, make_config(**changes))
+    for verb, arguments in before:
+        ask(study, verb, **arguments)
+    orchestrator = make_orchestrator(study, AskAt(reopened(study), *requests), clock=seconds())
+    InProcessExecutor(slots=slots, function=function).run(orchestrator)
+    return reopened(study), orchestrator
+
+
+def events(study):
+    return [event.as_dict() for event in study.control_box.events()]
+
+
+# -- in memory: the verbs as the orchestrator sees them ------------------------------------------------------
+
+
+def in_memory(**changes):
+    config = make_config(**changes)
+    study = MemoryStudy(config, plan_sweep(config).points)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=make_judge(config), rules=divergence_rules(config),
+        clock=seconds(),
+    )  # fmt: skip
+    return study, orchestrator
+
+
+def window(*steps):
+    return Report(rows=tuple(StepRow(step, step * 10, 0, 1.0, 1.0, None) for step in steps))
+
+
+def test_a_running_trial_that_is_stopped_is_pruned_with_who_asked():
+    study, orchestrator = in_memory()
+    orchestrator.next_trial()
+    request = ask(study, Verb.STOP, trial=0)
+
+    (stop,) = orchestrator.poll()
+
+    assert (stop.trial, stop.stop, stop.rule) == (0, True, "user")
+    assert stop.reason == f"stopped by {request.by}"
+    assert stop.details == {"request": request.id, "pid": request.pid, "at": request.at}
+    assert orchestrator.records[0].state is TrialState.PRUNED
+    assert orchestrator.on_report(0, window(1, 2)) == []
+    assert orchestrator.on_end(0, Outcome(kind=OutcomeKind.STOPPED)) == []
+
+
+def test_a_waiting_trial_that_is_stopped_is_never_started():
+    study, orchestrator = in_memory()
+    ask(study, Verb.STOP, trial=0)
+
+    assert orchestrator.poll() == []
+
+    assert orchestrator.records[0].state is TrialState.PRUNED
+    assert orchestrator.next_trial().number == 1
+
+
+def test_a_trial_between_two_attempts_can_be_stopped():
+    study, orchestrator = in_memory()
+    orchestrator.next_trial()
+    orchestrator.on_end(0, Outcome(kind=OutcomeKind.FAILED, error="boom"))
+    ask(study, Verb.STOP, trial=0)
+
+    orchestrator.poll()
+
+    assert orchestrator.records[0].state is TrialState.PRUNED
+    assert orchestrator.next_trial().number == 1
+
+
+def test_an_added_point_is_trained_after_those_that_wait():
+    study, orchestrator = in_memory()
+    ask(study, Verb.ADD, params={"learning_rate": 3e-3})
+
+    orchestrator.poll()
+
+    started = [orchestrator.next_trial() for _ in range(5)]
+    assert [spec.params["learning_rate"] for spec in started] == [*RATES, 3e-3]
+    assert orchestrator.records[4].origin.by == study.control_box.events()[0].request.by
+
+
+def test_a_pause_starts_nothing_until_it_is_ended():
+    study, orchestrator = in_memory()
+    orchestrator.next_trial()
+    ask(study, Verb.PAUSE)
+    orchestrator.poll()
+
+    assert orchestrator.next_trial() is None
+    orchestrator.on_end(0, Outcome(kind=OutcomeKind.DONE, report=Report(rows=(), metrics={"score": 1.0})))
+    assert not orchestrator.is_done
+
+    ask(study, Verb.UNPAUSE)
+    orchestrator.poll()
+    assert orchestrator.next_trial().number == 1
+
+
+def test_trials_at_a_time_can_be_set_as_far_as_the_machines_hold_them():
+    study, orchestrator = in_memory()
+    orchestrator.set_capacity(lambda: 3)
+    ask(study, Verb.SET, setting="max_concurrent", value=4)
+    ask(study, Verb.SET, setting="max_concurrent", value=1)
+
+    orchestrator.poll()
+
+    first, second = study.control_box.events()
+    assert not first.outcome.is_done
+    assert "`max_concurrent` = 4 does not fit: there is room for 3 trials" in first.outcome.message
+    assert second.outcome.is_done
+    assert orchestrator.slots(2) == 1
+    assert [orchestrator.next_trial() is None for _ in range(2)] == [False, True]
+
+
+def test_a_look_comes_at_most_twice_a_second():
+    now = [0.0]
+    config = make_config()
+    study = MemoryStudy(config, plan_sweep(config).points)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=make_judge(config), rules=divergence_rules(config),
+        clock=lambda: now[0],
+    )  # fmt: skip
+    ask(study, Verb.STOP, trial=0)
+
+    now[0] = 0.4
+    orchestrator.poll()
+    assert orchestrator.records[0].state is TrialState.WAITING
+    now[0] = 0.5
+    orchestrator.poll()
+    assert orchestrator.records[0].state is TrialState.PRUNED
+
+
+# -- a sweep in its journal ----------------------------------------------------------------------------------
+
+LOW_LOSS = {"signals": {"loss": {"direction": "minimize"}}, "min_peers": 2, "keep_frac": 0.3}
+
+
+def test_a_trial_that_is_kept_is_not_pruned_and_the_record_says_so(tmp_path):
+    space = {"learning_rate": {"grid": [1e-3, 1e-5]}}
+    plain, _ = steer(tmp_path / "plain", pruner=LOW_LOSS, search_space=space)
+    assert plain.records()[1].state is TrialState.PRUNED
+
+    study, _ = steer(
+        tmp_path / "kept", before=[(Verb.KEEP, {"trial": 1})], pruner=LOW_LOSS, search_space=space
+    )
+
+    record = study.records()[1]
+    assert record.state is TrialState.COMPLETE
+    kept = [decision for decision in record.decisions if decision["rule"] == "keep"]
+    assert kept
+    assert all(not decision["stop"] for decision in kept)
+    assert kept[0]["reason"].startswith("kept by ")
+    assert "early_dynamics would stop it" in kept[0]["reason"]
+
+
+def test_a_kept_trial_that_diverges_is_still_stopped(tmp_path):
+    study, _ = steer(
+        tmp_path, before=[(Verb.KEEP, {"trial": 3})], slots=4, function=trial_functions.diverges_at_high_rate
+    )
+
+    assert study.records()[3].reason.startswith("diverged")
+
+
+def test_a_stop_from_outside_reaches_a_running_trial_and_the_rest_goes_on(tmp_path):
+    study, _ = steer(tmp_path, (Verb.STOP, {"trial": 1}))
+
+    records = study.records()
+    assert [record.state.value for record in records.values()] == [
+        "COMPLETE",
+        "PRUNED",
+        "COMPLETE",
+        "COMPLETE",
+    ]
+    assert records[1].samples < 100
+    (event,) = events(study)
+    assert event["outcome"] == "done"
+    assert event["message"] == f"trial 1 is PRUNED: {records[1].reason}"
+
+
+def test_stop_all_ends_the_sweep_and_a_resume_trains_the_rest(tmp_path):
+    study, orchestrator = steer(tmp_path, (Verb.STOP_ALL, {}))
+
+    assert orchestrator.is_interrupted
+    assert {record.state for record in study.records().values()} == {TrialState.RUNNING, TrialState.WAITING}
+
+    again = make_orchestrator(reopened(study))
+    InProcessExecutor(slots=2, function=trial_functions.steady).run(again)
+    assert all(record.state is TrialState.COMPLETE for record in again.records.values())
+
+
+def test_a_point_outside_of_the_grid_is_kept_whole_and_read_back(tmp_path):
+    study, _ = steer(tmp_path, (Verb.ADD, {"params": {"learning_rate": 3e-3}}))
+
+    record = study.records()[4]
+    assert record.params == {"learning_rate": 3e-3}
+    assert record.settings["learning_rate"] == 3e-3
+    assert record.state is TrialState.COMPLETE
+    assert record.value == trial_functions.value_of(record.params)
+
+
+def test_added_points_do_not_count_against_those_that_a_sampler_draws(tmp_path):
+    study, _ = steer(
+        tmp_path, (Verb.ADD, {"params": {"learning_rate": 3e-3}}),
+        search_space={"learning_rate": {"log_uniform": [1e-5, 1e-2]}},
+        sampler={"name": "random", "n_trials": 3},
+    )  # fmt: skip
+
+    records = study.records()
+    assert len(records) == 4
+    assert sum(record.origin is None for record in records.values()) == 3
+
+
+def test_a_clone_has_the_other_values_and_names_where_it_comes_from(tmp_path):
+    study, _ = steer(tmp_path, (Verb.CLONE, {"trial": 2, "params": {"learning_rate": 2e-3}}))
+
+    record = study.records()[4]
+    assert (record.params, record.origin.cloned_from, record.origin.warm_start) == (
+        {"learning_rate": 2e-3},
+        2,
+        False,
+    )
+    assert record.samples == 100
+
+
+def test_a_warm_start_begins_at_the_checkpoint_of_its_source(tmp_path):
+    arguments = {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True}
+    study, _ = steer(
+        tmp_path, (Verb.CLONE, arguments), slots=1, trial={"checkpoint": {"at": [20]}}, rungs={"samples": [30, 50]}
+    )  # fmt: skip
+
+    clone = study.records()[4]
+    assert (clone.origin.from_step, clone.origin.from_samples, clone.origin.source) == (2, 20, 0)
+    ours, theirs = study.curves.rows(4), study.curves.rows(0)
+    assert ours[:2] == theirs[:2]
+    assert [row.step for row in ours] == list(range(1, 11))
+    assert ours[2] != theirs[2]
+    assert (clone.state, sorted(clone.rungs)) == (TrialState.COMPLETE, [0, 1])
+
+
+def test_a_warm_start_without_a_checkpoint_is_refused(tmp_path):
+    arguments = {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True}
+    study, _ = steer(tmp_path, (Verb.CLONE, arguments))
+
+    (event,) = events(study)
+    assert event["outcome"] == "refused"
+    assert "Trial 0 has no checkpoint" in event["message"]
+    assert len(study.records()) == 4
+
+
+def test_what_was_asked_for_lasts_over_a_restart(tmp_path):
+    study, _ = steer(
+        tmp_path, (Verb.KEEP, {"trial": 3}), (Verb.SET, {"setting": "max_concurrent", "value": 1}),
+        (Verb.PAUSE, {}), (Verb.STOP_ALL, {}),
+    )  # fmt: skip
+
+    recorder = Recorder()
+    again = make_orchestrator(reopened(study), recorder)
+
+    assert again.next_trial() is None
+    assert again.slots(4) == 1
+    assert again._state.kept == {3: study.control_box.events()[0].request.by}
+    again.tell(EventKind.NOTE, "")
+    ask(study, Verb.UNPAUSE)
+    assert again._steering.act() == []
+    assert again.next_trial().number == 0
+
+
+def test_requests_without_a_driver_are_acted_on_by_the_next_one(tmp_path):
+    study = make_study(tmp_path, make_config())
+    ask(study, Verb.STOP, trial=1)
+    ask(study, Verb.STOP_ALL)
+
+    orchestrator = make_orchestrator(reopened(study))
+
+    assert orchestrator.records[1].state is TrialState.PRUNED
+    assert not orchestrator.is_interrupted
+    assert [event["outcome"] for event in events(study)] == ["refused", "done"]
+
+
+def test_a_driver_that_died_before_it_answered_adds_no_point_twice(tmp_path):
+    study = make_study(tmp_path, make_config())
+    ask(study, Verb.ADD, params={"learning_rate": 3e-3})
+    ask(study, Verb.STOP, trial=1)
+    first = reopened(study)
+    first.control_box.answer = lambda request, outcome: None
+    make_orchestrator(first)
+
+    again = make_orchestrator(reopened(study))
+
+    assert len(again.records) == 5
+    assert again.records[1].state is TrialState.PRUNED
+    assert len(again.records[1].decisions) == 1
+    assert [event["outcome"] for event in events(study)] == ["done", "done"]
+
+
+def test_a_request_that_cannot_be_read_is_left_alone(tmp_path, caplog):
+    study = make_study(tmp_path, make_config())
+    study._storage.set_study_user_attr(study._id, "sweeper:control:1", {"verb": "fly"})
+    ask(study, Verb.STOP, trial=0)
+
+    orchestrator = make_orchestrator(reopened(study))
+
+    assert orchestrator.records[0].state is TrialState.PRUNED
+    assert "cannot be read" in caplog.text
+
+
+# -- what is refused before it is written --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two trials that are complete, two that wait."""
+    directory = tmp_path_factory.mktemp("study")
+    made = make_study(directory, make_config())
+    orchestrator = make_orchestrator(made)
+    for number in (0, 1):
+        orchestrator.next_trial()
+        report = Report(rows=window(1, 2, 3, 4, 5, 6, 7, 8, 9, 10).rows, metrics={"score": 1.0 - number})
+        orchestrator.on_end(number, Outcome(kind=OutcomeKind.DONE, report=report))
+    return str(directory)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "error", "text"),
+    [
+        (Verb.STOP, {"trial": 9}, StudyMismatchError, "has no trial 9: its trials are 0 to 3"),
+        (
+            Verb.STOP,
+            {"trial": 0},
+            StudyMismatchError,
+            "Trial 0 of study `made-up` has ended (COMPLETE), so it",
+        ),
+        (Verb.KEEP, {"trial": 1}, StudyMismatchError, "it cannot be kept"),
+        (Verb.SET, {"setting": "max_concurent", "value": 2}, ConfigError, "Did you mean `max_concurrent`?"),
+        (Verb.SET, {"setting": "metric", "value": 2}, ConfigError, "It can change `max_concurrent`"),
+        (
+            Verb.SET,
+            {"setting": "max_concurrent", "value": 0},
+            ConfigError,
+            "whole number of at least 1, but got 0",
+        ),
+        (Verb.SET, {"setting": "max_concurrent", "value": "x"}, ConfigError, "but got the text `x`"),
+        (Verb.ADD, {"params": {"learning_rat": 1e-4}}, ConfigError, "Did you mean `learning_rate`?"),
+        (Verb.ADD, {"params": {"effective_batch_size": 4}}, ConfigError, "It is fixed in `trial.settings`."),
+        (Verb.ADD, {"params": {}}, ConfigError, "`learning_rate` has none"),
+        (Verb.ADD, {"params": {"learning_rate": "fast"}}, ConfigError, "must be a number"),
+        (
+            Verb.ADD,
+            {"params": {"learning_rate": 1e-5}},
+            StudyMismatchError,
+            "is trial 0 of study `made-up` already",
+        ),
+        (Verb.CLONE, {"trial": 0, "params": {}}, ConfigError, "needs at least one other value"),
+        (
+            Verb.CLONE,
+            {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True},
+            StudyMismatchError,
+            "has no checkpoint to start from",
+        ),
+        (Verb.STOP_ALL, {}, NothingToDoError, "nothing to stop"),
+    ],
+)
+def test_what_cannot_be_met_is_refused_and_not_written(study, verb, arguments, error, text):
+    with pytest.raises(error) as caught:
+        send_request(study, verb, arguments)
+
+    assert text in str(caught.value)
+    from sweeper.study.study import Study
+
+    assert Study.open(study).control_box.events() == []
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "text"),
+    [
+        ({"log_uniform": [1e-5, 1e-2]}, 1.0, "must be a number from 1e-05 to 0.01"),
+        ({"choice": [1e-5, 1e-2]}, 1e-3, "must be one of `1e-05` and `0.01`"),
+        ({"int": [1, 8]}, 2.5, "must be a whole number from 1 to 8"),
+    ],
+)
+def test_a_point_that_the_sampler_could_not_draw_is_refused(tmp_path, dimension, value, text):
+    config = make_config(search_space={"learning_rate": dimension}, sampler={"name": "random", "n_trials": 3})
+    make_study(tmp_path, config)
+
+    with pytest.raises(ConfigError) as caught:
+        send_request(str(tmp_path), Verb.ADD, {"params": {"learning_rate": value}})
+
+    assert text in str(caught.value)
+
+
+def test_values_are_read_as_a_sweep_file_reads_them():
+    assert parse_pairs(["a=1e-4", "b=8", "c=[1, 2]", "d=x"]) == {"a": 1e-4, "b": 8, "c": [1, 2], "d": "x"}
+    with pytest.raises(ConfigError, match="given twice"):
+        parse_pairs(["a=1", "a=2"])
+
+
+# -- the surface ---------------------------------------------------------------------------------------------
+
+
+def test_a_command_without_a_driver_says_when_it_is_acted_on(tmp_path):
+    make_study(tmp_path, make_config())
+
+    run = cli("stop", tmp_path, "--trial", 2)
+
+    assert run.code == 0
+    assert run.out == "Written. No driver runs this study now: it is acted on at the next `sweeper resume`.\n"
+    assert cli("stop", tmp_path).code == 2
+    assert cli("stop", tmp_path, "--trial", 77).code == 4
+    asked = json.loads(cli("add", tmp_path, "learning_rate=5e-4", "--json").out)
+    assert (asked["verb"], asked["outcome"]) == ("add", None)
+    controls = json.loads(cli("status", tmp_path, "--json").out)["controls"]
+    assert [control["request"] for control in controls] == ["stop --trial 2", "add learning_rate=0.0005"]
+
+
+def test_a_finished_study_goes_on_where_a_point_was_added_since(tmp_path):
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    launch(make_config(), options=options, function=trial_functions.steady)
+    place = str(tmp_path / "s")
+    with pytest.raises(NothingToDoError):
+        resume(place, options=options, function=trial_functions.steady)
+    send_request(place, Verb.ADD, {"params": {"learning_rate": 3e-3}})
+
+    view = resume(place, options=options, function=trial_functions.steady)
+
+    assert view.state == "finished"
+    assert len(view.records) == 5
+    assert view.records[4].state is TrialState.COMPLETE
+
+
+def test_a_sweep_that_was_stopped_from_outside_ends_as_an_interrupted_one(tmp_path):
+    class StopAll:
+        def on_event(self, event):
+            if event.kind is EventKind.RUNG and event.record.number == 0:
+                ask(reopened_at(tmp_path / "s"), Verb.STOP_ALL)
+                time.sleep(0.5)  # the driver looks by the real clock here
+
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    with pytest.raises(InterruptedSweepError, match="sweeper resume"):
+        launch(make_config(), options=options, function=trial_functions.steady, listeners=[StopAll()])
+
+
+def reopened_at(directory):
+    from sweeper.study.study import Study
+
+    return Study.open(str(directory))

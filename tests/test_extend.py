@@ -1,0 +1,174 @@
+"""Extending a study when it is resumed: what it takes, and what it refuses."""
+
+import pytest
+import trial_functions
+from cli_fixtures import cli
+from sweeps import make_config
+
+from sweeper.api import LaunchOptions, launch, resume
+from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.records import EventKind, TrialState
+from sweeper.study.study import Study
+
+MORE = "search_space.learning_rate.grid=[1e-5, 1e-4, 1e-3, 1e-2, 3e-3]"
+
+
+def finished(directory, **changes):
+    """A study of four trials that are complete, each with checkpoints at 40 and 80 of 100 samples."""
+    options = LaunchOptions(dir=str(directory), executor="in-process")
+    trial = {"checkpoint": {"every_samples": 40}, **changes.pop("trial", {})}
+    launch(make_config(trial=trial, **changes), options=options, function=trial_functions.steady)
+    return str(directory)
+
+
+def go_on(place, *overrides, **more):
+    options = LaunchOptions(executor="in-process")
+    return resume(place, overrides, options=options, function=trial_functions.steady, **more)
+
+
+def test_a_grown_grid_adds_its_new_points_and_trains_nothing_twice(tmp_path, capsys):
+    place = finished(tmp_path / "s")
+
+    view = go_on(place, MORE)
+
+    assert [record.params["learning_rate"] for record in view.records] == [1e-5, 1e-4, 1e-3, 1e-2, 3e-3]
+    assert [record.attempts for record in view.records] == [1] * 5
+    assert all(record.state is TrialState.COMPLETE for record in view.records)
+    assert "extended: 1 more points wait to be trained" in capsys.readouterr().err
+    assert (tmp_path / "s" / "sweep.yaml").read_text().count("0.003") == 1
+    with pytest.raises(NothingToDoError):
+        go_on(place, MORE)
+    with pytest.raises(NothingToDoError):
+        go_on(place)
+
+
+def test_a_driver_that_dies_while_it_extends_loses_no_point(tmp_path, monkeypatch):
+    place = finished(tmp_path / "s")
+
+    def die(self, points):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "add_points", die)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(place, MORE)
+
+    assert len(go_on(place).records) == 5
+
+
+def test_more_trials_of_a_sampler_are_drawn(tmp_path):
+    place = finished(
+        tmp_path / "s", search_space={"learning_rate": {"log_uniform": [1e-5, 1e-2]}},
+        sampler={"name": "random", "n_trials": 2},
+    )  # fmt: skip
+
+    assert len(go_on(place, "sampler.n_trials=5").records) == 5
+    with pytest.raises(StudyMismatchError, match=r"`sampler.n_trials` was 5 and is now 3"):
+        go_on(place, "sampler.n_trials=3")
+
+
+def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, capsys):
+    class Interrupt:
+        def on_event(self, event):
+            if event.kind is EventKind.TRIAL_ENDED and event.record.number == 0:
+                raise KeyboardInterrupt
+
+    space = {"learning_rate": {"grid": [1e-3, 1e-5, 1e-2]}}
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    with pytest.raises(InterruptedSweepError):
+        launch(
+            make_config(search_space=space), options=options, function=trial_functions.steady,
+            listeners=[Interrupt()],
+        )  # fmt: skip
+
+    view = go_on(
+        str(tmp_path / "s"), "pruner={signals: {loss: {direction: minimize}}, min_peers: 2, keep_frac: 0.3}"
+    )
+
+    assert view.config.pruner.name == "early_dynamics"
+    assert [record.state.value for record in view.records] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert 'the pruner was "nop" and is now "early_dynamics"' in capsys.readouterr().err
+
+
+def test_a_finished_trial_is_trained_on_from_its_checkpoint_under_a_new_number(tmp_path):
+    place = finished(tmp_path / "s")
+
+    view = go_on(place, "trial.budget.samples=200", continues=["2"])
+
+    longer = view.records[4]
+    assert (longer.origin.continues, longer.origin.from_step, longer.origin.from_samples) == (2, 8, 80)
+    assert (longer.state, longer.budget_samples, longer.samples, longer.rungs) == (
+        TrialState.COMPLETE,
+        200,
+        200,
+        {},
+    )
+    study = Study.open(place)
+    assert study.frozen_trials()[4].user_attrs["continues"] == 2
+    assert [row.step for row in study.curves.rows(4)] == list(range(1, 21))
+    assert study.curves.rows(4)[:8] == study.curves.rows(2)[:8]
+    assert view.config.trial.budget.samples == 100  # of all others
+    assert view.best.number == 2  # what had more data is not compared
+
+
+def test_all_finished_trials_can_be_trained_on_and_again(tmp_path):
+    place = finished(tmp_path / "s")
+
+    view = go_on(place, "trial.budget.samples=200", continues=["all"])
+    assert [record.origin.continues for record in view.records[4:]] == [0, 1, 2, 3]
+
+    view = go_on(place, "trial.budget.samples=300", continues=["4"])
+    assert (view.records[8].origin.continues, view.records[8].samples) == (4, 300)
+    with pytest.raises(NothingToDoError):
+        go_on(place)
+
+
+def test_a_trial_without_a_checkpoint_cannot_be_trained_on(tmp_path):
+    place = finished(tmp_path / "s", trial={"checkpoint": {"every_samples": 40, "keep_best": 1}})
+
+    with pytest.raises(StudyMismatchError, match=r"no checkpoint to go on from: 0, 1, 3\. Leave them out"):
+        go_on(place, "trial.budget.samples=200", continues=["all"])
+    assert len(go_on(place, "trial.budget.samples=200", continues=["2"]).records) == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "continues", "error", "text"),
+    [
+        (["metric=loss"], [], StudyMismatchError, '`metric` was "score" and is now "loss"'),
+        (["direction=minimize"], [], StudyMismatchError, '`direction` was "maximize" and is now "minimize"'),
+        (["trial.budget.samples=200"], [], StudyMismatchError, "`--continue N` trains a finished trial on"),
+        (
+            ["search_space.learning_rate.grid=[1e-5, 1e-4]"],
+            [],
+            StudyMismatchError,
+            "`search_space.learning_rate.grid` was [1e-05, 0.0001, 0.001, 0.01] and is now [1e-05, 0.0001]",
+        ),
+        (["trial.settings.effective_batch_size=20"], [], StudyMismatchError, "was 10 and is now 20"),
+        (["rungs={samples: [30]}"], [], StudyMismatchError, "`rungs.samples` was [20, 50] and is now [30]"),
+        (["seed=7"], [], StudyMismatchError, "`seed` was 0 and is now 7"),
+        (["pruner=medien"], [], ConfigError, "Did you mean `median`?"),
+        (["trial.budget.samples=200"], ["9"], StudyMismatchError, "has no trial 9"),
+        (["trial.budget.samples=200"], ["x"], ConfigError, "takes a trial's number or `all`, but got `x`"),
+        ([], ["2"], ConfigError, "Give a larger one, such as `trial.budget.samples=200`"),
+    ],
+)
+def test_what_would_make_trials_incomparable_is_refused(study, overrides, continues, error, text):
+    with pytest.raises(error) as caught:
+        go_on(study, *overrides, continues=continues)
+
+    assert text in str(caught.value)
+    assert len(Study.open(study).records()) == 4
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("study") / "s")
+
+
+def test_the_command_line_says_what_differs_and_exits_4(study):
+    run = cli("resume", study, "metric=loss", "--executor", "in-process")
+
+    assert run.code == 4
+    assert run.err.startswith(
+        "error: Cannot extend study `made-up`, whose trials would no longer compare: `metric`"
+    )
