@@ -171,6 +171,11 @@ class TrialRecord:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     origin: Origin | None = None  # None: a point of the plan or of the sampler
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it holds a slot, as far as the study knows."""
+        return self.state is TrialState.RUNNING and not self.is_set_aside
+
 
 class EventKind(enum.StrEnum):
     """What a sweep tells whoever watches it."""

@@ -178,7 +178,7 @@ class EarlyDynamicsPruner(BasePruner):
             return waiting[0]
         at_a_rung = self._certain().waiting(records)
         free = [number for number in waiting if number not in at_a_rung]
-        if free or any(r.state is TrialState.RUNNING and not r.is_set_aside for r in records.values()):
+        if free or any(r.is_training for r in records.values()):
             return min(free, key=lambda number: bool(records[number].rungs), default=None)
         return waiting[0]  # the others of its rung failed without a word
 

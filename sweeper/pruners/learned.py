@@ -301,7 +301,7 @@ def _is_open(record: TrialRecord) -> bool:
 
 
 def _is_training(record: TrialRecord) -> bool:
-    return record.state is TrialState.RUNNING and not record.is_set_aside and audit_decision(record) is None
+    return record.is_training and audit_decision(record) is None
 
 
 def _spent(record: TrialRecord) -> float:

@@ -16,7 +16,7 @@ from sweeper.records import TrialRecord, TrialState
 # Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
 _LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
 # Chance that a trial's signals mean something else than they did in the finished ones: then its point decides.
-_MISLED = 0.1
+_MISLED = 0.5
 _MIN_FINISHED = 4  # with fewer there is nothing to fit
 _MAX_DOUBT = 0.05  # that nothing known says anything about the results
 # Of the estimated noise that is tolerated: what two seeds of one point may differ by decides nothing.

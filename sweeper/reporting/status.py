@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
@@ -34,6 +34,7 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
     row = {
         "number": record.number,
         "state": record.state.value,
+        "is_set_aside": record.is_set_aside,
         "point_id": record.point_id,
         "params": record.params,
         "value": result_of(record),
@@ -114,7 +115,7 @@ def rows_shown(view: StudyView) -> list[TrialRecord]:
         return records
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     complete = [record for record in records if result_of(record) is not None]
-    chosen = [record for record in records if record.state is TrialState.RUNNING]
+    chosen = [record for record in records if record.is_training]
     chosen += sorted(complete, key=lambda record: sign * (record.value or 0.0))[:10]
     chosen += sorted(records, key=lambda record: record.ended or "", reverse=True)
     unique = {record.number: record for record in chosen}

@@ -61,7 +61,10 @@ def trial_table(view: StudyView, records: list[TrialRecord], width: int) -> Tabl
 def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Column]:
     columns = [
         Column(header="trial", cells=[str(record.number) for record in records], justify="right"),
-        Column(header="state", cells=[record.state.value for record in records]),
+        Column(
+            header="state",
+            cells=["set aside" if record.is_set_aside else record.state.value for record in records],
+        ),
         *_param_columns(varying_params(view), records),
         Column(
             header=one_line(view.config.metric).replace("/", "\n"),

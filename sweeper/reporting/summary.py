@@ -57,7 +57,11 @@ def counts_text(view: StudyView) -> str:
         TrialState.RUNNING: "running",
         TrialState.WAITING: "waiting",
     }
-    counts = [f"{count(n)} {word}" for state, word in words.items() if (n := view.count(state))]
+    n_aside = sum(record.is_set_aside for record in view.records)
+    numbers = {word: view.count(state) for state, word in words.items()}
+    numbers["running"] -= n_aside
+    numbers["set aside"] = n_aside
+    counts = [f"{count(n)} {word}" for word, n in numbers.items() if n]
     return ", ".join(counts) or "no trials"
 
 

@@ -47,7 +47,7 @@ class WatchView:
         view, width = self._view, options.max_width
         for line in (header_text(view), best_text(view), training_text(view)):
             yield _fitted(line)
-        running = [record for record in view.records if record.state is TrialState.RUNNING]
+        running = [record for record in view.records if record.is_training]
         if running:
             yield Text()
             yield _running_table(view, running[:MAX_RUNNING], self._now(), width)
@@ -174,7 +174,7 @@ def _map_cell(record: TrialRecord | None, best: TrialRecord | None) -> Text:
     words = {
         TrialState.PRUNED: f"✕{max(record.rungs)}" if record.rungs else "✕",
         TrialState.FAIL: "failed",
-        TrialState.RUNNING: "▶",
+        TrialState.RUNNING: "‖" if record.is_set_aside else "▶",
         TrialState.WAITING: "·",
     }
     text = short(value) if value is not None else words.get(record.state, "")

@@ -43,6 +43,7 @@ class Task:
     source: str  # what makes or holds the sweep
     contender: str
     orders: int
+    slots: int = 4
     seed: int = 0
 
 
@@ -81,6 +82,7 @@ def run(task: Task) -> dict[str, Any] | None:
         sweep,
         contender.config(sweep),
         orders=task.orders,
+        slots=task.slots,
         seed=task.seed,
         judge=contender.judge,
         label=task.contender,
@@ -101,7 +103,7 @@ def tasks_of(args: argparse.Namespace, contenders: list[Contender]) -> list[Task
     if args.groups:
         sources = [source for source in sources if any(word in source[0] for word in args.groups)]
     return [
-        Task(group=group, source=source, contender=contender.label, orders=args.orders)
+        Task(group=group, source=source, contender=contender.label, orders=args.orders, slots=args.slots)
         for group, source in sources
         for contender in contenders
     ]
@@ -172,6 +174,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--orders", type=int, default=3, help="random orders of each study and recorded sweep"
     )
+    parser.add_argument("--slots", type=int, default=4, help="trials at a time")
     parser.add_argument("--only", action="append", choices=labels, help="a pruner; may be given again")
     parser.add_argument("--groups", nargs="+", help="only groups whose name holds one of these words")
     parser.add_argument("--sweeps", nargs="+", help="recorded sweeps of your own instead of all others")
