@@ -35,6 +35,7 @@ trial  state         rate  accuracy      samples  reason
 TRIAL_KEYS = [
     "number",
     "state",
+    "is_set_aside",
     "point_id",
     "params",
     "value",
