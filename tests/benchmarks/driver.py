@@ -5,7 +5,7 @@ sends made-up windows. Every call that the driver makes to the storage is made a
 study of the same storage: that is `bare`, the same values with nothing around them. A ratio of 1 means that the driver
 costs no more than its writes one by one; it can be less, since it writes what belongs together at once.
 
-    python tests/benchmarks/driver.py [--trials 100 1000] [--pruners nop eager] [--storage URL | --postgres] [--json FILE]
+    python tests/benchmarks/driver.py [--trials 100 1000] [--pruners nop eager] [--storage URL | --postgres]
 """
 
 import argparse
@@ -224,7 +224,9 @@ def main() -> None:
         server = Postgres(programs)
     url = server.url if server is not None else given.storage
     storage = "journal" if url is None else url.partition(":")[0]
-    print("| storage | pruner | trials | ms a report | first 1,000 | last 1,000 | ms a trial | x bare | first | last |")
+    print(
+        "| storage | pruner | trials | ms a report | first 1,000 | last 1,000 | ms a trial | x bare | first | last |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
     try:
