@@ -23,6 +23,7 @@ from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
 from sweeper.extend import plan_extension
 from sweeper.files import write_text
+from sweeper.loading import loading_meanwhile
 from sweeper.orchestrator import Orchestrator
 from sweeper.orchestrator.queue import n_undrawn
 from sweeper.plan import DataFacts, Plan, plan_sweep
@@ -106,7 +107,7 @@ def launch(
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
         return existing.view()
-    found = _preflight(config, function, directory=directory)
+    found = _preflight(config, function, directory=directory, options=options)
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     with _driving(study):
@@ -194,18 +195,27 @@ def study_directory(config: SweepConfig) -> Path:
     return Path(config.dir or Path("studies") / config.study).absolute()
 
 
-def _preflight(config: SweepConfig, function: TrialFunction | None, *, directory: Path) -> PreflightFacts:
+def _preflight(
+    config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
+) -> PreflightFacts:
     check_trackers(config)
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
     if sys.stderr.isatty():
         # It takes seconds, and longer where a model's files or data come from afar.
         print("Checking what the trials need ...", file=sys.stderr)
-    found = run_preflight(config, reads_data=function is None)
+    with loading_meanwhile(_needed_later(config, options)):
+        found = run_preflight(config, reads_data=function is None)
     check_disk(plan_disk(config, found, directory=directory))
     for warning in found.data.warnings if found.data is not None else ():
         print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def _needed_later(config: SweepConfig, options: LaunchOptions) -> list[str]:
+    """Return what the driver imports before its first trial. Nothing of it starts or takes anything."""
+    executor = ["sweeper.executors.ray_tune"] if options.executor == "ray" else []
+    return [*executor, *(["sweeper.pruners.learned"] if config.pruner.directions == "learned" else [])]
 
 
 def _refuse_finished(study: Study) -> None:
@@ -232,7 +242,7 @@ def _refuse_finished(study: Study) -> None:
 def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
-    found = _preflight(study.config, function, directory=study.directory)
+    found = _preflight(study.config, function, directory=study.directory, options=options)
     plan = _complete(study, study.facts() or found.facts)
     _drive(study, plan, found.slots, options, function, listeners)
 

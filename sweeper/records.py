@@ -177,6 +177,25 @@ class TrialRecord:
         return self.state is TrialState.RUNNING and not self.is_set_aside
 
 
+class LoggedRecords(dict[int, TrialRecord]):
+    """Records by number, with a log of whose came, reached a rung or ended.
+
+    Whoever judges reads on in the log, and need not look at every trial of the study.
+    """
+
+    def __init__(self, records: Mapping[int, TrialRecord]) -> None:
+        super().__init__(records)
+        self.changed: list[int] = list(records)  # trial numbers in order of change; only ever appended to
+
+    def __setitem__(self, number: int, record: TrialRecord) -> None:
+        super().__setitem__(number, record)
+        self.note(number)
+
+    def note(self, number: int) -> None:
+        """Take note that a trial has reached a rung or ended; its record says so already."""
+        self.changed.append(number)
+
+
 class EventKind(enum.StrEnum):
     """What a sweep tells whoever watches it."""
 

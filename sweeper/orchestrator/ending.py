@@ -83,6 +83,7 @@ class Ending:
         self._recording.decision(decision)
         self._recording.flush(running)
         record.reason = decision.reason
+        self._state.commit()
         # Before it is PRUNED: a driver that dies in between finds the decision, and comes by here again.
         self._state.checkpoints(record.number).clear()
         self._retention.forget(record.number)
@@ -107,6 +108,7 @@ class Ending:
         self._recording.decision(decision)
         record.is_set_aside = False
         self._finish_pruned(record, decision.reason)
+        self._state.commit()
         self._state.checkpoints(record.number).clear()
         self._retention.forget(record.number)
         self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
@@ -116,6 +118,7 @@ class Ending:
         record.reason = reason
         self._state.study.finish(record.number, TrialState.PRUNED, reason=reason)
         record.state = TrialState.PRUNED
+        self._state.records.note(record.number)
 
     def _complete(self, running: Running) -> None:
         config = self._state.config
@@ -145,6 +148,7 @@ class Ending:
         record.value = value
         self._recording.flush(running)
         self._end(running, TrialState.COMPLETE, outcome="complete")
+        self._state.commit()
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"complete: {metric} {value:.4g}", record=record)
 
@@ -216,6 +220,7 @@ class Ending:
             return
         record.reason = error
         self._end(running, TrialState.FAIL, outcome="failed", error=error, traceback=traceback)
+        self._state.commit()
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"failed: {error}", record=record)
         self._failed_in_row += 1
@@ -233,3 +238,4 @@ class Ending:
             metrics=record.metrics if state is TrialState.COMPLETE else None, reason=record.reason,
         )  # fmt: skip
         record.state = state
+        self._state.records.note(record.number)

@@ -1,5 +1,7 @@
 """Windows come in, rungs are reached, the judge is asked, and what it says is carried out."""
 
+import bisect
+
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording, set_progress
@@ -101,10 +103,8 @@ class Judging:
                 step=record.step, samples=record.samples
             ):
                 continue
-            at = next(
-                index
-                for index, row in enumerate(running.rows)
-                if planned.is_reached(step=row.step, samples=row.samples)
+            at = bisect.bisect_left(
+                running.rows, True, key=lambda row: planned.is_reached(step=row.step, samples=row.samples)
             )
             row = running.rows[at]
             window = self._state.config.pruner.window_steps
@@ -113,6 +113,7 @@ class Judging:
                 signals={**windowed_signals(running.rows[: at + 1], window_steps=window), **running.metrics},
             )  # fmt: skip
             record.rungs[planned.index] = rung
+            self._state.records.note(record.number)
             self._state.study.record_rung(record.number, rung)
             found.append(rung)
         return found

@@ -1,8 +1,9 @@
 """What the rooms of the orchestrator share: the study, the records of its trials, and what runs."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sweeper.checkpoint import Checkpoints, checkpoints_place, open_checkpoints
 from sweeper.context import TrialSpec
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
-from sweeper.records import Event, EventKind, Listener, RungRecord, StepRow, TrialRecord
+from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord, StepRow
 from sweeper.study.interface import SweepStudy
 
 
@@ -57,7 +58,7 @@ class SweepState:
         self.study = study
         self.config = study.config
         self.clock = clock
-        self.records: dict[int, TrialRecord] = study.records()
+        self.records = LoggedRecords(study.records())
         self.points = {point.point_id: point for point in plan.points}
         self.running: dict[int, Running] = {}
         self.is_interrupted = False
@@ -68,6 +69,7 @@ class SweepState:
         self.kept: dict[int, str] = {}  # trials that the pruner stops no more, with who asked for it
         self.listeners = list(listeners)
         self._started_at = clock()
+        self._untold: list[Event] | None = None  # events of what is not committed yet
 
     @property
     def is_draining(self) -> bool:
@@ -90,5 +92,36 @@ class SweepState:
     def tell(self, kind: EventKind, message: str = "", **facts: Any) -> None:
         """Tell the listeners of an event; `facts` are further fields of `Event`."""
         event = Event(kind=kind, at_s=self.clock() - self._started_at, message=message, **facts)
+        if self._untold is None:
+            self._deliver(event)
+        else:
+            self._untold.append(event)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what the block writes be committed at once, where the storage can, and told of after that.
+
+        In a block within a block it is part of the outer one.
+        """
+        if self._untold is not None:
+            yield
+            return
+        self._untold = []
+        try:
+            with self.study.together():
+                try:
+                    yield
+                finally:  # what was recorded before an error is as true as without it
+                    self.commit()
+        finally:
+            self._untold = None
+
+    def commit(self) -> None:
+        """Commit what was written so far. Asked before anything is acted on that cannot be taken back."""
+        self.study.commit()
+        while self._untold:
+            self._deliver(self._untold.pop(0))
+
+    def _deliver(self, event: Event) -> None:
         for listener in self.listeners:
             listener.on_event(event)

@@ -173,6 +173,10 @@ class Orchestrator:
 
         One that sets this trial aside is among them: it is to save a checkpoint and end.
         """
+        with self._state.together():
+            return self._on_report(number, report)
+
+    def _on_report(self, number: int, report: Report) -> list[Decision]:
         running = self._state.running.get(number)
         record = self.records.get(number)
         if running is None or record is None or record.state.is_finished:
@@ -181,6 +185,7 @@ class Orchestrator:
         if not record.state.is_finished:
             if report.checkpoint is not None:
                 self._recording.checkpoint(running, report.checkpoint)
+                self._state.commit()
                 self._retention.after_save(number, self.records)
             else:
                 self._recording.flush_when_due(running)
@@ -189,6 +194,10 @@ class Orchestrator:
 
     def on_end(self, number: int, outcome: Outcome) -> list[Decision]:
         """Record how an attempt ended. Returns decisions on other trials that its last rows led to."""
+        with self._state.together():
+            return self._on_end(number, outcome)
+
+    def _on_end(self, number: int, outcome: Outcome) -> list[Decision]:
         stops: list[Decision] = []
         if outcome.report is not None:
             stops = [one for one in self.on_report(number, outcome.report) if one.trial != number]

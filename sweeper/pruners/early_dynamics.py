@@ -6,7 +6,6 @@ window, threshold or rule, so those are ours; and the directions are learned fro
 settings, because on other data the loss was seen to point the other way.
 """
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,14 @@ from optuna.trial import FrozenTrial
 from sweeper import encoding
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.certain import CertainRank
-from sweeper.pruners.divergence import DIVERGENCE_RULES
+from sweeper.pruners.standings import Standings
 from sweeper.records import GRAD_NORM, LOSS, Decision, RungRecord, TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from sweeper.pruners.learned import LearnedRule
 
 RULE = "early_dynamics"
+_LISTED_PEERS = 256  # a decision names no more: written 10,000 times, lists of 10,000 would fill the storage
 PLAIN_METRIC = "metric"  # what the study's metric is called in plain Optuna, where it has no name
 
 
@@ -111,6 +111,10 @@ class EarlyDynamicsPruner(BasePruner):
         self._keep_frac = 0.5 if keep_frac is None else keep_frac
         self._min_peers = 4 if min_peers is None else min_peers
         self._mode = mode or "eager"
+        total = sum(signal.weight for signal in self._signals.values())
+        self._standings = Standings(
+            [(n, s.weight / total, s.direction == "maximize") for n, s in self._signals.items()]
+        )
         self._n_points = n_points
         self._metric = metric
         self._direction = direction
@@ -252,43 +256,32 @@ class EarlyDynamicsPruner(BasePruner):
     def _judge_eager(
         self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
     ) -> list[Decision]:
-        standings = self._standings(rung, records)
-        n_kept = math.ceil(self._keep_frac * len(standings))
-        ascending = sorted(standings.values())
+        self._standings.read(records)
+        scores, n_peers = self._standings.at(rung), self._standings.n_peers(rung)
+        n_kept = math.ceil(self._keep_frac * n_peers)
+        peers = {"peers": self._standings.peers(rung)} if n_peers <= _LISTED_PEERS else {"n_peers": n_peers}
         decisions = []
         for number in numbers:
-            n_better = len(ascending) - bisect.bisect_right(ascending, standings[number])
+            n_better = scores.n_better(number)
             record = records[number].rungs[rung]
             decisions.append(
                 Decision(
                     trial=number,
-                    stop=len(standings) >= self._min_peers and n_better >= n_kept,
+                    stop=n_peers >= self._min_peers and n_better >= n_kept,
                     rule=RULE,
-                    reason=self._reason(record, n_better=n_better, n_peers=len(standings), n_kept=n_kept),
+                    reason=self._reason(record, n_better=n_better, n_peers=n_peers, n_kept=n_kept),
                     rung=rung,
                     samples=record.samples,
                     details={
                         "signals": {name: record.signals.get(name) for name in self._signals},
                         "rank": n_better + 1,
-                        "peers": sorted(standings),
+                        **peers,
                         "kept": n_kept,
                         "mode": "eager",
                     },
                 )
             )
         return decisions
-
-    def _standings(self, rung: int, records: Mapping[int, TrialRecord]) -> dict[int, float]:
-        """Return the score of every peer at a rung; higher is better, -1 for those that diverged before it."""
-        peers = {number: record.rungs[rung] for number, record in records.items() if rung in record.rungs}
-        scores = dict.fromkeys(peers, 0.0)
-        total = sum(signal.weight for signal in self._signals.values())
-        for name, signal in self._signals.items():
-            values = {number: peer.signals.get(name, math.nan) for number, peer in peers.items()}
-            for number, rank in _rank_fractions(values, maximize=signal.direction == "maximize").items():
-                scores[number] += signal.weight / total * rank
-        diverged = [number for number, record in records.items() if number not in peers and _diverged(record)]
-        return {**scores, **dict.fromkeys(diverged, -1.0)}
 
     def _reason(self, record: RungRecord, *, n_better: int, n_peers: int, n_kept: int) -> str:
         place = f"rank {n_better + 1} of {n_peers} at rung {record.rung}"
@@ -300,36 +293,6 @@ class EarlyDynamicsPruner(BasePruner):
             f"({'low' if signal.direction == 'minimize' else 'high'} is good)"
             for name, signal in self._signals.items()
         )
-
-
-def _rank_fractions(values: Mapping[int, float], *, maximize: bool) -> dict[int, float]:
-    """Return each value's rank as a fraction in [0, 1], 1 the best; equal values share their mean rank.
-
-    NaN ranks below everything.
-    """
-
-    def goodness(value: float) -> float:
-        if math.isnan(value):
-            return -math.inf
-        return value if maximize else -value
-
-    ordered = sorted(goodness(value) for value in values.values())
-    mean_rank: dict[float, float] = {}
-    for index, value in enumerate(ordered):
-        mean_rank.setdefault(value, index)  # first index among equals
-    last = {value: index for index, value in enumerate(ordered)}
-    top = max(len(ordered) - 1, 1)
-    return {
-        number: (mean_rank[goodness(value)] + last[goodness(value)]) / 2 / top
-        for number, value in values.items()
-    }
-
-
-def _diverged(record: TrialRecord) -> bool:
-    """Whether a trial was stopped by a divergence rule, which judges at no rung."""
-    return record.state is TrialState.PRUNED and any(
-        decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
-    )
 
 
 def report_rung(

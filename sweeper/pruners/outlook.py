@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sweeper.pruners.correlation import Array
-from sweeper.pruners.divergence import DIVERGENCE_RULES
 from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.predict import Predictor
+from sweeper.pruners.standings import has_diverged
 from sweeper.records import TrialRecord, TrialState
 
 # Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
@@ -189,13 +189,6 @@ def chances_to_be_top(above: Array) -> Array:
 def is_complete(record: TrialRecord) -> bool:
     """Whether a trial has a final metric."""
     return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
-
-
-def has_diverged(record: TrialRecord) -> bool:
-    """Whether a trial was stopped by a divergence rule, which judges at no rung."""
-    return record.state is TrialState.PRUNED and any(
-        decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
-    )
 
 
 def _teaches(record: TrialRecord, rung: int) -> bool:

@@ -1,5 +1,6 @@
 """What the orchestrator needs of a study: where facts go before anyone acts on them."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +37,7 @@ class Box(Protocol):
 class SweepStudy(Protocol):
     """A study as the orchestrator uses it: `Study` in its storage, or `MemoryStudy` for replay.
 
-    Writes go through at once. Read `sweeper.study.study.Study` for what each one means.
+    Writes go through at once, except in a block `together`. Read `sweeper.study.study.Study` for what each one means.
     """
 
     name: str
@@ -58,6 +59,10 @@ class SweepStudy(Protocol):
     def claim(self, number: int) -> None: ...
 
     def check_held(self) -> None: ...
+
+    def together(self) -> contextlib.AbstractContextManager[None]: ...
+
+    def commit(self) -> None: ...
 
     def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]: ...
 

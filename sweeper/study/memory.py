@@ -1,5 +1,6 @@
 """A study without a storage: what happens in it is forgotten with it. For replay, which runs it by the hundred."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,6 +91,13 @@ class MemoryStudy:
 
     def check_held(self) -> None:
         """Nobody else could have it."""
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing is written."""
+        return contextlib.nullcontext()
+
+    def commit(self) -> None:
+        """Nothing is written."""
 
     def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> NoReturn:
         raise ConfigError("A replay plays the points that were recorded; no sampler draws others.")

@@ -19,6 +19,14 @@ JOURNAL_NAME = "study.journal"
 _DATABASES = ("postgresql", "mysql", "sqlite")
 
 
+class Journal(JournalStorage):
+    """Optuna's journal storage, which writes a report's values as one where it is asked to."""
+
+    def __init__(self, backend: JournalBackend) -> None:
+        super().__init__(backend)
+        self.backend = backend
+
+
 def open_storage(url: str | None, directory: Path) -> BaseStorage:
     """Open the storage of a study: the journal in its directory, or what a URL names.
 
@@ -40,7 +48,7 @@ def _open_journal(path: Path) -> BaseStorage:
     backend = JournalBackend(path)
     try:
         with without_collecting_garbage():
-            return JournalStorage(backend)
+            return Journal(backend)
     except SweeperError:
         raise
     except Exception as error:

@@ -1,8 +1,9 @@
 """A study as its driver writes it. Only one driver writes, the one that took the study."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -22,6 +23,7 @@ from sweeper.study.drawing import draw_trial
 from sweeper.study.lease import Lease, LeaseTimes
 from sweeper.study.patient import PatientStorage
 from sweeper.study.reading import StoredStudy
+from sweeper.study.storage import Journal
 from sweeper.study.view import StudyState
 
 
@@ -69,6 +71,28 @@ class DrivenStudy(StoredStudy):
     def _writable(self) -> BaseStorage:
         self.check_held()
         return self._storage
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what the block writes be committed at once, at `commit` and at its end, where the storage can.
+
+        Databases cannot: Optuna commits each value on its own.
+        """
+        if isinstance(self._storage, Journal):
+            with self._storage.backend.together():
+                yield
+        else:
+            yield
+
+    def commit(self) -> None:
+        """Commit what a block `together` has written so far.
+
+        Raises:
+            StudyMismatchError: If another driver has taken the study over.
+        """
+        if isinstance(self._storage, Journal):
+            self.check_held()
+            self._storage.backend.commit()
 
     # -- points ----------------------------------------------------------------------------------------------
 
@@ -149,7 +173,11 @@ class DrivenStudy(StoredStudy):
         Raises:
             StudyMismatchError: If somebody else did.
         """
-        if not self._writable.set_trial_state_values(self._trial_id(number), OptunaState.RUNNING):
+        with (
+            self._storage.backend.apart() if isinstance(self._storage, Journal) else contextlib.nullcontext()
+        ):
+            is_mine = self._writable.set_trial_state_values(self._trial_id(number), OptunaState.RUNNING)
+        if not is_mine:
             raise StudyMismatchError(
                 f"Trial {number} of study `{self.name}` was taken by another driver. Only one driver may run a study."
             )
