@@ -29,7 +29,6 @@ def check_search_space(draft: Draft) -> None:
             check_dimension(draft, name, dimension)
             _check_sampler_takes(draft, name, dimension)
     _check_fixed_twice(draft)
-    _check_warmup(draft)
     _check_n_points(draft)
     _check_batches(draft)
 
@@ -78,21 +77,6 @@ def _check_fixed_twice(draft: Draft) -> None:
                 f"`{name}` is fixed in `trial.settings` and varies in `search_space`. Remove one of the two.",
                 *("trial", "settings", name),
             )
-
-
-def _check_warmup(draft: Draft) -> None:
-    if draft.settings is None or not draft.knows("trial.settings"):
-        return
-    varied = [name for name in ("warmup_steps", "warmup_frac") if name in draft.config.search_space]
-    if not varied:
-        return
-    other = "warmup_frac" if varied[0] == "warmup_steps" else "warmup_steps"
-    if len(varied) == 2 or getattr(draft.settings, other):
-        draft.tell(
-            "`warmup_steps` and `warmup_frac` exclude each other, but the points would have both. Remove "
-            "one of them.",
-            *("search_space", varied[0]),
-        )
 
 
 def _check_n_points(draft: Draft) -> None:
