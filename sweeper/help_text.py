@@ -12,6 +12,15 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper launch sweep.yaml --storage postgresql://me@db/sweeps", "with the study in a database"),
     ),
     "resume": (("sweeper resume studies/llama-grid", "after Ctrl-C, a crash or a reboot"),),
+    "confirm": (
+        ("sweeper confirm studies/llama-grid", "the 3 best with 8 new seeds each, against the best of them"),
+        ("sweeper confirm studies/llama-grid --top 2 --baseline 0", "two against trial 0"),
+        ("sweeper confirm studies/llama-grid --seeds 10 --test permutation --json", "for a program"),
+    ),
+    "rerun": (
+        ("sweeper rerun studies/llama-grid --trial 7", "on a CPU: the identical curve"),
+        ("sweeper rerun studies/llama-grid --trial 7 --name once-more --json", "again, for a program"),
+    ),
     "status": (
         ("sweeper status studies/llama-grid --watch", "follow it"),
         ("sweeper status studies/llama-grid --json | jq .best", "for a program"),

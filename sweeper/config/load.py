@@ -16,6 +16,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_metric import check_metric
 from sweeper.config.rules_optimizer import check_optimizer, unused_settings
+from sweeper.config.rules_points import check_points
 from sweeper.config.rules_pruner import check_pruner, check_rungs, check_sampler
 from sweeper.config.rules_space import check_search_space
 from sweeper.config.rules_trial import check_trial
@@ -24,6 +25,7 @@ from sweeper.errors import ConfigError, Problem
 _RULES: tuple[Callable[[Draft], None], ...] = (
     check_trial,
     check_search_space,
+    check_points,
     check_optimizer,
     check_metric,
     check_sampler,

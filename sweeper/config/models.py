@@ -335,6 +335,9 @@ class SweepConfig(Section):
     direction: Direction
     trial: TrialSection
     search_space: dict[str, Dimension]  # empty: one point, the settings as they are
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = (
+        None  # of the grid; None: all of them
+    )
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     rungs: RungSection = Field(default_factory=RungSection)
     pruner: PrunerSection = Field(default_factory=PrunerSection)

@@ -55,7 +55,9 @@ def _is_known(draft: Draft, name: str) -> bool:
 
 
 def _check_sampler_takes(draft: Draft, name: str, dimension: Dimension) -> None:
-    if draft.config.sampler.name != "grid" or not draft.knows("sampler"):
+    if draft.config.sampler.name != "grid" or not draft.knows("sampler", "points"):
+        return
+    if draft.config.points is not None:  # they name one value of each dimension
         return
     kind = dimension.kind
     if kind in ("uniform", "log_uniform") or (kind == "int" and dimension.step is None):
@@ -80,7 +82,9 @@ def _check_fixed_twice(draft: Draft) -> None:
 
 
 def _check_n_points(draft: Draft) -> None:
-    if draft.config.sampler.name != "grid" or not draft.knows("search_space", "sampler"):
+    if draft.config.sampler.name != "grid" or not draft.knows("search_space", "sampler", "points"):
+        return
+    if draft.config.points is not None:
         return
     lengths = [len(possible_values(dimension) or [0]) for dimension in draft.config.search_space.values()]
     n_points = math.prod(lengths)
