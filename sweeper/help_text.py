@@ -33,6 +33,15 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper pause studies/llama-grid --off", "start them again"),
     ),
     "set": (("sweeper set studies/llama-grid max_concurrent=4", "four trials at a time"),),
+    "confirm": (
+        ("sweeper confirm studies/llama-grid", "the 3 best with 8 new seeds each, against the best of them"),
+        ("sweeper confirm studies/llama-grid --top 2 --baseline 0", "two against trial 0"),
+        ("sweeper confirm studies/llama-grid --seeds 10 --test permutation --json", "for a program"),
+    ),
+    "rerun": (
+        ("sweeper rerun studies/llama-grid --trial 7", "on a CPU: the identical curve"),
+        ("sweeper rerun studies/llama-grid --trial 7 --name once-more --json", "again, for a program"),
+    ),
     "status": (
         ("sweeper status studies/llama-grid --watch", "follow it"),
         ("sweeper status studies/llama-grid --json | jq .best", "for a program"),

@@ -98,7 +98,8 @@ def _batch_row(point: Point) -> Sequence[str]:
 
 def _trials(plan: Plan) -> str:
     if plan.points:
-        return f"{plan.n_trials:,}, every point of the grid"
+        which = "every point of the grid" if plan.config.points is None else "the listed points of the grid"
+        return f"{plan.n_trials:,}, {which}"
     return f"{plan.n_trials:,}, drawn by the {plan.config.sampler.name} sampler"
 
 

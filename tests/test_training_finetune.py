@@ -19,6 +19,7 @@ from training_fixtures import (
     write_jsonl,
 )
 
+from sweeper.config.names import METRIC_SCHEDULES, SCHEDULER_TYPES
 from sweeper.context import TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.records import StepRow
@@ -145,6 +146,66 @@ def test_the_rate_of_a_step_is_the_one_it_was_taken_with(tiny: Tiny, tmp_path: P
 
 def test_the_default_rate_is_constant_without_warm_up(tiny: Tiny, tmp_path: Path) -> None:
     assert {row.learning_rate for row in train(tiny, tmp_path)} == {0.01}
+
+
+SCHEDULE_KWARGS = {
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},
+    "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
+    "warmup_stable_decay": {"num_decay_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULER_TYPES if name not in METRIC_SCHEDULES])
+def test_every_schedule_gives_transformers_rates_over_the_trial_s_full_budget(name: str, tiny: Tiny) -> None:
+    import torch
+    import transformers
+
+    from sweeper.config.models import TrainSettings
+    from sweeper.training.trainer import training_arguments
+
+    kwargs = SCHEDULE_KWARGS.get(name, {})
+    settings = TrainSettings.model_validate(
+        {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "warmup_samples": 17}
+    )
+    arguments = training_arguments(
+        settings,
+        output_dir=tiny.model,
+        micro_batch_size=4,
+        gradient_accumulation_steps=2,
+        total_steps=10,
+        seed=0,
+    )
+    assert (arguments.warmup_steps, arguments.max_steps) == (3, 10)
+
+    def rates(trainer_s: bool) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        if trainer_s:
+            trainer = transformers.Trainer(
+                model=torch.nn.Linear(1, 1), args=arguments, optimizers=(optimizer, None)
+            )
+            schedule = trainer.create_scheduler(num_training_steps=10, optimizer=optimizer)
+        else:
+            schedule = transformers.get_scheduler(
+                name, optimizer, num_warmup_steps=3, num_training_steps=10, scheduler_specific_kwargs=kwargs
+            )
+        seen = []
+        for _ in range(10):
+            seen.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        return seen
+
+    assert rates(trainer_s=True) == rates(trainer_s=False)
+
+
+def test_a_warm_up_in_samples_ends_on_that_sample(tiny: Tiny, tmp_path: Path) -> None:
+    settings = {"lr_scheduler_type": "constant_with_warmup", "warmup_samples": 16, "learning_rate": 0.008}
+    for micro, accumulation, rates in ((4, 1, [0, 0.002, 0.004, 0.006, 0.008]), (4, 2, [0, 0.004, 0.008])):
+        rows = train(
+            tiny, tmp_path / str(accumulation), total_steps=len(rates), settings=settings,
+            micro_batch_size=micro, gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        assert [row.learning_rate for row in rows] == pytest.approx(rates)
 
 
 def test_a_schedule_s_arguments_are_passed_on(tiny: Tiny, tmp_path: Path) -> None:

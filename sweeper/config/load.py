@@ -15,6 +15,8 @@ from sweeper.config.messages import show
 from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_metric import check_metric
+from sweeper.config.rules_optimizer import check_optimizer, unused_settings
+from sweeper.config.rules_points import check_points
 from sweeper.config.rules_pruner import check_pruner, check_rungs, check_sampler
 from sweeper.config.rules_space import check_search_space
 from sweeper.config.rules_trial import check_trial
@@ -23,6 +25,8 @@ from sweeper.errors import ConfigError, Problem
 _RULES: tuple[Callable[[Draft], None], ...] = (
     check_trial,
     check_search_space,
+    check_points,
+    check_optimizer,
     check_metric,
     check_sampler,
     check_rungs,
@@ -165,7 +169,9 @@ def _with_settings(draft: Draft) -> SweepConfig:
     if draft.settings is None:
         return config
     given = config.trial.settings
-    left_out = {*config.search_space, *(() if "seed" in given else ("seed",))}
+    left_out = {
+        *config.search_space, *unused_settings(config), *(() if "seed" in given else ("seed",)),
+    }  # fmt: skip
     settings = {key: value for key, value in draft.settings.model_dump().items() if key not in left_out}
     return config.model_copy(update={"trial": config.trial.model_copy(update={"settings": settings})})
 

@@ -118,11 +118,14 @@ class TrainSettings(Section):
     lr_scheduler_type: ScheduleName = "constant"  # any schedule of transformers that follows the step
     lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
     warmup_steps: int = Field(default=0, ge=0)
-    warmup_frac: Fraction = 0.0  # share of the budget; not together with warmup_steps
+    warmup_samples: int | None = Field(default=None, ge=1)  # of the three forms of warm-up, one at most
+    warmup_frac: Fraction = 0.0  # share of the budget
     optimizer: OptimizerName = "adamw_torch"  # any `optim` of transformers
     weight_decay: Float = Field(default=0.0, ge=0)
     adam_beta1: Float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: Float = Field(default=0.95, ge=0, lt=1)
+    # Instead of adam_beta2: the target tokens in which a squared gradient's weight halves, at every batch size.
+    adam_beta2_half_life_tokens: Float | None = Field(default=None, gt=0, le=1e15)
     adam_epsilon: Float = Field(default=1e-8, gt=0)
     max_grad_norm: Float | None = Field(default=1.0, gt=0)  # None: no clipping; the norm is measured anyway
     max_length: int = Field(default=1024, ge=2)  # tokens; longer rows are truncated
@@ -332,6 +335,9 @@ class SweepConfig(Section):
     direction: Direction
     trial: TrialSection
     search_space: dict[str, Dimension]  # empty: one point, the settings as they are
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = (
+        None  # of the grid; None: all of them
+    )
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     rungs: RungSection = Field(default_factory=RungSection)
     pruner: PrunerSection = Field(default_factory=PrunerSection)

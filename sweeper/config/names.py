@@ -108,6 +108,7 @@ OTHER_TOOLS_NAMES = {
     "bayesian": "tpe",
     "asha": "successive_halving",
     "warmup_ratio": "warmup_frac",
+    "beta2_half_life": "adam_beta2_half_life_tokens",
     "lora_r": "lora_rank",
     "max_seq_length": "max_length",
     "clip_grad_norm": "max_grad_norm",

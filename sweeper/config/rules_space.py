@@ -29,7 +29,6 @@ def check_search_space(draft: Draft) -> None:
             check_dimension(draft, name, dimension)
             _check_sampler_takes(draft, name, dimension)
     _check_fixed_twice(draft)
-    _check_warmup(draft)
     _check_n_points(draft)
     _check_batches(draft)
 
@@ -56,7 +55,9 @@ def _is_known(draft: Draft, name: str) -> bool:
 
 
 def _check_sampler_takes(draft: Draft, name: str, dimension: Dimension) -> None:
-    if draft.config.sampler.name != "grid" or not draft.knows("sampler"):
+    if draft.config.sampler.name != "grid" or not draft.knows("sampler", "points"):
+        return
+    if draft.config.points is not None:  # they name one value of each dimension
         return
     kind = dimension.kind
     if kind in ("uniform", "log_uniform") or (kind == "int" and dimension.step is None):
@@ -80,23 +81,10 @@ def _check_fixed_twice(draft: Draft) -> None:
             )
 
 
-def _check_warmup(draft: Draft) -> None:
-    if draft.settings is None or not draft.knows("trial.settings"):
-        return
-    varied = [name for name in ("warmup_steps", "warmup_frac") if name in draft.config.search_space]
-    if not varied:
-        return
-    other = "warmup_frac" if varied[0] == "warmup_steps" else "warmup_steps"
-    if len(varied) == 2 or getattr(draft.settings, other):
-        draft.tell(
-            "`warmup_steps` and `warmup_frac` exclude each other, but the points would have both. Remove "
-            "one of them.",
-            *("search_space", varied[0]),
-        )
-
-
 def _check_n_points(draft: Draft) -> None:
-    if draft.config.sampler.name != "grid" or not draft.knows("search_space", "sampler"):
+    if draft.config.sampler.name != "grid" or not draft.knows("search_space", "sampler", "points"):
+        return
+    if draft.config.points is not None:
         return
     lengths = [len(possible_values(dimension) or [0]) for dimension in draft.config.search_space.values()]
     n_points = math.prod(lengths)

@@ -57,15 +57,6 @@ def _check_built_in(draft: Draft, trial: TrialSection) -> None:
                 f"`{name}` is no valid name of an eval set. Use letters, digits, `_`, `.` and `-`.",
                 *("trial", "eval_data", name),
             )
-    settings = draft.settings
-    if settings is None or not draft.knows("trial.settings.warmup_steps", "trial.settings.warmup_frac"):
-        return
-    if settings.warmup_steps and settings.warmup_frac:
-        draft.tell(
-            f"`warmup_steps` = {settings.warmup_steps} and `warmup_frac` = {settings.warmup_frac:g} exclude "
-            "each other. Remove one of them.",
-            *("trial", "settings", "warmup_frac"),
-        )
 
 
 def _check_function(draft: Draft, trial: TrialSection, function: str) -> None:

@@ -13,11 +13,13 @@ from sweeper.config.dump import config_to_dict
 from sweeper.config.messages import sentence, unknown_key
 from sweeper.config.models import BUDGET_KINDS, Budget, SweepConfig, TrainSettings
 from sweeper.errors import ConfigError
+from sweeper.optimizer import beta2_of_half_life
 from sweeper.plan.budget import CommonBudget, common_budget, point_samples
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks, point_rungs, rung_marks
 
 # Parts of the `trial` section that change nothing of what a trial trains and measures.
+HALF_LIFE = "adam_beta2_half_life_tokens"
 _NOT_IN_ID = ("metrics", "checkpoint", "compare", "settings", "budget", "function_dir")
 
 
@@ -71,7 +73,7 @@ class PointResolver:
             total_steps = budget
         return Point(
             params=dict(params),
-            settings=settings,
+            settings=with_beta2(settings, size, self.facts),
             point_id=self._point_id(params, settings, budget),
             batch=batch,
             budget_samples=budget,
@@ -83,12 +85,12 @@ class PointResolver:
         """Hash the resolved trial config; equal for equal training, whatever the study is called.
 
         Paths enter as the config holds them, absolute. A budget in epochs or tokens enters as given, so that
-        the id is the same before and after the data was counted.
+        the id is the same before and after the data was counted; so does a half-life, and beta2 does not.
         """
         kind = self.common.kind
         is_counted = kind in ("epochs", "tokens")
         content = {
-            "settings": settings,
+            "settings": {key: settings[key] for key in settings if key not in _unset_of(settings)},
             "budget": {kind: params.get(kind, self.common.value)} if is_counted else {"samples": budget},
             "trial": self._hashed_section,
             "threads": threads_of(self.config),
@@ -109,10 +111,36 @@ def resolve_settings(config: SweepConfig, params: Mapping[str, Any]) -> dict[str
             " ".join(_sentence(config, dict(detail), drawn) for detail in error.errors())
         ) from error
     resolved = settings.model_dump()
-    if settings.lr_scheduler_type == "constant" and (settings.warmup_steps or settings.warmup_frac):
+    has_warmup = settings.warmup_steps or settings.warmup_samples or settings.warmup_frac
+    if settings.lr_scheduler_type == "constant" and has_warmup:
         # transformers' `constant` ignores a warm-up without a word (5.23).
         resolved["lr_scheduler_type"] = "constant_with_warmup"
     return resolved
+
+
+def with_beta2(
+    settings: Mapping[str, Any], effective_batch_size: int | None, facts: DataFacts | None
+) -> dict[str, Any]:
+    """Return settings whose `adam_beta2` is what the optimiser gets; None until the data was counted."""
+    half_life = settings.get(HALF_LIFE)
+    tokens = tokens_per_step(effective_batch_size, facts)
+    if half_life is None or "adam_beta2" not in settings:
+        return dict(settings)
+    beta2 = None if tokens is None else beta2_of_half_life(half_life_tokens=half_life, tokens_per_step=tokens)
+    return {**settings, "adam_beta2": beta2}
+
+
+def tokens_per_step(effective_batch_size: int | None, facts: DataFacts | None) -> float | None:
+    """Return the target tokens of an optimiser step, as a mean over the data; None where they are not known."""
+    if facts is None or not facts.target_tokens or effective_batch_size is None:
+        return None
+    return effective_batch_size * facts.target_tokens / facts.rows
+
+
+def _unset_of(settings: Mapping[str, Any]) -> set[str]:
+    """Return the settings that leave a point's id alone: those that came later and are not set, and what follows."""
+    unset = {name for name in (HALF_LIFE, "warmup_samples") if settings.get(name) is None}
+    return unset if HALF_LIFE in unset else unset | {"adam_beta2"}
 
 
 def trial_section(config: SweepConfig) -> dict[str, Any]:

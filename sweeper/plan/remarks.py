@@ -7,9 +7,11 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
 from sweeper.learning import LEARNED_MIN_POINTS, calibration_size
+from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks
+from sweeper.plan.points import HALF_LIFE
 
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 
@@ -33,6 +35,7 @@ def notes(
         yield "With `packing` a sample is one packed sequence, not one row of the data."
     if any(_is_renamed_constant(config, point) for point in points):
         yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
+    yield from _beta2_notes(config, points, facts)
     yield from _learning_notes(config, points)
     if (
         config.pruner.name == EARLY_DYNAMICS
@@ -55,7 +58,25 @@ def warnings(
     yield from _mark_warnings(config, points)
     if config.pruner.name != "nop":
         yield from _rung_warnings(config, rungs, points)
-    yield from _warmup_warnings(points)
+    yield from _warmup_warnings(config, points)
+
+
+def _beta2_notes(config: SweepConfig, points: Sequence[Point], facts: DataFacts | None) -> Iterator[str]:
+    """Say what beta2 each batch size trains with, where it follows from a half-life."""
+    if config.trial.function is not None:
+        return
+    used: dict[float, dict[int, float | None]] = {}
+    for point in points:
+        half_life, batch = point.settings.get(HALF_LIFE), point.batch
+        if half_life is not None and batch is not None:
+            used.setdefault(half_life, {})[batch.effective_batch_size] = point.settings["adam_beta2"]
+    for half_life, beta2_of in sorted(used.items()):
+        head = f"A half-life of {half_life:,.10g} target tokens gives `adam_beta2`"
+        if facts is None or not facts.target_tokens:
+            yield f"{head} at each batch size, known after the data was counted."
+            continue
+        each = ", ".join(f"{beta2:.6g} at batch {batch:,}" for batch, beta2 in sorted(beta2_of.items()))
+        yield f"{head} {each}; a sample has {facts.target_tokens / facts.rows:,.4g} target tokens on average."
 
 
 def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
@@ -214,11 +235,17 @@ def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point
             )
 
 
-def _warmup_warnings(points: Sequence[Point]) -> Iterator[str]:
+def _warmup_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
     told = set()
     for point in points:
-        warmup = point.settings.get("warmup_steps")
-        if point.total_steps and isinstance(warmup, int) and warmup >= point.total_steps:
+        if config.trial.function is not None or not point.total_steps or point.batch is None:
+            continue
+        warmup = warmup_in_steps(
+            steps=point.settings["warmup_steps"], samples=point.settings["warmup_samples"],
+            frac=point.settings["warmup_frac"], effective_batch_size=point.batch.effective_batch_size,
+            total_steps=point.total_steps,
+        )  # fmt: skip
+        if warmup >= point.total_steps:
             told.add((warmup, _label(point)))
     for warmup, label in sorted(told):
         yield f"{label} ends within its warm-up of {warmup} steps and never trains at the full rate."

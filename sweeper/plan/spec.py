@@ -20,6 +20,11 @@ def trial_spec(
             "The budget is given in epochs or tokens and the training data was not counted, so no trial can "
             "start. Plan with the data's facts."
         )
+    if config.trial.function is None and point.settings.get("adam_beta2", 0.0) is None:
+        raise ConfigError(
+            "`adam_beta2_half_life_tokens` needs the target tokens of a step, but the training data was not counted, "
+            "so no trial can start. Set `adam_beta2` instead."
+        )
     evaluation = _evaluation_marks(config, point, point.budget_samples)
     rungs_in_samples = {rung.mark for rung in point.rungs if rung.unit == "samples"}
     seed = point.settings.get("seed", config.seed)

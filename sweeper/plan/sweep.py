@@ -48,6 +48,9 @@ def grid_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
     """Yield the params of every point of a grid, the last dimension fastest; none for samplers that draw."""
     if config.sampler.name != "grid":
         return
+    if config.points is not None:
+        yield from ({name: point[name] for name in config.search_space} for point in config.points)
+        return
     names = list(config.search_space)
     axes = [possible_values(dimension) or [] for dimension in config.search_space.values()]
     for values in itertools.product(*axes):

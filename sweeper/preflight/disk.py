@@ -120,6 +120,8 @@ def size_text(n_bytes: int) -> str:
 
 
 def _n_trials(config: SweepConfig) -> int:
+    if config.points is not None:
+        return len(config.points)
     axes = (possible_values(dimension) or [] for dimension in config.search_space.values())
     return config.sampler.n_trials or math.prod(len(axis) for axis in axes)
 

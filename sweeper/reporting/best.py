@@ -18,6 +18,7 @@ def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
         update={
             "study": f"{config.study[: MAX_STUDY_NAME - len('-best')]}-best",
             "search_space": {name: Dimension(grid=[value]) for name, value in best.params.items()},
+            "points": None,
             "sampler": SamplerSection(name="grid"),
             "pruner": PrunerSection(name="nop"),
             # The study's own directory holds the sweep; this is another study.

@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.utils import add_fused_lm_head
 
 from sweeper.config.models import TrainSettings
+from sweeper.optimizer import warmup_in_steps
 from sweeper.training.encode import IGNORED
 from sweeper.training.model import lora_config, precision
 from sweeper.training.stream import MicroBatches
@@ -129,7 +130,13 @@ def training_arguments(
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_scheduler_type,
         lr_scheduler_kwargs=dict(settings.lr_scheduler_kwargs),
-        warmup_steps=warmup_steps(settings, total_steps),
+        warmup_steps=warmup_in_steps(
+            steps=settings.warmup_steps,
+            samples=settings.warmup_samples,
+            frac=settings.warmup_frac,
+            effective_batch_size=micro_batch_size * gradient_accumulation_steps,
+            total_steps=total_steps,
+        ),
         optim=_optimizer_name(settings.optimizer),
         weight_decay=settings.weight_decay,
         adam_beta1=settings.adam_beta1,
@@ -152,15 +159,6 @@ def training_arguments(
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,
     )
-
-
-def warmup_steps(settings: TrainSettings, total_steps: int) -> int:
-    """Return the steps of warm-up: given, or a share of the budget, rounded up.
-
-    >>> warmup_steps(TrainSettings(warmup_frac=0.1), 25)
-    3
-    """
-    return settings.warmup_steps or -int(-round(settings.warmup_frac * total_steps, 9) // 1)
 
 
 def _optimizer_name(name: str) -> str:

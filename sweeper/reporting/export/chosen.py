@@ -5,6 +5,7 @@ import dataclasses
 from sweeper.batch import BatchPlan
 from sweeper.config.models import ResourceSection, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.optimizer import warmup_in_steps
 from sweeper.plan import DataFacts
 from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord, TrialState
@@ -45,10 +46,14 @@ class ChosenTrial:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of warm-up: given, or a share of the budget, rounded up."""
-        # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would add a step.
-        share = -int(-round(self.settings.warmup_frac * self.total_steps, 9) // 1)
-        return self.settings.warmup_steps or share
+        """Steps of warm-up, however it was given."""
+        return warmup_in_steps(
+            steps=self.settings.warmup_steps,
+            samples=self.settings.warmup_samples,
+            frac=self.settings.warmup_frac,
+            effective_batch_size=self.batch.effective_batch_size,
+            total_steps=self.total_steps,
+        )
 
     @property
     def learns_answers_only(self) -> bool:
@@ -103,6 +108,11 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         raise StudyMismatchError(
             f"Trial {record.number} of study `{view.name}` has a budget in {' or '.join(config.trial.budget.kinds)} "
             "and its data was not counted yet, so its steps are not known. Launch the study first."
+        )
+    if point.settings["adam_beta2"] is None:
+        raise StudyMismatchError(
+            f"Trial {record.number} of study `{view.name}` takes its beta2 from a half-life in tokens, and its data "
+            "was not counted yet. Launch the study first."
         )
     settings = TrainSettings.model_validate(point.settings)
     return ChosenTrial(

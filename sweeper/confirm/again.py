@@ -1,0 +1,55 @@
+"""Train points of a study once more, as a study of its own that lies beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper import api
+from sweeper.config.models import Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.errors import NothingToDoError
+from sweeper.executors.attempt import TrialFunction
+from sweeper.study.study import Study
+from sweeper.study.view import StudyView
+
+_MAX_NAME = 100  # characters; see `SweepConfig.study`
+
+
+def points_config(
+    view: StudyView,
+    points: Sequence[Mapping[str, Any]],
+    *,
+    name: str | None,
+    suffix: str,
+    dimensions: Mapping[str, Dimension] | None = None,
+) -> SweepConfig:
+    """Return a sweep over listed points of a study, each trained to its end.
+
+    The search space stays, with `dimensions` put in, since the budget is rounded to what fits all of its batches.
+    """
+    config = view.config
+    study = name or f"{config.study[: _MAX_NAME - len(suffix)]}{suffix}"
+    space = {**config.search_space, **(dimensions or {})}
+    settings = {key: value for key, value in config.trial.settings.items() if key not in space}
+    return config.model_copy(
+        update={
+            "study": study,
+            "trial": config.trial.model_copy(update={"settings": settings}),
+            "search_space": space,
+            "points": [dict(point) for point in points],
+            "sampler": SamplerSection(name="grid"),
+            "pruner": PrunerSection(name="nop"),
+            "dir": str(view.directory.with_name(study)),
+        }
+    )
+
+
+def train_or_read(
+    config: SweepConfig, options: api.LaunchOptions, function: TrialFunction | None = None
+) -> StudyView:
+    """Run the sweep, or go on with it; one that is finished is read."""
+    config = api.with_options(config, options)
+    try:
+        return api.launch(config, options=options, function=function)
+    except NothingToDoError:
+        found = Study.find(name=config.study, url=config.storage, directory=api.study_directory(config))
+        assert found is not None, "it is finished, so it is there"
+        return found.view()

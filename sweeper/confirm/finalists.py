@@ -1,0 +1,109 @@
+"""Which points are confirmed, and the sweep that trains them again. Pure: from one study's view to a config."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.config.models import Dimension, SweepConfig
+from sweeper.confirm.again import points_config
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.records import TrialRecord, TrialState
+from sweeper.study.view import StudyView
+
+SEED = "seed"
+_MAX_SEED = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One point of a study, as it came out there. Its repeats over seeds count as one."""
+
+    trial: int  # its best trial's number
+    params: dict[str, Any]  # without the seed
+    value: float  # mean over the seeds it had
+
+
+def choose_finalists(view: StudyView, *, top: int, baseline: int | None) -> tuple[Finalist, ...]:
+    """Return the reference first, then the other finalists by rank.
+
+    The reference is the baseline where one is named, which comes on top of the `top` best; else it is the best point.
+
+    Raises:
+        ConfigError: If there is nothing to compare, or the baseline did not complete.
+        StudyMismatchError: If no trial completed.
+    """
+    ranked = _ranked(view)
+    if not ranked:
+        raise StudyMismatchError(
+            f"No trial of study `{view.name}` has completed, so there is nothing to confirm. `sweeper resume` goes "
+            "on with it."
+        )
+    best = ranked[:top]
+    if baseline is not None:
+        named = _baseline(view, ranked, baseline)
+        best = [named, *(one for one in best if one is not named)]
+    if len(best) < 2:
+        raise ConfigError(
+            f"Study `{view.name}` has {len(ranked)} completed "
+            f"{'point' if len(ranked) == 1 else 'points'} and `--top` is {top}, so there are no two to compare. Raise "
+            "`--top`, or name another trial with `--baseline N`."
+        )
+    return tuple(best)
+
+
+def confirm_config(
+    view: StudyView, finalists: Sequence[Finalist], *, n_seeds: int, name: str | None = None
+) -> SweepConfig:
+    """Return the sweep that trains every finalist with the same new seeds to its end."""
+    seeds = new_seeds(view, n_seeds)
+    # Seed by seed, so that whatever an interrupted study has can be compared.
+    points = [{**finalist.params, SEED: seed} for seed in seeds for finalist in finalists]
+    return points_config(view, points, name=name, suffix="-confirm", dimensions={SEED: Dimension(grid=seeds)})
+
+
+def new_seeds(view: StudyView, n_seeds: int) -> list[int]:
+    """Return seeds that the study has not used: its winners owe part of their rank to those."""
+    used = {view.config.seed, view.config.trial.settings.get(SEED, 0)}
+    used |= {record.params[SEED] for record in view.records if SEED in record.params}
+    first = max(seed for seed in used if isinstance(seed, int)) + 1
+    if first + n_seeds > _MAX_SEED:
+        first = 0
+    return [seed for seed in range(first, first + n_seeds + len(used)) if seed not in used][:n_seeds]
+
+
+def but_seed(params: dict[str, Any]) -> dict[str, Any]:
+    """Return a point's params without its seed."""
+    return {key: value for key, value in params.items() if key != SEED}
+
+
+def identity(params: dict[str, Any]) -> str:
+    """Return text that is equal for points that differ in the seed alone."""
+    return json.dumps(but_seed(params), sort_keys=True)
+
+
+def _ranked(view: StudyView) -> list[Finalist]:
+    """Return the completed points, the best first."""
+    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in view.records:
+        if record.state is TrialState.COMPLETE and record.value is not None:
+            groups.setdefault(identity(record.params), []).append(record)
+    found = []
+    for records in groups.values():
+        best = min(records, key=lambda record: (sign * (record.value or 0.0), record.number))
+        mean = statistics.fmean(record.value or 0.0 for record in records)
+        found.append(Finalist(trial=best.number, params=but_seed(best.params), value=mean))
+    return sorted(found, key=lambda finalist: (sign * finalist.value, finalist.trial))
+
+
+def _baseline(view: StudyView, ranked: Sequence[Finalist], number: int) -> Finalist:
+    record = next((record for record in view.records if record.number == number), None)
+    if record is None:
+        raise ConfigError(
+            f"`--baseline` names trial {number}, but study `{view.name}` has {len(view.records)} trials, from 0 on."
+        )
+    found = next((one for one in ranked if identity(one.params) == identity(record.params)), None)
+    # One that was stopped early may be a baseline too: here it is trained to its end.
+    return found or Finalist(trial=number, params=but_seed(record.params), value=float("nan"))

@@ -1,0 +1,140 @@
+"""What a confirming study showed, read from that study and told in words and as JSON. Pure."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.confirm.finalists import SEED, Finalist, identity
+from sweeper.confirm.statistics import ALPHA, Comparison, TestName, Values, compare
+from sweeper.records import TrialState
+from sweeper.reporting.formats import jsonable, params_text, plural, short, short_float
+from sweeper.study.view import StudyView
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The finalists' new values, and each one's comparison with the reference, which is the first."""
+
+    view: StudyView  # of the confirming study
+    finalists: tuple[Finalist, ...]
+    values: tuple[Values, ...]  # by seed, of each finalist
+    comparisons: tuple[Comparison, ...]
+    test: TestName
+    alpha: float
+
+    @property
+    def n_seeds(self) -> int:
+        return len({record.params[SEED] for record in self.view.records})
+
+
+def outcome_of(
+    view: StudyView, finalists: Sequence[Finalist], *, test: TestName = "t", alpha: float = ALPHA
+) -> Outcome:
+    """Compare what the confirming study has, whether or not all of its trials have ended."""
+    values: list[dict[int, float]] = [{} for _ in finalists]
+    place = {identity(finalist.params): index for index, finalist in enumerate(finalists)}
+    for record in view.records:
+        index = place.get(identity(record.params))
+        if index is not None and record.state is TrialState.COMPLETE and record.value is not None:
+            values[index][record.params[SEED]] = record.value
+    compared = compare(values, maximize=view.config.direction == "maximize", test=test, alpha=alpha)
+    return Outcome(
+        view=view,
+        finalists=tuple(finalists),
+        values=tuple(values),
+        comparisons=compared,
+        test=test,
+        alpha=alpha,
+    )
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return the outcome for people, a sentence per comparison."""
+    view, reference = outcome.view, outcome.finalists[0]
+    lines = [
+        f"{view.config.metric} ({view.config.direction}) of {plural(len(outcome.finalists), 'point')} over "
+        f"{plural(outcome.n_seeds, 'new seed')} each, mean ± standard deviation:"
+    ]
+    for finalist, values in zip(outcome.finalists, outcome.values, strict=True):
+        role = "  (reference)" if finalist is reference else ""
+        lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), outcome.n_seeds)}{role}")
+    lines += ["", *(_sentence(outcome, comparison) for comparison in outcome.comparisons), ""]
+    n = len(outcome.comparisons)
+    how = f", corrected for {n} comparisons by Holm" if n > 1 else ""
+    lines.append(
+        f"Claims are made at a risk of {outcome.alpha:g} for all comparisons together{how}; each interval is of 95 % "
+        "by itself."
+    )
+    return "\n".join(lines)
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return the outcome as JSON-able data; differences are positive where the candidate is better."""
+    view = outcome.view
+    return {
+        "study": view.name,
+        "state": view.state,
+        "metric": view.config.metric,
+        "direction": view.config.direction,
+        "n_seeds": outcome.n_seeds,
+        "alpha": outcome.alpha,
+        "reference": outcome.finalists[0].trial,
+        "finalists": [
+            {
+                "trial": finalist.trial,
+                "params": jsonable(finalist.params),
+                "first_value": jsonable(finalist.value),
+                "values": {str(seed): jsonable(value) for seed, value in sorted(values.items())},
+            }
+            for finalist, values in zip(outcome.finalists, outcome.values, strict=True)
+        ],
+        "comparisons": [
+            {
+                **jsonable(dataclasses.asdict(comparison)),
+                "candidate": outcome.finalists[comparison.candidate].trial,
+            }
+            for comparison in outcome.comparisons
+        ],
+    }
+
+
+def _sentence(outcome: Outcome, comparison: Comparison) -> str:
+    reference, candidate = outcome.finalists[0], outcome.finalists[comparison.candidate]
+    if comparison.test == "none":
+        return (
+            f"Trials {candidate.trial} and {reference.trial} cannot be compared: fewer than 2 seeds of one were "
+            "trained to their end."
+        )
+    p = f"p = {comparison.p_corrected:.2g}, {comparison.test}, n = {comparison.n}"
+    low, high, difference = comparison.low, comparison.high, comparison.difference
+    if not comparison.is_real:
+        return (
+            f"No difference between trials {candidate.trial} and {reference.trial} beyond the seed noise of "
+            f"{short_float(comparison.noise)}: trial {candidate.trial} is {short_float(abs(difference))} "
+            f"{'better' if difference >= 0 else 'worse'} ({short_float(low)} to {short_float(high)}; {p})."
+        )
+    better, worse = candidate.trial, reference.trial
+    if difference < 0:
+        better, worse, low, high, difference = worse, better, -high, -low, -difference
+    return (
+        f"Trial {better} beats trial {worse} by {short_float(difference)} ({short_float(low)} to "
+        f"{short_float(high)}; {p})."
+    )
+
+
+def _name(finalist: Finalist) -> str:
+    return f"trial {finalist.trial}  {params_text(finalist.params)}"
+
+
+def _spread(values: Sequence[float], n_seeds: int) -> str:
+    if not values:
+        return "no seed was trained to its end"
+    mean = math.fsum(values) / len(values)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
+    lost = (
+        f", {n_seeds - len(values)} of {n_seeds} seeds diverged, failed or are open"
+        if len(values) < n_seeds
+        else ""
+    )
+    return f"{short(mean)} ± {short(sd)}{lost}" if len(values) > 1 else f"{short(mean)}{lost}"

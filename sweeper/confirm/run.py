@@ -1,0 +1,49 @@
+"""`sweeper confirm`: choose, train, compare."""
+
+import dataclasses
+
+from sweeper import api
+from sweeper.confirm.again import train_or_read
+from sweeper.confirm.finalists import choose_finalists, confirm_config
+from sweeper.confirm.outcome import Outcome, outcome_of
+from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
+from sweeper.executors.attempt import TrialFunction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfirmRequest:
+    """What is asked for."""
+
+    top: int = 3
+    n_seeds: int = 8
+    baseline: int | None = None  # a trial's number; None: the best point is the reference
+    test: TestName = "t"
+    alpha: float = ALPHA
+    name: str | None = None  # of the confirming study; None: the study's with `-confirm`
+
+
+def confirm(
+    place: str,
+    request: ConfirmRequest,
+    *,
+    options: api.LaunchOptions | None = None,
+    function: TrialFunction | None = None,
+) -> Outcome:
+    """Train a study's finalists again with new seeds, as a study of its own, and compare them.
+
+    One that was interrupted is gone on with; one that is finished is read.
+
+    Raises:
+        ConfigError: If nothing could come of it; nothing was started.
+        StudyMismatchError: If there is no such study, or the confirming one is of another request.
+        SweeperError: As `api.launch` does.
+    """
+    options = options or api.LaunchOptions()
+    view = api.load_study(place, storage=options.storage)
+    finalists = choose_finalists(view, top=request.top, baseline=request.baseline)
+    refuse_too_few(
+        request.test, n_seeds=request.n_seeds, n_comparisons=len(finalists) - 1, alpha=request.alpha
+    )
+    config = confirm_config(view, finalists, n_seeds=request.n_seeds, name=request.name)
+    trained = train_or_read(config, options, function)
+    return outcome_of(trained, finalists, test=request.test, alpha=request.alpha)

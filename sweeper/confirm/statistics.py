@@ -1,0 +1,175 @@
+"""Whether one candidate is better than another beyond the noise of the seed. Pure: numbers in, numbers out.
+
+Every candidate is compared with one reference that was named before any of the numbers was there. The candidates
+are trained with the same seeds, so a comparison is made on the differences seed by seed; with several comparisons
+Holm's correction keeps the risk of a single false claim among them all at most `alpha`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from sweeper.errors import ConfigError
+
+TestName = Literal["t", "permutation"]
+ALPHA = 0.05  # risk of claiming any difference where there is none
+_MIN_T = 2  # values that have a standard deviation
+_EXACT_LIMIT = 13  # pairs; 2**13 sign changes are tried in full, of more a sample
+_RESAMPLES = 9_999
+_INTERVAL = 0.95
+
+Values = Mapping[
+    int, float
+]  # of one candidate: final metric by seed; only seeds that were trained to the end
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One candidate against the reference. Differences are positive where the candidate is better."""
+
+    candidate: int  # index; the reference is 0
+    test: str  # what was made: "paired t", "paired permutation", "Welch's t", or "none"
+    n: int  # pairs; without pairs, values of the smaller side
+    difference: float  # mean, in the metric's units; NaN where there are no values
+    low: float  # bounds of its interval of 95 %, of this comparison alone
+    high: float
+    noise: float  # standard deviation of the difference from seed to seed
+    p: float  # two-sided; 1 where nothing could be tested
+    p_corrected: float = 1.0  # by Holm, for all comparisons together
+    is_real: bool = False  # p_corrected <= alpha
+
+
+def smallest_n(test: TestName, *, n_comparisons: int, alpha: float = ALPHA) -> int:
+    """Return the fewest seeds with which `test` can reject at all, correction included.
+
+    >>> smallest_n("permutation", n_comparisons=1), smallest_n("permutation", n_comparisons=3)
+    (6, 7)
+    >>> smallest_n("t", n_comparisons=3)
+    2
+    """
+    if test == "t":
+        return _MIN_T
+    # Of n differences 2**n choices of signs are equally likely, and two of them are the most extreme.
+    n = 1
+    while 2.0 / 2**n * n_comparisons > alpha:
+        n += 1
+    return n
+
+
+def refuse_too_few(test: TestName, *, n_seeds: int, n_comparisons: int, alpha: float = ALPHA) -> None:
+    """Refuse a number of seeds with which no difference could ever be claimed.
+
+    Raises:
+        ConfigError: With the smallest number that can.
+    """
+    least = smallest_n(test, n_comparisons=n_comparisons, alpha=alpha)
+    if n_seeds < least:
+        comparisons = "1 comparison" if n_comparisons == 1 else f"{n_comparisons} comparisons"
+        raise ConfigError(
+            f"`--seeds` = {n_seeds} is too few: over {comparisons} the test `{test}` cannot claim any difference at a "
+            f"risk of {alpha:g}, however large it is. The smallest number that can is {least}; 8 find a difference of "
+            "three standard deviations."
+        )
+
+
+def compare(
+    candidates: Sequence[Values], *, maximize: bool, test: TestName = "t", alpha: float = ALPHA, seed: int = 0
+) -> tuple[Comparison, ...]:
+    """Compare each candidate with the first.
+
+    Args:
+        candidates: Values by seed; the first is the reference.
+        maximize: Whether more is better.
+        test: Student's paired t, or the permutation of the pairs' signs, which assumes no normal noise.
+        alpha: Risk of claiming any difference where there is none.
+        seed: Of the permutations, where there are too many to try all.
+    """
+    sign = 1.0 if maximize else -1.0
+    made = [
+        _compare(candidates[0], values, index, sign, test, seed)
+        for index, values in enumerate(candidates[1:], start=1)
+    ]
+    corrected = holm([comparison.p for comparison in made])
+    return tuple(
+        dataclasses.replace(comparison, p_corrected=p, is_real=p <= alpha)
+        for comparison, p in zip(made, corrected, strict=True)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, in their order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, highest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _compare(
+    reference: Values, values: Values, index: int, sign: float, test: TestName, seed: int
+) -> Comparison:
+    shared = sorted(reference.keys() & values.keys())
+    if len(shared) >= _MIN_T:
+        differences = np.array([sign * (values[seed] - reference[seed]) for seed in shared])
+        return _paired(differences, index, test, seed)
+    first, second = (sign * np.array(list(side.values()), dtype=float) for side in (reference, values))
+    if min(len(first), len(second)) >= _MIN_T:
+        return _unpaired(first, second, index)
+    difference = float(second.mean() - first.mean()) if len(first) and len(second) else math.nan
+    return Comparison(
+        candidate=index, test="none", n=min(len(first), len(second)), difference=difference, low=-math.inf,
+        high=math.inf, noise=math.nan, p=1.0,
+    )  # fmt: skip
+
+
+def _paired(differences: "np.ndarray", index: int, test: TestName, seed: int) -> Comparison:
+    n, mean, noise = len(differences), float(differences.mean()), float(differences.std(ddof=1))
+    if noise <= 1e-12 * max(abs(mean), 1e-300):
+        # No noise, so no t: the signs alone say how likely it is that all seeds agree by chance.
+        name, p, half = "paired permutation", (1.0 if mean == 0 else min(1.0, 2.0 / 2**n)), 0.0
+    else:
+        half = float(stats.t.ppf((1 + _INTERVAL) / 2, n - 1)) * noise / math.sqrt(n)
+        name = "paired t" if test == "t" else "paired permutation"
+        p = (
+            2.0 * float(stats.t.sf(abs(mean) * math.sqrt(n) / noise, n - 1))
+            if test == "t"
+            else _permuted(differences, seed)
+        )
+    return Comparison(
+        candidate=index, test=name, n=n, difference=mean, low=mean - half, high=mean + half, noise=noise, p=p
+    )
+
+
+def _permuted(differences: "np.ndarray", seed: int) -> float:
+    resamples = np.inf if len(differences) <= _EXACT_LIMIT else _RESAMPLES
+    found = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=resamples,
+        rng=np.random.default_rng(seed), vectorized=True,
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def _unpaired(first: "np.ndarray", second: "np.ndarray", index: int) -> Comparison:
+    difference = float(second.mean() - first.mean())
+    noise = math.sqrt(float(first.var(ddof=1)) + float(second.var(ddof=1)))
+    n = min(len(first), len(second))
+    if noise <= 1e-12 * max(abs(difference), 1e-300):
+        low, high, p = difference, difference, 1.0  # nothing moves the values, so nothing can be tested
+    else:
+        found = stats.ttest_ind(second, first, equal_var=False)
+        low, high = map(float, found.confidence_interval(_INTERVAL))
+        p = float(found.pvalue)
+    return Comparison(
+        candidate=index, test="Welch's t", n=n, difference=difference, low=low, high=high, noise=noise, p=p
+    )

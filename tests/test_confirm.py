@@ -1,0 +1,202 @@
+"""`sweeper confirm`: which points it takes, the study it makes of them, what it says."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_fixtures import cli, write_sweep
+from sweep_files import BASE, config_of, replaced
+
+from sweeper import api
+from sweeper.config import dump_config
+from sweeper.confirm.outcome import outcome_text
+from sweeper.confirm.run import ConfirmRequest, confirm
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.plan import plan_sweep
+from sweeper.study.view import StudyView
+
+SCORES = {1e-5: 0.2, 1e-4: 0.6, 1e-3: 0.9, 1e-2: 0.899}
+NOISE = 0.05
+OPTIONS = api.LaunchOptions(executor="in-process")
+SWEEP: dict[str, Any] = {
+    "study": "noisy",
+    "metric": "score",
+    "direction": "maximize",
+    "trial": {
+        "function": "nobody:asks",
+        "budget": {"samples": 20},
+        "settings": {"effective_batch_size": 10},
+    },
+    "search_space": {"learning_rate": {"grid": list(SCORES)}},
+    "rungs": {"samples": [10]},
+    "pruner": "nop",
+    "resources": {"slots": 1, "gpus_per_trial": 0},
+}
+
+
+def train(context: Any) -> dict[str, float]:
+    """Score a rate, with noise that depends on rate and seed alone."""
+    rate = context.params["learning_rate"]
+    chance = zlib.crc32(f"{rate} {context.seed}".encode()) / 2**32 - 0.5
+    for step in (1, 2):
+        context.report(step=step, samples=10 * step, loss=1.0, grad_norm=1.0)
+    if rate == context.settings.get("lost") and context.seed == 2:
+        context.report(step=2, samples=20, loss=float("nan"), grad_norm=1.0)
+    return {"score": SCORES[rate] + NOISE * chance}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyView:
+    return api.launch(SWEEP | {"dir": str(tmp_path / "noisy")}, options=OPTIONS, function=train)
+
+
+def confirmed(study: StudyView, **request: Any) -> Any:
+    return confirm(str(study.directory), ConfirmRequest(**request), options=OPTIONS, function=train)
+
+
+def test_the_best_points_are_trained_again_with_the_same_new_seeds(study: StudyView) -> None:
+    found = confirmed(study, top=3, n_seeds=6)
+    assert [finalist.params["learning_rate"] for finalist in found.finalists] == [1e-3, 1e-2, 1e-4]
+    assert [sorted(values) for values in found.values] == [[1, 2, 3, 4, 5, 6]] * 3
+    assert (found.view.name, found.view.state) == ("noisy-confirm", "finished")
+    assert found.view.directory == study.directory.with_name("noisy-confirm")
+    assert len(found.view.records) == 18
+
+
+def test_what_differs_is_told_from_what_does_not(study: StudyView) -> None:
+    found = confirmed(study, top=3)
+    assert [comparison.is_real for comparison in found.comparisons] == [False, True]
+
+
+def test_a_second_call_reads_what_the_first_one_trained(study: StudyView) -> None:
+    first = confirmed(study, top=2)
+    again = confirm(str(study.directory), ConfirmRequest(top=2), options=OPTIONS)  # no function at all
+    assert (again.values, again.comparisons) == (first.values, first.comparisons)
+
+
+def test_another_request_needs_another_name(study: StudyView) -> None:
+    confirmed(study, top=2)
+    with pytest.raises(StudyMismatchError, match="choose a new study name"):
+        confirmed(study, top=3)
+    assert confirmed(study, top=3, name="again").view.name == "again"
+
+
+def test_a_baseline_is_compared_with_the_best(study: StudyView) -> None:
+    found = confirmed(study, top=1, baseline=0)
+    assert [finalist.trial for finalist in found.finalists] == [0, 2]
+    (comparison,) = found.comparisons
+    assert comparison.is_real
+    assert 0.6 < comparison.difference < 0.8
+
+
+def test_repeats_over_seeds_count_as_one_point_with_their_mean(tmp_path: Path) -> None:
+    space = {**SWEEP["search_space"], "seed": {"grid": [0, 7]}}
+    study = api.launch(
+        SWEEP | {"dir": str(tmp_path / "noisy"), "search_space": space}, options=OPTIONS, function=train
+    )
+    found = confirmed(study, top=2)
+    assert len({finalist.params["learning_rate"] for finalist in found.finalists}) == 2
+    assert min(found.values[0]) == 8, "seeds that the study used are not used again"
+
+
+def test_a_seed_that_diverges_is_told_and_left_out_of_the_pairs(tmp_path: Path) -> None:
+    trial = {**SWEEP["trial"], "settings": {"effective_batch_size": 10, "lost": 1e-2}}
+    study = api.launch(SWEEP | {"dir": str(tmp_path / "n"), "trial": trial}, options=OPTIONS, function=train)
+    found = confirmed(study, top=2)
+    assert found.comparisons[0].n == 7
+    assert "1 of 8 seeds diverged, failed or are open" in outcome_text(found)
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"top": 1}, "there are no two to compare"),
+        ({"n_seeds": 5, "test": "permutation", "top": 2}, "The smallest number that can is 6"),
+        ({"n_seeds": 1}, "The smallest number that can is 2"),
+        ({"baseline": 9}, "names trial 9, but study `noisy` has 4 trials"),
+    ],
+)
+def test_a_request_that_can_show_nothing_is_refused_before_anything_is_trained(
+    request_: dict[str, Any], told: str, study: StudyView
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        confirmed(study, **request_)
+    assert not study.directory.with_name("noisy-confirm").exists()
+
+
+def test_the_command_prints_a_sentence_per_comparison_and_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("launch", write_sweep(tmp_path), "--executor", "in-process").code == 0
+    words = ("confirm", "made-up", "--top", "2", "--seeds", "6", "--executor", "in-process")
+
+    told = cli(*words)
+    assert told.code == 0, told.err
+    assert "score (maximize) of 2 points over 6 new seeds each" in told.out
+    assert "Trial 2 beats trial 1 by 0.25 (0.25 to 0.25; p = 0.031, paired permutation, n = 6)." in told.out
+
+    data = json.loads(cli(*words, "--json").out)
+    assert (data["reference"], data["n_seeds"], data["state"]) == (2, 6, "finished")
+    assert data["comparisons"][0]["candidate"] == 1
+    assert data["comparisons"][0]["is_real"] is True
+
+
+def test_a_study_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cli("confirm", "nobody")
+    assert (run.code, "nobody" in run.err, "Traceback" in run.err) == (4, True, False)
+
+
+POINTS = """\
+points:
+  - {learning_rate: 1e-4, effective_batch_size: 32}
+  - {learning_rate: 1e-5, effective_batch_size: 128}
+"""
+
+
+def test_listed_points_are_trained_in_their_order_and_no_others() -> None:
+    config = config_of(BASE + POINTS)
+    assert [tuple(point.params.values()) for point in plan_sweep(config).points] == [(1e-4, 32), (1e-5, 128)]
+    assert config_of(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (("1e-4, effective_batch_size: 32", "1e-4"), "sweep.yaml:18: `points[0]` must name every dimension"),
+        (
+            ("rate: 1e-4, effective_batch_size: 32", "rate: 2e-4, effective_batch_size: 32"),
+            "is not among the",
+        ),
+        (("rate: 1e-5, effective_batch_size: 128", "rate: 1e-4, effective_batch_size: 32"), "the same as"),
+    ],
+)
+def test_points_outside_the_grid_are_refused(edit: tuple[str, str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(BASE + replaced(POINTS, edit))
+    assert told in str(caught.value)
+
+
+def test_points_need_a_grid() -> None:
+    with pytest.raises(ConfigError, match="`points` picks points of a grid, but `sampler` is `random`"):
+        config_of(replaced(BASE, ("sampler: grid", "sampler: {name: random, n_trials: 4}")) + POINTS)
+
+
+def test_the_budget_of_confirmed_points_is_the_study_s(tmp_path: Path) -> None:
+    space = {"learning_rate": {"log_uniform": [1e-5, 1e-2]}, "effective_batch_size": {"choice": [10, 40]}}
+    sampler = {"name": "random", "n_trials": 5}
+    trial = {**SWEEP["trial"], "budget": {"samples": 400}, "settings": {}}
+    changes = {"dir": str(tmp_path / "drawn"), "search_space": space, "sampler": sampler, "trial": trial}
+    study = api.launch(
+        SWEEP | changes, options=OPTIONS, function=lambda context: {"score": context.params["learning_rate"]}
+    )
+
+    def again(context: Any) -> dict[str, float]:
+        return {"score": context.params["learning_rate"]}
+
+    found = confirm(str(study.directory), ConfirmRequest(top=2, n_seeds=2), options=OPTIONS, function=again)
+    assert {record.budget_samples for record in found.view.records} == {400}
+    assert config_of((found.view.directory / "sweep.yaml").read_text()).points == found.view.config.points
