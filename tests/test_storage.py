@@ -338,3 +338,19 @@ def test_a_full_disk_is_told_from_other_errors(tmp_path):
     assert is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
     assert reopened(make_study(tmp_path, make_config())).name == "made-up"
+
+
+def test_what_is_gathered_is_appended_as_one_write_and_in_order(tmp_path):
+    backend = JournalBackend(tmp_path / "study.journal")
+
+    with backend.together():
+        backend.append_logs([{"n": 0}])
+        assert list(backend.read_logs(0)) == []
+        backend.commit()
+        backend.append_logs([{"n": 1}])
+        with backend.apart():
+            backend.append_logs([{"n": 2}])
+            assert [log["n"] for log in backend.read_logs(0)] == [0, 1, 2]
+        backend.append_logs([{"n": 3}])
+
+    assert [log["n"] for log in backend.read_logs(0)] == [0, 1, 2, 3]

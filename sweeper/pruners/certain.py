@@ -15,6 +15,7 @@ come there, and only the survivors go on. So nobody trains further than the rule
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -108,15 +109,23 @@ class _Level:
         self._sure = np.array([number in sure for number in self._known], dtype=bool)
         self._n_most = len(possible) + n_unknown
         self._n_least = len(sure) + n_unknown if rung == 0 else len(sure)
+        self._records = records
+        self._here = np.array([_at(records[n], rung) is not None for n in self._known], dtype=bool)
+
+    @functools.cached_property
+    def _bounds(self) -> tuple[Array, Array]:
+        """What `_differences` returns. Every pair of trials: asked only where somebody can be sure at all."""
+        rule, records = self._rule, self._records
         values = [np.array([self._value(records[n], name) for n in self._known]) for name in rule.directions]
         weights = [rule.weights[name] for name in rule.directions]
-        self._here = np.array([_at(records[n], rung) is not None for n in self._known], dtype=bool)
-        self._least, self._most = _differences(values, weights, self._sure, self._n_pending)
+        return _differences(values, weights, self._sure, self._n_pending)
 
     def verdicts(self) -> dict[int, Verdict]:
         """Return who is surely stopped here. A trial that ended before the rung is not stopped, only last."""
         n_kept = math.ceil(self._rule.keep_frac * self._n_most)
-        n_better = ((self._least > _TIE) & self._sure[:, None]).sum(axis=0)
+        if np.count_nonzero(self._sure) < n_kept:
+            return {}
+        n_better = ((self._bounds[0] > _TIE) & self._sure[:, None]).sum(axis=0)
         return {
             number: Verdict(
                 rung=self._rung, n_better=int(n_better[i]), n_kept=n_kept, n_entering=self._n_most
@@ -128,7 +137,9 @@ class _Level:
     def safe(self) -> set[int]:
         """Return who surely enters the rung and can no longer be stopped there."""
         n_kept = math.ceil(self._rule.keep_frac * self._n_least)
-        n_maybe = (self._most > _TIE).sum(axis=0) + self._n_pending
+        if self._n_pending >= n_kept:
+            return set()
+        n_maybe = (self._bounds[1] > _TIE).sum(axis=0) + self._n_pending
         return {number for i, number in enumerate(self._known) if self._sure[i] and n_maybe[i] < n_kept}
 
     def _value(self, record: TrialRecord, name: str) -> float:
