@@ -4,10 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import training_fixtures
 from sweep_files import config_of
 
+from sweeper import api
+from sweeper.config import parse_config
 from sweeper.plan import plan_sweep
 
+tiny = training_fixtures.tiny
 FOLDER = Path(__file__).parents[1] / "search_spaces"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
@@ -25,10 +29,12 @@ trial:
 
 def test_the_search_spaces_are_there() -> None:
     assert [file.stem for file in FILES] == [
+        "batch_beta2",
         "batch_lr_grid",
         "lora_rank_lr",
         "lr_batch_tpe",
         "paper_granite",
+        "paper_llama",
         "paper_mistral",
         "schedule_warmup",
     ]
@@ -60,8 +66,47 @@ def test_the_launch_command_of_a_search_space_is_accepted(file: Path) -> None:
     assert plan_sweep(config_of(with_a_space, *command[1].split())).n_trials > 1
 
 
-def test_the_papers_rates_and_batches_are_the_papers() -> None:
-    config = config_of(SWEEP + "search_space: paper_granite\n")
+@pytest.mark.parametrize("name", ["paper_granite", "paper_llama"])
+def test_the_papers_rates_and_batches_are_the_papers(name: str) -> None:
+    config = config_of(SWEEP + f"search_space: {name}\n")
     assert config.search_space["effective_batch_size"].grid == [128, 3840, 7680]
     assert config.search_space["learning_rate"].grid == [1e-6, 5e-6, 2e-5, 3e-5, 4e-5, 6e-5, 8e-5, 1e-4]
     assert config.trial.settings["lr_scheduler_type"] == "constant"
+
+
+# What makes each small enough for a model of 2 layers and 40 rows; all else is the file's own.
+SMALL = {
+    "batch_beta2": "search_space.effective_batch_size.grid=[4, 8]",
+    "paper_granite": "search_space.effective_batch_size.grid=[4, 8, 16]",
+    "paper_llama": "search_space.effective_batch_size.grid=[4, 8, 16]",
+    "paper_mistral": "search_space.effective_batch_size.grid=[4, 8, 16]",
+    "schedule_warmup": "search_space.warmup_steps.grid=[0, 1, 2]",
+}
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    "name",
+    # Most of each one's seconds is the preflight's process of its own; granite stands for its two like in core.
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("paper_llama", "paper_mistral") else ())
+        for name in SMALL
+    ],
+)
+def test_an_experiment_of_the_paper_runs_to_its_end_with_one_override(
+    name: str, tiny: training_fixtures.Tiny, tmp_path: Path
+) -> None:
+    text = (
+        f"study: small\nmetric: dev/loss\ndirection: minimize\ndir: {tmp_path / 'small'}\nsearch_space: {name}\n"
+        f"trial:\n  model: {tiny.model}\n  train_data: {tiny.train}\n  eval_data: {{dev: {tiny.dev}}}\n"
+        "  budget: {samples: 16}\n  evaluation: {at: end, generate: false}\n"
+        "  settings: {micro_batch_size: 4, max_length: 64"
+        + ("" if "effective_batch_size" in SMALL[name] else ", effective_batch_size: 4")
+        + "}\npruner: nop\nresources: {slots: 1}\n"
+    )
+    config = parse_config(text, file="sweep.yaml", base_dir=tmp_path, overrides=[SMALL[name]])
+    view = api.launch(config, options=api.LaunchOptions(executor="in-process"))
+    assert view.state == "finished"
+    assert {record.state.value for record in view.records} == {"COMPLETE"}
+    assert {record.samples for record in view.records} == {16}
+    assert len(view.records) == plan_sweep(config).n_trials

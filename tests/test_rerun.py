@@ -1,0 +1,121 @@
+"""`sweeper rerun`: the same trial again, and whether its curve is the same."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_fixtures
+from cli_fixtures import cli, write_sweep
+from training_fixtures import Tiny
+
+from sweeper import api
+from sweeper.confirm.rerun import compare_curves, rerun, rerun_text
+from sweeper.errors import StudyMismatchError
+from sweeper.study.view import StudyView
+
+tiny = training_fixtures.tiny
+OPTIONS = api.LaunchOptions(executor="in-process")
+
+
+class Drifting:
+    """A trial whose loss moves by `by` from step 3 on."""
+
+    def __init__(self, by: float = 0.0) -> None:
+        self.by = by
+
+    def __call__(self, context: Any) -> dict[str, float]:
+        for step in range(1, 6):
+            loss = 1.0 / step + (self.by if step >= 3 else 0.0)
+            context.report(step=step, samples=10 * step, loss=loss, grad_norm=1.0)
+        return {"score": loss}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyView:
+    config = {
+        "study": "made-up",
+        "metric": "score",
+        "direction": "minimize",
+        "trial": {
+            "function": "a:b",
+            "budget": {"samples": 50},
+            "settings": {"effective_batch_size": 10},
+        },
+        "search_space": {"rate": {"grid": [0.1, 0.2]}},
+        "pruner": "nop",
+        "dir": str(tmp_path / "made-up"),
+    }
+    return api.launch(config, options=OPTIONS, function=Drifting())
+
+
+def test_the_same_code_gives_the_identical_curve(study: StudyView) -> None:
+    found = rerun(str(study.directory), 1, options=OPTIONS, function=Drifting())
+    assert (found.is_identical, found.n_steps, found.changed) == (True, 5, {})
+    assert "Identical: all 5 steps, bit for bit." in rerun_text(found)
+
+
+def test_other_code_is_found_out_with_the_step_and_the_distance(study: StudyView) -> None:
+    found = rerun(str(study.directory), 1, options=OPTIONS, function=Drifting(by=1e-9))
+    assert (found.is_identical, found.first_difference) == (False, 3)
+    assert found.largest["loss"] == pytest.approx(1e-9, rel=1e-3)
+    assert "part at step 3 of 5; at most: loss by 1e-9" in rerun_text(found)
+
+
+def test_a_nan_at_the_same_step_is_the_same(study: StudyView) -> None:
+    again = api.load_study(str(study.directory))
+    (one, _) = again.records
+
+    def curve(number: int) -> Any:
+        frame = study.curve(number)
+        frame.loc[2, "loss"] = float("nan")
+        return frame
+
+    both = [dataclasses.replace(view, records=(one,), curve=curve) for view in (study, again)]
+    assert compare_curves(both[0], one, both[1]).is_identical
+
+
+def test_a_trial_that_is_not_there_or_was_never_trained_is_refused(study: StudyView) -> None:
+    with pytest.raises(StudyMismatchError, match="Trial 7 is not in study `made-up`, which has 2 trials"):
+        rerun(str(study.directory), 7, options=OPTIONS)
+
+
+def test_the_command_says_it_in_words_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("launch", write_sweep(tmp_path), "--executor", "in-process").code == 0
+    words = ("rerun", "made-up", "--trial", "2", "--executor", "in-process")
+    told = cli(*words)
+    assert (told.code, "Identical: all 10 steps" in told.out) == (0, True), told.err
+    assert json.loads(cli(*words, "--json").out)["is_identical"] is True
+    assert cli("rerun", "made-up", "--trial", "99").code == 4
+
+
+@pytest.mark.train
+def test_a_real_training_is_repeated_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+    config = {
+        "study": "real",
+        "metric": "dev/loss",
+        "direction": "minimize",
+        "trial": {
+            "model": str(tiny.model),
+            "train_data": str(tiny.train),
+            "eval_data": {"dev": str(tiny.dev)},
+            "budget": {"samples": 100},  # 96, a multiple of both batches; a rerun must not train 100
+            "evaluation": {"at": "end", "generate": False},
+            "settings": {
+                "lr_scheduler_type": "cosine",
+                "warmup_samples": 16,
+                "micro_batch_size": 4,
+                "adam_beta2_half_life_tokens": 500,
+            },
+        },
+        "search_space": {"effective_batch_size": {"grid": [4, 16]}, "learning_rate": {"grid": [1e-2]}},
+        "pruner": "nop",
+        "dir": str(tmp_path / "real"),
+    }
+    study = api.launch(config, options=OPTIONS)
+    found = rerun(str(study.directory), 0, options=OPTIONS)
+    assert found.is_identical
+    assert (found.n_steps, found.n_missing) == (24, 0)
+    assert found.values[0] == found.values[1] is not None
