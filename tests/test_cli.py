@@ -18,8 +18,8 @@ import pytest
 from cli_fixtures import SWEEPER, Run, cli, command, fingerprint, wait_for, write_sweep
 
 TRIAL_KEYS = {
-    "number", "state", "is_set_aside", "point_id", "params", "value", "steps", "samples", "reason", "attempts", "worker",
-    "started", "ended",
+    "number", "state", "is_set_aside", "point_id", "params", "value", "steps", "samples", "reason", "attempts",
+    "worker", "started", "ended",
 }  # fmt: skip
 
 
