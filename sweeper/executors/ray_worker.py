@@ -188,6 +188,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._function: TrialFunction | None = None if function is None else cloudpickle.loads(function)
         self._spec: TrialSpec = config["spec"]
         self._attempt: _Attempt | None = None
+        self._has_reported = False
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if preload:
             from sweeper.training import warm
@@ -201,8 +202,11 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """
         if self._attempt is None:
             self._attempt = _Attempt(self._spec, self._board, self._function)
+            self._has_reported = False
             return self._result([])
-        self._attempt.go_on()
+        if self._has_reported:  # else what it waits for has not been judged: nobody has heard of it yet
+            self._attempt.go_on()
+        self._has_reported = True
         messages: list[Report | Outcome] = [self._attempt.outbox.get()]
         while not self._attempt.outbox.empty():
             messages.append(self._attempt.outbox.get())
