@@ -128,7 +128,7 @@ def test_a_terminal_s_escape_codes_in_a_reason_are_not_printed() -> None:
 def test_a_study_is_read_by_whoever_may_not_write_it(tmp_path):
     study = make_study(tmp_path / "study", sweeps.make_config())
     before = fingerprint(tmp_path)
-    for path in [tmp_path, *tmp_path.parents[:2], *tmp_path.rglob("*")]:
+    for path in [tmp_path, *tmp_path.parents[:3], *tmp_path.rglob("*")]:
         path.chmod(path.stat().st_mode | 0o055)
     os.seteuid(65534)  # nobody
     try:
