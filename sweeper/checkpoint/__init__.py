@@ -7,12 +7,13 @@ from sweeper.checkpoint.inherit import inherit_checkpoint
 from sweeper.checkpoint.manifest import MANIFEST, Saved
 from sweeper.checkpoint.remote import RemoteCheckpoints, check_url
 from sweeper.checkpoint.retention import Retention
-from sweeper.checkpoint.store import Checkpoints
+from sweeper.checkpoint.store import Checkpoints, KeptCheckpoints
 
 __all__ = [
     "MANIFEST",
     "Checkpoints",
     "DirectoryCheckpoints",
+    "KeptCheckpoints",
     "RemoteCheckpoints",
     "Retention",
     "Saved",

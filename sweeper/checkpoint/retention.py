@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from sweeper.checkpoint.manifest import Saved
-from sweeper.checkpoint.store import Checkpoints
+from sweeper.checkpoint.store import KeptCheckpoints
 from sweeper.records import TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Retention:
 
     def __init__(
         self,
-        open_store: Callable[[int], Checkpoints],
+        open_store: Callable[[int], KeptCheckpoints],
         *,
         keep_best: int | None,
         max_bytes: int | None,

@@ -7,14 +7,8 @@ from sweeper.checkpoint.manifest import Saved
 from sweeper.context import LoadedCheckpoint
 
 
-class Checkpoints(Protocol):
-    """The checkpoints of one trial: written and read by its worker, looked over by the driver."""
-
-    def save(self, source: Path, *, step: int, samples: int) -> str:
-        """Take over a directory as the checkpoint after `step`; return its name. Older ones are removed."""
-
-    def load(self) -> LoadedCheckpoint | None:
-        """Return the newest usable one whose files are all there and unchanged, or None."""
+class KeptCheckpoints(Protocol):
+    """The checkpoints of one trial, as the driver looks over them."""
 
     def saved(self) -> list[Saved]:
         """Return those that look whole, oldest first, without reading all of their files."""
@@ -24,3 +18,13 @@ class Checkpoints(Protocol):
 
     def clear(self) -> None:
         """Remove all."""
+
+
+class Checkpoints(KeptCheckpoints, Protocol):
+    """The checkpoints of one trial: written and read by its worker, looked over by the driver."""
+
+    def save(self, source: Path, *, step: int, samples: int) -> str:
+        """Take over a directory as the checkpoint after `step`; return its name. Older ones are removed."""
+
+    def load(self) -> LoadedCheckpoint | None:
+        """Return the newest usable one whose files are all there and unchanged, or None."""

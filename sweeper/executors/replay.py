@@ -7,7 +7,6 @@ sweep differ as two real runs do: in who starts when, and in who is faster.
 import dataclasses
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from sweeper.checkpoint import Saved
 from sweeper.context import TrialSpec
@@ -142,12 +141,6 @@ class CurveCheckpoints:
             Saved(name=str(row.step), step=row.step, samples=row.samples, n_bytes=0)
             for row in self._rows()[-1:]
         ]
-
-    def save(self, source: Path, *, step: int, samples: int) -> str:
-        raise NotImplementedError("a replay trains nothing")
-
-    def load(self) -> None:
-        """There are no files."""
 
     def remove(self, name: str) -> None:
         """There are no files."""

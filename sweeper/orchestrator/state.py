@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.checkpoint import Checkpoints, checkpoints_place, open_checkpoints
+from sweeper.checkpoint import KeptCheckpoints, checkpoints_place, open_checkpoints
 from sweeper.context import TrialSpec
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
@@ -52,7 +52,7 @@ class SweepState:
         plan: Plan,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
-        checkpoints_of: Callable[[int], Checkpoints] | None = None,
+        checkpoints_of: Callable[[int], KeptCheckpoints] | None = None,
     ) -> None:
         self.checkpoints = checkpoints_of or self._open_checkpoints
         self.study = study
@@ -86,7 +86,7 @@ class SweepState:
             url, study=self.study.name, trial_dir=str(self.trial_dir(number)), number=number
         )
 
-    def _open_checkpoints(self, number: int) -> Checkpoints:
+    def _open_checkpoints(self, number: int) -> KeptCheckpoints:
         return open_checkpoints(self.place(number))
 
     def tell(self, kind: EventKind, message: str = "", **facts: Any) -> None:

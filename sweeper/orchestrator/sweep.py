@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweeper.checkpoint import Checkpoints, Retention
+from sweeper.checkpoint import KeptCheckpoints, Retention
 from sweeper.context import TrialSpec
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.judging import Judging
@@ -48,7 +48,7 @@ class Orchestrator:
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
         monitor_of: Callable[[int], DivergenceMonitor] | None = None,
-        checkpoints_of: Callable[[int], Checkpoints] | None = None,
+        checkpoints_of: Callable[[int], KeptCheckpoints] | None = None,
     ) -> None:
         state = SweepState(
             study=study, plan=plan, listeners=listeners, clock=clock, checkpoints_of=checkpoints_of
