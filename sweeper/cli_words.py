@@ -1,10 +1,19 @@
 """Arguments and options that several commands share."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from sweeper import completion
+
+
+class ExecutorChoice(StrEnum):
+    """Where trials run."""
+
+    RAY = "ray"
+    IN_PROCESS = "in-process"
+
 
 StudyPlace = Annotated[
     str,
@@ -19,6 +28,11 @@ Storage = Annotated[
     typer.Option("--storage", metavar="URL", help="Optuna storage, e.g. postgresql://user@host/db."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="A running Ray cluster, e.g. auto or 10.0.0.1:6379."),
+]
+ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
 
 
 def console(*, stderr: bool = False) -> Any:

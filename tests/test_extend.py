@@ -56,6 +56,17 @@ def test_a_driver_that_dies_while_it_extends_loses_no_point(tmp_path, monkeypatc
     assert len(go_on(place).records) == 5
 
 
+def test_whoever_follows_a_study_sees_it_extended(tmp_path):
+    place = finished(tmp_path / "s")
+    follower = Study.open(str(place))
+    before = follower.view()
+
+    go_on(place, MORE)
+
+    assert len(follower.view().records) == 5 != len(before.records)
+    assert follower.view().config == Study.open(str(place)).config != before.config
+
+
 def test_more_trials_of_a_sampler_are_drawn(tmp_path):
     place = finished(
         tmp_path / "s", search_space={"learning_rate": {"log_uniform": [1e-5, 1e-2]}},

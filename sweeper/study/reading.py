@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
@@ -32,14 +33,8 @@ class StoredStudy:
                 f"Study `{name}` is in this storage, but was not made by sweeper. Choose another study name."
             )
         self.name = name
-        try:
-            self.config = SweepConfig.model_validate_json(json.dumps(attributes[keys.CONFIG]))
-            self.directory = Path(attributes[keys.DIRECTORY])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SweeperError(
-                f"What the storage holds of study `{name}` is damaged, or was written by another version of sweeper: "
-                f"{str(error).splitlines()[0]}. Restore it from a copy, or start anew under another name."
-            ) from error
+        self._stored_config = attributes[keys.CONFIG]
+        self.config, self.directory = _config_and_directory(name, attributes)
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
         self.control_box = ControlBox(storage, self._id)
         self._trial_ids: dict[int, int] = {}
@@ -106,8 +101,11 @@ class StoredStudy:
         return "finished" if driver.get("state") == "finished" else "interrupted"
 
     def view(self) -> StudyView:
-        """Return a snapshot for reports."""
+        """Return a snapshot for reports. A study that was extended since is shown with its new config."""
         attributes = self._storage.get_study_user_attrs(self._id)
+        if attributes[keys.CONFIG] != self._stored_config:
+            self._stored_config = attributes[keys.CONFIG]
+            self.config, _ = _config_and_directory(self.name, attributes)
         records = self.records()
         return StudyView(
             name=self.name,
@@ -127,3 +125,19 @@ class StoredStudy:
             found = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
             self._trial_ids[number] = found
         return self._trial_ids[number]
+
+
+def _config_and_directory(name: str, attributes: dict[str, Any]) -> tuple[SweepConfig, Path]:
+    """Read what a study's attributes hold of them.
+
+    Raises:
+        SweeperError: If they are damaged.
+    """
+    try:
+        config = SweepConfig.model_validate_json(json.dumps(attributes[keys.CONFIG]))
+        return config, Path(attributes[keys.DIRECTORY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SweeperError(
+            f"What the storage holds of study `{name}` is damaged, or was written by another version of sweeper: "
+            f"{str(error).splitlines()[0]}. Restore it from a copy, or start anew under another name."
+        ) from error

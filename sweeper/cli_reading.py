@@ -1,0 +1,226 @@
+"""The commands that read a study and change nothing."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper import completion
+from sweeper.cli_watch import watch as watch_study
+from sweeper.cli_words import AsJson, Storage, StudyPlace, console
+from sweeper.help_text import examples
+
+
+def status(
+    study: StudyPlace,
+    storage: Storage = None,
+    as_json: AsJson = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow until the study ends; with --json a line for every change."),
+    ] = False,
+) -> None:
+    """Print where a study stands."""
+    from sweeper.api import load_study
+    from sweeper.reporting.status import status_json, status_text
+
+    if watch:
+        watch_study(study, storage, as_json=as_json)
+        return
+    view = load_study(study, storage=storage)
+    if as_json:
+        print(json.dumps(status_json(view), indent=2))
+    else:
+        console().print(status_text(view))
+
+
+def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Print what each early signal was worth: how far it predicted the final metric."""
+    from sweeper.api import load_study
+    from sweeper.evidence_text import evidence_json, format_evidence
+
+    view = load_study(study, storage=storage)
+    if as_json:
+        print(json.dumps(evidence_json(view), indent=2))
+    else:
+        console().print(format_evidence(view))
+
+
+def report(
+    study: StudyPlace,
+    storage: Storage = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")
+    ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="Also draw the main plots as PNGs; needs the extra `png`.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write index.html, report.md, trials.csv, trials.parquet, best.yaml and report.json; print the first's path."""
+    from sweeper.api import load_study
+    from sweeper.reporting import write_report
+
+    view = load_study(study, storage=storage)
+    place = out or view.directory / "report"
+    pictures = []
+    if png:
+        from sweeper.reporting.pictures import write_pictures
+
+        pictures = write_pictures(view, place)
+    index = write_report(view, place)
+    if as_json:
+        print(json.dumps({"report": str(index), "pictures": [str(path) for path in pictures]}, indent=2))
+    else:
+        print("\n".join(str(path) for path in [index, *pictures]))
+
+
+def ui(
+    study: StudyPlace,
+    storage: Storage = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Beyond loopback a token is needed; it is printed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8266,
+    refresh: Annotated[
+        float, typer.Option("--refresh", min=1, metavar="SECONDS", help="Between two looks of a page.")
+    ] = 5.0,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard", help="Also serve optuna-dashboard, on loopback; unlike this page it can write."
+        ),
+    ] = False,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Serve a study's report, refreshing and read-only, until Ctrl-C."""
+    from sweeper.ui.run import serve
+
+    serve(
+        study, storage=storage, host=host, port=port, refresh_s=refresh, with_dashboard=dashboard,
+        opens_browser=browser, say=lambda address: print(address, flush=True),
+    )  # fmt: skip
+
+
+def export(
+    study: StudyPlace,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="trl, axolotl, llamafactory, training-args or training-hub.",
+            autocompletion=completion.export_formats,
+        ),
+    ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option("--trial", metavar="N", help="Default: the best.", autocompletion=completion.trials),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: printed.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Also write the training rows, in the trial's order (JSONL)."
+        ),
+    ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="FILE", help="Write versions, seed, and hashes of model and data (JSON)."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="DIR", help="Copy the trained model, with a model card.")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the best trial as another trainer's file, its lock file, or its model."""
+    from sweeper.reporting.export.run import ExportRequest, run_export
+
+    request = ExportRequest(
+        format_name=format_name, number=trial, out=out, rows=data, lock=lock, model=model
+    )  # fmt: skip
+    done = run_export(study, request, storage=storage)
+    for line in done.said:
+        print(line, file=sys.stderr)
+    print(done.text, end="")
+
+
+def list_studies(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Holds the studies; default: studies/.")
+    ] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies in a directory or a storage: state, trials, best value."""
+    from sweeper.reporting.studies import find_studies, studies_json, studies_table
+    from sweeper.storage_url import mask_url
+
+    found = find_studies(directory, storage)
+    if as_json:
+        print(json.dumps(studies_json(found), indent=2))
+    elif found:
+        console().print(studies_table(found))
+    else:
+        place = mask_url(storage) if storage is not None else directory or "studies/"
+        print(f"No studies in {place}.", file=sys.stderr)
+
+
+def replay(
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help="A study, or a .parquet or .jsonl file of recorded curves.",
+            autocompletion=completion.studies,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every pruner; `rungs.…` sets the rungs."),
+    ] = None,
+    pruner: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pruner",
+            metavar="NAME",
+            help="May be given again; 'NAME key=value' sets it alone.",
+            autocompletion=completion.pruners,
+        ),
+    ] = None,
+    storage: Storage = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Judge by another recorded metric.")] = None,
+    direction: Annotated[str | None, typer.Option("--direction", help="Of it: minimize or maximize.")] = None,
+    orders: Annotated[int, typer.Option("--orders", min=1, help="Random orders of the points.")] = 200,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Trials at a time.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the orders.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="How far from the best is a hit, in the metric's units."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a finished study under other pruners: what each would have saved and lost."""
+    from sweeper.replay.request import open_recorded, replay_all
+    from sweeper.replay.table import replay_json, replay_text
+
+    sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
+    results = replay_all(
+        sweep, pruner or ["early_dynamics"], overrides or (), orders=orders, slots=slots, seed=seed,
+        tolerance=tolerance,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(replay_json(sweep, results, slots=slots), indent=2))
+    else:
+        console().print(replay_text(sweep, results, slots=slots))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    for command in (status, evidence, report, ui, export, replay):
+        app.command(epilog=examples(command.__name__))(command)
+    app.command(name="ls", epilog=examples("ls"))(list_studies)
