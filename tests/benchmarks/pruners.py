@@ -1,8 +1,11 @@
 """What each pruner costs and loses, on really trained sweeps and on families built to mislead.
 
     python tests/benchmarks/pruners.py
-    python tests/benchmarks/pruners.py --studies 1000 --orders 1 --only learned     the long form
+    python tests/benchmarks/pruners.py --studies 1000 --orders 1 --only learned --keep plays.jsonl     the long form
     python tests/benchmarks/pruners.py --sweeps my-curves.parquet --json pruners.json
+
+With `--keep FILE` every play is written there when it is over, and not played again by the next call: the long form
+goes on where it stopped.
 
 Cost is the share of the grid's training that is spent. A hit is a final choice within one standard deviation between
 seeds of the grid's best; regret is what it lacks to that, in the metric's units.
@@ -10,6 +13,7 @@ seeds of the grid's best; regret is what it lacks to that, in the metric's units
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -88,7 +92,37 @@ def run(task: Task) -> dict[str, Any] | None:
         label=task.contender,
     )
     took = time.perf_counter() - started
-    return {**result.as_dict(), "group": task.group, "source": task.source, "took_s": took}
+    return {**result.as_dict(), "group": task.group, "took_s": took, "task": dataclasses.asdict(task)}
+
+
+def played(path: Path | None) -> dict[Task, dict[str, Any]]:
+    """Return the plays that an earlier call kept. One that was cut off in writing counts as not played."""
+    found = {}
+    if path is not None and path.exists():
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                result = json.loads(line)
+                found[Task(**result["task"])] = result
+    return found
+
+
+def play_all(tasks: list[Task], *, processes: int, keep: Path | None, chunk: int) -> list[dict[str, Any]]:
+    """Play what was not played yet; return all results in the order of the tasks."""
+    found = played(keep)
+    missing = [task for task in tasks if task not in found]
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(context.Pool(processes, initializer=_quiet))
+        file = stack.enter_context(keep.open("a")) if keep is not None else None
+        if file is not None and found:
+            print(file=file)  # after a line that was cut off
+        for task, result in zip(missing, pool.imap(run, missing, chunksize=chunk), strict=True):
+            if result is None:
+                continue
+            found[task] = result
+            if file is not None:
+                print(json.dumps(result), file=file, flush=True)
+    return [found[task] for task in tasks if task in found]
 
 
 def tasks_of(args: argparse.Namespace, contenders: list[Contender]) -> list[Task]:
@@ -179,6 +213,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", help="only groups whose name holds one of these words")
     parser.add_argument("--sweeps", nargs="+", help="recorded sweeps of your own instead of all others")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--keep", type=Path, help="keep every play there, and do not play it again (JSON lines)"
+    )
     parser.add_argument("--json", type=Path, help="write every result there")
     return parser.parse_args()
 
@@ -196,9 +233,7 @@ def main() -> None:
     started = time.perf_counter()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # one process a core is quicker than several threads each
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(args.processes, initializer=_quiet) as pool:
-        results = [one for one in pool.imap(run, tasks, chunksize=len(contenders)) if one is not None]
+    results = play_all(tasks, processes=args.processes, keep=args.keep, chunk=len(contenders))
     console = Console(width=None if sys.stdout.isatty() else 200)
     print_tables(summarised(results), console)
     console.print(f"{len(results)} plays of {args.orders} orders in {time.perf_counter() - started:.0f} s")
