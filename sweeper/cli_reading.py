@@ -10,6 +10,7 @@ import typer
 from sweeper import completion
 from sweeper.cli_watch import watch as watch_study
 from sweeper.cli_words import AsJson, Storage, StudyPlace, console
+from sweeper.errors import SweeperError
 from sweeper.help_text import examples
 
 
@@ -205,6 +206,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Play a finished study under other pruners: what each would have saved and lost."""
+    from sweeper.replay.kept import keep_replay
     from sweeper.replay.request import open_recorded, replay_all
     from sweeper.replay.table import replay_json, replay_text
 
@@ -213,10 +215,18 @@ def replay(
         sweep, pruner or ["early_dynamics"], overrides or (), orders=orders, slots=slots, seed=seed,
         tolerance=tolerance,
     )  # fmt: skip
+    document = replay_json(sweep, results, slots=slots)
     if as_json:
-        print(json.dumps(replay_json(sweep, results, slots=slots), indent=2))
+        print(json.dumps(document, indent=2))
     else:
         console().print(replay_text(sweep, results, slots=slots))
+    try:
+        kept = keep_replay(study, document, storage=storage)
+    except SweeperError as error:  # who may only read the study has read it
+        print(f"The report will not show this: {error}", file=sys.stderr)
+    else:
+        if kept is not None:
+            print(f"`sweeper report {study}` shows this; kept in {kept}", file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:

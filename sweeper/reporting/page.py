@@ -12,7 +12,7 @@ from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, exact, jsonable, percent, short
-from sweeper.reporting.page_findings import evidence_section, params_section, spent_section
+from sweeper.reporting.page_findings import evidence_section, params_section, replay_section, spent_section
 from sweeper.reporting.page_tables import (
     decisions_table,
     environment_table,
@@ -34,6 +34,7 @@ SECTIONS = {
     "evidence": "What early signals said",
     "timeline": "Timeline of slots",
     "spent": "Training spent",
+    "replay": "Other pruners on this study",
     "params": "Importance of the params",
     "trials": "Trials",
     "decisions": "Decisions",
@@ -59,6 +60,7 @@ def report_page(view: StudyView, out: Path, findings: Findings) -> str:
         "evidence": evidence_section(view, findings, draw),
         "timeline": _timeline(view, figures),
         "spent": spent_section(view, draw),
+        "replay": replay_section(view, draw),
         "params": params_section(view, findings, draw),
         "trials": trials_table(view),
         "decisions": decisions_table(view),

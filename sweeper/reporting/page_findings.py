@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 
 from sweeper.evidence_text import audit_sentence, correlation_text, evidence_sentences, nothing_to_tell
 from sweeper.pruners.evidence import Evidence
+from sweeper.replay.kept import kept_replay
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, percent
 from sweeper.reporting.page_tables import esc, plain_table
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_params import importance_figure, parallel_figure
+from sweeper.reporting.plot_replay import replay_figure, replay_rows
 from sweeper.reporting.plot_spent import spent_figure, spent_parts
 from sweeper.reporting.summary import savings_of, training_sentence
 from sweeper.study.view import StudyView
@@ -68,6 +70,26 @@ def params_section(view: StudyView, findings: Findings, draw: Draw) -> str:
         table = ""
     drawn = [draw(figure) for figure in figures if figure is not None]
     return note + (drawn[0] + table + "".join(drawn[1:]) if importance.shares else "".join(drawn))
+
+
+def replay_section(view: StudyView, draw: Draw) -> str:
+    """Return what other pruners would have spent and lost, as far as `sweeper replay` was asked."""
+    document = kept_replay(view.directory)
+    if document is None or not document["results"]:
+        return (
+            "<p>Not asked yet. Once most trials have been trained to their end, "
+            f"<code>sweeper replay {esc(str(view.directory))} --pruner early_dynamics --pruner median</code> says what "
+            "other pruners would have saved and lost, and the next report shows it here.</p>"
+        )
+    n_orders = document["results"][0].get("orders", "?")
+    told = f"{document.get('points', '?')} recorded trials in {n_orders} random orders on {document.get('slots', '?')} "
+    told += "slots. A hit: the final choice is within the tolerance of the best."
+    table = plain_table(
+        ["", "pruner", "training spent", "hits", "mean regret", "on the front"],
+        replay_rows(document),
+        "Pruners replayed on this study",
+    )
+    return f"<p>{esc(told)}</p>" + draw(replay_figure(document)) + table
 
 
 def _details(table: str) -> str:
