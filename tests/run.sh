@@ -29,6 +29,6 @@ export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 # Fast tier first: a broken rule is known soon. Two files at a time; the tests of one file stay together.
 rest="not slow and not browser and not database and not gpu"
 "$bin/python" -m pytest -q -n 2 --dist loadfile -m "not ray and not train and not chaos and not simulation and $rest" "$@"
-"$bin/python" -m pytest -q -n 2 --dist loadfile -m "(train or simulation) and not ray and not chaos and $rest" "$@"
+"$bin/python" -m pytest -q -n 2 --dist loadfile -m "(train or simulation or chaos) and not ray and $rest" "$@"
 # Those that start Ray, one after another: two Rays on one machine get in each other's way.
-"$bin/python" -m pytest -q -m "(ray or chaos or slow or browser or database or gpu)${core:+ and $core}" "$@"
+"$bin/python" -m pytest -q -m "(ray or slow or browser or database or gpu)${core:+ and $core}" "$@"

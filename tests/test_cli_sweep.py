@@ -75,33 +75,31 @@ def launch(tmp_path: Path) -> Iterator[Background]:
 
 
 @pytest.mark.ray
-def test_two_trials_run_at_a_time_and_another_process_sees_them(launch: Background, tmp_path: Path) -> None:
+def test_two_trials_run_at_a_time_others_watch_and_a_second_launch_is_refused(
+    launch: Background, tmp_path: Path
+) -> None:
     running = of_state(status(tmp_path / "study"), "RUNNING")
-
-    (tmp_path / "hold").unlink()
-    run = launch.end()
+    second = command("launch", tmp_path / "sweep.yaml", "--dir", tmp_path / "study")
+    with background("status", tmp_path / "study", "--watch", log=tmp_path / "watch.txt") as watching:
+        wait_for("the first line", lambda: "running: " in (tmp_path / "watch.txt").read_text())
+        (tmp_path / "hold").unlink()
+        run, watched = launch.end(), watching.end()
 
     assert run.code == 0, run.err
     check_finished(tmp_path / "study", tmp_path)
     pids = {trial["worker"]["pid"] for trial in running}
     assert len(pids - {launch.process.pid}) == 2
     after = status(tmp_path / "study")["trials"]
-    first, second = (after[trial["number"]] for trial in running)
-    assert max(first["started"], second["started"]) < min(first["ended"], second["ended"])
+    one, other = (after[trial["number"]] for trial in running)
+    assert max(one["started"], other["started"]) < min(one["ended"], other["ended"])
 
+    assert second.code == 4
+    assert f"process {launch.process.pid} on" in second.err
 
-@pytest.mark.ray
-def test_watching_follows_a_sweep_to_its_end(launch: Background, tmp_path: Path) -> None:
-    with background("status", tmp_path / "study", "--watch", log=tmp_path / "watch.txt") as watching:
-        wait_for("the first line", lambda: "running: " in (tmp_path / "watch.txt").read_text())
-        (tmp_path / "hold").unlink()
-        done = watching.end()
-
-    lines = done.out.splitlines()
-    assert done.code == 0
+    lines = watched.out.splitlines()
+    assert watched.code == 0
     assert lines[0] == "running: 2 WAITING, 2 RUNNING, 2 COMPLETE, 0 PRUNED, 0 FAIL"
     assert lines[-1] == "finished: 0 WAITING, 0 RUNNING, 6 COMPLETE, 0 PRUNED, 0 FAIL"
-    assert launch.end().code == 0
 
 
 @pytest.mark.ray
@@ -131,17 +129,6 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resume_trains_the_rest(
     after = status(tmp_path / "study")["trials"]
     assert after[:2] == between["trials"][:2]
     assert [trial["attempts"] for trial in after] == [1, 1, 2, 2, 1, 1]
-
-
-@pytest.mark.ray
-def test_a_second_launch_is_refused_while_the_first_runs(launch: Background, tmp_path: Path) -> None:
-    run = command("launch", tmp_path / "sweep.yaml", "--dir", tmp_path / "study")
-
-    assert run.code == 4
-    assert f"process {launch.process.pid} on" in run.err
-    (tmp_path / "hold").unlink()
-    assert launch.end().code == 0
-    check_finished(tmp_path / "study", tmp_path)
 
 
 @pytest.mark.ray
