@@ -1,8 +1,7 @@
 """What `sweeper status --watch` costs the driver that it watches: the same sweep with and without it, in turn.
 
 Forty trials of made-up reports, ten milliseconds apart; the watcher draws in a pseudo-terminal. Compared are the CPU
-seconds of
-the driver's process and the wall time from its start to its end.
+seconds of the driver's process and the wall time from its start to its end.
 
     python tests/benchmarks/watch.py [--repeats 3] [--json FILE]
 """
