@@ -10,6 +10,7 @@ import torch
 from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training.encode import IGNORED
+from sweeper.training.generation import greedy_answers, stop_ids
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
@@ -56,7 +57,7 @@ class Evaluator:
         kept.
         """
         measures: dict[str, float] = {}
-        with _undisturbed(model), self._autocast(model):
+        with undisturbed(model), self._autocast(model):
             for one in self._sets:
                 measures |= {
                     f"{one.name}/{name}": value for name, value in self._measure_set(model, one).items()
@@ -90,37 +91,11 @@ class Evaluator:
         return n_right / len(one.prompts)
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
-        """Generate greedily and return the words before the first end token."""
-        stops = self._stop_ids(model)
-        batch = self._tokenizer.pad(
-            {"input_ids": prompts},
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            return_attention_mask=True,
-        ).to(model.device)
-        generated = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            do_sample=False,
-            use_cache=True,
+        return greedy_answers(
+            model, self._tokenizer, prompts,
             max_new_tokens=self._how.max_new_tokens,
-            pad_token_id=self._tokenizer.pad_token_id,
-            eos_token_id=stops,
-        )[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._words(ids, stops) for ids in generated]
-
-    def _words(self, ids: list[int], stops: Sequence[int]) -> str:
-        length = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-        return str(self._tokenizer.decode(ids[:length], skip_special_tokens=True))
-
-    def _stop_ids(self, model: Any) -> list[int]:
-        stops = {self._tokenizer.eos_token_id}
-        configured = model.generation_config.eos_token_id
-        stops.update(configured if isinstance(configured, list) else [configured])
-        if self._end_of_turn is not None:
-            stops.add(self._tokenizer.convert_tokens_to_ids(self._end_of_turn))
-        return sorted(stop for stop in stops if stop is not None)
+            stops=stop_ids(model, self._tokenizer, self._end_of_turn),
+        )  # fmt: skip
 
     def _autocast(self, model: Any) -> contextlib.AbstractContextManager[Any]:
         used = precision(self._settings)
@@ -173,7 +148,8 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 @contextlib.contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: Any) -> Iterator[None]:
+    """Let the block measure a model without gradients, and leave training mode and random state as they were."""
     was_training = model.training
     devices = [model.device] if model.device.type == "cuda" else []
     model.eval()
