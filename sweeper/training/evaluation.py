@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.items import Items
 from sweeper.training.encode import IGNORED
 from sweeper.training.generation import greedy_answers, stop_ids
 from sweeper.training.model import precision, precision_dtype
@@ -23,14 +25,18 @@ class EvalSet:
 
     name: str
     rows: list[dict[str, Any]]
+    row_places: list[int]  # of each row in the source, from 0
+    n_targets: list[int]  # of each row
     prompts: list[list[int]]  # of the rows that have an answer, shortest first
     answers: list[str]
+    answer_places: list[int]
 
 
 class Evaluator:
     """Reads all eval sets of a trial with the model as it is, and leaves training as it was."""
 
     def __init__(self, trial: TrialSection, settings: TrainSettings, tokenizer: Any, collate: Any) -> None:
+        self.items: dict[str, Items] = {}  # by eval set, of the last measurement
         self._metrics = trial.metrics
         self._how = trial.evaluation
         self._settings = settings
@@ -69,26 +75,44 @@ class Evaluator:
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
         n_targets = 0
-        for rows in _batches(one.rows, self._how.batch_size):
+        row_losses, row_accuracies = [], []
+        for counts, rows in zip(
+            _batches(one.n_targets, self._how.batch_size),
+            _batches(one.rows, self._how.batch_size),
+            strict=True,
+        ):
             batch = self._collate(rows)
-            n_targets += int((batch["labels"][:, 1:] != IGNORED).sum())
+            is_target = batch["labels"][:, 1:] != IGNORED
+            n_targets += int(is_target.sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
             log_prob += log_probs.sum(dtype=torch.float64)
             n_right += is_top1.sum()
+            row_losses.append(-_row_means(log_probs, is_target, counts))
+            row_accuracies.append(_row_means(is_top1, is_target, counts))
+        columns = {
+            "loss": torch.cat(row_losses).tolist(), "token_accuracy": torch.cat(row_accuracies).tolist(),
+        }  # fmt: skip
         measured = {"loss": -log_prob.item() / n_targets, "token_accuracy": n_right.item() / n_targets}
         if one.prompts:
-            measured["exact_match"] = self._exact_match(model, one)
+            right = self._exact_matches(model, one)
+            measured["exact_match"] = sum(right) / len(right)
+            by_place = dict(zip(one.answer_places, map(float, right), strict=True))
+            columns["exact_match"] = [by_place.get(place, math.nan) for place in one.row_places]
+        self.items[one.name] = Items(
+            source=one.name,
+            ids=tuple(map(str, one.row_places)),
+            measures={name: tuple(values) for name, values in columns.items()},
+            lower_is_better=("loss",),
+        )
         return measured
 
-    def _exact_match(self, model: Any, one: EvalSet) -> float:
-        n_right = 0
+    def _exact_matches(self, model: Any, one: EvalSet) -> list[bool]:
+        right = []
         for rows in _batches(list(zip(one.prompts, one.answers, strict=True)), self._how.batch_size):
             texts = self._answer(model, [prompt for prompt, _ in rows])
-            n_right += sum(
-                text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)
-            )
-        return n_right / len(one.prompts)
+            right += [text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)]
+        return right
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
         return greedy_answers(
@@ -127,19 +151,42 @@ def weighted_metrics(
 
 def _eval_set(name: str, table: TokenTable, how: Evaluation) -> EvalSet:
     count = min(len(table), how.max_rows or len(table))
-    rows = sorted((table[i] for i in range(count)), key=lambda row: len(row["input_ids"]))
+    rows = sorted(((i, table[i]) for i in range(count)), key=lambda pair: len(pair[1]["input_ids"]))
     pairs = []
     if how.generate:
         columns = table.dataset[:count]
         pairs = [
-            (list(prompt), answer)
-            for prompt, answer in zip(columns["prompt_ids"], columns["answer"], strict=True)
+            (place, list(prompt), answer)
+            for place, (prompt, answer) in enumerate(
+                zip(columns["prompt_ids"], columns["answer"], strict=True)
+            )
             if answer is not None
         ]
-        pairs.sort(key=lambda pair: len(pair[0]))
+        pairs.sort(key=lambda pair: len(pair[1]))
     return EvalSet(
-        name=name, rows=rows, prompts=[prompt for prompt, _ in pairs], answers=[answer for _, answer in pairs]
+        name=name,
+        rows=[row for _, row in rows],
+        row_places=[place for place, _ in rows],
+        n_targets=[int((row["labels"][1:] != IGNORED).sum()) for _, row in rows],
+        prompts=[prompt for _, prompt, _ in pairs],
+        answers=[answer for _, _, answer in pairs],
+        answer_places=[place for place, _, _ in pairs],
     )
+
+
+def _row_means(values: torch.Tensor, is_target: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Return the mean over each row's targets, on the CPU; NaN for a row without any.
+
+    Args:
+        values: One per target, or of the shape of `is_target`.
+        is_target: Positions that are predicted; one row holds all where rows are packed.
+        counts: Targets of each row, in order.
+    """
+    flat = values if values.dim() == 1 else values[is_target.to(values.device)]
+    flat = flat.detach().to("cpu", torch.float64)
+    sizes = torch.tensor(counts)
+    rows = torch.repeat_interleave(torch.arange(len(counts)), sizes)
+    return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, rows, flat) / sizes
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

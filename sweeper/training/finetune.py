@@ -17,6 +17,7 @@ from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
+from sweeper.items import write_items
 from sweeper.records import LOSS
 from sweeper.training.checkpoints import load_state, load_weights, save_checkpoint, set_random_state
 from sweeper.training.evaluation import Evaluator, undisturbed
@@ -91,6 +92,8 @@ class _Finetuning:
         metrics = steps.finish(trainer.model)
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = steps.last_losses_mean()
+        for items in self._evaluator.items.values():
+            write_items(Path(self._context.spec.trial_dir), items)
         if self._trial.checkpoint.save_model:
             self._save_model(trainer.model)
         return metrics | self._benchmark(trainer.model)
