@@ -106,14 +106,14 @@ def launch(
         with _driving(existing):
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
-        return existing.view()
+        return _judged(existing)
     found = _preflight(config, function, directory=directory, options=options)
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     with _driving(study):
         plan = _complete(study, found.facts)
         _drive(study, plan, found.slots, options, function, listeners)
-    return study.view()  # after it was handed back: its state is then how the sweep ended
+    return _judged(study)
 
 
 def resume(
@@ -148,7 +148,7 @@ def resume(
         if options.address is not None:
             study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
         _go_on(study, options, function, listeners)
-    return study.view()
+    return _judged(study)
 
 
 def load_study(place: str, *, storage: str | None = None) -> StudyView:
@@ -199,6 +199,10 @@ def _preflight(
     config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
 ) -> PreflightFacts:
     check_trackers(config)
+    if config.benchmarks is not None and config.benchmarks.when != "asked":
+        from sweeper.benchmarks.measure import check_benchmarks
+
+        check_benchmarks(config.benchmarks)
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
     if sys.stderr.isatty():
@@ -371,6 +375,16 @@ def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
             f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
             f"`sweeper status {study.directory}` lists the reasons."
         )
+
+
+def _judged(study: Study) -> StudyView:
+    """Measure the finalists where the config says so; return the study, after it was handed back."""
+    section = study.config.benchmarks
+    if section is not None and section.when == "finalists":
+        from sweeper.benchmarks.run import benchmark_finalists
+
+        benchmark_finalists(study)
+    return study.view()
 
 
 def _check_writable(directory: Path) -> None:

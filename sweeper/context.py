@@ -79,6 +79,7 @@ class TrialSpec:
     checkpoint_place: str = ""  # a path or an fsspec URL; empty: in the trial's directory
     checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
     inherited_step: int = 0  # the checkpoint of this step is another trial's; 0: there is none
+    benchmarks: dict[str, Any] | None = None  # the `benchmarks` section, where the trial itself runs it
     micro_batch_limits: dict[str, int] = dataclasses.field(
         default_factory=dict
     )  # by device; what fitted so far

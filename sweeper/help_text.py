@@ -38,6 +38,11 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper confirm studies/llama-grid --top 2 --baseline 0", "two against trial 0"),
         ("sweeper confirm studies/llama-grid --seeds 10 --test permutation --json", "for a program"),
     ),
+    "benchmark": (
+        ("sweeper benchmark studies/llama-grid", "the 3 best, with what the sweep file's `benchmarks` names"),
+        ("sweeper benchmark studies/llama-grid --trial 7 --checkpoint 128", "a checkpoint of one trial"),
+        ("sweeper benchmark studies/llama-grid benchmarks.tasks.arc_easy.limit=100 --json", "another task"),
+    ),
     "rerun": (
         ("sweeper rerun studies/llama-grid --trial 7", "on a CPU: the identical curve"),
         ("sweeper rerun studies/llama-grid --trial 7 --name once-more --json", "again, for a program"),

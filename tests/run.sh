@@ -5,12 +5,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=examples/setup.sh
 source "$root/examples/setup.sh"
-extras=dev,postgresql,dashboard,s3
+extras=dev,postgresql,dashboard,s3,judge
 core="not slow and not browser and not database and not gpu"
 if [ "${1:-}" = "--all" ]; then
   shift
   core=""
-  extras=$extras,png,tensorboard,mlflow,wandb,notebook
+  extras=$extras,png,tensorboard,mlflow,wandb,notebook,lm-eval
 fi
 sweeper_setup "$root" "$extras"
 cd "$root"

@@ -33,13 +33,15 @@ def simulate(
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(("test", "n_points"), [("t", 2), ("t", 3), ("t", 5), ("permutation", 3)])
+@pytest.mark.parametrize(("test", "n_points"), [("t", 2), ("t", 4), ("permutation", 3), ("permutation", 5)])
 def test_without_a_difference_at_most_one_study_in_twenty_claims_one(test: TestName, n_points: int) -> None:
     assert simulate(1000, n_points=n_points, shift=0.0, test=test) <= 0.05
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(("test", "n_points"), [("t", 2), ("t", 3), ("t", 5), ("permutation", 3)])
+@pytest.mark.parametrize(
+    ("test", "n_points"), [("t", 2), ("t", 4), ("t", 5), ("permutation", 4), ("permutation", 5)]
+)
 @pytest.mark.parametrize("shift", [3.0, -3.0])
 def test_a_difference_of_three_standard_deviations_is_found(
     test: TestName, n_points: int, shift: float
@@ -96,22 +98,40 @@ def test_holm_agrees_with_its_definition_whatever_the_order(p_values: list[float
     assert all(after >= before for before, after in zip(p_values, corrected, strict=True))
 
 
-@pytest.mark.parametrize(("n_comparisons", "least"), [(1, 6), (2, 7), (3, 7), (6, 8)])
+@pytest.mark.parametrize(("alpha", "least"), [(0.1, 5), (0.05, 6), (0.01, 8)])
+@pytest.mark.parametrize("n_comparisons", [1, 3, 6])
 def test_too_few_seeds_are_refused_with_the_smallest_number_that_can_reject(
-    n_comparisons: int, least: int
+    n_comparisons: int, alpha: float, least: int
 ) -> None:
-    assert smallest_n("permutation", n_comparisons=n_comparisons) == least
-    refuse_too_few("permutation", n_seeds=least, n_comparisons=n_comparisons)
+    refuse_too_few("permutation", n_seeds=least, n_comparisons=n_comparisons, alpha=alpha)
     with pytest.raises(ConfigError, match=rf"= {least - 1} is too few: .* that can is {least};"):
-        refuse_too_few("permutation", n_seeds=least - 1, n_comparisons=n_comparisons)
+        refuse_too_few("permutation", n_seeds=least - 1, n_comparisons=n_comparisons, alpha=alpha)
     with pytest.raises(ConfigError, match="that can is 2;"):
-        refuse_too_few("t", n_seeds=1, n_comparisons=n_comparisons)
+        refuse_too_few("t", n_seeds=1, n_comparisons=n_comparisons, alpha=alpha)
+
+
+def test_one_comparison_needs_no_correction_by_flips() -> None:
+    (found,) = compare([REFERENCE, OTHER], maximize=True, test="permutation")
+    assert found.p_corrected == pytest.approx(found.p)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5))
+def test_flips_correct_less_than_holm_never_below_the_single_p_and_keep_its_order(
+    seed: int, n_points: int
+) -> None:
+    rows = np.random.default_rng(seed).normal(size=(n_points, 7))
+    found = compare([dict(enumerate(map(float, row))) for row in rows], maximize=True, test="permutation")
+    alone = [comparison.p for comparison in found]
+    by_flips = [comparison.p_corrected for comparison in found]
+    assert all(corrected >= p - 1e-12 for corrected, p in zip(by_flips, alone, strict=True))
+    order = sorted(range(len(alone)), key=lambda index: alone[index])
+    assert [by_flips[index] for index in order] == sorted(by_flips)
 
 
 @pytest.mark.parametrize("test", ["t", "permutation"])
 @pytest.mark.parametrize("n_points", [2, 3, 5])
 def test_the_smallest_number_of_seeds_does_reject(test: TestName, n_points: int) -> None:
-    n = smallest_n(test, n_comparisons=n_points - 1)
+    n = smallest_n(test)
     reference = {seed: 0.001 * seed for seed in range(n)}
     others = [{seed: -100.0 - 0.0011 * seed for seed in range(n)} for _ in range(n_points - 1)]
     assert all(found.is_real for found in compare([reference, *others], maximize=True, test=test))

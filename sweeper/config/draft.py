@@ -156,8 +156,10 @@ def _data_path(data: Any, loc: tuple[str | int, ...], *, is_missing: bool) -> Ke
 
 
 def _repair(data: Any, path: KeyPath, *, needs_value: bool) -> None:
-    """Take the wrong value out of `data`; a wrong item takes its whole list along."""
+    """Take the wrong value out of `data`; a wrong item takes its whole list along, a wrong benchmark all of them."""
     keys = list(path)
+    if keys[:1] == ["benchmarks"] and needs_value:
+        keys = keys[:1]
     first_index = next((index for index, key in enumerate(keys) if isinstance(key, int)), None)
     if first_index is not None:
         keys = keys[:first_index]

@@ -64,6 +64,11 @@ def _paths_of(document: Document) -> list[KeyPath]:
     eval_data = document.get((*trial, "eval_data"))
     if isinstance(eval_data, dict):
         sources += [(*trial, "eval_data", name) for name in eval_data]
+    benchmarks: KeyPath = ("benchmarks",)
+    paths.append((*benchmarks, "include_path"))
+    judged = document.get((*benchmarks, "judged"))
+    if isinstance(judged, dict):
+        paths += [(*benchmarks, "judged", name, "questions") for name in judged]
     return paths + [(*at, "path") if isinstance(document.get(at), dict) else at for at in sources]
 
 
@@ -71,7 +76,7 @@ def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     if "://" in value:
         return False
     always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"))
-    if path in always_local or value.startswith(("./", "../", "/", "~/")):
+    if path in always_local or path[0] == "benchmarks" or value.startswith(("./", "../", "/", "~/")):
         return True
     if path == ("trial", "model"):
         return (base_dir / value).is_dir()
@@ -88,16 +93,17 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
             f"`{name}` names `{value}`{seen}, which does not exist. Correct the path, relative to the sweep "
             "file."
         )
-    if path == ("trial", "function_dir"):
+    if path in (("trial", "function_dir"), ("benchmarks", "include_path")):
         return None if absolute.is_dir() else f"`{name}` names `{value}`, which is no directory. Name one."
     if path == ("trial", "model"):
         is_fine = absolute.is_dir()
         return None if is_fine else f"`{name}` names `{value}`, which is a file. Name the model's directory."
     if absolute.is_file() and absolute.stat().st_size == 0:
         return f"`{name}` names `{value}`{seen}, which is empty. Put rows into it or name another file."
-    if path == ("trial", "chat_template"):
+    if path == ("trial", "chat_template") or path[0] == "benchmarks":
+        kind = "Jinja" if path[-1] == "chat_template" else "JSONL"
         return (
-            None if absolute.is_file() else f"`{name}` names `{value}`, which is no file. Name a Jinja file."
+            None if absolute.is_file() else f"`{name}` names `{value}`, which is no file. Name a {kind} file."
         )
     if absolute.is_dir() and not any(item.name.endswith(_DATA_SUFFIXES) for item in absolute.rglob("*")):
         kinds = ", ".join(_DATA_SUFFIXES)

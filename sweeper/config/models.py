@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.config.names import EARLY_DYNAMICS, METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES, TRACKERS
+from sweeper.config.section import Float, Section
 
 Direction = Literal["minimize", "maximize"]
 SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
@@ -38,17 +38,6 @@ RUNG_FORMS = ("fractions", "samples", "steps", "first")
 GRACE_S = 25.0  # Kubernetes kills 30 s after its SIGTERM, and the lease has to be handed back before
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _int_as_float(value: object) -> object:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Float = Annotated[float, BeforeValidator(_int_as_float)]  # `1` is a valid 1.0; "1" and true are not
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
@@ -344,6 +333,7 @@ class SweepConfig(Section):
     divergence: DivergenceSection = Field(default_factory=DivergenceSection)
     failures: FailureSection = Field(default_factory=FailureSection)
     resources: ResourceSection = Field(default_factory=ResourceSection)
+    benchmarks: BenchmarkSection | None = None
     trackers: list[TrackerName] = Field(default_factory=list)  # told of every trial, beside the study
     storage: str | None = None  # Optuna URL; None: the journal file in the study's directory
     dir: str | None = None  # the study's directory; None: studies/<study>

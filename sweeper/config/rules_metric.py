@@ -1,5 +1,6 @@
 """Rules of the metric, the trial's derived metrics, and the measures they are made of."""
 
+from sweeper.config.benchmark_models import BENCH, SCORE
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show, unknown_name
 from sweeper.config.names import MEASURES
@@ -14,7 +15,8 @@ def check_metric(draft: Draft) -> None:
         return  # a function reports what it likes
     _check_derived(draft)
     metric = draft.config.metric
-    if draft.knows("metric", "trial.metrics", "trial.eval_data") and metric != LOSS:
+    is_known = metric == LOSS or metric in _benchmark_values(draft)
+    if draft.knows("metric", "trial.metrics", "trial.eval_data", "benchmarks") and not is_known:
         told = measure_problem(draft, metric, "`metric`")
         if told and draft.config.trial.eval_data:
             draft.tell(told, "metric")
@@ -25,6 +27,15 @@ def known_values(draft: Draft) -> list[str]:
     """Return every value by which trials can be compared: derived metrics and `set/measure`."""
     trial = draft.config.trial
     return [*trial.metrics, *(f"{name}/{measure}" for name in trial.eval_data for measure in MEASURES)]
+
+
+def _benchmark_values(draft: Draft) -> list[str]:
+    """Return the benchmarks' numbers that a trial ends with; a mean of ranks is known only of the whole study."""
+    section = draft.config.benchmarks
+    if section is None or section.when != "completed":
+        return []
+    score = [] if section.score == "rank_mean" else [SCORE]
+    return [f"{BENCH}/{name}" for name in (*section.names, *score)]
 
 
 def measure_problem(draft: Draft, name: str, where: str) -> str | None:

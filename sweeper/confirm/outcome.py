@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.confirm.finalists import SEED, Finalist, identity
-from sweeper.confirm.statistics import ALPHA, Comparison, TestName, Values, compare
+from sweeper.confirm.statistics import ALPHA, PERMUTATION, Comparison, TestName, Values, compare, smallest_n
 from sweeper.records import TrialState
 from sweeper.reporting.formats import jsonable, params_text, plural, short, short_float
 from sweeper.study.view import StudyView
@@ -61,7 +61,8 @@ def outcome_text(outcome: Outcome) -> str:
         lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), outcome.n_seeds)}{role}")
     lines += ["", *(_sentence(outcome, comparison) for comparison in outcome.comparisons), ""]
     n = len(outcome.comparisons)
-    how = f", corrected for {n} comparisons by Holm" if n > 1 else ""
+    by = "Westfall and Young" if all(one.test == PERMUTATION for one in outcome.comparisons) else "Holm"
+    how = f", corrected for {n} comparisons by {by}" if n > 1 else ""
     lines.append(
         f"Claims are made at a risk of {outcome.alpha:g} for all comparisons together{how}; each interval is of 95 % "
         "by itself."
@@ -105,6 +106,12 @@ def _sentence(outcome: Outcome, comparison: Comparison) -> str:
         return (
             f"Trials {candidate.trial} and {reference.trial} cannot be compared: fewer than 2 seeds of one were "
             "trained to their end."
+        )
+    least = smallest_n("permutation", alpha=outcome.alpha)
+    if comparison.test == PERMUTATION and comparison.n < least:
+        return (
+            f"Trials {candidate.trial} and {reference.trial} cannot be told apart: they share {comparison.n} seeds "
+            f"that were trained to their end, and {PERMUTATION} can claim nothing with fewer than {least}."
         )
     p = f"p = {comparison.p_corrected:.2g}, {comparison.test}, n = {comparison.n}"
     low, high, difference = comparison.low, comparison.high, comparison.difference

@@ -1,8 +1,9 @@
 """Whether one candidate is better than another beyond the noise of the seed. Pure: numbers in, numbers out.
 
 Every candidate is compared with one reference that was named before any of the numbers was there. The candidates
-are trained with the same seeds, so a comparison is made on the differences seed by seed; with several comparisons
-Holm's correction keeps the risk of a single false claim among them all at most `alpha`.
+are trained with the same seeds, so a comparison is made on the differences seed by seed; with several comparisons a
+correction keeps the risk of a single false claim among them all at most `alpha`: Holm's for t, Westfall and Young's
+for signs.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from sweeper.errors import ConfigError
 TestName = Literal["t", "permutation"]
 ALPHA = 0.05  # risk of claiming any difference where there is none
 _MIN_T = 2  # values that have a standard deviation
+PERMUTATION = "paired permutation"
 _EXACT_LIMIT = 13  # pairs; 2**13 sign changes are tried in full, of more a sample
 _RESAMPLES = 9_999
 _INTERVAL = 0.95
@@ -39,23 +41,22 @@ class Comparison:
     high: float
     noise: float  # standard deviation of the difference from seed to seed
     p: float  # two-sided; 1 where nothing could be tested
-    p_corrected: float = 1.0  # by Holm, for all comparisons together
+    p_corrected: float = 1.0  # for all comparisons together
     is_real: bool = False  # p_corrected <= alpha
 
 
-def smallest_n(test: TestName, *, n_comparisons: int, alpha: float = ALPHA) -> int:
+def smallest_n(test: TestName, *, alpha: float = ALPHA) -> int:
     """Return the fewest seeds with which `test` can reject at all, correction included.
 
-    >>> smallest_n("permutation", n_comparisons=1), smallest_n("permutation", n_comparisons=3)
-    (6, 7)
-    >>> smallest_n("t", n_comparisons=3)
-    2
+    >>> smallest_n("permutation"), smallest_n("permutation", alpha=0.01), smallest_n("t")
+    (6, 8, 2)
     """
     if test == "t":
         return _MIN_T
-    # Of n differences 2**n choices of signs are equally likely, and two of them are the most extreme.
+    # Of n differences 2**n choices of signs are equally likely, and two of them are the most extreme. The correction
+    # flips all comparisons together, so their number does not matter.
     n = 1
-    while 2.0 / 2**n * n_comparisons > alpha:
+    while 2.0 / 2**n > alpha:
         n += 1
     return n
 
@@ -66,7 +67,7 @@ def refuse_too_few(test: TestName, *, n_seeds: int, n_comparisons: int, alpha: f
     Raises:
         ConfigError: With the smallest number that can.
     """
-    least = smallest_n(test, n_comparisons=n_comparisons, alpha=alpha)
+    least = smallest_n(test, alpha=alpha)
     if n_seeds < least:
         comparisons = "1 comparison" if n_comparisons == 1 else f"{n_comparisons} comparisons"
         raise ConfigError(
@@ -93,7 +94,10 @@ def compare(
         _compare(candidates[0], values, index, sign, test, seed)
         for index, values in enumerate(candidates[1:], start=1)
     ]
-    corrected = holm([comparison.p for comparison in made])
+    if all(comparison.test == PERMUTATION for comparison in made):
+        corrected = westfall_young(candidates[0], candidates[1:], seed=seed)
+    else:
+        corrected = holm([comparison.p for comparison in made])
     return tuple(
         dataclasses.replace(comparison, p_corrected=p, is_real=p <= alpha)
         for comparison, p in zip(made, corrected, strict=True)
@@ -114,6 +118,45 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = highest
     return corrected
+
+
+def westfall_young(reference: Values, others: Sequence[Values], *, seed: int = 0) -> list[float]:
+    """Return each candidate's p-value, corrected for all of them, by flipping the signs of whole seeds.
+
+    A flip turns a seed's differences of all candidates at once, so what they have in common (the reference, the seed)
+    is kept, and no p-value is paid for twice: the smallest possible one is 2 / 2**n, however many candidates there are.
+
+    Source: Westfall and Young, "Resampling-Based Multiple Testing", 1993, step-down maxT. Differs: the statistic is
+        |mean| / root mean square, which orders flips as |t| does and is finite without noise.
+    """
+    seeds = sorted({seed for values in others for seed in values.keys() & reference.keys()})
+    differences = np.array(
+        [
+            [values[s] - reference[s] if s in values and s in reference else 0.0 for s in seeds]
+            for values in others
+        ]
+    )
+    n_pairs = np.array([sum(s in values and s in reference for s in seeds) for values in others])
+    scale = np.sqrt(n_pairs * (differences**2).sum(axis=1))
+    scaled = differences / np.where(scale > 0, scale, 1.0)[:, None]
+    flipped = np.abs(_sign_flips(len(seeds), seed) @ scaled.T)  # a row per flip, the first being none
+    observed = flipped[0]
+    order = np.argsort(-observed, kind="stable")
+    corrected, highest = [1.0] * len(others), 0.0
+    for rank, index in enumerate(order):
+        largest = flipped[:, order[rank:]].max(axis=1)
+        highest = max(highest, float((largest >= observed[index] * (1 - 1e-9)).mean()))
+        corrected[index] = highest
+    return corrected
+
+
+def _sign_flips(n: int, seed: int) -> "np.ndarray":
+    """Return choices of n signs, a row each: every one, or of too many a sample; the first leaves all as they are."""
+    if n <= _EXACT_LIMIT:
+        numbers = np.arange(2**n)
+        return 1.0 - 2.0 * ((numbers[:, None] >> np.arange(n)) & 1)
+    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_RESAMPLES, n))
+    return np.vstack([np.ones(n), drawn])
 
 
 def _compare(
@@ -137,10 +180,10 @@ def _paired(differences: "np.ndarray", index: int, test: TestName, seed: int) ->
     n, mean, noise = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     if noise <= 1e-12 * max(abs(mean), 1e-300):
         # No noise, so no t: the signs alone say how likely it is that all seeds agree by chance.
-        name, p, half = "paired permutation", (1.0 if mean == 0 else min(1.0, 2.0 / 2**n)), 0.0
+        name, p, half = PERMUTATION, (1.0 if mean == 0 else min(1.0, 2.0 / 2**n)), 0.0
     else:
         half = float(stats.t.ppf((1 + _INTERVAL) / 2, n - 1)) * noise / math.sqrt(n)
-        name = "paired t" if test == "t" else "paired permutation"
+        name = "paired t" if test == "t" else PERMUTATION
         p = (
             2.0 * float(stats.t.sf(abs(mean) * math.sqrt(n) / noise, n - 1))
             if test == "t"

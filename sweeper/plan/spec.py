@@ -1,5 +1,7 @@
 """What one attempt of a trial is told."""
 
+from typing import Any
+
 from sweeper.config.models import SweepConfig
 from sweeper.context import TrialSpec
 from sweeper.errors import ConfigError
@@ -47,7 +49,13 @@ def trial_spec(
         threads=threads,
         trial_dir=trial_dir,
         metric=config.metric,
+        benchmarks=_benchmarks(config),
     )
+
+
+def _benchmarks(config: SweepConfig) -> dict[str, Any] | None:
+    section = config.benchmarks
+    return section.model_dump() if section is not None and section.when == "completed" else None
 
 
 def _evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[int, ...]:

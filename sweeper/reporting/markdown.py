@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sweeper.records import TrialRecord
+from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short
 from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
 from sweeper.reporting.summary import answer_sentences, result_of, savings_of, varying_params
@@ -24,6 +25,7 @@ def report_markdown(view: StudyView) -> str:
         _answer(view),
         _grid_section(view),
         _trials_section(view),
+        _benchmarks_section(view),
         _decisions_section(view),
         _spent_section(view),
         _versions(view),
@@ -100,6 +102,14 @@ def _trials_section(view: StudyView) -> str:
         title += f" ({len(records)} of {count(len(view.records))})"
     n_params = len(names)
     return f"{title}\n\n{table(header, rows, right=[0, *range(2, 4 + n_params)])}"
+
+
+def _benchmarks_section(view: StudyView) -> str:
+    found = benchmark_table(view)
+    if found is None:
+        return ""
+    header, rows = benchmark_cells(found)
+    return f"## Benchmarks\n\n{table(header, rows, right=range(1, len(header)))}\n\n{escaped(found.note)}"
 
 
 def ranked(view: StudyView) -> list[TrialRecord]:

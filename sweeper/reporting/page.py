@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, exact, jsonable, percent, short
 from sweeper.reporting.page_findings import evidence_section, params_section, replay_section, spent_section
 from sweeper.reporting.page_tables import (
+    benchmarks_section,
     decisions_table,
     environment_table,
     esc,
@@ -37,6 +39,7 @@ SECTIONS = {
     "replay": "Other pruners on this study",
     "params": "Importance of the params",
     "trials": "Trials",
+    "benchmarks": "Benchmarks",
     "decisions": "Decisions",
     "environment": "Environment",
     "launch": "Launch the best config",
@@ -63,6 +66,7 @@ def report_page(view: StudyView, out: Path, findings: Findings) -> str:
         "replay": replay_section(view, draw),
         "params": params_section(view, findings, draw),
         "trials": trials_table(view),
+        "benchmarks": benchmarks_section(view),
         "decisions": decisions_table(view),
         "environment": _environment(view),
         "launch": _launch(view, out),
@@ -70,8 +74,9 @@ def report_page(view: StudyView, out: Path, findings: Findings) -> str:
     sections = "\n".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>\n{bodies[key]}\n</section>'
         for key, title in SECTIONS.items()
+        if bodies[key]
     )
-    content = f"{_header(view)}\n<main>\n{sections}\n</main>\n{_footer(view)}"
+    content = f"{_header(view, bodies)}\n<main>\n{sections}\n</main>\n{_footer(view)}"
     return _filled(
         {
             "title": esc(f"Study {view.name}"),
@@ -94,8 +99,10 @@ def _embedded(content: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _header(view: StudyView) -> str:
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title in SECTIONS.items())
+def _header(view: StudyView, bodies: Mapping[str, str]) -> str:
+    links = "".join(
+        f'<li><a href="#{key}">{title}</a></li>' for key, title in SECTIONS.items() if bodies[key]
+    )
     created = f", created {esc(view.created)}" if view.created else ""
     return (
         f"<header><h1>Study {esc(view.name)}</h1>"

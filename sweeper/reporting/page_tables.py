@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeper.control.records import ControlEvent
 from sweeper.records import TrialRecord
+from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, exact, short
 from sweeper.reporting.grid import cell_text, trial_grid
 from sweeper.reporting.slots import slot_uses
@@ -53,6 +54,22 @@ def grid_table(view: StudyView) -> str:
     head = f'<thead><tr><th scope="col">{esc(corner)}</th>{head}</tr></thead>'
     table = f"<table><caption><span>{esc(caption)}</span></caption>{head}<tbody>{body}</tbody></table>"
     return f"<details><summary>The same as a table</summary>{_scroll(table, caption)}</details>"
+
+
+def benchmarks_section(view: StudyView) -> str:
+    """Return what benchmarks gave, a row per model; empty where nothing was measured."""
+    found = benchmark_table(view)
+    if found is None:
+        return ""
+    header, rows = benchmark_cells(found)
+    head = "".join(f'<th scope="col" class="number">{esc(name)}</th>' for name in header)
+    body = ""
+    for name, *texts in rows:
+        cells = "".join(f'<td class="number">{esc(text)}</td>' for text in texts)
+        body += f'<tr><th scope="row" class="number">{esc(name)}</th>{cells}</tr>'
+    caption = "Benchmarks by trial"
+    head = f"<caption><span>{caption}</span></caption><thead><tr>{head}</tr></thead>"
+    return f"{_scroll(f'<table>{head}<tbody>{body}</tbody></table>', caption)}<p>{esc(found.note)}</p>"
 
 
 def trials_table(view: StudyView) -> str:

@@ -1,12 +1,14 @@
 """What `sweeper status` says: a dict for programs, a table for a terminal."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from sweeper.records import Origin, TrialRecord
+from sweeper.reporting.benchmarks import trial_benchmarks
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
@@ -17,20 +19,20 @@ MAX_ROWS = 60  # a table that still can be scrolled through; `--json` has every 
 
 def status_json(view: StudyView) -> dict[str, Any]:
     """Return the study's status as strict JSON. The value of a trial that is not COMPLETE is null."""
-    best = view.best
+    best, measured = view.best, trial_benchmarks(view)
     return {
         "study": view.name,
         "state": view.state,
         "metric": view.config.metric,
         "direction": view.config.direction,
-        "trials": [trial_json(record) for record in view.records],
-        "best": None if best is None else trial_json(best),
+        "trials": [trial_json(record, measured.get(record.number)) for record in view.records],
+        "best": None if best is None else trial_json(best, measured.get(best.number)),
         "controls": [jsonable(event.as_dict()) for event in view.controls],
     }
 
 
-def trial_json(record: TrialRecord) -> dict[str, Any]:
-    """Return one trial as `status --json` lists it."""
+def trial_json(record: TrialRecord, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return one trial as `status --json` lists it; `measured` is what benchmarks gave."""
     row = {
         "number": record.number,
         "state": record.state.value,
@@ -45,6 +47,7 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
         "worker": record.worker,
         "started": record.started,
         "ended": record.ended,
+        **({} if measured is None else {"benchmarks": measured}),
         **({} if record.origin is None else {"origin": origin_json(record.origin)}),
     }
     return {name: jsonable(value) for name, value in row.items()}

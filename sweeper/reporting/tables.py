@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.benchmarks import benchmarks_json
 from sweeper.reporting.formats import exact, jsonable, one_line
 from sweeper.reporting.status import status_json, trial_json
 from sweeper.reporting.summary import result_of, savings_of
@@ -65,12 +66,17 @@ def decisions_of(view: StudyView) -> list[tuple[TrialRecord, dict[str, Any]]]:
 def report_json(view: StudyView) -> dict[str, Any]:
     """Return everything that the report says, for programs. NaN and Inf are null."""
     savings = savings_of(view)
-    content = status_json(view) | {
+    status = status_json(view)
+    content = status | {
         "created": view.created,
         "savings": dataclasses.asdict(savings)
         | {"saved_frac": savings.saved_frac, "spent_frac": savings.spent_frac},
         "counts": {state.value: view.count(state) for state in TrialState},
-        "trials": [_full_trial(record) for record in view.records],
+        "trials": [
+            _full_trial(record) | {name: row[name] for name in ("benchmarks",) if name in row}
+            for record, row in zip(view.records, status["trials"], strict=True)
+        ],
+        "benchmarks": benchmarks_json(view),
         "versions": dict(view.versions),
         "config": view.config.model_dump(mode="json"),
     }

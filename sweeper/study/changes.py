@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.config import config_from_dict
+from sweeper.config.benchmark_models import BENCH
 from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.errors import StudyMismatchError
@@ -12,7 +13,7 @@ from sweeper.study.study import Study
 
 # These change nothing of what a trial trains and how it is compared.
 _FREE: dict[str, bool | dict[str, bool]] = {
-    "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True,
+    "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True, "benchmarks": True,
     "trial": {"function_dir": True, "checkpoint": True},
 }  # fmt: skip
 
@@ -21,7 +22,7 @@ def check_same(study: Study, config: SweepConfig) -> None:
     """Refuse a config that would make the study's trials incomparable, with every difference shown.
 
     Raises:
-        StudyMismatchError: If anything but resources, failures, trackers and the storage's place differs.
+        StudyMismatchError: If anything but resources, failures, trackers, benchmarks and the storage's place differs.
     """
     told = differences(study.config, config)
     if told:
@@ -61,8 +62,9 @@ def check_extension(study: Study, config: SweepConfig) -> None:
 
 def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
     """Return every difference between two configs that is not free to be made."""
-    before = json.loads(old.model_dump_json(exclude=_FREE))
-    after = json.loads(new.model_dump_json(exclude=_FREE))
+    free = {**_FREE, "benchmarks": not old.metric.startswith(f"{BENCH}/")}
+    before = json.loads(old.model_dump_json(exclude=free))
+    after = json.loads(new.model_dump_json(exclude=free))
     return [f"`{key}` was {was} and is now {now}" for key, was, now in _differences(before, after)]
 
 

@@ -9,6 +9,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from sweeper import encoding
+from sweeper.benchmarks.box import BenchmarkBox
 from sweeper.config.models import SweepConfig
 from sweeper.control.box import ControlBox
 from sweeper.errors import StudyMismatchError, SweeperError
@@ -37,6 +38,7 @@ class StoredStudy:
         self.config, self.directory = _config_and_directory(name, attributes)
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
         self.control_box = ControlBox(storage, self._id)
+        self.benchmark_box = BenchmarkBox(storage, self._id)
         self._trial_ids: dict[int, int] = {}
         self._finished: dict[
             int, TrialRecord
@@ -118,6 +120,7 @@ class StoredStudy:
             created=attributes.get(keys.CREATED),
             evidence=tuple(json.loads(attributes.get(keys.EVIDENCE, "[]"))),
             controls=tuple(self.control_box.events()),
+            benchmarks=self.benchmark_box.read(),
         )
 
     def _trial_id(self, number: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from sweeper.benchmarks.records import BenchmarkRun
 from sweeper.config.models import SweepConfig
 from sweeper.control.records import ControlEvent
 from sweeper.records import TrialRecord, TrialState
@@ -31,6 +32,7 @@ class StudyView:
     created: str | None = None  # ISO 8601, UTC
     evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
     controls: tuple[ControlEvent, ...] = ()  # what was asked of the sweep while it ran, and what became of it
+    benchmarks: tuple[BenchmarkRun, ...] = ()  # what was measured on trials that had ended
 
     @property
     def best(self) -> TrialRecord | None:

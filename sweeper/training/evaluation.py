@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.items import Items
 from sweeper.training.encode import IGNORED
+from sweeper.training.generation import greedy_answers, stop_ids
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
@@ -22,14 +25,18 @@ class EvalSet:
 
     name: str
     rows: list[dict[str, Any]]
+    row_places: list[int]  # of each row in the source, from 0
+    n_targets: list[int]  # of each row
     prompts: list[list[int]]  # of the rows that have an answer, shortest first
     answers: list[str]
+    answer_places: list[int]
 
 
 class Evaluator:
     """Reads all eval sets of a trial with the model as it is, and leaves training as it was."""
 
     def __init__(self, trial: TrialSection, settings: TrainSettings, tokenizer: Any, collate: Any) -> None:
+        self.items: dict[str, Items] = {}  # by eval set, of the last measurement
         self._metrics = trial.metrics
         self._how = trial.evaluation
         self._settings = settings
@@ -56,7 +63,7 @@ class Evaluator:
         kept.
         """
         measures: dict[str, float] = {}
-        with _undisturbed(model), self._autocast(model):
+        with undisturbed(model), self._autocast(model):
             for one in self._sets:
                 measures |= {
                     f"{one.name}/{name}": value for name, value in self._measure_set(model, one).items()
@@ -68,59 +75,51 @@ class Evaluator:
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
         n_targets = 0
-        for rows in _batches(one.rows, self._how.batch_size):
+        row_losses, row_accuracies = [], []
+        for counts, rows in zip(
+            _batches(one.n_targets, self._how.batch_size),
+            _batches(one.rows, self._how.batch_size),
+            strict=True,
+        ):
             batch = self._collate(rows)
-            n_targets += int((batch["labels"][:, 1:] != IGNORED).sum())
+            is_target = batch["labels"][:, 1:] != IGNORED
+            n_targets += int(is_target.sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
             log_prob += log_probs.sum(dtype=torch.float64)
             n_right += is_top1.sum()
+            row_losses.append(-_row_means(log_probs, is_target, counts))
+            row_accuracies.append(_row_means(is_top1, is_target, counts))
+        columns = {
+            "loss": torch.cat(row_losses).tolist(), "token_accuracy": torch.cat(row_accuracies).tolist(),
+        }  # fmt: skip
         measured = {"loss": -log_prob.item() / n_targets, "token_accuracy": n_right.item() / n_targets}
         if one.prompts:
-            measured["exact_match"] = self._exact_match(model, one)
+            right = self._exact_matches(model, one)
+            measured["exact_match"] = sum(right) / len(right)
+            by_place = dict(zip(one.answer_places, map(float, right), strict=True))
+            columns["exact_match"] = [by_place.get(place, math.nan) for place in one.row_places]
+        self.items[one.name] = Items(
+            source=one.name,
+            ids=tuple(map(str, one.row_places)),
+            measures={name: tuple(values) for name, values in columns.items()},
+            lower_is_better=("loss",),
+        )
         return measured
 
-    def _exact_match(self, model: Any, one: EvalSet) -> float:
-        n_right = 0
+    def _exact_matches(self, model: Any, one: EvalSet) -> list[bool]:
+        right = []
         for rows in _batches(list(zip(one.prompts, one.answers, strict=True)), self._how.batch_size):
             texts = self._answer(model, [prompt for prompt, _ in rows])
-            n_right += sum(
-                text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)
-            )
-        return n_right / len(one.prompts)
+            right += [text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)]
+        return right
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
-        """Generate greedily and return the words before the first end token."""
-        stops = self._stop_ids(model)
-        batch = self._tokenizer.pad(
-            {"input_ids": prompts},
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            return_attention_mask=True,
-        ).to(model.device)
-        generated = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            do_sample=False,
-            use_cache=True,
+        return greedy_answers(
+            model, self._tokenizer, prompts,
             max_new_tokens=self._how.max_new_tokens,
-            pad_token_id=self._tokenizer.pad_token_id,
-            eos_token_id=stops,
-        )[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._words(ids, stops) for ids in generated]
-
-    def _words(self, ids: list[int], stops: Sequence[int]) -> str:
-        length = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-        return str(self._tokenizer.decode(ids[:length], skip_special_tokens=True))
-
-    def _stop_ids(self, model: Any) -> list[int]:
-        stops = {self._tokenizer.eos_token_id}
-        configured = model.generation_config.eos_token_id
-        stops.update(configured if isinstance(configured, list) else [configured])
-        if self._end_of_turn is not None:
-            stops.add(self._tokenizer.convert_tokens_to_ids(self._end_of_turn))
-        return sorted(stop for stop in stops if stop is not None)
+            stops=stop_ids(model, self._tokenizer, self._end_of_turn),
+        )  # fmt: skip
 
     def _autocast(self, model: Any) -> contextlib.AbstractContextManager[Any]:
         used = precision(self._settings)
@@ -152,19 +151,42 @@ def weighted_metrics(
 
 def _eval_set(name: str, table: TokenTable, how: Evaluation) -> EvalSet:
     count = min(len(table), how.max_rows or len(table))
-    rows = sorted((table[i] for i in range(count)), key=lambda row: len(row["input_ids"]))
+    rows = sorted(((i, table[i]) for i in range(count)), key=lambda pair: len(pair[1]["input_ids"]))
     pairs = []
     if how.generate:
         columns = table.dataset[:count]
         pairs = [
-            (list(prompt), answer)
-            for prompt, answer in zip(columns["prompt_ids"], columns["answer"], strict=True)
+            (place, list(prompt), answer)
+            for place, (prompt, answer) in enumerate(
+                zip(columns["prompt_ids"], columns["answer"], strict=True)
+            )
             if answer is not None
         ]
-        pairs.sort(key=lambda pair: len(pair[0]))
+        pairs.sort(key=lambda pair: len(pair[1]))
     return EvalSet(
-        name=name, rows=rows, prompts=[prompt for prompt, _ in pairs], answers=[answer for _, answer in pairs]
+        name=name,
+        rows=[row for _, row in rows],
+        row_places=[place for place, _ in rows],
+        n_targets=[int((row["labels"][1:] != IGNORED).sum()) for _, row in rows],
+        prompts=[prompt for _, prompt, _ in pairs],
+        answers=[answer for _, _, answer in pairs],
+        answer_places=[place for place, _, _ in pairs],
     )
+
+
+def _row_means(values: torch.Tensor, is_target: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Return the mean over each row's targets, on the CPU; NaN for a row without any.
+
+    Args:
+        values: One per target, or of the shape of `is_target`.
+        is_target: Positions that are predicted; one row holds all where rows are packed.
+        counts: Targets of each row, in order.
+    """
+    flat = values if values.dim() == 1 else values[is_target.to(values.device)]
+    flat = flat.detach().to("cpu", torch.float64)
+    sizes = torch.tensor(counts)
+    rows = torch.repeat_interleave(torch.arange(len(counts)), sizes)
+    return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, rows, flat) / sizes
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -173,7 +195,8 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 @contextlib.contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: Any) -> Iterator[None]:
+    """Let the block measure a model without gradients, and leave training mode and random state as they were."""
     was_training = model.training
     devices = [model.device] if model.device.type == "cuda" else []
     model.eval()

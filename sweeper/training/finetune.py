@@ -12,14 +12,16 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
+from sweeper.items import write_items
 from sweeper.records import LOSS
 from sweeper.training.checkpoints import load_state, load_weights, save_checkpoint, set_random_state
-from sweeper.training.evaluation import Evaluator
-from sweeper.training.model import load_model
+from sweeper.training.evaluation import Evaluator, undisturbed
+from sweeper.training.model import load_model, precision, precision_dtype
 from sweeper.training.signals import StepSignals
 from sweeper.training.stream import MicroBatches, SampleStream
 from sweeper.training.tokenizer import load_tokenizer
@@ -90,8 +92,28 @@ class _Finetuning:
         metrics = steps.finish(trainer.model)
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = steps.last_losses_mean()
+        for items in self._evaluator.items.values():
+            write_items(Path(self._context.spec.trial_dir), items)
         if self._trial.checkpoint.save_model:
             self._save_model(trainer.model)
+        return metrics | self._benchmark(trainer.model)
+
+    def _benchmark(self, model: Any) -> dict[str, float]:
+        """Measure the trained model where the sweep asks for it; return the benchmarks' metrics."""
+        spec = self._context.spec
+        if spec.benchmarks is None:
+            return {}
+        # Imported here: most sweeps have no benchmarks.
+        from sweeper.benchmarks.loaded import LoadedModel
+        from sweeper.benchmarks.measure import measure_trial
+
+        section = BenchmarkSection.model_validate(spec.benchmarks)
+        started = self._context.clock()
+        autocast = None if precision(self._settings) == "fp32" else precision_dtype(self._settings)
+        loaded = LoadedModel(model=model, tokenizer=self._tokenizer, autocast_dtype=autocast)
+        with undisturbed(model):
+            metrics = measure_trial(loaded, section, Path(spec.trial_dir))
+        self._context.add_evaluation_s(self._context.clock() - started)
         return metrics
 
     def _prepare(

@@ -18,9 +18,7 @@ def write_model(view: StudyView, record: TrialRecord, target: Path) -> None:
         StudyMismatchError: If the trial kept no model.
         ConfigError: If the directory is in use.
     """
-    source = view.directory / "trials" / str(record.number) / "model"
-    if not source.is_dir():
-        raise StudyMismatchError(_kept_none(view, record, source))
+    source = kept_model(view, record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"`--model`: {target} exists and is not empty. Choose another directory.")
     beside = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -30,6 +28,18 @@ def write_model(view: StudyView, record: TrialRecord, target: Path) -> None:
         publish_directory(beside, target.absolute())
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # gone already, unless something failed
+
+
+def kept_model(view: StudyView, record: TrialRecord) -> Path:
+    """Return the directory of the model that a trial kept.
+
+    Raises:
+        StudyMismatchError: If it kept none, with what keeps it.
+    """
+    source = view.directory / "trials" / str(record.number) / "model"
+    if not source.is_dir():
+        raise StudyMismatchError(_kept_none(view, record, source))
+    return source
 
 
 def push_command(view: StudyView, record: TrialRecord, target: Path) -> str:

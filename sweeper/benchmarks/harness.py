@@ -1,0 +1,189 @@
+"""lm-evaluation-harness: one model, some of its tasks. Here alone is lm_eval imported."""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweeper.benchmarks.loaded import LoadedModel, Measured
+from sweeper.benchmarks.records import Score
+from sweeper.config.benchmark_models import BENCH, BenchmarkSection, TaskBenchmark
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.items import Items
+
+EXTRA = "lm-eval"
+_TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl")
+
+
+def check_harness() -> None:
+    """Refuse to go on without lm-evaluation-harness.
+
+    Raises:
+        ConfigError: With the extra that brings it.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError(
+            "`benchmarks.tasks` needs lm-evaluation-harness, which is not installed. Install it with "
+            f"`pip install 'sweeper[{EXTRA}]'` where the benchmarks run, or leave the tasks out."
+        )
+
+
+def load_lm(loaded: LoadedModel, section: BenchmarkSection) -> Any:
+    """Return the harness's view of a model."""
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it recommends chat templates by the model's name
+    return HFLM(
+        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=section.batch_size,
+        mixed_precision_dtype=loaded.autocast_dtype,
+    )  # fmt: skip
+
+
+def run_tasks(loaded: LoadedModel, section: BenchmarkSection, names: Sequence[str]) -> dict[str, Measured]:
+    """Measure a model with some of the section's tasks.
+
+    Raises:
+        ConfigError: If a task is not there, or has no such metric.
+        SweeperError: If the harness fails.
+    """
+    manager = _task_manager(section, [_task(section, name) for name in names])
+    lm = load_lm(loaded, section)
+    return {name: _run(lm, section, name, manager) for name in names}
+
+
+def task_files_hash(section: BenchmarkSection) -> str | None:
+    """Return a hash of the user's own task files; None where there are none."""
+    if section.include_path is None:
+        return None
+    root, digest = Path(section.include_path), hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.suffix in _TASK_FILES):
+        digest.update(f"{path.relative_to(root)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _task(section: BenchmarkSection, name: str) -> str:
+    return section.tasks[name].task or name
+
+
+def _task_manager(section: BenchmarkSection, tasks: Sequence[str]) -> Any:
+    """Return a manager that knows the tasks; the harness's own 10,000 are only looked through where needed."""
+    from lm_eval.tasks import TaskManager
+
+    own = None
+    if section.include_path is not None:
+        own = TaskManager(include_path=section.include_path, include_defaults=False)
+        if all(task in own.task_index for task in tasks):
+            return own
+    manager = TaskManager(include_path=section.include_path)
+    for task in tasks:
+        if task not in manager.task_index:
+            near = ", ".join(f"`{name}`" for name in _near(task, manager.task_index))
+            raise ConfigError(
+                f"lm-evaluation-harness {metadata.version('lm_eval')} has no task `{task}`"
+                f"{f', but {near}' if near else ''}. Correct `benchmarks.tasks`; `lm_eval ls tasks` lists them, and "
+                "`benchmarks.include_path` names a directory with your own."
+            )
+    return manager
+
+
+def _near(name: str, known: Mapping[str, Any]) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(name, list(known), n=3)
+
+
+def _run(lm: Any, section: BenchmarkSection, name: str, manager: Any) -> Measured:
+    import lm_eval
+
+    entry = section.tasks[name]
+    task = _task(section, name)
+    try:
+        with _few_words():
+            results: Mapping[str, Any] = lm_eval.simple_evaluate(
+                model=lm, tasks=[task], num_fewshot=entry.num_fewshot, limit=entry.limit, task_manager=manager,
+                apply_chat_template=section.apply_chat_template,
+            )  # fmt: skip
+    except Exception as error:
+        raise SweeperError(
+            f"The benchmark `{name}` (task `{task}` of lm-evaluation-harness) failed with {type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}. Try the task alone: "
+            f"`lm_eval run --model hf --model_args pretrained=MODEL --tasks {task} --limit 2`."
+        ) from error
+    return _measured(results, entry, name, task)
+
+
+@contextlib.contextmanager
+def _few_words() -> Iterator[None]:
+    """Keep transformers from a warning per batch about the two lengths that the harness sets (0.4.13)."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _measured(results: Mapping[str, Any], entry: TaskBenchmark, name: str, task: str) -> Measured:
+    row = results["results"][task]
+    key = _metric_key(row, entry, name, task)
+    metric, _, chosen_filter = key.partition(",")
+    stderr = row.get(f"{metric}_stderr,{chosen_filter}", math.nan)
+    higher = (results.get("higher_is_better", {}).get(task) or {}).get(metric)
+    facts = {
+        "task": task, "metric": key, "version": results["versions"].get(task), "n_shot": results["n-shot"].get(task),
+        "n": sum(one["effective"] for one in results["n-samples"].values()), "lm_eval": metadata.version("lm_eval"),
+        "all": {k: float(v) for k, v in row.items() if "," in k and isinstance(v, (int, float))},
+    }  # fmt: skip
+    is_higher_better = True if higher is None else bool(higher)
+    score = Score(
+        value=float(row[key]), stderr=float(stderr) if isinstance(stderr, (int, float)) else math.nan,
+        higher_is_better=is_higher_better, facts=facts,
+    )  # fmt: skip
+    items = _items(results["samples"], f"{BENCH}/{name}", metric, chosen_filter, is_higher_better)
+    return Measured(score=score, items=items)
+
+
+def _metric_key(row: Mapping[str, Any], entry: TaskBenchmark, name: str, task: str) -> str:
+    known = [key for key in row if "," in key and "_stderr," not in key]
+    if entry.metric is None and known:
+        return known[0]
+    for key in known:
+        if entry.metric in (key, key.partition(",")[0]):
+            return key
+    listed = ", ".join(f"`{key}`" for key in known) or "none"
+    raise ConfigError(
+        f"`benchmarks.tasks.{name}.metric` names `{entry.metric}`, but the task `{task}` gives {listed}. Choose one of "
+        "these."
+    )
+
+
+def _items(
+    samples: Mapping[str, Sequence[Mapping[str, Any]]],
+    source: str,
+    metric: str,
+    chosen_filter: str,
+    higher: bool,
+) -> Items | None:
+    """Return the metric of each row; None unless it is one number a row."""
+    ids, values = [], []
+    for task, rows in samples.items():
+        for row in rows:
+            if row["filter"] != chosen_filter or metric not in row:
+                continue
+            value = row[metric]
+            if isinstance(value, (list, tuple)):
+                return None
+            ids.append(f"{task}:{row['doc_id']}:{row['doc_hash'][:12]}")
+            values.append(float(value))
+    if not ids:
+        return None
+    lower = () if higher else (metric,)
+    return Items(source=source, ids=tuple(ids), measures={metric: tuple(values)}, lower_is_better=lower)

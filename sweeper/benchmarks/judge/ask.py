@@ -1,0 +1,130 @@
+"""Asks a judge, some requests at a time, and keeps every usable reply on disk. Here alone is openai imported."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.benchmark_models import JudgedBenchmark
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.files import write_text
+
+logger = logging.getLogger(__name__)
+
+EXTRA = "judge"
+_MAX_TOKENS = 512  # of a reply
+
+Messages = list[dict[str, str]]
+
+
+def check_client() -> None:
+    """Refuse to go on without the client.
+
+    Raises:
+        ConfigError: With the extra that brings it.
+    """
+    if importlib.util.find_spec("openai") is None:
+        raise ConfigError(
+            "`benchmarks.judged` needs the client of OpenAI-compatible endpoints, which is not installed. Install it "
+            f"with `pip install 'sweeper[{EXTRA}]'` where the benchmarks run, or leave the judge out."
+        )
+
+
+class Judge:
+    """One judge. What it once replied is read from the cache, so a second run asks nothing.
+
+    Args:
+        entry: Endpoint, model, and how patient to be. The client tries 429, 5xx, lost connections and time-outs again:
+            after `Retry-After` where the server sends it (up to two minutes), else after 0.5 s, doubled up to 8 s.
+        cache: Directory of replies.
+        is_usable: Whether a reply says what was asked for; others are asked for again and not kept.
+    """
+
+    def __init__(self, entry: JudgedBenchmark, *, cache: Path, is_usable: Callable[[str], bool]) -> None:
+        import openai
+
+        self._entry = entry
+        self._cache = cache
+        self._is_usable = is_usable
+        key = "none" if entry.api_key_env is None else os.environ.get(entry.api_key_env, "")
+        self._client = openai.OpenAI(
+            base_url=entry.base_url, api_key=key, timeout=entry.timeout_s, max_retries=entry.attempts - 1
+        )
+        self.n_asked = 0  # requests that were not in the cache
+
+    def ask_all(self, requests: Sequence[Messages]) -> list[str | None]:
+        """Return the reply to each; None where none of the attempts gave a usable one.
+
+        Raises:
+            SweeperError: If the endpoint refuses or cannot be reached; replies that came before are kept.
+        """
+        with ThreadPoolExecutor(self._entry.concurrency) as pool:
+            futures = [pool.submit(self._ask, messages) for messages in requests]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _ask(self, messages: Messages) -> str | None:
+        body = {
+            "model": self._entry.model,
+            "messages": messages,
+            "temperature": 0.0,
+            "max_tokens": _MAX_TOKENS,
+        }
+        path = self._path(body)
+        known = _read(path)
+        if known is not None and self._is_usable(known):
+            return known
+        self.n_asked += 1
+        for _ in range(self._entry.attempts):
+            reply = self._request(body)
+            if reply is not None and self._is_usable(reply):
+                write_text(path, json.dumps({"request": body, "reply": reply}, ensure_ascii=False))
+                return reply
+            logger.warning("The judge's reply cannot be used and is asked for again: %.200r", reply)
+        return None
+
+    def _request(self, body: dict[str, Any]) -> str | None:
+        """Return the reply's text; None where the endpoint answered something that is no chat completion."""
+        import openai
+
+        try:
+            raw = self._client.chat.completions.with_raw_response.create(**body)
+        except openai.APIStatusError as error:
+            raise SweeperError(
+                f"The judge `{self._entry.model}` at {self._entry.base_url} refuses with status {error.status_code} "
+                f"after {self._entry.attempts} attempts: {error.message:.300}. Check `base_url`, `model` and the key "
+                "in `api_key_env`; what it answered so far is kept."
+            ) from error
+        except openai.APIConnectionError as error:
+            raise SweeperError(
+                f"The judge at {self._entry.base_url} cannot be reached after {self._entry.attempts} attempts "
+                f"({error.__cause__ or error}). Check `base_url` and `timeout_s`; what it answered so far is kept."
+            ) from error
+        try:
+            content = json.loads(raw.text)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            return None
+        return content if isinstance(content, str) else None
+
+    def _path(self, body: dict[str, Any]) -> Path:
+        asked = json.dumps([self._entry.base_url, body], sort_keys=True)
+        return self._cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.json"
+
+
+def _read(path: Path) -> str | None:
+    """Return a kept reply; None where there is none, or it was damaged: it is then asked for again."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reply"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("The kept reply %s cannot be read and is asked for again: %s", path, error)
+        return None

@@ -1,0 +1,91 @@
+"""One model, some benchmarks: by whichever means each is made."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.benchmarks.harness import check_harness, run_tasks, task_files_hash
+from sweeper.benchmarks.judge.ask import check_client
+from sweeper.benchmarks.judge.prompt import PROMPT_VERSION
+from sweeper.benchmarks.judge.run import run_judged
+from sweeper.benchmarks.loaded import LoadedModel, Measured
+from sweeper.benchmarks.one_number import mean_score
+from sweeper.benchmarks.records import as_metrics, write_scores
+from sweeper.config.benchmark_models import SCORE, BenchmarkSection
+from sweeper.errors import ConfigError
+from sweeper.items import write_items
+
+
+def check_benchmarks(section: BenchmarkSection) -> None:
+    """Find out before anything starts whether the benchmarks can be run from here.
+
+    Raises:
+        ConfigError: If a package or a key is missing.
+    """
+    if section.tasks:
+        check_harness()
+    if section.judged:
+        check_client()
+    for name, entry in section.judged.items():
+        if entry.api_key_env is not None and not os.environ.get(entry.api_key_env):
+            raise ConfigError(
+                f"`benchmarks.judged.{name}.api_key_env` names the environment variable `{entry.api_key_env}`, which "
+                "is not set. Set it to the key of the judge's endpoint."
+            )
+
+
+def measure(loaded: LoadedModel, section: BenchmarkSection, names: Sequence[str]) -> dict[str, Measured]:
+    """Measure a model with some of the section's benchmarks.
+
+    Raises:
+        ConfigError: If a benchmark cannot be run as it is set.
+        SweeperError: If one fails.
+    """
+    tasks = [name for name in names if name in section.tasks]
+    found = run_tasks(loaded, section, tasks) if tasks else {}
+    for name in names:
+        if name in section.judged:
+            found[name] = run_judged(loaded, section.judged[name], name=name, batch_size=section.batch_size)
+    return {name: found[name] for name in names}
+
+
+def measure_trial(loaded: LoadedModel, section: BenchmarkSection, trial_dir: Path) -> dict[str, float]:
+    """Measure a trial's model before the trial ends: keep items and facts beside it, return its metrics.
+
+    Raises:
+        ConfigError, SweeperError: As `measure`.
+    """
+    measured = measure(loaded, section, section.names)
+    scores = {name: one.score for name, one in measured.items()}
+    for one in measured.values():
+        if one.items is not None:
+            write_items(trial_dir, one.items)
+    write_scores(trial_dir, scores)
+    together = None if section.score == "rank_mean" else mean_score(section, scores)
+    return as_metrics(scores | ({} if together is None else {SCORE: together}))
+
+
+def identity(section: BenchmarkSection, name: str) -> str:
+    """Return a hash of all that a benchmark's number depends on beside the model; a judge's mood is not in it."""
+    parts: dict[str, Any]
+    if name in section.tasks:
+        from importlib import metadata
+
+        parts = {
+            "task": section.tasks[name].model_dump(exclude={"weight"}), "name": name,
+            "chat": section.apply_chat_template, "files": task_files_hash(section),
+            "lm_eval": metadata.version("lm_eval"),
+        }  # fmt: skip
+    else:
+        entry = section.judged[name]
+        asked = entry.model_dump(
+            exclude={"weight", "concurrency", "attempts", "timeout_s", "api_key_env", "questions"}
+        )
+        parts = {
+            "judged": asked, "prompt": PROMPT_VERSION,
+            "questions": hashlib.sha256(Path(entry.questions).read_bytes()).hexdigest(),
+        }  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""The commands that judge trained models: benchmarks, and one against another."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from sweeper import completion
+from sweeper.cli_words import AsJson, Storage, StudyPlace
+from sweeper.help_text import examples
+
+
+def benchmark(
+    study: StudyPlace,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of `benchmarks` that replace the study's."),
+    ] = None,
+    trial: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--trial",
+            metavar="N",
+            help="May be given again; default: the best.",
+            autocompletion=completion.trials,
+        ),
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best; default: 3.")] = None,
+    checkpoint: Annotated[
+        int | None,
+        typer.Option(
+            "--checkpoint", metavar="STEP", min=1, help="Measure this checkpoint, not the final model."
+        ),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was measured before in the same way.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure kept models with the study's benchmarks, on this machine; the study keeps the numbers."""
+    from rich import box
+    from rich.table import Table
+
+    from sweeper.benchmarks.run import BenchmarkRequest
+    from sweeper.benchmarks.run import benchmark as run_benchmark
+    from sweeper.cli_words import console
+    from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table, benchmarks_json
+
+    request = BenchmarkRequest(
+        trials=tuple(trial or ()),
+        top=top,
+        checkpoint=checkpoint,
+        again=again,
+        overrides=tuple(overrides or ()),
+    )
+    view = run_benchmark(study, request, storage=storage)
+    found = benchmark_table(view)
+    if as_json or found is None:
+        print(json.dumps(benchmarks_json(view), indent=2))
+        return
+    header, rows = benchmark_cells(found)
+    table = Table(*header, box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+    console().print(found.note)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(epilog=examples("benchmark"))(benchmark)

@@ -1,0 +1,30 @@
+"""A checkpoint's weights as a model's directory, so that it can be used like a final model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.training.checkpoints import load_weights
+from sweeper.training.model import load_model, lora_config
+from sweeper.training.tokenizer import load_tokenizer
+
+
+def write_checkpoint_model(
+    trial: TrialSection, settings: Mapping[str, Any], checkpoint: Path, target: Path
+) -> None:
+    """Write model and tokenizer as they were when a checkpoint was saved.
+
+    Raises:
+        SweeperError: If the checkpoint is another model's.
+    """
+    resolved = TrainSettings.model_validate(dict(settings))
+    model = load_model(trial, resolved)
+    adapters = lora_config(resolved)
+    if adapters is not None:
+        import peft
+
+        model = peft.get_peft_model(model, adapters)
+    load_weights(model, checkpoint)
+    model.save_pretrained(target)
+    load_tokenizer(trial).save_pretrained(target)
