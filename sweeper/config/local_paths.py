@@ -61,9 +61,10 @@ def _paths_of(document: Document) -> list[KeyPath]:
     sources: list[KeyPath] = [(*trial, "train_data")]
     if isinstance(train_data, list):
         sources = [(*trial, "train_data", index) for index in range(len(train_data))]
-    eval_data = document.get((*trial, "eval_data"))
-    if isinstance(eval_data, dict):
-        sources += [(*trial, "eval_data", name) for name in eval_data]
+    for key in ("data_sets", "eval_data"):
+        named = document.get((*trial, key))
+        if isinstance(named, dict):
+            sources += [(*trial, key, name) for name in named]
     return paths + [(*at, "path") if isinstance(document.get(at), dict) else at for at in sources]
 
 

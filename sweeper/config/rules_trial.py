@@ -10,7 +10,16 @@ from sweeper.config.models import BUDGET_KINDS, TrialSection
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _EVAL_SET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_BUILT_IN_ONLY = ("model", "revision", "chat_template", "train_data", "eval_data", "metrics")
+_BUILT_IN_ONLY = (
+    "model",
+    "revision",
+    "chat_template",
+    "train_data",
+    "data_sets",
+    "phases",
+    "eval_data",
+    "metrics",
+)
 
 
 def check_trial(draft: Draft) -> None:
@@ -41,7 +50,7 @@ def _check_built_in(draft: Draft, trial: TrialSection) -> None:
             "`trial.function` to sweep over your own code.",
             "trial",
         )
-    if trial.train_data is None and draft.knows("trial.train_data"):
+    if not trial.sources and draft.knows("trial.train_data", "trial.data_sets"):
         draft.tell(
             "`trial.train_data` is missing. Name a JSONL or Parquet file or a data set of the hub.", "trial"
         )

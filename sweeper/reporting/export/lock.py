@@ -39,7 +39,7 @@ def lock_text(view: StudyView, facts: DataFacts | None, record: TrialRecord) -> 
         "threads_per_trial": config.resources.threads_per_trial or config.resources.cpus_per_trial,
         "versions": {"of the study": dict(view.versions), "of this file": versions()},
         "model": _model(config),
-        "train_data": [_data(source) for source in config.trial.train_data or []],
+        "train_data": [_data(source) for source in config.trial.sources],
         "eval_data": {name: _data(source) for name, source in config.trial.eval_data.items()},
     }
     return json.dumps(encode(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -20,13 +20,17 @@ def lost_everywhere(chosen: ChosenTrial) -> list[str]:
     return said
 
 
-def lost_order(target: Target) -> list[str]:
-    """Say that rows come in another order, unless they are written in the trial's."""
+def lost_order(chosen: ChosenTrial, target: Target) -> list[str]:
+    """Say that rows come in another order and mixture, unless they are written in the trial's."""
     if target.rows is not None:
         return []
+    weights = chosen.settings.data_weights
+    shares = "" if weights is None else ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    weighed = [f"The weights of the data sets ({shares}); `--data FILE` writes the rows as they were mixed."]
     return [
+        *(weighed if shares else []),
         "The order of rows: they are shuffled in another way, and an epoch may end with a smaller step. "
-        "`--data FILE` writes them in the trial's order."
+        "`--data FILE` writes them in the trial's order.",
     ]
 
 

@@ -94,7 +94,7 @@ def _value(value: object) -> str:
 
 def _data(view: StudyView) -> list[tuple[str, str]]:
     trial = view.config.trial
-    trained = [("training", _source(source)) for source in trial.train_data or []]
+    trained = [("training", _source(source)) for source in trial.sources]
     return trained + [(f"evaluation, `{name}`", _source(source)) for name, source in trial.eval_data.items()]
 
 
