@@ -61,7 +61,9 @@ def _overview(plan: Plan) -> Table:
     table.add_row("trials", Text(_trials(plan)))
     for name, dimension in config.search_space.items():
         table.add_row(f"  {name}", Text(_dimension(dimension)))
-    table.add_row("trains", Text(config.trial.function or config.trial.model or ""))
+    table.add_row(
+        "trains", Text(config.trial.function or config.trial.model or "the models of the search space")
+    )
     table.add_row("budget", Text(_budget(plan)))
     table.add_row("metric", Text(f"{config.metric}, {config.direction}"))
     table.add_row("pruner", Text(_pruner(config)))

@@ -140,6 +140,7 @@ class Budget(Section):
 class TrainSettings(Section):
     """The built-in fine-tuning's settings. Each may be fixed here or vary in the search space."""
 
+    model: str | None = Field(default=None, min_length=1)  # of the search space alone; else `trial.model`
     effective_batch_size: int = Field(default=64, ge=1)  # sequences per optimiser step
     micro_batch_size: int = Field(default=8, ge=1)  # sequences per pass and rank, at most
     learning_rate: Float = Field(default=2e-5, gt=0)
@@ -237,6 +238,13 @@ class TrialSection(Section):
     def _plain_paths(cls, value: object) -> object:
         """Let a plain string stand for `{path: ...}`."""
         return {name: _as_source(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+    def with_model(self, model: str | None) -> "TrialSection":
+        """Return the section with a point's own model; `id@revision` names a revision of a hub model."""
+        if model is None:
+            return self
+        name, _, revision = model.partition("@") if not model.startswith(("/", ".")) else (model, "", "")
+        return self.model_copy(update={"model": name, "revision": revision or None})
 
     @property
     def sources(self) -> list[DataSource]:

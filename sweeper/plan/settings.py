@@ -67,7 +67,7 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool) -> dict[s
     if HALF_LIFE not in unset:
         unset.add("adam_beta2")
     if not is_function:
-        unset |= {name for name in ("data_weights", *_OF_PHASES) if settings.get(name) is None}
+        unset |= {name for name in ("model", "data_weights", *_OF_PHASES) if settings.get(name) is None}
         if settings.get("data_strategy") != PHASED:
             unset.update(_OF_PHASES)
     return {key: value for key, value in settings.items() if key not in unset}

@@ -61,8 +61,8 @@ class _Finetuning:
         spec = context.spec
         self._legs = legs_of(spec)
         self._context = context
-        self._trial = TrialSection.model_validate(spec.trial)
         self._settings = TrainSettings.model_validate(spec.settings)
+        self._trial = TrialSection.model_validate(spec.trial).with_model(self._settings.model)
         self._tokenizer = load_tokenizer(self._trial)
         self._rows = load_train_rows(self._trial, self._settings, self._tokenizer)
         self._order = sample_order(

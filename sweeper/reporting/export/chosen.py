@@ -124,7 +124,7 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
     return ChosenTrial(
         view=view,
         record=record,
-        trial=config.trial,
+        trial=config.trial.with_model(settings.model),
         settings=settings,
         point_id=record.point_id or point.point_id,
         batch=point.batch,
