@@ -166,7 +166,8 @@ class TrainSettings(Section):
     phase_optimizer_state: Literal["fresh", "keep"] | None = None  # at a phase's start; None: fresh
     packing: bool = False  # several rows in one sequence; needs flash attention to be fast
     loss_on: Literal["answers", "all"] = "answers"  # assistant turns or completion only, or every token
-    method: Literal["full", "lora"] = "full"
+    # qlora: adapters on a base model whose linear layers are kept in 4 bits (NF4, scales quantised once more)
+    method: Literal["full", "lora", "qlora"] = "full"
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: Float = Field(default=32.0, gt=0)
     lora_dropout: Float = Field(default=0.0, ge=0, lt=1)

@@ -62,7 +62,7 @@ class ChosenTrial:
 
     @property
     def is_lora(self) -> bool:
-        return self.settings.method == "lora"
+        return self.settings.method != "full"
 
 
 def chosen_record(view: StudyView, number: int | None) -> TrialRecord:

@@ -49,7 +49,11 @@ def _base(view: StudyView, record: TrialRecord) -> TrialSection:
 
 def _origin(view: StudyView, record: TrialRecord) -> str:
     config = view.config
-    kind = "LoRA adapters for" if _settings_dict(view, record).get("method") == "lora" else "A fine-tuned"
+    kind = (
+        "LoRA adapters for"
+        if _settings_dict(view, record).get("method") in ("lora", "qlora")
+        else "A fine-tuned"
+    )
     model = _base(view, record).model
     base = f"{kind} `{Path(model).name if model else 'model'}`"
     is_best = view.best is not None and view.best.number == record.number
