@@ -9,7 +9,7 @@ import typer
 from sweeper import completion
 from sweeper.cli_words import AsJson, Storage, StudyPlace
 from sweeper.control.records import Verb
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.help_text import examples
 
 Trial = Annotated[
@@ -21,6 +21,9 @@ OptionalTrial = Annotated[
     typer.Option("--trial", metavar="N", min=0, help="End it as PRUNED.", autocompletion=completion.trials),
 ]
 Values = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Values of the search space.")]
+OptionalValues = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the search space.")
+]
 Setting = Annotated[str, typer.Argument(metavar="KEY=VALUE", help="max_concurrent=N: trials at a time.")]
 
 
@@ -45,11 +48,41 @@ def keep(study: StudyPlace, trial: Trial, storage: Storage = None, as_json: AsJs
     _send(study, Verb.KEEP, {"trial": trial}, storage, as_json=as_json)
 
 
-def add(study: StudyPlace, values: Values, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Train one more point, after those that wait already."""
+def add(
+    study: StudyPlace,
+    values: OptionalValues = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Add the points beyond the edge where the best one lies.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one more point, after those that wait already; with --suggest, what lies beyond the best one's edge."""
     from sweeper.control.send import parse_pairs
 
-    _send(study, Verb.ADD, {"params": parse_pairs(values)}, storage, as_json=as_json)
+    if bool(values) == suggest:
+        raise ConfigError("`sweeper add` needs either `KEY=VALUE ...` or `--suggest`.")
+    points = _suggested(study, storage) if suggest else [parse_pairs(values or [])]
+    for point in points:
+        _send(study, Verb.ADD, {"params": point}, storage, as_json=as_json)
+
+
+def _suggested(study: str, storage: str | None) -> list[dict[str, Any]]:
+    from sweeper.optimum.edge import points_beyond
+    from sweeper.study.study import Study
+
+    view = Study.open(study, url=storage).view()
+    points = points_beyond(view)
+    if not points:
+        where = (
+            "there is no best trial yet"
+            if view.best is None
+            else "no point beyond the best one is left to try"
+        )
+        raise NothingToDoError(
+            f"Nothing is suggested for study `{view.name}`: {where}. `sweeper report` says where its best point lies."
+        )
+    return points
 
 
 def clone(

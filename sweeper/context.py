@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.batch import BatchPlan
+from sweeper.phases import PlannedPhase
 from sweeper.records import HOST, LOSS, Report, StepRow
 
 
@@ -76,6 +77,8 @@ class TrialSpec:
     threads: int = 1
     trial_dir: str = ""  # this trial's own directory
     metric: str = ""
+    direction: str = ""  # of the metric
+    phases: tuple[PlannedPhase, ...] = ()  # empty where the trial trains in one part
     checkpoint_place: str = ""  # a path or an fsspec URL; empty: in the trial's directory
     checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
     inherited_step: int = 0  # the checkpoint of this step is another trial's; 0: there is none
@@ -89,15 +92,19 @@ class TrialSpec:
         if self.micro_batch_size is None or self.gradient_accumulation_steps is None:
             return self
         limits = [limit for name, limit in self.micro_batch_limits.items() if name in (device, HOST)]
+        limit = min(limits, default=None)
         plan = BatchPlan(
             micro_batch_size=self.micro_batch_size,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             data_parallel_size=1,
-        ).within(min(limits, default=None))
+        ).within(limit)
         return dataclasses.replace(
             self,
             micro_batch_size=plan.micro_batch_size,
             gradient_accumulation_steps=plan.gradient_accumulation_steps,
+            phases=tuple(
+                dataclasses.replace(phase, batch=phase.batch.within(limit)) for phase in self.phases
+            ),
         )
 
 

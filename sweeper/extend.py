@@ -11,6 +11,7 @@ from sweeper.control.records import whoami
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
 from sweeper.orchestrator.queue import n_undrawn
+from sweeper.phases import PHASED
 from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
 from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.study.changes import changed_config, check_extension
@@ -87,6 +88,12 @@ def _longer(
     wanted = study.config.model_copy(update={"trial": trial})
     found, notes, bare = [], [], []
     for record in chosen:
+        if record.settings.get("data_strategy") == PHASED and study.config.trial.phases is not None:
+            raise StudyMismatchError(
+                f"Trial {record.number} was trained in phases, which are parts of its budget: with a larger one they "
+                "would lie elsewhere, so it cannot be trained on. Leave it out of `--continue`, or train its point "
+                "anew in a study with the larger budget."
+            )
         samples = plan_point(wanted, record.params, facts=study.facts()).budget_samples or 0
         if samples <= (record.budget_samples or 0):
             raise ConfigError(

@@ -23,6 +23,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "keep": (("sweeper keep studies/llama-grid --trial 7", "whatever the pruner thinks of it"),),
     "add": (
         ("sweeper add studies/llama-grid learning_rate=3e-5 effective_batch_size=512", "one more point"),
+        (
+            "sweeper add studies/llama-grid --suggest",
+            "what lies beyond the edge of the grid, if the best does",
+        ),
     ),
     "clone": (
         ("sweeper clone studies/llama-grid learning_rate=1e-5 --trial 7", "else as trial 7, from its start"),

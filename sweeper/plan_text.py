@@ -61,7 +61,9 @@ def _overview(plan: Plan) -> Table:
     table.add_row("trials", Text(_trials(plan)))
     for name, dimension in config.search_space.items():
         table.add_row(f"  {name}", Text(_dimension(dimension)))
-    table.add_row("trains", Text(config.trial.function or config.trial.model or ""))
+    table.add_row(
+        "trains", Text(config.trial.function or config.trial.model or "the models of the search space")
+    )
     table.add_row("budget", Text(_budget(plan)))
     table.add_row("metric", Text(f"{config.metric}, {config.direction}"))
     table.add_row("pruner", Text(_pruner(config)))
@@ -73,7 +75,9 @@ def _batches(plan: Plan) -> Table:
     """Return one row for every batch and length, with how its steps are cut and where its rungs lie."""
     groups: dict[Any, list[Point]] = {}
     for point in plan.points or plan.examples:
-        groups.setdefault((point.batch, point.budget_samples, point.rungs), []).append(point)
+        groups.setdefault((point.batch, point.budget_samples, point.rungs, bool(point.phases)), []).append(
+            point
+        )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for header in ("points", "batch", "micro x accum x ranks", "steps", "samples", "rungs at step"):
         table.add_column(header, justify="left" if " x " in header else "right", overflow="fold")
@@ -85,6 +89,9 @@ def _batches(plan: Plan) -> Table:
 def _batch_row(point: Point) -> Sequence[str]:
     batch = point.batch
     rungs = ", ".join(f"{rung.step:,}" for rung in point.rungs) or "-"
+    if len({phase.batch for phase in point.phases}) > 1:
+        sizes = "/".join(f"{phase.batch.effective_batch_size:,}" for phase in point.phases)
+        return sizes, "by phase", _count(point.total_steps), _count(point.budget_samples), rungs
     if batch is None:
         return "-", "-", _count(point.total_steps), _count(point.budget_samples), "-"
     return (

@@ -436,7 +436,7 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
         [
             "sweep.yaml:11: `search_space.learning_rate.grid[0]` must be a single value, but got "
-            "[1e-05]. Only `lora_target_modules` and `lr_scheduler_kwargs` take more.",
+            "[1e-05]. Only `lora_target_modules`, `lr_scheduler_kwargs` and `data_weights` take more.",
         ],
     ),
     (

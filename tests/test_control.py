@@ -324,6 +324,27 @@ def test_requests_without_a_driver_are_acted_on_by_the_next_one(tmp_path):
     assert [event["outcome"] for event in events(study)] == ["refused", "done"]
 
 
+def test_what_lies_beyond_the_edge_of_the_grid_is_added_and_trained(tmp_path):
+    rates = {"learning_rate": {"grid": [1e-5, 1e-4, 3e-4]}}  # the best one is 1e-3
+    study, _ = steer(tmp_path, search_space=rates)
+
+    told = cli("add", study.directory, "--suggest")
+    assert (told.code, told.out) == (
+        0, "Written. No driver runs this study now: it is acted on at the next `sweeper resume`.\n",
+    )  # fmt: skip
+    resume(study.directory, options=LaunchOptions(executor="in-process"), function=trial_functions.steady)
+    assert reopened(study).records()[3].params == {"learning_rate": 9e-4}
+
+    twice = cli("add", study.directory, "--suggest", "learning_rate=1e-3")
+    assert (twice.code, "needs either `KEY=VALUE ...` or `--suggest`" in twice.err) == (2, True)
+
+
+def test_nothing_is_suggested_where_the_best_lies_inside_the_grid(tmp_path):
+    study, _ = steer(tmp_path)
+    told = cli("add", study.directory, "--suggest")
+    assert (told.code, "Nothing is suggested for study" in told.err) == (3, True)
+
+
 def test_a_driver_that_died_before_it_answered_adds_no_point_twice(tmp_path):
     study = make_study(tmp_path, make_config())
     ask(study, Verb.ADD, params={"learning_rate": 3e-3})

@@ -195,9 +195,10 @@ def test_a_best_value_at_the_edge_of_the_space_is_pointed_out() -> None:
         for number, rate in enumerate([1e-5, 1e-4, 3e-4])
     ]
 
-    assert answer_sentences(make_view(records, config))[-1] == (
-        "learning_rate = 3e-4 is the largest value that was tried; a better one may lie beyond it."
-    )
+    assert answer_sentences(make_view(records, config))[-2:] == [
+        "learning_rate = 3e-4 is the largest value that was tried; a better one may lie beyond it.",
+        "`sweeper add STUDY --suggest` adds what lies beyond: learning_rate=9e-4.",
+    ]
 
 
 def test_trials_that_run_at_a_time_are_on_different_slots() -> None:

@@ -25,6 +25,12 @@ trial:
   eval_data: {dev: dev.jsonl}
   budget: {samples: 230400}
 """
+# What a sweep file has instead of plain `train_data` where a search space trains on named data sets.
+DATA_SETS = {"stacked_phased": "data_sets: {instruction: org/a, knowledge: org/b, skills: org/c}"}
+
+
+def sweep_for(name: str) -> str:
+    return SWEEP.replace("train_data: train.jsonl", DATA_SETS.get(name, "train_data: train.jsonl"))
 
 
 def test_the_search_spaces_are_there() -> None:
@@ -37,6 +43,8 @@ def test_the_search_spaces_are_there() -> None:
         "paper_llama",
         "paper_mistral",
         "schedule_warmup",
+        "stacked_phased",
+        "tulu_lab",
     ]
 
 
@@ -44,7 +52,7 @@ def test_the_search_spaces_are_there() -> None:
 def test_a_shipped_search_space_plans_as_its_header_says(file: Path) -> None:
     header = file.read_text(encoding="utf-8").split("\n\n", 1)[0]
     promised = int(re.search(r"(\d+) points", header)[1])  # type: ignore[index]
-    plan = plan_sweep(config_of(SWEEP + f"search_space: {file.stem}\n"))
+    plan = plan_sweep(config_of(sweep_for(file.stem) + f"search_space: {file.stem}\n"))
     assert plan.n_trials == promised
     assert plan.budget_samples == 230_400
     assert not [text for text in plan.warnings if "skips" in text or "rounds" in text]
@@ -62,7 +70,7 @@ def test_a_shipped_search_space_says_what_it_needs_costs_and_how_to_launch_it(fi
 def test_the_launch_command_of_a_search_space_is_accepted(file: Path) -> None:
     command = re.search(r"# Launch: sweeper launch sweep\.yaml (.*)", file.read_text(encoding="utf-8"))
     assert command is not None
-    with_a_space = SWEEP + "search_space: {learning_rate: {grid: [1e-4]}}\n"
+    with_a_space = sweep_for(file.stem) + "search_space: {learning_rate: {grid: [1e-4]}}\n"
     assert plan_sweep(config_of(with_a_space, *command[1].split())).n_trials > 1
 
 
@@ -81,6 +89,8 @@ SMALL = {
     "paper_llama": "search_space.effective_batch_size.grid=[4, 8, 16]",
     "paper_mistral": "search_space.effective_batch_size.grid=[4, 8, 16]",
     "schedule_warmup": "search_space.warmup_steps.grid=[0, 1, 2]",
+    "stacked_phased": "effective_batch_size=4",
+    "tulu_lab": "search_space.effective_batch_size.grid=[4, 8]",
 }
 
 
@@ -89,16 +99,21 @@ SMALL = {
     "name",
     # Most of each one's seconds is the preflight's process of its own; granite stands for its two like in core.
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("paper_llama", "paper_mistral") else ())
+        pytest.param(
+            name, marks=pytest.mark.slow if name in ("paper_llama", "paper_mistral", "tulu_lab") else ()
+        )
         for name in SMALL
     ],
 )
 def test_an_experiment_of_the_paper_runs_to_its_end_with_one_override(
     name: str, tiny: training_fixtures.Tiny, tmp_path: Path
 ) -> None:
+    data = f"train_data: {tiny.train}"
+    if name in DATA_SETS:
+        data = f"data_sets: {{instruction: {tiny.train}, knowledge: {tiny.dev}, skills: {tiny.train}}}"
     text = (
         f"study: small\nmetric: dev/loss\ndirection: minimize\ndir: {tmp_path / 'small'}\nsearch_space: {name}\n"
-        f"trial:\n  model: {tiny.model}\n  train_data: {tiny.train}\n  eval_data: {{dev: {tiny.dev}}}\n"
+        f"trial:\n  model: {tiny.model}\n  {data}\n  eval_data: {{dev: {tiny.dev}}}\n"
         "  budget: {samples: 16}\n  evaluation: {at: end, generate: false}\n"
         "  settings: {micro_batch_size: 4, max_length: 64"
         + ("" if "effective_batch_size" in SMALL[name] else ", effective_batch_size: 4")

@@ -176,7 +176,7 @@ def test_data_is_read_on_from_the_right_sample(tmp_path: Path, tiny: Tiny) -> No
 def test_an_inherited_checkpoint_brings_moments_and_position_but_not_the_rate(tmp_path: Path) -> None:
     import torch
 
-    from sweeper.training.checkpoints import STATE, load_state
+    from sweeper.training.checkpoints import STATE, load_state, read_state
 
     def trainer(rate: float, total: int) -> SimpleNamespace:
         weight = torch.nn.Parameter(torch.ones(2))
@@ -197,7 +197,7 @@ def test_an_inherited_checkpoint_brings_moments_and_position_but_not_the_rate(tm
     }  # fmt: skip
     torch.save(state, tmp_path / STATE)
 
-    load_state(ours, tmp_path, is_inherited=True)
+    load_state(ours, read_state(tmp_path), is_inherited=True)
 
     assert ours.lr_scheduler.last_epoch == 5
     assert ours.optimizer.param_groups[0]["lr"] == pytest.approx(4e-3 * (1 - 5 / 20))

@@ -6,14 +6,14 @@ from sweeper.config.document import Document, KeyPath, parse_document
 from sweeper.config.messages import unknown_name
 from sweeper.errors import ConfigError, Problem
 
-_FILE_KEYS = ("search_space", "sampler", "settings", "compare")
+_FILE_KEYS = ("search_space", "sampler", "settings", "compare", "phases")
 _SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
 
 
 def include_search_space(document: Document, base_dir: Path) -> tuple[list[Problem], bool]:
     """Replace `search_space: name` or `search_space: {file: path}` by what the file holds.
 
-    The file's `sampler`, `settings` and `compare` fill in what the sweep file leaves open; what it says wins.
+    The file's `sampler`, `settings`, `compare` and `phases` fill in what the sweep file leaves open; what it says wins.
     Places keep naming the file that a value was written in.
 
     Returns:
@@ -74,8 +74,9 @@ def _inline(document: Document, included: Document) -> tuple[list[Problem], bool
     trial = document.data.setdefault("trial", {})
     if not isinstance(trial, dict):
         return problems, False  # told when the sections are checked
-    if "compare" in content and "compare" not in trial:
-        _take(document, included, ("compare",), ("trial", "compare"))
+    for key in ("compare", "phases"):
+        if key in content and key not in trial:
+            _take(document, included, (key,), ("trial", key))
     return problems + _fill_settings(document, included, trial), False
 
 

@@ -57,13 +57,19 @@ def _paths_of(document: Document) -> list[KeyPath]:
         (*trial, "model"),
         (*trial, "chat_template"),
     ]
+    models: Any = document.get(("search_space", "model"))
+    for kind in ("grid", "choice"):
+        values = models.get(kind) if isinstance(models, dict) else None
+        if isinstance(values, list):
+            paths += [("search_space", "model", kind, index) for index in range(len(values))]
     train_data: Any = document.get((*trial, "train_data"))
     sources: list[KeyPath] = [(*trial, "train_data")]
     if isinstance(train_data, list):
         sources = [(*trial, "train_data", index) for index in range(len(train_data))]
-    eval_data = document.get((*trial, "eval_data"))
-    if isinstance(eval_data, dict):
-        sources += [(*trial, "eval_data", name) for name in eval_data]
+    for key in ("data_sets", "eval_data"):
+        named = document.get((*trial, key))
+        if isinstance(named, dict):
+            sources += [(*trial, key, name) for name in named]
     benchmarks: KeyPath = ("benchmarks",)
     paths.append((*benchmarks, "include_path"))
     judged = document.get((*benchmarks, "judged"))
@@ -78,9 +84,13 @@ def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"))
     if path in always_local or path[0] == "benchmarks" or value.startswith(("./", "../", "/", "~/")):
         return True
-    if path == ("trial", "model"):
+    if _is_model(path):
         return (base_dir / value).is_dir()
     return value.endswith(_DATA_SUFFIXES) or (base_dir / value).exists()
+
+
+def _is_model(path: KeyPath) -> bool:
+    return path == ("trial", "model") or path[:2] == ("search_space", "model")
 
 
 def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
@@ -95,7 +105,7 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
         )
     if path in (("trial", "function_dir"), ("benchmarks", "include_path")):
         return None if absolute.is_dir() else f"`{name}` names `{value}`, which is no directory. Name one."
-    if path == ("trial", "model"):
+    if _is_model(path):
         is_fine = absolute.is_dir()
         return None if is_fine else f"`{name}` names `{value}`, which is a file. Name the model's directory."
     if absolute.is_file() and absolute.stat().st_size == 0:

@@ -17,7 +17,7 @@ from sweeper.config.names import OTHER_TOOLS_NAMES
 
 # Where a key belongs that was written in another section.
 _HOMES: dict[str, Iterable[str]] = {
-    "trial.settings": TrainSettings.model_fields,
+    "trial.settings": [name for name in TrainSettings.model_fields if name != "model"],  # that is the trial's
     "trial": TrialSection.model_fields,
     "trial.budget": Budget.model_fields,
     "rungs": RungSection.model_fields,

@@ -34,6 +34,7 @@ PRUNER_KEYS_LEARNED = (
 )  # by prediction
 PRUNER_KEYS_OWN = (*PRUNER_KEYS_RANK, "directions", *PRUNER_KEYS_LEARNED)
 PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # of data sets and phases
 RUNG_FORMS = ("fractions", "samples", "steps", "first")
 GRACE_S = 25.0  # Kubernetes kills 30 s after its SIGTERM, and the lease has to be handed back before
 
@@ -84,6 +85,33 @@ class DataSource(Section):
     limit: int | None = Field(default=None, ge=1)  # only the first rows
 
 
+def _as_names(value: object) -> object:
+    """Let one name stand for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class Phase(Section):
+    """One part of a trial that trains in phases: its data, its share of the budget, and its own settings."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    data: Annotated[list[str], BeforeValidator(_as_names), Field(min_length=1)]  # names of `data_sets`
+    # Of all phases the same one; neither: equal shares.
+    budget_frac: Annotated[Float, Field(gt=0, le=1)] | None = None
+    samples: int | None = Field(default=None, ge=1)
+    # Not for the first phase. None: `replay_frac`, `phase_start` and `phase_optimizer_state` of the settings.
+    replay_frac: Fraction | None = None
+    start: Literal["last", "best"] | None = None
+    optimizer_state: Literal["fresh", "keep"] | None = None
+    # None: the trial's. A schedule and its warm-up are laid out over the phase.
+    effective_batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: Annotated[Float, Field(gt=0)] | None = None
+    lr_scheduler_type: ScheduleName | None = None
+    lr_scheduler_kwargs: dict[str, Any] | None = None
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_samples: int | None = Field(default=None, ge=1)
+    warmup_frac: Fraction | None = None
+
+
 class Budget(Section):
     """How long every point trains. Exactly one is set."""
 
@@ -101,6 +129,7 @@ class Budget(Section):
 class TrainSettings(Section):
     """The built-in fine-tuning's settings. Each may be fixed here or vary in the search space."""
 
+    model: str | None = Field(default=None, min_length=1)  # of the search space alone; else `trial.model`
     effective_batch_size: int = Field(default=64, ge=1)  # sequences per optimiser step
     micro_batch_size: int = Field(default=8, ge=1)  # sequences per pass and rank, at most
     learning_rate: Float = Field(default=2e-5, gt=0)
@@ -118,9 +147,16 @@ class TrainSettings(Section):
     adam_epsilon: Float = Field(default=1e-8, gt=0)
     max_grad_norm: Float | None = Field(default=1.0, gt=0)  # None: no clipping; the norm is measured anyway
     max_length: int = Field(default=1024, ge=2)  # tokens; longer rows are truncated
+    # How several `data_sets` are trained on. None is `stacked`: all at once; `phased`: as `trial.phases` says.
+    data_strategy: Literal["stacked", "phased"] | None = None
+    data_weights: dict[str, Annotated[Float, Field(ge=0)]] | None = None  # None: by their rows
+    replay_frac: Fraction | None = None  # of a phase's samples, drawn from the phases before; None: 0
+    phase_start: Literal["last", "best"] | None = None  # weights that a phase goes on from; None: last
+    phase_optimizer_state: Literal["fresh", "keep"] | None = None  # at a phase's start; None: fresh
     packing: bool = False  # several rows in one sequence; needs flash attention to be fast
     loss_on: Literal["answers", "all"] = "answers"  # assistant turns or completion only, or every token
-    method: Literal["full", "lora"] = "full"
+    # qlora: adapters on a base model whose linear layers are kept in 4 bits (NF4, scales quantised once more)
+    method: Literal["full", "lora", "qlora"] = "full"
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: Float = Field(default=32.0, gt=0)
     lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
@@ -169,6 +205,8 @@ class TrialSection(Section):
     trust_remote_code: bool = False
     chat_template: str | None = None  # a Jinja file that replaces the tokenizer's own
     train_data: Annotated[list[DataSource], Field(min_length=1)] | None = None  # one after the other
+    data_sets: Annotated[dict[str, DataSource], Field(min_length=1)] | None = None  # or several, by name
+    phases: Annotated[list[Phase], Field(min_length=1)] | None = None  # of points whose strategy is `phased`
     eval_data: dict[str, DataSource] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Float]] = Field(default_factory=dict)  # name: weighted mean of `set/measure`
     budget: Budget = Field(default_factory=Budget)
@@ -185,11 +223,23 @@ class TrialSection(Section):
             return None
         return [_as_source(item) for item in (value if isinstance(value, list) else [value])]
 
-    @field_validator("eval_data", mode="before")
+    @field_validator("eval_data", "data_sets", mode="before")
     @classmethod
     def _plain_paths(cls, value: object) -> object:
         """Let a plain string stand for `{path: ...}`."""
         return {name: _as_source(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+    def with_model(self, model: str | None) -> "TrialSection":
+        """Return the section with a point's own model; `id@revision` names a revision of a hub model."""
+        if model is None:
+            return self
+        name, _, revision = model.partition("@") if not model.startswith(("/", ".")) else (model, "", "")
+        return self.model_copy(update={"model": name, "revision": revision or None})
+
+    @property
+    def sources(self) -> list[DataSource]:
+        """Return all that is trained on, in the file's order."""
+        return [*(self.train_data or ()), *(self.data_sets or {}).values()]
 
 
 def _as_source(item: object) -> object:

@@ -10,7 +10,7 @@ from sweeper.config.draft import Draft, dotted
 from sweeper.config.messages import join, sentence, show
 from sweeper.config.models import BUDGET_KINDS, DIMENSION_KINDS, Budget, Dimension, TrainSettings
 
-_NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs")
+_NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs", "data_weights")
 
 
 def has_one_kind(draft: Draft, name: str, dimension: Dimension) -> bool:

@@ -10,7 +10,16 @@ from sweeper.config.models import BUDGET_KINDS, TrialSection
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _EVAL_SET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_BUILT_IN_ONLY = ("model", "revision", "chat_template", "train_data", "eval_data", "metrics")
+_BUILT_IN_ONLY = (
+    "model",
+    "revision",
+    "chat_template",
+    "train_data",
+    "data_sets",
+    "phases",
+    "eval_data",
+    "metrics",
+)
 
 
 def check_trial(draft: Draft) -> None:
@@ -35,13 +44,14 @@ def _check_built_in(draft: Draft, trial: TrialSection) -> None:
         )
     if not draft.knows("trial") and "trial" not in draft.document.data:
         return  # told once as a missing section
-    if trial.model is None and draft.knows("trial.model"):
+    _check_swept_model(draft, trial)
+    if trial.model is None and "model" not in draft.config.search_space and draft.knows("trial.model"):
         draft.tell(
             "`trial.model` is missing. Name a local directory or a model of the hub, or set "
             "`trial.function` to sweep over your own code.",
             "trial",
         )
-    if trial.train_data is None and draft.knows("trial.train_data"):
+    if not trial.sources and draft.knows("trial.train_data", "trial.data_sets"):
         draft.tell(
             "`trial.train_data` is missing. Name a JSONL or Parquet file or a data set of the hub.", "trial"
         )
@@ -57,6 +67,30 @@ def _check_built_in(draft: Draft, trial: TrialSection) -> None:
                 f"`{name}` is no valid name of an eval set. Use letters, digits, `_`, `.` and `-`.",
                 *("trial", "eval_data", name),
             )
+
+
+def _check_swept_model(draft: Draft, trial: TrialSection) -> None:
+    """Check that a model is either the trial's or a dimension, and what a dimension of models excludes."""
+    if trial.settings.get("model") is not None and draft.knows("trial.settings.model"):
+        draft.tell(
+            "`model` is no setting: write `trial.model`, or `search_space.model` to compare several.",
+            *("trial", "settings", "model"),
+        )
+    if "model" not in draft.config.search_space or not draft.knows("search_space.model"):
+        return
+    for key in ("model", "revision"):
+        if getattr(trial, key) is not None and draft.knows(f"trial.{key}"):
+            remedy = " Write `id@revision` in the search space." if key == "revision" else ""
+            draft.tell(
+                f"`trial.{key}` is fixed, but `model` varies in `search_space`. Remove one of the two.{remedy}",
+                *("trial", key),
+            )
+    if trial.budget.tokens is not None or "tokens" in draft.config.search_space:
+        draft.tell(
+            "A budget in tokens gives models with different tokenizers different amounts of data. Give it in samples "
+            "or epochs.",
+            *("search_space", "model"),
+        )
 
 
 def _check_function(draft: Draft, trial: TrialSection, function: str) -> None:

@@ -7,6 +7,7 @@ from sweeper.config.messages import did_you_mean, join, show
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.control.records import ControlRequest, Verb
 from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
 from sweeper.records import TrialRecord, TrialState
 
@@ -108,6 +109,11 @@ def _clone(
             raise ConfigError(
                 f"`effective_batch_size` was {size} in trial {source.number} and is {others} in its clone: steps and "
                 "data would not meet. Clone with the same one, or without `--warm-start`."
+            )
+        if point.phases or source.settings.get("data_strategy") == PHASED:
+            raise ConfigError(
+                f"Trial {source.number} or its clone trains in phases, and a checkpoint belongs to one of them. Clone "
+                "it without `--warm-start`."
             )
         if source.checkpoint is None or source.state is TrialState.PRUNED:
             raise StudyMismatchError(

@@ -43,6 +43,8 @@ def common_budget(config: SweepConfig, facts: DataFacts | None) -> CommonBudget:
     if asked is None:
         return CommonBudget(kind=kind, value=value)
     batches = possible_batches(config)
+    if batches is not None:
+        batches = sorted({*batches, *phase_batches(config)})
     refuse_under_one_step(asked, batches or largest_batch(config))
     if batches is None:
         rounded, differs = asked, "effective_batch_size" in config.search_space
@@ -96,6 +98,12 @@ def possible_batches(config: SweepConfig) -> list[int] | None:
     default = None if config.trial.function else TrainSettings().effective_batch_size
     batch = config.trial.settings.get("effective_batch_size", default)
     return [batch] if isinstance(batch, int) and not isinstance(batch, bool) else None
+
+
+def phase_batches(config: SweepConfig) -> list[int]:
+    """Return the effective batches that phases have of their own."""
+    sizes = {phase.effective_batch_size for phase in config.trial.phases or ()}
+    return sorted(size for size in sizes if size is not None)
 
 
 def largest_batch(config: SweepConfig) -> list[int]:

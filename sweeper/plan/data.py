@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sweeper.batch import BatchPlan
 from sweeper.config.models import SweepConfig
+from sweeper.phases import PlannedPhase
 
 RungUnit = Literal["samples", "steps"]
 
@@ -44,6 +45,7 @@ class Point:
     budget_samples: int | None  # None until the data was counted
     total_steps: int | None  # None where batch or budget are not known
     rungs: tuple[PlannedRung, ...]
+    phases: tuple[PlannedPhase, ...] = ()  # empty where it trains in one part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
 from sweeper.learning import LEARNED_FRACTIONS, LEARNED_MIN_POINTS
+from sweeper.phases import Course
 from sweeper.plan.budget import CommonBudget, possible_batches, to_samples
 from sweeper.plan.data import DataFacts, PlannedRung, RungUnit
-from sweeper.rungs import first_step_at, rung_samples, rungs_at_fractions
+from sweeper.rungs import rung_samples, rungs_at_fractions
 
 DEFAULT_FRACTIONS = (0.1, 0.3)  # of the budget
 
@@ -54,7 +55,9 @@ def rung_marks(config: SweepConfig, common: CommonBudget, facts: DataFacts | Non
     return RungMarks(marks=tuple(mark for mark in distinct if mark < lowest), unit=unit)
 
 
-def point_rungs(rungs: RungMarks, *, batch: int | None, total_steps: int | None) -> tuple[PlannedRung, ...]:
+def point_rungs(
+    rungs: RungMarks, course: Course, *, has_batch: bool, total_steps: int | None
+) -> tuple[PlannedRung, ...]:
     """Return the rungs of one point.
 
     A rung at the point's end is none, since a trial that gets there is complete. Of two that fall on one step
@@ -62,10 +65,9 @@ def point_rungs(rungs: RungMarks, *, batch: int | None, total_steps: int | None)
     """
     planned: dict[int, PlannedRung] = {}
     for index, mark in enumerate(rungs.marks):
-        size = batch or 1
-        step = mark if rungs.unit == "steps" else first_step_at(mark, effective_batch_size=size)
+        step = mark if rungs.unit == "steps" else course.first_step_at(mark)
         if total_steps is None or step < total_steps:
-            samples = step * size if batch or rungs.unit == "steps" else mark
+            samples = course.samples_at(step) if has_batch or rungs.unit == "steps" else mark
             planned[step] = PlannedRung(index=index, mark=mark, step=step, samples=samples, unit=rungs.unit)
     return tuple(planned.values())
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeper.batch import BatchPlan, plan_batch
 from sweeper.config.dump import config_to_dict
 from sweeper.config.messages import sentence, unknown_key
 from sweeper.config.models import BUDGET_KINDS, Budget, SweepConfig, TrainSettings
 from sweeper.errors import ConfigError
-from sweeper.optimizer import beta2_of_half_life
+from sweeper.phases import Course, PlannedPhase
 from sweeper.plan.budget import CommonBudget, common_budget, point_samples
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks, point_rungs, rung_marks
+from sweeper.plan.phases import is_phased, plan_phases
+from sweeper.plan.settings import batch_of, hashed_settings, named_schedule, with_beta2
 
 # Parts of the `trial` section that change nothing of what a trial trains and measures.
-HALF_LIFE = "adam_beta2_half_life_tokens"
 _NOT_IN_ID = ("metrics", "checkpoint", "compare", "settings", "budget", "function_dir")
 
 
@@ -65,10 +65,18 @@ class PointResolver:
         """Resolve one point; see `plan_point`."""
         _refuse_missing(self.config, params)
         settings = resolve_settings(self.config, params)
-        batch = _batch_of(settings)
+        batch = batch_of(settings)
         size = None if batch is None else batch.effective_batch_size
-        budget = point_samples(self.common, params, size, self.facts)
-        total_steps = None if size is None or budget is None else budget // size
+        phases: tuple[PlannedPhase, ...] = ()
+        if is_phased(self.config, settings):
+            budget = point_samples(self.common, params, None, self.facts)
+            if budget is not None:
+                phases = plan_phases(self.config, settings, samples=budget, facts=self.facts)
+                budget = sum(phase.samples for phase in phases)
+        else:
+            budget = point_samples(self.common, params, size, self.facts)
+        course = Course.of(phases, size or 1)
+        total_steps = None if size is None or budget is None else course.first_step_at(budget)
         if self.common.kind == "steps" and size is None:
             total_steps = budget
         return Point(
@@ -78,7 +86,8 @@ class PointResolver:
             batch=batch,
             budget_samples=budget,
             total_steps=total_steps,
-            rungs=point_rungs(self.rungs, batch=size, total_steps=total_steps),
+            rungs=point_rungs(self.rungs, course, has_batch=size is not None, total_steps=total_steps),
+            phases=phases,
         )
 
     def _point_id(self, params: Mapping[str, Any], settings: Mapping[str, Any], budget: int | None) -> str:
@@ -90,7 +99,7 @@ class PointResolver:
         kind = self.common.kind
         is_counted = kind in ("epochs", "tokens")
         content = {
-            "settings": {key: settings[key] for key in settings if key not in _unset_of(settings)},
+            "settings": hashed_settings(settings, is_function=self.config.trial.function is not None),
             "budget": {kind: params.get(kind, self.common.value)} if is_counted else {"samples": budget},
             "trial": self._hashed_section,
             "threads": threads_of(self.config),
@@ -110,37 +119,7 @@ def resolve_settings(config: SweepConfig, params: Mapping[str, Any]) -> dict[str
         raise ConfigError(
             " ".join(_sentence(config, dict(detail), drawn) for detail in error.errors())
         ) from error
-    resolved = settings.model_dump()
-    has_warmup = settings.warmup_steps or settings.warmup_samples or settings.warmup_frac
-    if settings.lr_scheduler_type == "constant" and has_warmup:
-        # transformers' `constant` ignores a warm-up without a word (5.23).
-        resolved["lr_scheduler_type"] = "constant_with_warmup"
-    return resolved
-
-
-def with_beta2(
-    settings: Mapping[str, Any], effective_batch_size: int | None, facts: DataFacts | None
-) -> dict[str, Any]:
-    """Return settings whose `adam_beta2` is what the optimiser gets; None until the data was counted."""
-    half_life = settings.get(HALF_LIFE)
-    tokens = tokens_per_step(effective_batch_size, facts)
-    if half_life is None or "adam_beta2" not in settings:
-        return dict(settings)
-    beta2 = None if tokens is None else beta2_of_half_life(half_life_tokens=half_life, tokens_per_step=tokens)
-    return {**settings, "adam_beta2": beta2}
-
-
-def tokens_per_step(effective_batch_size: int | None, facts: DataFacts | None) -> float | None:
-    """Return the target tokens of an optimiser step, as a mean over the data; None where they are not known."""
-    if facts is None or not facts.target_tokens or effective_batch_size is None:
-        return None
-    return effective_batch_size * facts.target_tokens / facts.rows
-
-
-def _unset_of(settings: Mapping[str, Any]) -> set[str]:
-    """Return the settings that leave a point's id alone: those that came later and are not set, and what follows."""
-    unset = {name for name in (HALF_LIFE, "warmup_samples") if settings.get(name) is None}
-    return unset if HALF_LIFE in unset else unset | {"adam_beta2"}
+    return named_schedule(settings.model_dump())
 
 
 def trial_section(config: SweepConfig) -> dict[str, Any]:
@@ -167,14 +146,3 @@ def _sentence(config: SweepConfig, detail: Mapping[str, Any], drawn: Mapping[str
     if detail["type"] == "extra_forbidden":
         return unknown_key(name, TrainSettings.model_fields, section="trial.settings")[0]
     return sentence(detail, name=name, value=drawn.get(name, config.trial.settings.get(name)))
-
-
-def _batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
-    size = settings.get("effective_batch_size")
-    if size is None:
-        return None
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ConfigError(
-            f"`effective_batch_size` must be a whole number of at least 1, but got {size}. Correct it."
-        )
-    return plan_batch(effective_batch_size=size, micro_batch_size=settings.get("micro_batch_size", size))

@@ -11,8 +11,9 @@ from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks
-from sweeper.plan.points import HALF_LIFE
+from sweeper.plan.settings import HALF_LIFE
 
+_MAX_COURSES = 4  # that a plan spells out
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 
 
@@ -36,6 +37,7 @@ def notes(
     if any(_is_renamed_constant(config, point) for point in points):
         yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
     yield from _beta2_notes(config, points, facts)
+    yield from _phase_notes(points)
     yield from _learning_notes(config, points)
     if (
         config.pruner.name == EARLY_DYNAMICS
@@ -53,6 +55,7 @@ def warnings(
         yield "compare: unequal - points do not see equal data; a longer one may win by its length alone."
     if common.differs:
         yield _differing_budgets(config, common, points)
+    yield from _shorter_in_phases(points)
     yield from _direction_warnings(config)
     yield from _size_warnings(config, points)
     yield from _mark_warnings(config, points)
@@ -77,6 +80,23 @@ def _beta2_notes(config: SweepConfig, points: Sequence[Point], facts: DataFacts 
             continue
         each = ", ".join(f"{beta2:.6g} at batch {batch:,}" for batch, beta2 in sorted(beta2_of.items()))
         yield f"{head} {each}; a sample has {facts.target_tokens / facts.rows:,.4g} target tokens on average."
+
+
+def _phase_notes(points: Sequence[Point]) -> Iterator[str]:
+    """Say what the phases are, once where points differ in rate or replay alone."""
+    seen = set()
+    for point in points:
+        each = [
+            f"{phase.name} {phase.samples:,} samples ({_steps(phase.steps)} at batch "
+            f"{phase.batch.effective_batch_size:,})"
+            for phase in point.phases
+        ]
+        text = ", then ".join(each)
+        if each and text not in seen:
+            seen.add(text)
+            yield f"In phases: {text}."
+        if len(seen) == _MAX_COURSES:
+            return
 
 
 def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
@@ -168,6 +188,18 @@ def _differing_budgets(config: SweepConfig, common: CommonBudget, points: Sequen
         f"The budget of {asked:,} samples is no multiple of every effective batch, and the nearest common "
         f"multiple would lose more than 5 %, so each point rounds down to its own steps. {each}."
     )
+
+
+def _shorter_in_phases(points: Sequence[Point]) -> Iterator[str]:
+    """Warn where the phases' whole steps leave over some of the budget that the other points have."""
+    budgets = {point.budget_samples for point in points if point.budget_samples is not None}
+    phased = {point.budget_samples for point in points if point.phases and point.budget_samples is not None}
+    short = sorted(budget for budget in phased if budget < max(budgets))
+    if short:
+        yield (
+            f"In phases a point trains {', '.join(f'{n:,}' for n in short)} samples, the longest one {max(budgets):,}: "
+            "the phases end on whole steps of their own batches. Choose parts that are multiples of them."
+        )
 
 
 def _direction_warnings(config: SweepConfig) -> Iterator[str]:

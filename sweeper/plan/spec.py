@@ -1,5 +1,6 @@
 """What one attempt of a trial is told."""
 
+import itertools
 from typing import Any
 
 from sweeper.config.models import SweepConfig
@@ -22,7 +23,8 @@ def trial_spec(
             "The budget is given in epochs or tokens and the training data was not counted, so no trial can "
             "start. Plan with the data's facts."
         )
-    if config.trial.function is None and point.settings.get("adam_beta2", 0.0) is None:
+    settings = [point.settings, *(phase.settings for phase in point.phases)]
+    if config.trial.function is None and any(one.get("adam_beta2", 0.0) is None for one in settings):
         raise ConfigError(
             "`adam_beta2_half_life_tokens` needs the target tokens of a step, but the training data was not counted, "
             "so no trial can start. Set `adam_beta2` instead."
@@ -50,6 +52,8 @@ def trial_spec(
         trial_dir=trial_dir,
         metric=config.metric,
         benchmarks=_benchmarks(config),
+        direction=config.direction,
+        phases=point.phases,
     )
 
 
@@ -60,11 +64,15 @@ def _benchmarks(config: SweepConfig) -> dict[str, Any] | None:
 
 def _evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[int, ...]:
     at = config.trial.evaluation.at
-    if at == "end":
-        return ()
+    marks: set[int] = set()
     if at == "rungs":
-        return tuple(rung.mark if rung.unit == "samples" else rung.samples for rung in point.rungs)
-    return tuple(int(mark) for mark in at if int(mark) < budget)
+        marks = {rung.mark if rung.unit == "samples" else rung.samples for rung in point.rungs}
+    elif at != "end":
+        marks = {int(mark) for mark in at if int(mark) < budget}
+    # A phase that goes on from the best weights chooses among those at the end of the one before it too.
+    ends = itertools.accumulate(phase.samples for phase in point.phases)
+    marks |= {end for end, after in zip(ends, point.phases[1:], strict=False) if after.start == "best"}
+    return tuple(sorted(marks))
 
 
 def _checkpoint_marks(config: SweepConfig, budget: int) -> tuple[int, ...]:

@@ -51,7 +51,33 @@ def check_trial(config: SweepConfig, *, directory: Path | None = None) -> DataRe
 
         load_function(config.trial.function, directory=directory)
         return DataReport()
-    return _BuiltIn(config).check()
+    models = _values(config, "model")
+    return _merged([_BuiltIn(_of_model(config, model)).gather() for model in models or [None]])
+
+
+def _of_model(config: SweepConfig, model: str | None) -> SweepConfig:
+    """Return the sweep as if it had one of its models alone."""
+    if model is None:
+        return config
+    space = {name: dimension for name, dimension in config.search_space.items() if name != "model"}
+    return config.model_copy(update={"trial": config.trial.with_model(model), "search_space": space})
+
+
+def _merged(found: list["DataReport | list[Problem]"]) -> DataReport:
+    """Return the reports of several models as one: the first one's rows, the largest model, all warnings.
+
+    Raises:
+        ConfigError: With the problems of all.
+    """
+    problems = [problem for one in found if isinstance(one, list) for problem in one]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    reports = [one for one in found if isinstance(one, DataReport)]
+    largest = max(
+        (one.model for one in reports), key=lambda model: 0 if model is None else model.n_parameters
+    )
+    warnings = dict.fromkeys(warning for one in reports for warning in one.warnings)
+    return dataclasses.replace(reports[0], model=largest, warnings=tuple(warnings))
 
 
 class _BuiltIn:
@@ -63,7 +89,8 @@ class _BuiltIn:
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
 
-    def check(self) -> DataReport:
+    def gather(self) -> DataReport | list[Problem]:
+        """Return what was found, or else every problem."""
         model = self._try(lambda: check_model(self._config))
         tokenizer = self._try(self._tokenizer)
         variants = list(_data_settings(self._config))
@@ -76,7 +103,7 @@ class _BuiltIn:
         if model is not None:
             self._check_positions(model, tables, variants[0])
         if self._problems:
-            raise ConfigError(list(dict.fromkeys(self._problems)))
+            return self._problems
         return self._report(model, tables, variants[0])
 
     def _try(self, action: Any) -> Any:

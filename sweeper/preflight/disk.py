@@ -142,7 +142,16 @@ def _checkpoint_bytes(config: SweepConfig, weights: WeightFacts | None) -> int |
     if weights is None or config.trial.function is not None:
         return None
     state = max(_STATE_BYTES.get(name, _ADAM_BYTES) for name in _values(config, "optimizer", "adamw_torch"))
-    return _trained(config, weights) * (_FLOAT32 + state)
+    size = _trained(config, weights) * (_FLOAT32 + state)
+    return 2 * size if _keeps_best(config) else size
+
+
+def _keeps_best(config: SweepConfig) -> bool:
+    """Whether checkpoints may also hold the best weights of a phase, with the optimiser's state."""
+    phases = config.trial.phases or ()
+    return any(phase.start == "best" for phase in phases) or (
+        bool(phases) and "best" in _values(config, "phase_start", "last")
+    )
 
 
 def _model_bytes(config: SweepConfig, weights: WeightFacts | None) -> int | None:

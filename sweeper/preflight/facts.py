@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts
 from sweeper.preflight.child import run_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
@@ -71,6 +72,24 @@ def run_preflight(config: SweepConfig, *, reads_data: bool = True) -> PreflightF
     address = config.resources.address
     cluster = probe_machine() if address is None else probe_cluster(address)
     slots = plan_slots(config.resources, cluster)
+    if slots.gpus_per_trial == 0:
+        _refuse_without_gpu(config, cluster)
     place = config.trial.function_dir
     data = run_in_child(config, directory=Path(place) if place else None) if reads_data else None
     return PreflightFacts(cluster=cluster, slots=slots, data=data)
+
+
+def _refuse_without_gpu(config: SweepConfig, cluster: ClusterFacts) -> None:
+    """Refuse what is made for GPUs.
+
+    Raises:
+        ConfigError: If a trial would train in 4 bits on a CPU, which takes many times as long as without them.
+    """
+    dimension = config.search_space.get("method")
+    methods = [config.trial.settings.get("method")] if dimension is None else dimension.listed or []
+    if config.trial.function is None and "qlora" in methods:
+        raise ConfigError(
+            f"`method: qlora` needs a GPU, but trials get none: {cluster.place} has {cluster.gpus} GPUs and "
+            f"`resources.gpus_per_trial` is {config.resources.gpus_per_trial or 0:g}. Use `lora`, or run where there "
+            "are GPUs."
+        )

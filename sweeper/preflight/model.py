@@ -1,6 +1,7 @@
 """The model of a sweep and the settings that depend on it, checked without loading its weights."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def check_model(config: SweepConfig) -> ModelFacts:
     if path.is_absolute() or path.exists():
         _check_files(path)
     model_config = _model_config(trial)
-    problems = [*_schedule_problems(config), *_lora_problems(config, model_config)]
+    problems = [*_schedule_problems(config), *_lora_problems(config, model_config), *_missing_extras(config)]
     if problems:
         raise ConfigError(problems)
     text = model_config.get_text_config()
@@ -164,10 +165,21 @@ def _schedule_problem(name: str, kwargs: dict[str, Any]) -> str | None:
     return None
 
 
+def _missing_extras(config: SweepConfig) -> list[Problem]:
+    if "qlora" not in _values(config, "method") or importlib.util.find_spec("bitsandbytes") is not None:
+        return []
+    return [
+        Problem(
+            "`method: qlora` needs bitsandbytes, which is not installed. Install it where the trials run: "
+            "`pip install 'sweeper[qlora]'`."
+        )
+    ]
+
+
 def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
     """Look up modules that are named; `all-linear` and patterns are left to peft."""
     lists = [targets for targets in _values(config, "lora_target_modules") if isinstance(targets, list)]
-    if "lora" not in _values(config, "method") or not lists:
+    if not {"lora", "qlora"} & set(_values(config, "method")) or not lists:
         return []
     model = _empty_model(model_config, trust_remote_code=config.trial.trust_remote_code)
     names = [name for name, _ in model.named_modules()]

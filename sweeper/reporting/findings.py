@@ -6,6 +6,7 @@ from typing import Any
 from sweeper.evidence_text import evidence_json, evidence_of_view
 from sweeper.pruners.evidence import Evidence
 from sweeper.reporting.importance import Importance, importance_of
+from sweeper.reporting.optimum_text import optimum_json
 from sweeper.reporting.uncertainty import uncertainty_of
 from sweeper.study.view import StudyView
 
@@ -25,6 +26,7 @@ class Findings:
             "uncertainty": None if uncertainty is None else dataclasses.asdict(uncertainty),
             "evidence": told["evidence"],
             "audit": told["audit"],
+            "optimum": optimum_json(view),
             "importance": {"shares": dict(self.importance.shares), "note": self.importance.note},
         }
 

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+from sweeper.optimum.edge import is_number
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import exact, short
-from sweeper.reporting.summary import is_number, pruned_text, result_of, varying_params
+from sweeper.reporting.summary import pruned_text, result_of, varying_params
 from sweeper.study.view import StudyView
 
 PREFERRED = ("effective_batch_size", "learning_rate")  # rows, columns

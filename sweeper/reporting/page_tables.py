@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.control.records import ControlEvent
+from sweeper.optimum.edge import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, exact, short
 from sweeper.reporting.grid import cell_text, trial_grid
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
-from sweeper.reporting.summary import is_number, result_of, varying_params
+from sweeper.reporting.summary import result_of, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.storage_url import mask_url
 from sweeper.study.view import StudyView

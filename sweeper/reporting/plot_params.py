@@ -8,6 +8,7 @@ trial, which takes seconds for hundreds.
 import math
 from typing import Any
 
+from sweeper.optimum.edge import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.figures import (
     HIGHLIGHT,
@@ -21,7 +22,7 @@ from sweeper.reporting.figures import (
 )
 from sweeper.reporting.formats import count, exact, percent, short
 from sweeper.reporting.importance import Importance
-from sweeper.reporting.summary import is_number, result_of, varying_params
+from sweeper.reporting.summary import result_of, varying_params
 from sweeper.study.view import StudyView
 
 MAX_LINES = 400  # beyond which an even part of the trials, by result, is drawn

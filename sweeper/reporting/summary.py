@@ -5,7 +5,8 @@ from collections import Counter
 from typing import Any
 
 from sweeper.records import TrialRecord, TrialState
-from sweeper.reporting.formats import count, exact, one_line, percent, plural, short
+from sweeper.reporting.formats import count, exact, one_line, percent, plural
+from sweeper.reporting.optimum_text import optimum_sentences
 from sweeper.reporting.uncertainty import uncertainty_sentence
 from sweeper.study.view import StudyView
 
@@ -76,7 +77,7 @@ def answer_sentences(view: StudyView) -> list[str]:
         f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
         *([sure] if (sure := uncertainty_sentence(view)) else []),
         training_sentence(view),
-        *_edge_sentences(view, best),
+        *optimum_sentences(view),
     ]
 
 
@@ -113,25 +114,6 @@ def _reason_sentences(view: StudyView) -> list[str]:
     if len(reasons) > len(shown):
         lines.append(f"{len(reasons) - len(shown)} more reasons are in the table of trials.")
     return lines
-
-
-def _edge_sentences(view: StudyView, best: TrialRecord) -> list[str]:
-    """Say where the best value is the last one that was tried: a better one may lie outside."""
-    lines = []
-    for name, value in best.params.items():
-        tried = {record.params[name] for record in view.records if is_number(record.params.get(name))}
-        if not is_number(value) or len(tried) < 3 or value not in (min(tried), max(tried)):
-            continue
-        side = "smallest" if value == min(tried) else "largest"
-        lines.append(
-            f"{one_line(name)} = {short(value)} is the {side} value that was tried; "
-            "a better one may lie beyond it."
-        )
-    return lines
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def stop_decision(record: TrialRecord) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """What a trial goes on from: weights, optimiser, schedule, scaler and random states. Never pickled code."""
 
+import copy
 import random
 import shutil
 import tempfile
@@ -12,13 +13,22 @@ import torch
 
 from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
+from sweeper.training.legs import Best, Carried
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
+BEST = "best.safetensors"  # as these; where the next phase starts from the best weights of this one
 STATE = "state.pt"  # read with `weights_only`, so it can hold tensors and plain values only
 
 
 def save_checkpoint(
-    trainer: Any, store: CheckpointStore, *, step: int, samples: int, tokens: int, beside: Path | None
+    trainer: Any,
+    store: CheckpointStore,
+    *,
+    step: int,
+    samples: int,
+    tokens: int,
+    best: Best | None = None,
+    beside: Path | None,
 ) -> str:
     """Hand the trainer's state to the store and return the checkpoint's name."""
     directory = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=beside))
@@ -32,60 +42,89 @@ def save_checkpoint(
             "random": random_state(),
             "tokens": tokens,
         }
+        if best is not None:
+            safetensors.torch.save_file(best.carried.weights, directory / BEST)
+            state["best"] = {"value": best.value, "moments": best.carried.moments}
         torch.save(state, directory / STATE)
         return store.save(directory, step=step, samples=samples)
     finally:
         shutil.rmtree(directory, ignore_errors=True)  # the store has moved it, unless it failed
 
 
+def carried_of(trainer: Any, *, with_moments: bool) -> Carried:
+    """Return a copy of what the next leg starts with, on the CPU."""
+    weights = {name: p.detach().cpu().clone().contiguous() for name, p in _trained(trainer.model).items()}
+    moments = _on_cpu(trainer.optimizer.state_dict()["state"]) if with_moments else None
+    return Carried(weights=weights, moments=moments)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state of a checkpoint beside its weights."""
+    state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def read_end(path: Path, state: dict[str, Any]) -> Carried:
+    """Return what a checkpoint at the end of a leg hands to the next one."""
+    return Carried(weights=safetensors.torch.load_file(path / WEIGHTS), moments=state["optimizer"]["state"])
+
+
+def read_best(path: Path, state: dict[str, Any]) -> Best | None:
+    """Return the best weights that a checkpoint holds of its leg, if it holds any."""
+    if "best" not in state:
+        return None
+    carried = Carried(weights=safetensors.torch.load_file(path / BEST), moments=state["best"]["moments"])
+    return Best(value=float(state["best"]["value"]), carried=carried)
+
+
 def load_weights(model: Any, path: Path) -> None:
     """Put a checkpoint's weights into a fresh model."""
-    saved = safetensors.torch.load_file(path / WEIGHTS)
+    put_weights(model, safetensors.torch.load_file(path / WEIGHTS), source=f"The checkpoint {path}")
+
+
+def put_weights(model: Any, weights: dict[str, Any], *, source: str) -> None:
+    """Put weights into a fresh model. `source` begins the sentence that refuses others."""
     trained = _trained(model)
-    if saved.keys() != trained.keys():
+    if weights.keys() != trained.keys():
         raise SweeperError(
-            f"The checkpoint {path} holds {len(saved)} weights and the model trains {len(trained)}, or "
+            f"{source} holds {len(weights)} weights and the model trains {len(trained)}, or "
             "others. "
             "It belongs to another model or method; remove it to start the trial again."
         )
     with torch.no_grad():
         for name, parameter in trained.items():
-            parameter.copy_(saved[name])
+            parameter.copy_(weights[name])
 
 
-def load_state(trainer: Any, path: Path, *, is_inherited: bool = False) -> tuple[dict[str, Any], int]:
+def load_state(trainer: Any, state: dict[str, Any], *, is_inherited: bool = False) -> None:
     """Put a checkpoint's optimiser, schedule and scaler into a trainer.
 
     Args:
         trainer: Fresh, with the trial's own optimiser and schedule.
-        path: The checkpoint.
+        state: As `read_state` returns it.
         is_inherited: Whether it is another trial's: moments and position are taken over, while rates, decay and
             schedule stay this trial's own.
-
-    Returns:
-        The random state, to be set right before the next step, and the target tokens seen so far.
     """
-    state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     if is_inherited:
-        _load_moments(trainer, state)
+        _load_position(trainer, state)
     else:
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.lr_scheduler.load_state_dict(state["schedule"])
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
-    return state["random"], int(state["tokens"])
 
 
-def _load_moments(trainer: Any, state: dict[str, Any]) -> None:
+def load_moments(optimizer: Any, moments: dict[str, Any]) -> None:
+    """Put another optimiser's moments into a fresh one, whose rates and decay stay its own."""
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": own})
+
+
+def _load_position(trainer: Any, state: dict[str, Any]) -> None:
     optimizer, schedule = trainer.optimizer, trainer.lr_scheduler
-    own = [
-        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
     rates = list(schedule.base_lrs)
-    optimizer.load_state_dict(state["optimizer"])
+    load_moments(optimizer, state["optimizer"]["state"])
     schedule.load_state_dict(state["schedule"])
-    for group, values in zip(optimizer.param_groups, own, strict=True):
-        group.update(values)
     schedule.base_lrs = rates
     # The rate of the next step, by this trial's own schedule: all that train without an evaluated metric have it.
     if hasattr(schedule, "lr_lambdas"):
@@ -128,3 +167,12 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def _trained(model: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return a copy of nested plain values and tensors, the tensors on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return copy.deepcopy(value)

@@ -4,12 +4,10 @@ import gc
 import shutil
 import tempfile
 import uuid
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sweeper.config.benchmark_models import BenchmarkSection
@@ -19,18 +17,15 @@ from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
 from sweeper.items import write_items
 from sweeper.records import LOSS
-from sweeper.training.checkpoints import load_state, load_weights, save_checkpoint, set_random_state
+from sweeper.training.boundary import StepBoundary
+from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
 from sweeper.training.evaluation import Evaluator, undisturbed
+from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.model import load_model, precision, precision_dtype
-from sweeper.training.signals import StepSignals
-from sweeper.training.stream import MicroBatches, SampleStream
+from sweeper.training.stream import MicroBatches
 from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_train_rows
 from sweeper.training.trainer import SweepTrainer, make_trainer, training_arguments
-
-FINAL_LOSS_STEPS = (
-    8  # one step's loss is noise; a study whose metric is `loss` compares the mean of the last ones
-)
 
 
 def run(context: TrialContext) -> dict[str, float]:
@@ -58,45 +53,54 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
+_Loaded = tuple[LoadedCheckpoint, dict[str, Any]]  # with its state
+
+
 class _Finetuning:
     """One attempt of one trial: its parts, put together."""
 
     def __init__(self, context: TrialContext) -> None:
         spec = context.spec
-        if (
-            spec.micro_batch_size is None
-            or spec.gradient_accumulation_steps is None
-            or spec.total_steps is None
-        ):
-            raise ConfigError(
-                "The built-in fine-tuning needs a batch and a budget, which this trial has not."
-            )
+        self._legs = legs_of(spec)
         self._context = context
-        self._trial = TrialSection.model_validate(spec.trial)
         self._settings = TrainSettings.model_validate(spec.settings)
-        self._micro_batch_size = spec.micro_batch_size
-        self._accumulation = spec.gradient_accumulation_steps
-        self._total_steps = spec.total_steps
+        self._trial = TrialSection.model_validate(spec.trial).with_model(self._settings.model)
         self._tokenizer = load_tokenizer(self._trial)
         self._rows = load_train_rows(self._trial, self._settings, self._tokenizer)
+        self._order = sample_order(
+            self._trial,
+            sizes=self._rows.sizes,
+            weights=self._settings.data_weights,
+            phases=spec.phases,
+            samples=self._legs[-1].stop_samples,
+            seed=context.seed,
+        )
         self._collate = DataCollatorForLanguageModeling(
             pad_token_id=self._tokenizer.pad_token_id, padding_free=self._settings.packing
         )
         self._evaluator = Evaluator(self._trial, self._settings, self._tokenizer, self._collate)
+        # What the next leg starts with: the checkpoint inside it, or what the one before has handed over.
+        self._inside: _Loaded | None = None
+        self._carried: Carried | None = None
+        self._steps = StepBoundary(context, self._evaluator, total_steps=self._legs[-1].stop_step)
 
     def run(self) -> dict[str, float]:
         loaded = self._context.checkpoint.load()
-        with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
-            trainer, steps = self._prepare(loaded, Path(scratch))
-            trainer.train()
-        metrics = steps.finish(trainer.model)
+        first = 0 if loaded is None else self._resume(loaded)
+        model: Any = None
+        for index in range(first, len(self._legs)):
+            if model is not None:
+                model = None  # before the next one is made: there may be no room for two
+                _release()
+            model = self._train(self._legs[index], is_last=index + 1 == len(self._legs))
+        metrics = self._steps.finish(model)
         if self._context.spec.metric == LOSS:
-            metrics[LOSS] = steps.last_losses_mean()
+            metrics[LOSS] = self._steps.last_losses_mean()
         for items in self._evaluator.items.values():
             write_items(Path(self._context.spec.trial_dir), items)
         if self._trial.checkpoint.save_model:
-            self._save_model(trainer.model)
-        return metrics | self._benchmark(trainer.model)
+            self._save_model(model)
+        return metrics | self._benchmark(model)
 
     def _benchmark(self, model: Any) -> dict[str, float]:
         """Measure the trained model where the sweep asks for it; return the benchmarks' metrics."""
@@ -116,47 +120,67 @@ class _Finetuning:
         self._context.add_evaluation_s(self._context.clock() - started)
         return metrics
 
-    def _prepare(
-        self, loaded: LoadedCheckpoint | None, scratch: Path
-    ) -> tuple[SweepTrainer, "_StepBoundary"]:
-        batch = self._micro_batch_size * self._accumulation
-        steps = _StepBoundary(self._context, self._evaluator, batch, self._total_steps, loaded)
-        trainer = make_trainer(
-            model=load_model(self._trial, self._settings),
-            tokenizer=self._tokenizer,
-            settings=self._settings,
-            arguments=training_arguments(
-                self._settings,
-                output_dir=scratch,
-                micro_batch_size=self._micro_batch_size,
-                gradient_accumulation_steps=self._accumulation,
-                total_steps=self._total_steps,
-                seed=self._context.seed,
-            ),
-            batches=self._batches(batch, loaded),
-            train_dataset=self._rows.dataset,
-            collate=self._collate,
-            callback=steps,
-        )
-        steps.trainer = trainer
-        if loaded is not None:
-            load_weights(trainer.model, loaded.path)
-        return trainer, steps
-
-    def _batches(self, batch: int, loaded: LoadedCheckpoint | None) -> MicroBatches:
-        start = 0 if loaded is None else loaded.samples
-        if loaded is not None and loaded.samples != loaded.step * batch:
+    def _resume(self, loaded: LoadedCheckpoint) -> int:
+        """Return the index of the leg to go on with, and take from the checkpoint what it starts with."""
+        index = leg_at(self._legs, loaded.step)
+        leg = self._legs[index]
+        if loaded.samples != leg.samples_at(loaded.step):
             raise ConfigError(
                 f"The checkpoint stands at {loaded.samples} samples after {loaded.step} steps, which is not "
-                f"`effective_batch_size` = {batch} a step. It belongs to other settings; remove it."
+                f"`effective_batch_size` = {leg.batch.effective_batch_size} a step. It belongs to other settings; "
+                "remove it."
             )
-        return MicroBatches(
-            self._rows,
-            SampleStream(len(self._rows), seed=self._context.seed),
-            self._collate,
-            start=start,
-            stop=self._total_steps * batch,
-            micro_batch_size=self._micro_batch_size,
+        state = read_state(loaded.path)
+        self._steps.stand_at(loaded, tokens=int(state["tokens"]))
+        if loaded.step < leg.stop_step or index + 1 == len(self._legs):
+            self._inside = (loaded, state)
+            return index
+        best = read_best(loaded.path, state) if leg.tracks_best else None
+        self._carried = best.carried if best is not None else read_end(loaded.path, state)
+        return index + 1
+
+    def _train(self, leg: Leg, *, is_last: bool) -> Any:
+        """Train one leg and return its model."""
+        inside, self._inside = self._inside, None
+        carried, self._carried = self._carried, None
+        with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
+            trainer = self._make_trainer(leg, inside, Path(scratch))
+            if inside is not None:
+                load_weights(trainer.model, inside[0].path)
+            elif carried is not None:
+                put_weights(trainer.model, carried.weights, source="The phase before")
+            moments = carried.moments if carried is not None and leg.keeps_moments else None
+            self._steps.enter(leg, trainer, moments=moments, loaded=inside)
+            del inside, carried, moments  # as large as model and optimiser, and no longer needed
+            trainer.train()
+        self._carried = None if is_last else self._steps.leave()
+        return trainer.model
+
+    def _make_trainer(self, leg: Leg, inside: _Loaded | None, scratch: Path) -> SweepTrainer:
+        size, accumulation = leg.batch.micro_batch_size, leg.batch.gradient_accumulation_steps
+        return make_trainer(
+            model=load_model(self._trial, leg.settings),
+            tokenizer=self._tokenizer,
+            settings=leg.settings,
+            arguments=training_arguments(
+                leg.settings,
+                output_dir=scratch,
+                micro_batch_size=size,
+                gradient_accumulation_steps=accumulation,
+                total_steps=leg.steps,
+                seed=self._context.seed,
+            ),
+            batches=MicroBatches(
+                self._rows,
+                self._order,
+                self._collate,
+                start=leg.start_samples if inside is None else inside[0].samples,
+                stop=leg.stop_samples,
+                micro_batch_size=size,
+            ),
+            train_dataset=self._rows.dataset,
+            collate=self._collate,
+            callback=self._steps,
         )
 
     def _save_model(self, model: Any) -> None:
@@ -168,124 +192,3 @@ class _Finetuning:
             publish_directory(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-
-
-class _StepBoundary(TrainerCallback):  # type: ignore[misc]
-    """What happens after every optimiser step: gather, look whether to stop, evaluate, save, report."""
-
-    def __init__(
-        self,
-        context: TrialContext,
-        evaluator: Evaluator,
-        batch: int,
-        total_steps: int,
-        loaded: LoadedCheckpoint | None,
-    ) -> None:
-        self.trainer: SweepTrainer | None = None  # set once it is made; it is made with this callback
-        self._context = context
-        self._evaluator = evaluator
-        self._batch = batch
-        self._total_steps = total_steps
-        self._loaded = loaded
-        self._signals = StepSignals()
-        self._tokens = 0
-        self._flushed_at = 0.0
-        self._flushed = (0, 0)  # step and samples
-        self._random: Any = None
-        self._measured: dict[str, float] | None = None  # after the last step
-        self._last_losses: deque[float] = deque(maxlen=FINAL_LOSS_STEPS)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Go on where the checkpoint stands, if there is one."""
-        if self._loaded is not None:
-            position = (self._loaded.step, self._loaded.samples)
-            is_inherited = self._loaded.step == self._context.spec.inherited_step
-            saved = load_state(self.trainer, self._loaded.path, is_inherited=is_inherited)
-            self._random, self._tokens = saved
-            state.global_step = self._loaded.step
-            self._context.start_from(step=position[0], samples=position[1])
-            self._flushed = position
-        self._context.report_rows([])  # training time counts from here
-        self._flushed_at = self._context.clock()
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Set the random state as the checkpoint found it, before the first step draws from it."""
-        if self._random is not None:
-            set_random_state(self._random)
-            self._random = None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Take the step's signals and do what is due."""
-        step, samples = state.global_step, state.global_step * self._batch
-        self._gather(step, samples)
-        if self._context.channel.should_stop():
-            self._flush(step, samples)
-        metrics = self._evaluate() if self._context.is_evaluation_due(samples) else {}
-        self._measured = metrics if metrics and step == self._total_steps else None
-        checkpoint = self._save(step, samples) if self._context.is_checkpoint_due(samples) else None
-        if metrics or checkpoint or step == self._total_steps or self._is_flush_due(step, samples):
-            self._flush(step, samples, metrics, checkpoint)
-
-    def finish(self, model: Any) -> dict[str, float]:
-        """Return the final metrics, measured now unless they were after the last step."""
-        return self._measured if self._measured is not None else self._evaluate()
-
-    def last_losses_mean(self) -> float:
-        """Return the mean training loss of the last steps, for a study whose metric is `loss`."""
-        return sum(self._last_losses) / len(self._last_losses)
-
-    def _gather(self, step: int, samples: int) -> None:
-        trainer = self._made_trainer()
-        assert trainer.step_loss is not None
-        self._tokens += trainer.step_tokens
-        # In fp16 a step whose scaled gradient overflowed is skipped, and the scale is lowered: that is no
-        # divergence.
-        skipped = trainer.accelerator.optimizer_step_was_skipped
-        self._signals.add(
-            step=step,
-            samples=samples,
-            tokens=self._tokens,
-            loss=trainer.step_loss,
-            grad_norm=None if skipped else trainer.step_grad_norm,
-            learning_rate=trainer.step_learning_rate,
-        )
-
-    def _is_flush_due(self, step: int, samples: int) -> bool:
-        spec = self._context.spec
-        before_step, before_samples = self._flushed
-        return (
-            any(before_samples < mark <= samples for mark in spec.marks)
-            or any(before_step < mark <= step for mark in spec.step_marks)
-            or self._context.clock() - self._flushed_at >= self._context.report_every_s
-            or self._signals.saw_non_finite()
-        )
-
-    def _flush(
-        self, step: int, samples: int, metrics: dict[str, float] | None = None, checkpoint: str | None = None
-    ) -> None:
-        self._flushed = (step, samples)
-        rows = self._signals.take()
-        self._last_losses.extend(row.loss for row in rows if row.loss is not None)
-        self._context.report_rows(rows, metrics, checkpoint=checkpoint)
-        self._flushed_at = self._context.clock()
-
-    def _evaluate(self) -> dict[str, float]:
-        started = self._context.clock()
-        metrics = self._evaluator.measure(self._made_trainer().model)
-        self._context.add_evaluation_s(self._context.clock() - started)
-        return metrics
-
-    def _save(self, step: int, samples: int) -> str:
-        directory = self._context.spec.trial_dir
-        return save_checkpoint(
-            self._made_trainer(),
-            self._context.checkpoint,
-            step=step,
-            samples=samples,
-            tokens=self._tokens,
-            beside=Path(directory) if directory else None,
-        )
-
-    def _made_trainer(self) -> SweepTrainer:
-        assert self.trainer is not None
-        return self.trainer

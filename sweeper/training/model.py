@@ -22,8 +22,10 @@ def load_model(trial: TrialSection, settings: TrainSettings) -> Any:
 
     Trained parameters are kept in float32 and computed in the trial's precision: an update of a rate of 1e-6
     is below bfloat16's resolution of a weight and would be lost. Weights that LoRA freezes are kept in the
-    precision itself.
+    precision itself; with QLoRA those of linear layers, but for the head, in 4 bits.
     """
+    if settings.method == "qlora":
+        return _read_model(trial, settings, precision_dtype(settings), **_in_4_bits(settings))
     frozen = settings.method == "lora"
     dtype = precision_dtype(settings) if frozen else torch.float32
     key = (trial.model, trial.revision, trial.trust_remote_code, dtype, settings.attn_implementation)
@@ -35,7 +37,22 @@ def load_model(trial: TrialSection, settings: TrainSettings) -> Any:
     return model
 
 
-def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype) -> Any:
+def _in_4_bits(settings: TrainSettings) -> dict[str, Any]:
+    """Return how the model is read in 4 bits, which only the device that computes with them can do.
+
+    Source: Dettmers et al., arXiv:2305.14314, section 3. Differs: adapters are kept in float32.
+    """
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision_dtype(settings),
+    )
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype, **options: Any) -> Any:
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -45,6 +62,7 @@ def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype
             trust_remote_code=trial.trust_remote_code,
             dtype=dtype,
             attn_implementation=settings.attn_implementation,
+            **options,
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"The model `{trial.model}` could not be loaded: {first_line(error)}") from error
@@ -76,7 +94,7 @@ def precision_dtype(settings: TrainSettings) -> torch.dtype:
 
 def lora_config(settings: TrainSettings) -> Any:
     """Return peft's config of the adapters, or None for full fine-tuning."""
-    if settings.method != "lora":
+    if settings.method == "full":
         return None
     import peft
 

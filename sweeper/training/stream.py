@@ -14,6 +14,13 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+class Order(Protocol):
+    """Which row stands at which position of a trial."""
+
+    def indices(self, start: int, stop: int) -> list[int]:
+        """Return the rows at positions start to stop, stop not included."""
+
+
 class SampleStream:
     """An endless order of row indices: one permutation per epoch, one after the other.
 
@@ -21,11 +28,12 @@ class SampleStream:
     so trials of all batch sizes have seen the same rows after the same number of samples.
     """
 
-    def __init__(self, n_rows: int, *, seed: int) -> None:
+    def __init__(self, n_rows: int, *, seed: int, key: tuple[int, ...] = ()) -> None:
+        """Make the order of so many rows. Streams of one seed with different keys are independent."""
         if n_rows < 1:
             raise ValueError("A stream needs at least one row.")
         self._n_rows = n_rows
-        self._seed = seed
+        self._key = (seed, *key)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -36,7 +44,7 @@ class SampleStream:
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, self._n_rows)
         if epoch != self._epoch:
-            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._n_rows)
+            self._order = np.random.default_rng((*self._key, epoch)).permutation(self._n_rows)
             self._epoch = epoch
         return int(self._order[offset])
 
@@ -50,7 +58,7 @@ class MicroBatches:
     def __init__(
         self,
         dataset: Rows,
-        stream: SampleStream,
+        stream: Order,
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
         *,
         start: int,

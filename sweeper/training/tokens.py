@@ -60,6 +60,11 @@ class JoinedTables:
         self._starts = np.cumsum([0, *(len(table) for table in tables)])
 
     @property
+    def sizes(self) -> list[int]:
+        """Rows of each table."""
+        return [len(table) for table in self._tables]
+
+    @property
     def dataset(self) -> Any:
         """The first table's rows, for whoever wants to see the columns."""
         return self._tables[0].dataset
@@ -134,9 +139,9 @@ def train_sources(trial: TrialSection) -> list[DataSource]:
     Raises:
         ConfigError: If there is none.
     """
-    if not trial.train_data:
+    if not trial.sources:
         raise ConfigError("`trial.train_data` is missing. Give the data to train on.")
-    return trial.train_data if isinstance(trial.train_data, list) else [trial.train_data]
+    return trial.sources
 
 
 def eval_token_settings(settings: TrainSettings, how: Evaluation) -> TokenSettings:

@@ -36,6 +36,10 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         self.step_grad_norm: torch.Tensor | None = None
         self.step_learning_rate: float | None = None
         super().__init__(**arguments)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.dtype != torch.float32:
+                # TRL 1.16 turns QLoRA's adapters into bfloat16, where an update of a small rate is lost.
+                parameter.data = parameter.data.float()
         self.remove_callback(PrinterCallback)
         # Put TRL's fused head on again, without the entropy that it also computes in every pass.
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model

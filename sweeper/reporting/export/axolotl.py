@@ -13,7 +13,7 @@ from sweeper.reporting.export.yaml_text import yaml_text
 
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file."""
-    lost = lost_everywhere(chosen) + lost_order(target) + _lost(chosen)
+    lost = lost_everywhere(chosen) + lost_order(chosen, target) + _lost(chosen)
     content = _model_keys(chosen)
     if target.rows is None:
         parts = parts_of(chosen.trial)

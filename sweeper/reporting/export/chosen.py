@@ -7,6 +7,7 @@ from sweeper.config.models import ResourceSection, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.optimizer import warmup_in_steps
 from sweeper.plan import DataFacts
+from sweeper.plan.phases import is_phased
 from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.view import StudyView
@@ -61,7 +62,7 @@ class ChosenTrial:
 
     @property
     def is_lora(self) -> bool:
-        return self.settings.method == "lora"
+        return self.settings.method != "full"
 
 
 def chosen_record(view: StudyView, number: int | None) -> TrialRecord:
@@ -102,6 +103,11 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         )
     record = chosen_record(view, number)
     point = plan_point(config, record.params, facts=facts)
+    if is_phased(config, point.settings):
+        raise ConfigError(
+            f"Trial {record.number} of study `{view.name}` was trained in phases, which no other trainer's file can "
+            "say. `sweeper report` writes best.yaml, which trains it again; `--lock` and `--model` work too."
+        )
     total_steps = record.total_steps or point.total_steps
     assert point.batch is not None, "the built-in fine-tuning has a batch"
     if total_steps is None:
@@ -118,7 +124,7 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
     return ChosenTrial(
         view=view,
         record=record,
-        trial=config.trial,
+        trial=config.trial.with_model(settings.model),
         settings=settings,
         point_id=record.point_id or point.point_id,
         batch=point.batch,

@@ -27,7 +27,7 @@ _CHAT_TAGS = {
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file, and the data's description in a directory beside it."""
     assert target.out is not None, "two files cannot be printed as one"
-    lost = lost_everywhere(chosen) + lost_order(target) + lost_adapters(chosen)
+    lost = lost_everywhere(chosen) + lost_order(chosen, target) + lost_adapters(chosen)
     parts = parts_of(chosen.trial)
     form = only_form(parts)
     info = _dataset_info(chosen, parts, form, target, lost)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.dump import config_to_dict
-from sweeper.config.models import DataSource, SweepConfig
+from sweeper.config.models import DataSource, TrialSection
 from sweeper.encoding import encode
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts
@@ -38,8 +38,8 @@ def lock_text(view: StudyView, facts: DataFacts | None, record: TrialRecord) -> 
         "total_steps": record.total_steps or point.total_steps,
         "threads_per_trial": config.resources.threads_per_trial or config.resources.cpus_per_trial,
         "versions": {"of the study": dict(view.versions), "of this file": versions()},
-        "model": _model(config),
-        "train_data": [_data(source) for source in config.trial.train_data or []],
+        "model": _model(config.trial.with_model(point.settings.get("model"))),
+        "train_data": [_data(source) for source in config.trial.sources],
         "eval_data": {name: _data(source) for name, source in config.trial.eval_data.items()},
     }
     return json.dumps(encode(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -52,9 +52,8 @@ def file_hashes(files: list[Path], root: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _model(config: SweepConfig) -> dict[str, Any] | None:
+def _model(trial: TrialSection) -> dict[str, Any] | None:
     """Describe the base model; its files only where it is a local one, since the hub has hashes of its own."""
-    trial = config.trial
     if trial.model is None:
         return None
     path = Path(trial.model)

@@ -12,6 +12,10 @@ def lost_everywhere(chosen: ChosenTrial) -> list[str]:
         f"batch of {chosen.batch.effective_batch_size}.",
         "Early stopping of poor and diverged runs, and the trial's checkpoints.",
     ]
+    if chosen.settings.method == "qlora":
+        said.append(
+            "The base model's 4 bits (NF4 with double quantisation): this trains adapters on the whole weights."
+        )
     if chosen.trial.eval_data:
         sets = ", ".join(chosen.trial.eval_data)
         said.append(f"Evaluation: the eval sets ({sets}) and the metric `{chosen.view.config.metric}`.")
@@ -20,13 +24,17 @@ def lost_everywhere(chosen: ChosenTrial) -> list[str]:
     return said
 
 
-def lost_order(target: Target) -> list[str]:
-    """Say that rows come in another order, unless they are written in the trial's."""
+def lost_order(chosen: ChosenTrial, target: Target) -> list[str]:
+    """Say that rows come in another order and mixture, unless they are written in the trial's."""
     if target.rows is not None:
         return []
+    weights = chosen.settings.data_weights
+    shares = "" if weights is None else ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    weighed = [f"The weights of the data sets ({shares}); `--data FILE` writes the rows as they were mixed."]
     return [
+        *(weighed if shares else []),
         "The order of rows: they are shuffled in another way, and an epoch may end with a smaller step. "
-        "`--data FILE` writes them in the trial's order."
+        "`--data FILE` writes them in the trial's order.",
     ]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from sweeper.config.models import DataSource
+from sweeper.config.models import DataSource, TrialSection
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
 from sweeper.reporting.formats import count, exact, one_line, short
@@ -17,7 +17,7 @@ _CURVE_ROWS = 10
 def model_card(view: StudyView, record: TrialRecord, directory: Path) -> str:
     """Return the card of the model in a directory."""
     sections = [
-        _front_matter(view, directory),
+        _front_matter(view, record, directory),
         f"# {view.name}, trial {record.number}",
         _origin(view, record),
         _usage(directory),
@@ -29,22 +29,33 @@ def model_card(view: StudyView, record: TrialRecord, directory: Path) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(view: StudyView, directory: Path) -> str:
+def _front_matter(view: StudyView, record: TrialRecord, directory: Path) -> str:
     content: dict[str, object] = {
         "library_name": "peft" if _is_adapter(directory) else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["sweeper"],
     }
-    model = view.config.trial.model
+    model = _base(view, record).model
     if model is not None and not Path(model).is_absolute():  # the hub takes its own names only
         content["base_model"] = model
     return f"---\n{yaml_text(content)}---"
 
 
+def _base(view: StudyView, record: TrialRecord) -> TrialSection:
+    """Return the trial section with the record's own model, where the study compares several."""
+    is_function = view.config.trial.function is not None
+    return view.config.trial.with_model(None if is_function else record.params.get("model"))
+
+
 def _origin(view: StudyView, record: TrialRecord) -> str:
     config = view.config
-    kind = "LoRA adapters for" if _settings_dict(view, record).get("method") == "lora" else "A fine-tuned"
-    base = f"{kind} `{Path(config.trial.model).name if config.trial.model else 'model'}`"
+    kind = (
+        "LoRA adapters for"
+        if _settings_dict(view, record).get("method") in ("lora", "qlora")
+        else "A fine-tuned"
+    )
+    model = _base(view, record).model
+    base = f"{kind} `{Path(model).name if model else 'model'}`"
     is_best = view.best is not None and view.best.number == record.number
     place = "the best trial" if is_best else f"trial {record.number}"
     value = f" with {config.metric} = {exact(record.value)}" if record.state is TrialState.COMPLETE else ""
@@ -94,7 +105,7 @@ def _value(value: object) -> str:
 
 def _data(view: StudyView) -> list[tuple[str, str]]:
     trial = view.config.trial
-    trained = [("training", _source(source)) for source in trial.train_data or []]
+    trained = [("training", _source(source)) for source in trial.sources]
     return trained + [(f"evaluation, `{name}`", _source(source)) for name, source in trial.eval_data.items()]
 
 

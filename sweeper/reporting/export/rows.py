@@ -12,9 +12,9 @@ from sweeper.errors import ConfigError
 from sweeper.files import written_beside
 from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Format
+from sweeper.training.legs import sample_order
 from sweeper.training.rows import Example, RowError, parse_row
 from sweeper.training.sources import is_local, local_files, read_rows
-from sweeper.training.stream import SampleStream
 
 
 class RowForm(StrEnum):
@@ -65,7 +65,7 @@ def parts_of(trial: TrialSection) -> list[Part]:
     Raises:
         ConfigError: If a source cannot be read, or its first row cannot be learned from.
     """
-    return [_part(source) for source in trial.train_data or []]
+    return [_part(source) for source in trial.sources]
 
 
 def only_form(parts: list[Part]) -> RowForm:
@@ -90,7 +90,7 @@ def write_rows(path: Path, chosen: ChosenTrial, format: Format) -> int:
     Raises:
         ConfigError: If they cannot be written as the other tool needs them.
     """
-    read = {file.resolve() for s in chosen.trial.train_data or [] if is_local(s) for file in local_files(s)}
+    read = {file.resolve() for s in chosen.trial.sources if is_local(s) for file in local_files(s)}
     if path.resolve() in read:
         raise ConfigError(f"`--data`: {path} is the trial's own training data. Choose another file.")
     rows = _tokens(chosen, format) if format.row_kind == "tokens" else _chats(chosen, format)
@@ -142,7 +142,7 @@ def _tokens(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
     from sweeper.training.tokens import load_train_rows
 
     table = load_train_rows(chosen.trial, chosen.settings, load_tokenizer(chosen.trial))
-    for index in SampleStream(len(table), seed=chosen.settings.seed).indices(0, chosen.samples):
+    for index in _order(chosen, table.sizes):
         row = {name: values.tolist() for name, values in table[index].items()}
         if format.has_attention_mask:
             row["attention_mask"] = [1] * len(row["input_ids"])
@@ -151,7 +151,9 @@ def _tokens(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
 
 def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
     """Yield rows as text, in one form."""
-    rows = [item for source in chosen.trial.train_data or [] for item in read_rows(source)]
+    each = [list(read_rows(source)) for source in chosen.trial.sources]
+    sizes = [len(rows) for rows in each]
+    rows = [item for one in each for item in one]
     told: list[dict[str, Any]] = []
     mark = {} if chosen.learns_answers_only else dict(format.row_if_all)
     for place, row in rows:
@@ -165,8 +167,17 @@ def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
                     f"The row is of another form than the first one, which {format.tool} cannot read."
                 )
             )
-    for index in SampleStream(len(told), seed=chosen.settings.seed).indices(0, chosen.samples):
+    for index in _order(chosen, sizes):
         yield told[index]
+
+
+def _order(chosen: ChosenTrial, sizes: list[int]) -> list[int]:
+    """Return the rows that the trial saw, in its order."""
+    order = sample_order(
+        chosen.trial, sizes=sizes, weights=chosen.settings.data_weights, phases=(), samples=chosen.samples,
+        seed=chosen.settings.seed,
+    )  # fmt: skip
+    return order.indices(0, chosen.samples)
 
 
 def _told(example: Example, chosen: ChosenTrial) -> dict[str, Any]:

@@ -13,17 +13,13 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         "activation_checkpointing": chosen.settings.gradient_checkpointing,
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
     }
-    lost = [*_outside(chosen, target), *lost_everywhere(chosen), *lost_order(target)]
+    lost = [*_outside(chosen, target), *lost_everywhere(chosen), *lost_order(chosen, target)]
     return Body(text=yaml_text(content), lost=tuple(lost))
 
 
 def _outside(chosen: ChosenTrial, target: Target) -> list[str]:
     settings, trial = chosen.settings, chosen.trial
-    data = (
-        [source.path for source in trial.train_data or []]
-        if target.rows is None
-        else [str(target.rows.absolute())]
-    )
+    data = [source.path for source in trial.sources] if target.rows is None else [str(target.rows.absolute())]
     revision = f" at revision {trial.revision}" if trial.revision is not None else ""
     dtype = "the frozen ones in the precision" if chosen.is_lora else "in float32"
     said = [

@@ -15,7 +15,7 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file: keys of ScriptArguments, SFTConfig, ModelConfig and the data mixture."""
-    lost = lost_everywhere(chosen) + lost_order(target)
+    lost = lost_everywhere(chosen) + lost_order(chosen, target)
     content = _model_keys(chosen, lost)
     if target.rows is None:
         parts = parts_of(chosen.trial)

@@ -1,0 +1,1 @@
+"""Where the best point lies: at the edge of what was tried, or inside it, and how surely."""

@@ -1,0 +1,123 @@
+"""The best learning rate against the batch size, from a parabola over the grid. Pure: numbers in, numbers out."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+_INTERVAL = 0.95
+_MIN_FREE = 3  # values beyond the parabola's terms, so that their scatter says how sure it is
+_MIN_RATES = 3
+
+
+class Trained(NamedTuple):
+    """One trial that was trained to its end."""
+
+    rate: float
+    batch: int
+    value: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateFit:
+    """Where the fitted parabola has its top."""
+
+    rates: dict[int, Estimate]  # best rate of each batch size that was tried
+    exponent: Estimate | None  # best rate ~ batch ** exponent; None where there is one batch size
+    r_squared: float  # share of the values' variance that the parabola explains
+    n: int  # trials
+
+
+def fit_best_rate(trained: Sequence[Trained], *, maximize: bool) -> RateFit | None:
+    """Fit the best rate as a power of the batch size.
+
+    The metric is taken as a parabola in the logarithms of rate and batch size, all second-order terms included, so
+    that the best rate's logarithm is a straight line in that of the batch size. Intervals are Fieller's, exact for
+    normal noise of one size; what the parabola does not describe counts as noise too.
+
+    Returns:
+        The fit, or None where it cannot be told: there are fewer than three rates at some batch size or too few
+        trials, or the parabola's bend may as well be the other way, so that it has no top.
+
+    Source: Fieller, "Some problems in interval estimation", 1954, for the ratio of two estimated numbers.
+    """
+    usable = [one for one in trained if math.isfinite(one.value) and one.rate > 0]
+    batches = sorted({one.batch for one in usable})
+    if not batches or any(len({o.rate for o in usable if o.batch == b}) < _MIN_RATES for b in batches):
+        return None
+    x, z = (np.log([getattr(one, name) for one in usable]) for name in ("rate", "batch"))
+    y = np.array([one.value for one in usable]) * (1.0 if maximize else -1.0)
+    middle = (float(x.mean()), float(z.mean()))
+    x, z = x - middle[0], z - middle[1]
+    columns = [np.ones_like(x), x, x**2]
+    if len(batches) > 1:
+        columns += [x * z, z]
+    if len(batches) > 2:
+        columns.append(z**2)
+    design = np.stack(columns, axis=1)
+    n_free = len(y) - design.shape[1]
+    if n_free < _MIN_FREE or np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    terms, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = float(((y - design @ terms) ** 2).sum())
+    spread = float(((y - y.mean()) ** 2).sum())
+    covariance = np.linalg.inv(design.T @ design) * residual / n_free
+    t = float(stats.t.ppf((1 + _INTERVAL) / 2, n_free))
+    tops = {}
+    for batch in batches:
+        # The slope at the top is nothing: b + e z + 2 c x = 0.
+        slope = np.zeros(len(terms))
+        slope[1] = 1.0
+        if len(batches) > 1:
+            slope[3] = math.log(batch) - middle[1]
+        tops[batch] = _fieller(terms, covariance, slope, t)
+    shift = np.zeros(len(terms))
+    if len(batches) > 1:
+        shift[3] = 1.0
+    exponent = _fieller(terms, covariance, shift, t) if len(batches) > 1 else None
+    found = [top for top in tops.values() if top is not None]
+    if len(found) < len(tops) or (len(batches) > 1 and exponent is None):
+        return None
+    return RateFit(
+        rates={batch: _rate_of(top, middle[0]) for batch, top in zip(batches, found, strict=True)},
+        exponent=exponent,
+        r_squared=1 - residual / spread if spread else 1.0,
+        n=len(usable),
+    )
+
+
+def _fieller(terms: Any, covariance: Any, numerator: Any, t: float) -> Estimate | None:
+    """Return -(numerator of terms) / (2 c) with its interval; None where it has no bounds, or the bend is upward."""
+    bend = np.zeros(len(terms))
+    bend[2] = 2.0
+    a, b = float(numerator @ terms), float(bend @ terms)
+    va, vb, vab = (
+        float(left @ covariance @ right)
+        for left, right in ((numerator, numerator), (bend, bend), (numerator, bend))
+    )
+    square = b * b - t * t * vb
+    if b >= 0 or square <= 0:
+        return None
+    half = a * b - t * t * vab
+    root = math.sqrt(max(0.0, half * half - square * (a * a - t * t * va)))
+    return Estimate(value=-a / b, low=(-half - root) / square, high=(-half + root) / square)
+
+
+def _rate_of(top: Estimate, middle: float) -> Estimate:
+    return Estimate(value=_exp(top.value + middle), low=_exp(top.low + middle), high=_exp(top.high + middle))
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(700.0, value))

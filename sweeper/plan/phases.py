@@ -1,0 +1,85 @@
+"""The phases of one point: its budget cut into them, each with its own batch and settings."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.config.models import Phase, SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.optimizer import WARMUP_FORMS
+from sweeper.phases import PHASED, PlannedPhase
+from sweeper.plan.data import DataFacts
+from sweeper.plan.settings import batch_of, named_schedule, with_beta2
+
+_OWN = ("effective_batch_size", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", *WARMUP_FORMS)
+
+
+def is_phased(config: SweepConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether a point trains in phases."""
+    return config.trial.phases is not None and settings.get("data_strategy") == PHASED
+
+
+def plan_phases(
+    config: SweepConfig, settings: Mapping[str, Any], *, samples: int, facts: DataFacts | None
+) -> tuple[PlannedPhase, ...]:
+    """Cut a budget into a point's phases.
+
+    A phase ends on a whole step of its own batch; what it leaves over is the next one's.
+
+    Args:
+        config: The sweep; its rules saw to it that there are phases.
+        settings: The point's.
+        samples: Its budget.
+        facts: What a half-life of beta2 needs.
+
+    Raises:
+        ConfigError: If a phase is shorter than one step of its batch, or its batch cannot be cut.
+    """
+    phases = config.trial.phases or []
+    planned: list[PlannedPhase] = []
+    seen = 0
+    for phase, end in zip(phases, _ends(phases, samples), strict=True):
+        own = _settings_of(phase, settings)
+        batch = batch_of(own)
+        assert batch is not None, "the built-in fine-tuning has a batch"
+        steps = (end - seen) // batch.effective_batch_size
+        if steps < 1:
+            raise ConfigError(
+                f"Phase `{phase.name}` has {end - seen} of the budget's {samples} samples, which is less than one "
+                f"optimiser step of effective_batch_size = {batch.effective_batch_size}. Raise the budget or the "
+                "phase's share, or give the phase a smaller `effective_batch_size`."
+            )
+        planned.append(
+            PlannedPhase(
+                name=phase.name, data=tuple(phase.data), steps=steps, batch=batch,
+                replay_frac=_first_given(phase.replay_frac, settings.get("replay_frac"), 0.0) if planned else 0.0,
+                start=_first_given(phase.start, settings.get("phase_start"), "last"),
+                optimizer_state=_first_given(
+                    phase.optimizer_state, settings.get("phase_optimizer_state"), "fresh"
+                ),
+                settings=with_beta2(own, batch.effective_batch_size, facts),
+            )
+        )  # fmt: skip
+        seen += planned[-1].samples
+    return tuple(planned)
+
+
+def _ends(phases: list[Phase], samples: int) -> list[int]:
+    """Return where each phase is to end, in samples of the trial; the last at its end."""
+    shares = [_first_given(phase.budget_frac, phase.samples, 1.0) for phase in phases]
+    whole = sum(shares)
+    # Rounding guards against sums such as 0.1 + 0.2, which would end a phase one sample late.
+    return [int(round(share / whole * samples, 6)) for share in itertools.accumulate(shares)]
+
+
+def _settings_of(phase: Phase, settings: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: getattr(phase, name) for name in _OWN if getattr(phase, name) is not None}
+    own = {**settings, **given}
+    if any(name in given for name in WARMUP_FORMS):
+        none = {"warmup_steps": 0, "warmup_samples": None, "warmup_frac": 0.0}
+        own |= {name: given.get(name, none[name]) for name in WARMUP_FORMS}
+    return named_schedule(own)
+
+
+def _first_given(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

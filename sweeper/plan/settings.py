@@ -1,0 +1,73 @@
+"""What a point's settings come to: its batch, its schedule's name, its beta2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.batch import BatchPlan, plan_batch
+from sweeper.errors import ConfigError
+from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
+from sweeper.phases import PHASED
+from sweeper.plan.data import DataFacts
+
+HALF_LIFE = "adam_beta2_half_life_tokens"
+_OF_PHASES = ("data_strategy", "replay_frac", "phase_start", "phase_optimizer_state")
+
+
+def batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
+    """Return how a step is cut; None for a function without `effective_batch_size`.
+
+    Raises:
+        ConfigError: If it cannot be cut exactly.
+    """
+    size = settings.get("effective_batch_size")
+    if size is None:
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(
+            f"`effective_batch_size` must be a whole number of at least 1, but got {size}. Correct it."
+        )
+    return plan_batch(effective_batch_size=size, micro_batch_size=settings.get("micro_batch_size", size))
+
+
+def named_schedule(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose schedule has the name that transformers knows it by."""
+    has_warmup = any(settings[name] for name in WARMUP_FORMS)
+    if settings["lr_scheduler_type"] == "constant" and has_warmup:
+        # transformers' `constant` ignores a warm-up without a word (5.23).
+        return {**settings, "lr_scheduler_type": "constant_with_warmup"}
+    return dict(settings)
+
+
+def with_beta2(
+    settings: Mapping[str, Any], effective_batch_size: int | None, facts: DataFacts | None
+) -> dict[str, Any]:
+    """Return settings whose `adam_beta2` is what the optimiser gets; None until the data was counted."""
+    half_life = settings.get(HALF_LIFE)
+    tokens = tokens_per_step(effective_batch_size, facts)
+    if half_life is None or "adam_beta2" not in settings:
+        return dict(settings)
+    beta2 = None if tokens is None else beta2_of_half_life(half_life_tokens=half_life, tokens_per_step=tokens)
+    return {**settings, "adam_beta2": beta2}
+
+
+def tokens_per_step(effective_batch_size: int | None, facts: DataFacts | None) -> float | None:
+    """Return the target tokens of an optimiser step, as a mean over the data; None where they are not known."""
+    if facts is None or not facts.target_tokens or effective_batch_size is None:
+        return None
+    return effective_batch_size * facts.target_tokens / facts.rows
+
+
+def hashed_settings(settings: Mapping[str, Any], *, is_function: bool) -> dict[str, Any]:
+    """Return the settings that a point's id is made of.
+
+    Left out are those that came later and are not set, what follows from others, and what has no effect, so that
+    points that train the same have the same id.
+    """
+    unset = {name for name in (HALF_LIFE, "warmup_samples") if settings.get(name) is None}
+    if HALF_LIFE not in unset:
+        unset.add("adam_beta2")
+    if not is_function:
+        unset |= {name for name in ("model", "data_weights", *_OF_PHASES) if settings.get(name) is None}
+        if settings.get("data_strategy") != PHASED:
+            unset.update(_OF_PHASES)
+    return {key: value for key, value in settings.items() if key not in unset}
