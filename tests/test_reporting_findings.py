@@ -49,6 +49,18 @@ def view_of_a_retry() -> StudyView:
     return make_view(records, config)
 
 
+def test_an_attempt_that_was_set_aside_is_told_from_one_that_failed() -> None:
+    view = view_of_a_retry()
+    view.records[0].history[0] |= {"outcome": "set aside", "error": None}
+
+    figure = timeline_figure(view)
+
+    assert figure is not None
+    assert [trace["name"] for trace in figure.data] == ["idle", "set aside", "COMPLETE"]
+    assert "set aside for a likelier trial" in figure.data[1]["hovertext"][0]
+    assert "1 time a trial was set aside for a likelier one." in figure.caption
+
+
 def spans(uses: list[SlotUse]) -> list[tuple[int, int, float, float]]:
     return [(use.record.number, use.attempt, use.start_s, use.end_s) for use in uses]
 

@@ -11,6 +11,8 @@ from sweeper.study.view import StudyView
 MAX_NUMBERED = 300  # bars of one state beyond which they bear no numbers; hovering tells them
 MAX_SLOTS = 60  # beyond which a slot's bar is thinner than a line
 _PATTERNS = {TrialState.PRUNED: "/", TrialState.FAIL: "x", TrialState.RUNNING: "."}
+_ASIDE = "set aside"
+_UNFINISHED = {_ASIDE: "-", "tried again": "x"}  # attempts that were not their trial's last
 _UNITS = (
     (172_800, 86_400, "days"),
     (7_200, 3_600, "hours"),
@@ -45,8 +47,9 @@ def timeline_figure(view: StudyView) -> Figure | None:
     }
     places = {slot: place for place, slot in enumerate(slots)}
     data = [_gap_bars([g for g in gaps if g.slot in places and g.seconds > whole / 200], places, scale)]
-    retried = [use for use in uses if not use.is_last]
-    data += [_bars(retried, "tried again", NEUTRAL_LINE, "x", places, scale, view)] if retried else []
+    for name, pattern in _UNFINISHED.items():
+        found = [use for use in uses if not use.is_last and use.is_set_aside == (name == _ASIDE)]
+        data += [_bars(found, name, NEUTRAL_LINE, pattern, places, scale, view)] if found else []
     for state in TrialState:
         ended = [use for use in uses if use.is_last and use.record.state is state]
         if ended:
@@ -56,7 +59,7 @@ def timeline_figure(view: StudyView) -> Figure | None:
         data=data,
         layout=layout,
         extra={
-            "page_text": [i for i, trace in enumerate(data) if trace["name"] in (*_PATTERNS, "tried again")]
+            "page_text": [i for i, trace in enumerate(data) if trace["name"] in (*_PATTERNS, *_UNFINISHED)]
         },
         label=f"Timeline of {len(slots)} slots and {len(uses)} attempts. {busy_sentence(all_uses, gaps)}",
         caption=_caption(all_slots, all_uses, gaps),
@@ -67,9 +70,12 @@ def timeline_figure(view: StudyView) -> Figure | None:
 def busy_sentence(uses: list[SlotUse], gaps: list[SlotGap]) -> str:
     """Return how busy the slots were, and what was tried again."""
     busy, idle = sum(use.seconds for use in uses), sum(gap.seconds for gap in gaps)
-    n_retried = sum(not use.is_last for use in uses)
+    n_aside = sum(use.is_set_aside and not use.is_last for use in uses)
+    n_retried = sum(not use.is_last for use in uses) - n_aside
     text = f"The slots were busy {percent(busy / (busy + idle) if busy + idle else 1.0)} of the time"
     text += f"; all gaps together are {duration(idle)}." if idle else "."
+    if n_aside:
+        text += f" {plural(n_aside, 'time')} a trial was set aside for a likelier one."
     if n_retried:
         text += f" {plural(n_retried, 'attempt')} ended without an end of the trial, which was tried again."
     return text
@@ -140,6 +146,8 @@ def _hover(use: SlotUse, metric: str) -> str:
     if use.is_last:
         tries = f", attempt {use.attempt}" if use.attempt > 1 else ""
         return f"{hover_text(use.record, metric)}<br>{where}{tries}"
+    if use.is_set_aside:
+        return f"trial {use.record.number}, attempt {use.attempt}: set aside for a likelier trial<br>{where}"
     why = f"<br>{plot_text(use.error, 90)}" if use.error else ""
     return f"trial {use.record.number}, attempt {use.attempt}: ended before the trial did{why}<br>{where}"
 

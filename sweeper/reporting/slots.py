@@ -5,6 +5,7 @@ import dataclasses
 from datetime import datetime
 from typing import Any
 
+from sweeper.encoding import SET_ASIDE
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import one_line, parse_time
 from sweeper.study.view import StudyView
@@ -23,6 +24,7 @@ class SlotUse:
     attempt: int = 1
     is_last: bool = True  # of the trial's attempts
     error: str | None = None  # why the attempt failed
+    is_set_aside: bool = False  # its slot went to another trial
 
     @property
     def seconds(self) -> float:
@@ -51,6 +53,7 @@ class _Attempt:
     start: datetime
     end: datetime | None  # None: nobody recorded it
     error: str | None
+    is_set_aside: bool
 
 
 def slot_uses(view: StudyView) -> list[SlotUse]:
@@ -76,6 +79,7 @@ def slot_uses(view: StudyView) -> list[SlotUse]:
             SlotUse(
                 record=attempt.record, slot=f"{node}, slot {lane + 1}", start_s=start, end_s=end,
                 attempt=attempt.number, is_last=attempt.is_last, error=attempt.error,
+                is_set_aside=attempt.is_set_aside,
             )
         )  # fmt: skip
     return uses
@@ -108,7 +112,7 @@ def _attempts(view: StudyView) -> list[_Attempt]:
                     _Attempt(
                         record=record, number=number, is_last=number == len(history),
                         worker=facts.get("worker") or {}, start=start, end=parse_time(facts.get("ended")),
-                        error=facts.get("error"),
+                        error=facts.get("error"), is_set_aside=facts.get("outcome") == SET_ASIDE,
                     )
                 )  # fmt: skip
     return found
