@@ -1,5 +1,6 @@
 """`search_space` from a file of its own, inlined before anything is checked."""
 
+import sysconfig
 from pathlib import Path
 
 from sweeper.config.document import Document, KeyPath, parse_document
@@ -7,7 +8,9 @@ from sweeper.config.messages import unknown_name
 from sweeper.errors import ConfigError, Problem
 
 _FILE_KEYS = ("search_space", "sampler", "settings", "compare", "phases")
-_SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
+_IN_CHECKOUT = Path(__file__).resolve().parents[2] / "search_spaces"
+_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "sweeper" / "search_spaces"  # of a wheel
+_SHIPPED = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else _INSTALLED
 
 
 def include_search_space(document: Document, base_dir: Path) -> tuple[list[Problem], bool]:
