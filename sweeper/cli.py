@@ -60,20 +60,35 @@ def plan(
         bool, typer.Option("--preflight", help="Also check model and data, and count rows, tokens and slots.")
     ] = False,
     address: Address = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also train a few steps, and estimate hours and GPU-hours.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, help="Of one GPU-hour, for --measure.")
+    ] = None,
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
     from sweeper import api
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
     from sweeper.preflight.facts import run_preflight
+    from sweeper.preflight.measure import measure_cost
 
     config = api.with_options(api.read_config(sweep, overrides or ()), api.LaunchOptions(address=address))
     api.check_pruner(config)
-    found = run_preflight(config) if preflight or address is not None else None
+    if price is not None and not measure:
+        raise ConfigError("`--price` is for `--measure`, which was not given. Add it.")
+    found = run_preflight(config) if preflight or measure or address is not None else None
     planned = plan_sweep(config, facts=found.facts if found is not None else None)
     disk = api.plan_disk(config, found)
+    cost = (
+        measure_cost(planned, found.slots, price_per_gpu_hour=price)
+        if measure and found is not None
+        else None
+    )
     if as_json:
         measured = {"preflight": found.as_json()} if found is not None else {}
+        measured |= {"cost": cost.as_json()} if cost is not None else {}
         told = {"disk": None if disk is None else dataclasses.asdict(disk)}
         print(json.dumps(plan_json(planned) | told | measured, indent=2))
         return
@@ -82,6 +97,8 @@ def plan(
         console().print(f"\n{disk.line()}", soft_wrap=True)
     if found is not None:
         console().print("\n".join(found.lines()))
+    if cost is not None:
+        console().print("\n".join(cost.lines()), soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=examples("launch"))

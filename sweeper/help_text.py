@@ -5,6 +5,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper plan sweep.yaml", "check it; print points, batches, steps and rungs"),
         ("sweeper plan sweep.yaml learning_rate=1e-5 trial.budget.samples=1000", "with other settings"),
         ("sweeper plan sweep.yaml --preflight --json", "also ask model and data, for a program"),
+        (
+            "sweeper plan sweep.yaml --measure --price 2.5",
+            "also train a few steps: hours, GPU-hours and cost",
+        ),
     ),
     "launch": (
         ("sweeper launch sweep.yaml", "on this machine"),

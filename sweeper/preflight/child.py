@@ -32,9 +32,21 @@ def run_in_child(config: SweepConfig, *, directory: Path | None = None) -> DataR
         "config": config.model_dump(mode="json"),
         "directory": None if directory is None else str(directory),
     }
+    answer = ask_child("sweeper.preflight.child", json.dumps(question), what="check of model and data")
+    if answer["problems"]:
+        raise ConfigError([Problem(**problem) for problem in answer["problems"]])
+    return _report(answer["report"])
+
+
+def ask_child(module: str, question: str, *, what: str) -> dict[str, Any]:
+    """Run a module in a process of its own, with a question on stdin; return its JSON answer.
+
+    Raises:
+        SweeperError: If it crashed, with the end of what it wrote.
+    """
     child = subprocess.run(
-        [sys.executable, "-m", "sweeper.preflight.child"],
-        input=json.dumps(question),
+        [sys.executable, "-m", module],
+        input=question,
         capture_output=True,
         text=True,
         check=False,
@@ -43,13 +55,9 @@ def run_in_child(config: SweepConfig, *, directory: Path | None = None) -> DataR
     if child.returncode != 0:
         tail = "\n".join(child.stderr.splitlines()[-_TAIL_LINES:])
         raise SweeperError(
-            f"The check of model and data crashed with exit code {child.returncode}. Its last lines "
-            f"were:\n{tail}"
+            f"The {what} crashed with exit code {child.returncode}. Its last lines were:\n{tail}"
         )
-    answer = json.loads(child.stdout)
-    if answer["problems"]:
-        raise ConfigError([Problem(**problem) for problem in answer["problems"]])
-    return _report(answer["report"])
+    return dict(json.loads(child.stdout))
 
 
 def _python_path() -> str:

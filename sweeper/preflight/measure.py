@@ -1,0 +1,163 @@
+"""What a sweep will take in hours, from a few steps of its extreme points, trained for real in a child process."""
+
+import dataclasses
+import heapq
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.plan import Plan, Point, trial_spec
+from sweeper.preflight.child import ask_child
+from sweeper.preflight.cluster import SlotPlan
+from sweeper.reporting.formats import duration
+
+MODULE = "sweeper.preflight.measure_child"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a few steps at one effective batch size took, alone on the machine."""
+
+    effective_batch_size: int
+    steps: int  # that were timed; the first ones, which warm up, are not
+    step_s: float  # median
+    evaluation_s: float  # of all eval sets, once; 0 where the trial is a function of its own
+    peak_gb: float | None  # of the device's memory; None on a CPU
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the whole sweep takes if no trial is stopped early."""
+
+    measured: tuple[Measured, ...]
+    slots: int
+    gpus_per_trial: float
+    shortest_s: float  # one trial
+    longest_s: float
+    total_s: float  # all trials one after another
+    wall_s: float  # on the slots, the longest first
+    price_per_gpu_hour: float | None = None
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.total_s * self.gpus_per_trial / 3600
+
+    @property
+    def price(self) -> float | None:
+        return None if self.price_per_gpu_hour is None else self.price_per_gpu_hour * self.gpu_hours
+
+    def lines(self) -> list[str]:
+        """Return it as sentences, for `plan`."""
+        found = [
+            f"measured: effective_batch_size={one.effective_batch_size}: {1 / one.step_s:.3g} steps/s, "
+            f"{one.effective_batch_size / one.step_s:.3g} samples/s ({one.steps} steps timed)"
+            + (f", an evaluation {one.evaluation_s:.2g} s" if one.evaluation_s else "")
+            + (f", {one.peak_gb:.1f} GB of the device" if one.peak_gb is not None else "")
+            for one in self.measured
+        ]
+        trials = duration(self.longest_s)
+        if duration(self.shortest_s) != trials:
+            trials = f"{duration(self.shortest_s)} to {trials}"
+        line = f"in full: a trial takes {trials}, all of them {duration(self.wall_s)} on {self.slots} slots"
+        if self.gpus_per_trial:
+            line += f", {self.gpu_hours:.3g} GPU-hours"
+        if self.price is not None and self.gpus_per_trial:
+            line += f", {self.price:,.2f} at {self.price_per_gpu_hour:g} per GPU-hour"
+        return [
+            *found,
+            f"{line}. Measured alone on this machine; trials side by side can slow each other down.",
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"gpu_hours": self.gpu_hours, "price": self.price}
+
+
+def measure_cost(plan: Plan, slots: SlotPlan, *, price_per_gpu_hour: float | None = None) -> Cost:
+    """Train a few steps at the smallest and the largest effective batch size, and estimate the whole sweep.
+
+    A step's time at a batch size between them lies on the line through both. Budgets, rungs and evaluations are the
+    plan's; time to start and to save checkpoints is not counted.
+
+    Raises:
+        ConfigError: If the trials cannot be measured so, with what to do.
+        SweeperError: If the steps cannot be trained.
+    """
+    points = plan.points or plan.examples
+    _refuse_what_cannot_be_measured(plan.config, points)
+    by_batch = {point.batch.effective_batch_size: point for point in points if point.batch is not None}
+    extremes = [by_batch[size] for size in sorted({min(by_batch), max(by_batch)})]
+    measured = tuple(_measure(plan.config, point, threads=slots.cpus_per_trial) for point in extremes)
+    seconds = [trial_seconds(plan.config, point, measured) for point in points]
+    seconds = [second for second in seconds for _ in range(max(1, round(plan.n_trials / len(seconds))))]
+    return Cost(
+        measured=measured,
+        slots=slots.slots,
+        gpus_per_trial=slots.gpus_per_trial,
+        shortest_s=min(seconds),
+        longest_s=max(seconds),
+        total_s=sum(seconds),
+        wall_s=makespan(seconds, slots.slots),
+        price_per_gpu_hour=price_per_gpu_hour,
+    )
+
+
+def step_seconds(size: int, measured: Sequence[Measured]) -> float:
+    """Return a step's seconds at a batch size: on the line through what was measured, never below none."""
+    first, last = measured[0], measured[-1]
+    if first.effective_batch_size == last.effective_batch_size:
+        return first.step_s
+    slope = (last.step_s - first.step_s) / (last.effective_batch_size - first.effective_batch_size)
+    return max(0.0, first.step_s + slope * (size - first.effective_batch_size))
+
+
+def trial_seconds(config: SweepConfig, point: Point, measured: Sequence[Measured]) -> float:
+    """Return the seconds that a point takes to its end, evaluations included."""
+    assert point.batch is not None
+    assert point.total_steps is not None
+    spec = trial_spec(config, point, number=0, attempt=1, trial_dir="", threads=1)
+    evaluation_s = statistics.fmean(one.evaluation_s for one in measured)
+    training_s = point.total_steps * step_seconds(point.batch.effective_batch_size, measured)
+    return training_s + evaluation_s * (len(spec.evaluation_marks) + 1)
+
+
+def makespan(seconds: Sequence[float], slots: int) -> float:
+    """Return when the last one ends, each started on the first free slot, the longest first."""
+    free_at = [0.0] * slots
+    for one in sorted(seconds, reverse=True):
+        heapq.heappush(free_at, heapq.heappop(free_at) + one)
+    return max(free_at)
+
+
+def _refuse_what_cannot_be_measured(config: SweepConfig, points: Sequence[Point]) -> None:
+    why = None
+    if config.resources.address is not None:
+        why = "the steps are trained on this machine, not on the cluster of `--address`. Run it on one of its nodes"
+    elif any(point.batch is None or point.total_steps is None for point in points):
+        why = "trials without `effective_batch_size` have no steps that could be counted. Set it"
+    elif any(point.phases for point in points):
+        why = (
+            "a phased trial's steps differ by phase. Measure each phase's settings in a sweep file of its own"
+        )
+    elif any(point.batch is not None and point.batch.data_parallel_size > 1 for point in points):
+        why = (
+            "trials on several devices are not measured. Measure one device: the batch is then split further"
+        )
+    if why is not None:
+        raise ConfigError(f"`--measure` cannot be had here: {why}, or leave `--measure` out.")
+
+
+def _measure(config: SweepConfig, point: Point, *, threads: int) -> Measured:
+    assert point.batch is not None
+    with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as scratch:
+        spec = trial_spec(config, point, number=0, attempt=1, trial_dir=scratch, threads=threads)
+        answer = ask_child(MODULE, json.dumps(dataclasses.asdict(spec)), what="few steps of a trial")
+    if answer["error"] is not None:
+        raise ConfigError(
+            f"A few steps at effective_batch_size={point.batch.effective_batch_size} could not be trained: "
+            f"{answer['error']}"
+        )
+    return Measured(effective_batch_size=point.batch.effective_batch_size, **answer["measured"])
