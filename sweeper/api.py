@@ -29,6 +29,7 @@ from sweeper.orchestrator.queue import n_undrawn
 from sweeper.plan import DataFacts, Plan, plan_sweep
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
+from sweeper.preflight.environment import capture_environment
 from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
@@ -36,6 +37,7 @@ from sweeper.records import EventKind, Listener, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
+from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 from sweeper.trackers import check_trackers, trackers_for
@@ -111,6 +113,7 @@ def launch(
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     with _driving(study):
+        _record_environment(study)
         plan = _complete(study, found.facts)
         _drive(study, plan, found.slots, options, function, listeners)
     return _judged(study)
@@ -247,8 +250,17 @@ def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
     found = _preflight(study.config, function, directory=study.directory, options=options)
+    for change in _record_environment(study):
+        print(f"changed since the last start: {change}", file=sys.stderr)
     plan = _complete(study, study.facts() or found.facts)
     _drive(study, plan, found.slots, options, function, listeners)
+
+
+def _record_environment(study: Study) -> list[str]:
+    """Keep what this driver runs on and with; return what changed since the last one, a sentence each."""
+    now, earlier = capture_environment(study.config), study.environments()
+    study.record_environment(now)
+    return changed_since(earlier[-1] if earlier else None, now)
 
 
 def _complete(study: Study, facts: DataFacts | None) -> Plan:

@@ -67,6 +67,30 @@ def benchmark(
     console().print(found.note)
 
 
+def compare(
+    study: StudyPlace,
+    a: Annotated[
+        int, typer.Argument(metavar="A", min=0, help="A trial's number.", autocompletion=completion.trials)
+    ],
+    b: Annotated[
+        int, typer.Argument(metavar="B", min=0, help="Another one's.", autocompletion=completion.trials)
+    ],
+    alpha: Annotated[
+        float, typer.Option("--alpha", min=1e-6, max=0.5, help="Risk of claiming any difference falsely.")
+    ] = 0.05,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two trials on the items they were measured on, and say what differs between them."""
+    from sweeper.api import load_study
+    from sweeper.compare.run import compare_trials
+    from sweeper.compare.words import compared_json, compared_text
+
+    found = compare_trials(load_study(study, storage=storage), a, b, alpha=alpha)
+    print(json.dumps(compared_json(found), indent=2) if as_json else compared_text(found))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(epilog=examples("benchmark"))(benchmark)
+    app.command(epilog=examples("compare"))(compare)

@@ -51,6 +51,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper benchmark studies/llama-grid --trial 7 --checkpoint 128", "a checkpoint of one trial"),
         ("sweeper benchmark studies/llama-grid benchmarks.tasks.arc_easy.limit=100 --json", "another task"),
     ),
+    "compare": (
+        ("sweeper compare studies/llama-grid 3 7", "is trial 3 better than 7 on the same items?"),
+        ("sweeper compare studies/llama-grid 3 7 --json", "and what differs between them, for a program"),
+    ),
     "rerun": (
         ("sweeper rerun studies/llama-grid --trial 7", "on a CPU: the identical curve"),
         ("sweeper rerun studies/llama-grid --trial 7 --name once-more --json", "again, for a program"),

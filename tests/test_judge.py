@@ -3,6 +3,7 @@
 import dataclasses
 import http.server
 import json
+import shutil
 import threading
 import time
 from collections import Counter
@@ -14,12 +15,17 @@ import pytest
 import training_fixtures
 from training_fixtures import Tiny
 
+from sweeper import api
 from sweeper.benchmarks.judge.prompt import PROMPT_VERSION, judge_messages, parse_rating
 from sweeper.benchmarks.judge.questions import Question, load_questions
 from sweeper.benchmarks.judge.run import Rated, measured_of, rate
-from sweeper.benchmarks.measure import check_benchmarks
+from sweeper.benchmarks.loaded import load_kept
+from sweeper.benchmarks.measure import check_benchmarks, measure
+from sweeper.benchmarks.run import BenchmarkRequest, benchmark
 from sweeper.config.benchmark_models import BenchmarkSection, JudgedBenchmark
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
+from sweeper.items import read_items
+from sweeper.reporting.status import status_json
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed")
 from sweeper.benchmarks.judge.ask import Judge
@@ -320,12 +326,72 @@ def test_bad_questions_are_told_with_their_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.train
+def test_the_finalists_of_a_sweep_are_judged_once_it_ended_and_no_one_twice(
+    tiny: Tiny, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question_id": 1, "turns": ["Who?"]}) + "\n")
+
+    def keep_a_model(context: Any) -> dict[str, float]:
+        context.report(step=1, samples=8, loss=1.0)
+        shutil.copytree(tiny.model, Path(context.spec.trial_dir) / "model")
+        return {"score": context.params["x"]}
+
+    judged = {"questions": str(tmp_path / "q.jsonl"), "base_url": entry(server).base_url, "model": "rule"}
+    sweep = {
+        "study": "judged",
+        "metric": "score",
+        "direction": "maximize",
+        "trial": {"function": "nobody:asks", "budget": {"samples": 8}},
+        "search_space": {"x": {"grid": [1.0, 2.0, 3.0]}},
+        "pruner": "nop",
+        "benchmarks": {"judged": {"mt": judged | {"max_new_tokens": 4}}, "when": "finalists", "top": 2},
+        "dir": str(tmp_path / "judged"),
+        "resources": {"slots": 1, "gpus_per_trial": 0},
+    }
+    view = api.launch(sweep, options=api.LaunchOptions(executor="in-process"), function=keep_a_model)
+    assert [(run.trial, run.score.value) for run in view.benchmarks] == [(1, 6.0), (2, 6.0)]
+    assert status_json(view)["best"]["benchmarks"]["score"]["value"] == pytest.approx(0.6)
+    assert read_items(view.directory / "trials" / "2")["bench/mt"].measures["rating"] == (6.0,)
+    n_before, place = server.n_requests, str(view.directory)
+    assert benchmark(place, BenchmarkRequest()).benchmarks == view.benchmarks, (
+        "it was measured in the same way"
+    )
+    again = benchmark(place, BenchmarkRequest(trials=(2,), again=True))
+    assert again.benchmarks[1].at >= view.benchmarks[1].at
+    assert server.n_requests == n_before, "the replies are in the cache"
+    shutil.rmtree(view.directory / "trials" / "0" / "model")
+    with pytest.raises(StudyMismatchError, match="Trial 0 of study `judged` kept no model"):
+        benchmark(place, BenchmarkRequest(trials=(0,)))
+
+
+@pytest.mark.train
+def test_kept_adapters_are_loaded_on_their_base(tiny: Tiny, tmp_path: Path) -> None:
+    import peft
+    import torch
+    import transformers
+
+    from sweeper.training.model import without_peft_warning
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny.model)
+    with without_peft_warning():
+        how = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        adapted = peft.get_peft_model(base, how)
+    adapted.save_pretrained(tmp_path / "model")
+    transformers.AutoTokenizer.from_pretrained(tiny.model).save_pretrained(tmp_path / "model")
+    loaded = load_kept(tmp_path / "model", trust_remote_code=False)
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        assert torch.allclose(loaded.model(ids).logits, adapted.eval()(ids).logits, atol=1e-5)
+        plain = transformers.AutoModelForCausalLM.from_pretrained(tiny.model)(ids).logits
+    assert not torch.allclose(loaded.model(ids).logits, plain, atol=1e-3)
+
+
+@pytest.mark.train
 def test_a_model_answers_turn_by_turn_and_is_judged(
     tiny: Tiny, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sweeper.benchmarks.judge.answers import answer_questions
-    from sweeper.benchmarks.loaded import load_kept
-    from sweeper.benchmarks.measure import measure
 
     rows = [{"question_id": one.id, "turns": list(one.turns)} for one in QUESTIONS]
     rows[0]["turns"] = ["only one"]

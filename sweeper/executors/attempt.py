@@ -13,6 +13,7 @@ from sweeper.checkpoint import open_checkpoints
 from sweeper.context import Channel, TrialContext, TrialSpec, TrialStopped
 from sweeper.files import is_disk_full
 from sweeper.records import FailureCause, Outcome, OutcomeKind
+from sweeper.study.machine import write_attempt_environment
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
 TrialFunction = Callable[[TrialContext], Any]
@@ -42,6 +43,7 @@ def run_attempt(spec: TrialSpec, channel: Channel, *, function: TrialFunction | 
     try:
         if spec.trial_dir:
             Path(spec.trial_dir).mkdir(parents=True, exist_ok=True)
+            write_attempt_environment(Path(spec.trial_dir), device)
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())

@@ -158,6 +158,7 @@ def environment_table(view: StudyView) -> str:
     nodes = sorted({str(r.worker.get("node", "?")) for r in view.records if r.worker})
     pairs = {
         **view.versions,
+        **_last_session(view),
         "study directory": str(view.directory),
         "storage": "journal file in the study's directory"
         if view.config.storage is None
@@ -173,6 +174,17 @@ def environment_table(view: StudyView) -> str:
         "seed": str(view.config.seed),
     }
     return plain_table(["", ""], [[name, value] for name, value in pairs.items()], "What the study ran with")
+
+
+def _last_session(view: StudyView) -> dict[str, str]:
+    """Return what the last driver ran on, as far as it was recorded."""
+    session = view.environments[-1] if view.environments else {}
+    machine, code = session.get("machine") or {}, session.get("code")
+    found = {"GPUs": ", ".join(machine.get("gpus") or []), "GPU driver": machine.get("driver") or ""}
+    if code:
+        changed = f", with changes {code['changes']}" if code.get("changes") else ""
+        found["code"] = f"{code.get('repository')} at {str(code.get('commit'))[:12]}{changed}"
+    return {name: text for name, text in found.items() if text}
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:

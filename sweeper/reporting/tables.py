@@ -78,6 +78,7 @@ def report_json(view: StudyView) -> dict[str, Any]:
         ],
         "benchmarks": benchmarks_json(view),
         "versions": dict(view.versions),
+        "environments": [dict(environment) for environment in view.environments],
         "config": view.config.model_dump(mode="json"),
     }
     return {name: jsonable(value) for name, value in content.items()}

@@ -8,6 +8,7 @@ from sweeper.config import config_from_dict
 from sweeper.config.benchmark_models import BENCH
 from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
+from sweeper.differences import differing
 from sweeper.errors import StudyMismatchError
 from sweeper.study.study import Study
 
@@ -65,7 +66,10 @@ def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
     free = {**_FREE, "benchmarks": not old.metric.startswith(f"{BENCH}/")}
     before = json.loads(old.model_dump_json(exclude=free))
     after = json.loads(new.model_dump_json(exclude=free))
-    return [f"`{key}` was {was} and is now {now}" for key, was, now in _differences(before, after)]
+    return [
+        f"`{key}` was {json.dumps(was)} and is now {json.dumps(now)}"
+        for key, (was, now) in differing(before, after).items()
+    ]
 
 
 def _as_before(old: SweepConfig, new: SweepConfig) -> SweepConfig:
@@ -87,13 +91,3 @@ def _has_grown(old: Dimension, new: Dimension) -> bool:
     return (
         old.kind == new.kind and old.listed is not None and all(v in (new.listed or []) for v in old.listed)
     )
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, str, str]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            path = f"{prefix}.{key}" if prefix else key
-            found += _differences(old.get(key), new.get(key), path)
-        return found
-    return [] if old == new else [(prefix, json.dumps(old), json.dumps(new))]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class StoredStudy:
     def facts(self) -> DataFacts | None:
         stored = self._storage.get_study_user_attrs(self._id).get(keys.FACTS)
         return DataFacts(**stored) if stored else None
+
+    def environments(self) -> tuple[Mapping[str, Any], ...]:
+        """Return what each driver ran on and with, in order."""
+        return tuple(json.loads(self._storage.get_study_user_attrs(self._id).get(keys.ENVIRONMENTS, "[]")))
 
     def micro_batches(self) -> dict[str, dict[str, int]]:
         """Return the largest micro-batch that fits, by model and device, as far as running out of memory told."""
@@ -120,6 +125,7 @@ class StoredStudy:
             created=attributes.get(keys.CREATED),
             evidence=tuple(json.loads(attributes.get(keys.EVIDENCE, "[]"))),
             controls=tuple(self.control_box.events()),
+            environments=self.environments(),
             benchmarks=self.benchmark_box.read(),
         )
 

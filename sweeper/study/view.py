@@ -32,6 +32,7 @@ class StudyView:
     created: str | None = None  # ISO 8601, UTC
     evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
     controls: tuple[ControlEvent, ...] = ()  # what was asked of the sweep while it ran, and what became of it
+    environments: tuple[Mapping[str, Any], ...] = ()  # one per driver, in order; see `study.environment`
     benchmarks: tuple[BenchmarkRun, ...] = ()  # what was measured on trials that had ended
 
     @property

@@ -240,6 +240,11 @@ class DrivenStudy(StoredStudy):
         stored = {"rows": facts.rows, "target_tokens": facts.target_tokens}
         self._writable.set_study_user_attr(self._id, keys.FACTS, stored)
 
+    def record_environment(self, environment: Mapping[str, Any]) -> None:
+        """Add what this driver runs on and with."""
+        text = json.dumps([*self.environments(), environment])
+        self._writable.set_study_user_attr(self._id, keys.ENVIRONMENTS, text)
+
     def record_evidence(self, evidence: Sequence[Mapping[str, Any]]) -> None:
         """Keep what the early signals were worth, as measured when the sweep ended."""
         text = json.dumps(

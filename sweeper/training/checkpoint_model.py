@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.training.checkpoints import load_weights
-from sweeper.training.model import load_model, lora_config
+from sweeper.training.model import load_model, lora_config, without_peft_warning
 from sweeper.training.tokenizer import load_tokenizer
 
 
@@ -24,7 +24,8 @@ def write_checkpoint_model(
     if adapters is not None:
         import peft
 
-        model = peft.get_peft_model(model, adapters)
+        with without_peft_warning():
+            model = peft.get_peft_model(model, adapters)
     load_weights(model, checkpoint)
     model.save_pretrained(target)
     load_tokenizer(trial).save_pretrained(target)

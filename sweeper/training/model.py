@@ -1,6 +1,9 @@
 """The model of a trial, its precision and its adapters."""
 
+import contextlib
 import copy
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -90,6 +93,15 @@ def precision(settings: TrainSettings) -> str:
 def precision_dtype(settings: TrainSettings) -> torch.dtype:
     """Return the precision as torch's type."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+
+
+@contextlib.contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """Let adapters be put on a model without a warning."""
+    with warnings.catch_warnings():
+        # peft 0.21.2 reads a property that transformers 5.23 renamed; to be deleted with a later peft.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def lora_config(settings: TrainSettings) -> Any:

@@ -1,6 +1,5 @@
 """TRL's trainer with an exact batch, exact signals and nothing else."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from sweeper.config.models import TrainSettings
 from sweeper.optimizer import warmup_in_steps
 from sweeper.training.encode import IGNORED
-from sweeper.training.model import lora_config, precision
+from sweeper.training.model import lora_config, precision, without_peft_warning
 from sweeper.training.stream import MicroBatches
 
 
@@ -183,9 +182,7 @@ def make_trainer(
 ) -> SweepTrainer:
     """Return a trainer whose model, adapters and dropout depend on the seed alone."""
     transformers.set_seed(arguments.seed)
-    with warnings.catch_warnings():
-        # peft 0.21.2 reads a property that transformers 5.23 renamed; to be deleted with a later peft.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with without_peft_warning():
         return SweepTrainer(
             batches=batches,
             model=model,

@@ -1,0 +1,1 @@
+"""One trial against another: item by item, and what differs between them."""

@@ -1,0 +1,91 @@
+"""`sweeper compare`: two trials of one study, item by item, and what differs between them."""
+
+import dataclasses
+from typing import Any
+
+from sweeper.compare.statistics import ItemComparison, compare_items
+from sweeper.confirm.statistics import ALPHA, holm
+from sweeper.differences import differing
+from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.items import Items, paired, read_items
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.export.chosen import chosen_record
+from sweeper.study.environment import environment_of
+from sweeper.study.view import StudyView
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Two trials against each other."""
+
+    view: StudyView
+    first: TrialRecord
+    second: TrialRecord
+    comparisons: tuple[ItemComparison, ...]
+    settings: dict[str, tuple[Any, Any]]  # that differ, of A and B
+    environment: dict[str, tuple[Any, Any]]
+    alpha: float
+
+
+def compare_trials(view: StudyView, first: int, second: int, *, alpha: float = ALPHA) -> Compared:
+    """Compare two completed trials on every item that both were measured on.
+
+    Raises:
+        ConfigError: If both are the same trial.
+        StudyMismatchError: If one is not there, did not complete, or they have no measured items in common.
+    """
+    if first == second:
+        raise ConfigError(f"`sweeper compare` needs two trials, but got {first} twice. Name another one.")
+    one, two = (_completed(view, number) for number in (first, second))
+    comparisons = _corrected(_all(view, one, two, alpha), alpha)
+    if not comparisons:
+        raise StudyMismatchError(
+            f"Trials {first} and {second} of study `{view.name}` kept no values of single items, so they cannot "
+            f"be compared by them. Trials of the built-in fine-tuning keep them in {view.directory / 'trials'}/N/items "
+            "once they completed; `sweeper benchmark` measures kept models. `sweeper confirm` compares over seeds."
+        )
+    return Compared(
+        view=view, first=one, second=two, comparisons=comparisons, alpha=alpha,
+        settings=differing(one.settings, two.settings),
+        environment=differing(environment_of(view, one), environment_of(view, two)),
+    )  # fmt: skip
+
+
+def _completed(view: StudyView, number: int) -> TrialRecord:
+    record = chosen_record(view, number)
+    if record.state is not TrialState.COMPLETE:
+        raise StudyMismatchError(
+            f"Trial {number} of study `{view.name}` is {record.state.value}, and only trials that were trained to "
+            "their end can be compared. `sweeper rerun` trains one to its end."
+        )
+    return record
+
+
+def _all(view: StudyView, one: TrialRecord, two: TrialRecord, alpha: float) -> list[ItemComparison]:
+    first, second = (read_items(view.directory / "trials" / str(record.number)) for record in (one, two))
+    found = []
+    for source in first:
+        if source in second:
+            for measure in first[source].measures:
+                if measure in second[source].measures:
+                    found.append(_one(first[source], second[source], measure, alpha))
+    return [comparison for comparison in found if comparison.n]
+
+
+def _one(first: Items, second: Items, measure: str, alpha: float) -> ItemComparison:
+    values = paired(first, second, measure)
+    return compare_items(
+        first.source, measure, *values, lower_is_better=measure in first.lower_is_better, alpha=alpha
+    )
+
+
+def _corrected(found: list[ItemComparison], alpha: float) -> tuple[ItemComparison, ...]:
+    tested = [comparison for comparison in found if comparison.least is None]
+    corrected = iter(holm([comparison.p for comparison in tested]))
+    made = []
+    for comparison in found:
+        if comparison.least is None:
+            p = next(corrected)
+            comparison = dataclasses.replace(comparison, p_corrected=p, is_real=p <= alpha)
+        made.append(comparison)
+    return tuple(made)

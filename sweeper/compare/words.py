@@ -1,0 +1,91 @@
+"""A comparison of two trials in words and as JSON."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.compare.run import Compared
+from sweeper.compare.statistics import ItemComparison
+from sweeper.records import TrialRecord
+from sweeper.reporting.formats import count, exact, jsonable, params_text, plural, short, short_float
+
+_MAX_DIFFERENCES = 30
+
+
+def compared_text(found: Compared) -> str:
+    """Return the comparison for people, a sentence per measure."""
+    metric = found.view.config.metric
+    lines = [
+        f"{name} is trial {record.number}: {metric} = {short(record.value)}  ({params_text(record.params)})"
+        for name, record in (("A", found.first), ("B", found.second))
+    ]
+    lines += ["", *(sentence(comparison) for comparison in found.comparisons), ""]
+    lines += _notes(found)
+    lines += ["", _differences("Settings", found.settings), _differences("Environment", found.environment)]
+    return "\n".join(lines)
+
+
+def compared_json(found: Compared) -> dict[str, Any]:
+    """Return the comparison as JSON-able data; differences are positive where A is better."""
+
+    def side(record: TrialRecord) -> dict[str, Any]:
+        return {"trial": record.number, "value": jsonable(record.value), "params": jsonable(record.params)}
+
+    return {
+        "study": found.view.name,
+        "metric": found.view.config.metric,
+        "direction": found.view.config.direction,
+        "alpha": found.alpha,
+        "a": side(found.first),
+        "b": side(found.second),
+        "comparisons": [jsonable(dataclasses.asdict(comparison)) for comparison in found.comparisons],
+        "differs": {
+            "settings": {name: jsonable(list(pair)) for name, pair in found.settings.items()},
+            "environment": {name: jsonable(list(pair)) for name, pair in found.environment.items()},
+        },
+    }
+
+
+def sentence(comparison: ItemComparison) -> str:
+    """Return one comparison as a sentence."""
+    name = f"{comparison.source}/{comparison.measure}"
+    first, second = map(short_float, comparison.means)
+    if comparison.least is not None:
+        return (
+            f"{name}: not tested, since {plural(comparison.n, 'item')} in common cannot show any difference, however "
+            f"large; the smallest number that can is {comparison.least}. A {first}, B {second}."
+        )
+    facts = f"p = {comparison.p_corrected:.2g}, n = {count(comparison.n)}; A {first}, B {second}"
+    low, high, difference = comparison.low, comparison.high, comparison.difference
+    if not comparison.is_real:
+        return (
+            f"{name}: no difference beyond the noise of {short_float((high - low) / 2)}: A is "
+            f"{short_float(abs(difference))} {'better' if difference >= 0 else 'worse'} ({short_float(low)} to "
+            f"{short_float(high)}; {facts})."
+        )
+    better, worse = "A", "B"
+    if difference < 0:
+        better, worse, low, high, difference = "B", "A", -high, -low, -difference
+    return (
+        f"{name}: {better} beats {worse} by {short_float(difference)} ({short_float(low)} to {short_float(high)}; "
+        f"{facts})."
+    )
+
+
+def _notes(found: Compared) -> list[str]:
+    n = sum(comparison.least is None for comparison in found.comparisons)
+    corrected = f", corrected for {n} comparisons by Holm" if n > 1 else ""
+    return [
+        f"Paired over items: bootstrap intervals of 95 %, permutation of signs; claims at a risk of {found.alpha:g} "
+        f"together{corrected}.",
+        "This is the noise of which items were asked, not that of the seed, which `sweeper confirm` measures.",
+    ]
+
+
+def _differences(what: str, pairs: Mapping[str, tuple[Any, Any]]) -> str:
+    if not pairs:
+        return f"{what}: nothing differs."
+    shown = [f"  {name}: {exact(a)} -> {exact(b)}" for name, (a, b) in list(pairs.items())[:_MAX_DIFFERENCES]]
+    if len(pairs) > _MAX_DIFFERENCES:
+        shown.append(f"  and {len(pairs) - _MAX_DIFFERENCES} more; `--json` lists all")
+    return "\n".join([f"{what} that differ, A -> B:", *shown])

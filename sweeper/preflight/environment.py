@@ -1,0 +1,130 @@
+"""What a driver records before it starts trials: its machine, the user's code, and hashes of what the trials read."""
+
+import hashlib
+import logging
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.models import DataSource, SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.study.clock import utc_now
+from sweeper.study.machine import machine_facts
+
+logger = logging.getLogger(__name__)
+
+WHOLE_BYTES = 64 << 20  # larger files are sampled: to read a 14 GB model takes longer than many a trial
+_SLICES, _SLICE_BYTES = 32, 1 << 20
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+)
+_GIT_WAIT_S = 10.0
+
+
+def capture_environment(config: SweepConfig) -> dict[str, Any]:
+    """Return one session's record, JSON-able."""
+    return {
+        "at": utc_now(),
+        "machine": machine_facts(),
+        "code": code_state(Path(config.trial.function_dir or Path.cwd())),
+        "inputs": input_hashes(config),
+    }
+
+
+def code_state(directory: Path) -> dict[str, Any] | None:
+    """Return the commit of the git repository that a directory lies in, and a hash of what differs from it.
+
+    None where it lies in none.
+    """
+    commit = _git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = (_git(directory, "diff", "HEAD") or "") + (_git(directory, "status", "--porcelain") or "")
+    root = _git(directory, "rev-parse", "--show-toplevel") or ""
+    return {
+        "repository": root.strip(),
+        "commit": commit.strip(),
+        "changes": hashlib.sha256(changes.encode()).hexdigest()[:16] if changes else None,
+    }
+
+
+def input_hashes(config: SweepConfig) -> dict[str, str | None]:
+    """Return a hash each of model, tokenizer, chat template and data, as far as there are any.
+
+    Files of more than 64 MB are sampled: their size and 32 slices. Of what lies on the hub, the commit that is cached.
+    """
+    trial = config.trial
+    found: dict[str, str | None] = {}
+    if trial.model is not None:
+        path = Path(trial.model)
+        if path.is_dir():
+            found["model"] = _hash(path.rglob("*"), path)
+            found["tokenizer"] = _hash((file for name in _TOKENIZER_FILES for file in path.glob(name)), path)
+        else:
+            found["model"] = _hub_commit(trial.model, trial.revision, "config.json", "model")
+    if trial.chat_template is not None:
+        found["chat_template"] = _hash([Path(trial.chat_template)], Path(trial.chat_template).parent)
+    elif trial.model is not None and (template := Path(trial.model) / "chat_template.jinja").is_file():
+        found["chat_template"] = _hash([template], template.parent)
+    for index, source in enumerate(trial.train_data or []):
+        found[f"train_data[{index}]"] = _data_hash(source)
+    for name, source in trial.eval_data.items():
+        found[f"eval_data.{name}"] = _data_hash(source)
+    return found
+
+
+def _data_hash(source: DataSource) -> str | None:
+    from sweeper.training.sources import is_local, local_files
+
+    if not is_local(source):
+        return _hub_commit(source.path, source.revision, "README.md", "dataset")
+    path = Path(source.path)
+    try:
+        return _hash(local_files(source), path if path.is_dir() else path.parent)
+    except ConfigError as error:  # preflight has told of it already, unless the trial is a function
+        logger.debug("No hash of %s: %s", path, error)
+        return None
+
+
+def _hub_commit(name: str, revision: str | None, file: str, kind: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file, revision=revision, repo_type=kind)
+    return f"commit {Path(cached).parent.name}" if isinstance(cached, str) else revision
+
+
+def _hash(files: Iterable[Path], root: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted({file for file in files if file.is_file()}):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(root)}\n{size}\n".encode())
+        with open(file, "rb") as opened:
+            if size <= WHOLE_BYTES:
+                digest.update(opened.read())
+                continue
+            for index in range(_SLICES):
+                opened.seek(index * (size - _SLICE_BYTES) // (_SLICES - 1))
+                digest.update(opened.read(_SLICE_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def _git(directory: Path, *words: str) -> str | None:
+    """Return what git says; None where there is no git, no repository, or no commit yet."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *words],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_WAIT_S,
+            errors="replace",
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.debug("git could not be asked: %s", error)
+        return None
+    return done.stdout if done.returncode == 0 else None
