@@ -1,6 +1,7 @@
 """How steps and samples run along a trial, in one part or in phases. Pure."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -30,6 +31,11 @@ class PlannedPhase:
     @property
     def samples(self) -> int:
         return self.steps * self.batch.effective_batch_size
+
+
+def phase_ends(phases: Sequence[PlannedPhase]) -> tuple[int, ...]:
+    """Return the samples after which another phase begins."""
+    return tuple(itertools.accumulate(phase.samples for phase in phases[:-1]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,3 +88,18 @@ def test_the_verdict_does_not_depend_on_how_steps_are_cut_into_reports():
     piecewise = next(verdict for row in history if (verdict := monitor.check([row])))
 
     assert piecewise == whole
+
+
+def test_a_loss_that_jumps_where_other_data_begins_is_no_divergence():
+    history = rows([1.0] * 60 + [9.0] * 60)
+    mark = history[59].samples
+    assert DivergenceMonitor(DivergenceRules()).check(history) is not None
+    assert DivergenceMonitor(DivergenceRules(), restarts=[mark]).check(history) is None
+
+
+def test_a_spike_within_a_later_phase_is_still_told():
+    history = rows([1.0] * 60 + [5.0] * 60 + [30.0] * 8)
+    verdict = DivergenceMonitor(DivergenceRules(), restarts=[history[59].samples]).check(history)
+    assert verdict is not None
+    assert verdict.rule == "loss_spike"
+    assert "its own best was 5" in verdict.reason

@@ -4,11 +4,14 @@ import itertools
 from typing import Any
 
 import pytest
+from report_fixtures import make_view
 from sweep_files import config_of
 
 from sweeper.errors import ConfigError
 from sweeper.phases import Course
 from sweeper.plan import Plan, plan_point, plan_sweep, trial_spec
+from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.export.chosen import choose_trial
 from sweeper.training.mixing import Mixture, mixed_order
 from sweeper.training.stream import SampleStream
 
@@ -156,6 +159,12 @@ def test_what_only_phases_use_makes_no_other_point_of_a_stacked_one() -> None:
     assert any("are trained once" in warning for warning in plan.warnings)
 
 
+def test_weights_make_no_other_point_where_each_phase_has_one_data_set() -> None:
+    weights = "  data_weights: {grid: [{a: 1, b: 1, c: 1}, {a: 1, b: 2, c: 3}]}\n"
+    alone = SWEEP.replace("data: [b, c]", "data: b")
+    assert [len(plan_sweep(config_of(text + weights)).points) for text in (SWEEP, alone)] == [4, 3]
+
+
 def test_a_strategy_that_is_not_set_leaves_a_points_id_alone() -> None:
     plain = SWEEP.replace("  phases:\n    - {name: first, data: a}\n    - {name: second, data: [b, c]}\n", "")
     ids = {
@@ -175,9 +184,30 @@ def test_the_plan_tells_the_phases() -> None:
     )
 
 
+def test_a_plan_warns_where_stacked_and_phased_points_are_judged_by_their_losses() -> None:
+    told = [
+        any("do not compare" in warning for warning in plan_sweep(config_of(SWEEP, *given)).warnings)
+        for given in ((), ("pruner=nop",), ("data_strategy=phased",))
+    ]
+    assert told == [True, False, False]
+
+
 def test_a_phase_under_one_step_is_refused() -> None:
     with pytest.raises(ConfigError, match="Phase `first` has 16 of the budget's 32 samples"):
         phased(SWEEP, "trial.budget.samples=32")
+
+
+def test_a_phased_trial_is_not_exported_to_a_trainer_that_knows_no_phases() -> None:
+    config = config_of(SWEEP)
+    points = plan_sweep(config).points
+    records = [
+        TrialRecord(number=n, state=TrialState.COMPLETE, params=point.params, point_id=point.point_id, value=float(n))
+        for n, point in enumerate(points)
+    ]  # fmt: skip
+    view = make_view(records, config)
+    assert choose_trial(view, None, 0).total_steps == 32
+    with pytest.raises(ConfigError, match="Trial 1 of study `demo` was trained in phases"):
+        choose_trial(view, None, 1)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_a_trial_takes_its_steps_and_its_evaluations():
     config = made_up()
     points = plan_sweep(config).points
 
-    assert trial_seconds(config, points[0], [SMALL, LARGE]) == pytest.approx(160 * 0.1 + 3 * 3.0)  # at two rungs and the end
+    at_two_rungs_and_the_end = 3
+    took = trial_seconds(config, points[0], [SMALL, LARGE])
+    assert took == pytest.approx(160 * 0.1 + at_two_rungs_and_the_end * 3.0)
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=30), st.integers(1, 8))

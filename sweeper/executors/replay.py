@@ -40,7 +40,7 @@ class RecordedPlay:
     def __init__(self, point: RecordedPoint, *, metric: str, rules: DivergenceRules) -> None:
         self.point = point
         self._metric = metric
-        self.verdict, self.verdict_step = _first_verdict(point.rows, rules)
+        self.verdict, self.verdict_step = _first_verdict(point, rules)
         self._windows: dict[tuple[int, ...], tuple[Window, ...]] = {}
         self._s_per_sample = point.seconds / max(point.budget_samples, 1)
 
@@ -106,9 +106,9 @@ class _KnownVerdict(DivergenceMonitor):
         return self._verdict if any(row.step == self._step for row in rows) else None
 
 
-def _first_verdict(rows: Sequence[StepRow], rules: DivergenceRules) -> tuple[Verdict | None, int | None]:
-    monitor = DivergenceMonitor(rules)
-    for row in rows:
+def _first_verdict(point: RecordedPoint, rules: DivergenceRules) -> tuple[Verdict | None, int | None]:
+    monitor = DivergenceMonitor(rules, restarts=point.phase_ends)
+    for row in point.rows:
         verdict = monitor.check((row,))
         if verdict is not None:
             return verdict, row.step

@@ -31,7 +31,7 @@ class Starting:
         state: SweepState,
         recording: Recording,
         micro_batches: MicroBatchLimits,
-        monitor_of: Callable[[int], DivergenceMonitor],
+        monitor_of: Callable[[int, Point], DivergenceMonitor],
     ) -> None:
         self._state = state
         self._recording = recording
@@ -46,7 +46,7 @@ class Starting:
             self.inherit(record)  # the driver that was to do so may have been killed
         rows, step = self._rows_to_go_on_from(number)
         running = Running(
-            point=point, rows=rows, monitor=self._monitor_of(number), metrics={},
+            point=point, rows=rows, monitor=self._monitor_of(number, point), metrics={},
             spec=self._spec(record, point, checkpoint_step=step), worker=worker,
             started=utc_now(), flushed_at=self._state.clock(),
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),

@@ -13,7 +13,7 @@ from sweeper.orchestrator.recording import Recording
 from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
 from sweeper.orchestrator.steering import Steering
-from sweeper.plan import Plan
+from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.records import Decision, EventKind, Listener, Outcome, Report, TrialRecord
@@ -47,7 +47,7 @@ class Orchestrator:
         rules: DivergenceRules,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
-        monitor_of: Callable[[int], DivergenceMonitor] | None = None,
+        monitor_of: Callable[[int, Point], DivergenceMonitor] | None = None,
         checkpoints_of: Callable[[int], KeptCheckpoints] | None = None,
     ) -> None:
         state = SweepState(
@@ -64,7 +64,10 @@ class Orchestrator:
         self._recording = Recording(state)
         self._queue = TrialQueue(state, judge)
         self._starting = Starting(
-            state, self._recording, micro_batches, monitor_of or (lambda number: DivergenceMonitor(rules))
+            state,
+            self._recording,
+            micro_batches,
+            monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
         )
         self._ending = Ending(
             state, recording=self._recording, queue=self._queue, retention=self._retention,

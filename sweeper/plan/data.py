@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sweeper.batch import BatchPlan
 from sweeper.config.models import SweepConfig
-from sweeper.phases import PlannedPhase
+from sweeper.phases import PlannedPhase, phase_ends
 
 RungUnit = Literal["samples", "steps"]
 
@@ -46,6 +46,11 @@ class Point:
     total_steps: int | None  # None where batch or budget are not known
     rungs: tuple[PlannedRung, ...]
     phases: tuple[PlannedPhase, ...] = ()  # empty where it trains in one part
+
+    @property
+    def phase_ends(self) -> tuple[int, ...]:
+        """Samples after which another phase begins; none where it trains in one part."""
+        return phase_ends(self.phases)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,8 @@ class PointResolver:
 
     def __post_init__(self) -> None:
         section = trial_section(self.config)
+        phases = self.config.trial.phases or ()
+        self._mixes_in_phases = any(len(phase.data) > 1 for phase in phases)
         self._hashed_section = {key: value for key, value in section.items() if key not in _NOT_IN_ID}
 
     def resolve(self, params: Mapping[str, Any]) -> Point:
@@ -99,7 +101,11 @@ class PointResolver:
         kind = self.common.kind
         is_counted = kind in ("epochs", "tokens")
         content = {
-            "settings": hashed_settings(settings, is_function=self.config.trial.function is not None),
+            "settings": hashed_settings(
+                settings,
+                is_function=self.config.trial.function is not None,
+                mixes=not is_phased(self.config, settings) or self._mixes_in_phases,
+            ),
             "budget": {kind: params.get(kind, self.common.value)} if is_counted else {"samples": budget},
             "trial": self._hashed_section,
             "threads": threads_of(self.config),

@@ -56,6 +56,7 @@ def warnings(
     if common.differs:
         yield _differing_budgets(config, common, points)
     yield from _shorter_in_phases(points)
+    yield from _unlike_at_rungs(config, points)
     yield from _direction_warnings(config)
     yield from _size_warnings(config, points)
     yield from _mark_warnings(config, points)
@@ -199,6 +200,16 @@ def _shorter_in_phases(points: Sequence[Point]) -> Iterator[str]:
         yield (
             f"In phases a point trains {', '.join(f'{n:,}' for n in short)} samples, the longest one {max(budgets):,}: "
             "the phases end on whole steps of their own batches. Choose parts that are multiples of them."
+        )
+
+
+def _unlike_at_rungs(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    """Warn where trials are judged against others that have seen other data."""
+    n_phased = sum(bool(point.phases) for point in points)
+    if config.pruner.name != "nop" and 0 < n_phased < len(points):
+        yield (
+            "At a rung, a point in phases has seen other data than a stacked one, so losses and norms there do not "
+            "compare. Judge by a metric of an eval set (`pruner.signals`), or write `pruner: nop`."
         )
 
 

@@ -57,11 +57,16 @@ def tokens_per_step(effective_batch_size: int | None, facts: DataFacts | None) -
     return effective_batch_size * facts.target_tokens / facts.rows
 
 
-def hashed_settings(settings: Mapping[str, Any], *, is_function: bool) -> dict[str, Any]:
+def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bool) -> dict[str, Any]:
     """Return the settings that a point's id is made of.
 
     Left out are those that came later and are not set, what follows from others, and what has no effect, so that
     points that train the same have the same id.
+
+    Args:
+        settings: The point's, resolved.
+        is_function: Whether they are those of a user's function, which may call anything as it likes.
+        mixes: Whether the point draws from several data sets at a time, so that their weights count.
     """
     unset = {name for name in (HALF_LIFE, "warmup_samples") if settings.get(name) is None}
     if HALF_LIFE not in unset:
@@ -70,4 +75,6 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool) -> dict[s
         unset |= {name for name in ("model", "data_weights", *_OF_PHASES) if settings.get(name) is None}
         if settings.get("data_strategy") != PHASED:
             unset.update(_OF_PHASES)
+        if not mixes:
+            unset.add("data_weights")
     return {key: value for key, value in settings.items() if key not in unset}

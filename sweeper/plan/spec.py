@@ -1,6 +1,5 @@
 """What one attempt of a trial is told."""
 
-import itertools
 from typing import Any
 
 from sweeper.config.models import SweepConfig
@@ -70,8 +69,8 @@ def _evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[i
     elif at != "end":
         marks = {int(mark) for mark in at if int(mark) < budget}
     # A phase that goes on from the best weights chooses among those at the end of the one before it too.
-    ends = itertools.accumulate(phase.samples for phase in point.phases)
-    marks |= {end for end, after in zip(ends, point.phases[1:], strict=False) if after.start == "best"}
+    afters = zip(point.phase_ends, point.phases[1:], strict=True)
+    marks |= {end for end, after in afters if after.start == "best"}
     return tuple(sorted(marks))
 
 

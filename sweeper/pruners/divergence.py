@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sweeper.records import StepRow
@@ -42,10 +42,21 @@ _NORM_HISTORY = 512  # steps; the median of more says the same and costs more
 
 
 class DivergenceMonitor:
-    """Watches one trial's steps as they come in."""
+    """Watches one trial's steps as they come in.
 
-    def __init__(self, rules: DivergenceRules) -> None:
+    Args:
+        rules: Which rules are on.
+        restarts: Samples after which the data is another one, growing. Loss and norm may jump there, so what came
+            before is forgotten.
+    """
+
+    def __init__(self, rules: DivergenceRules, *, restarts: Sequence[int] = ()) -> None:
         self._rules = rules
+        self._restarts = collections.deque(restarts)
+        self._forget()
+
+    def _forget(self) -> None:
+        rules = self._rules
         self._recent: collections.deque[StepRow] = collections.deque(maxlen=rules.patience_steps)
         self._first_median: float | None = None
         self._best_median = math.inf
@@ -61,6 +72,9 @@ class DivergenceMonitor:
         return None
 
     def _check_one(self, row: StepRow) -> Verdict | None:
+        while self._restarts and row.samples > self._restarts[0]:
+            self._restarts.popleft()
+            self._forget()
         verdict = self._nan(row)
         if verdict is not None:
             return verdict

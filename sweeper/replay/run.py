@@ -73,7 +73,7 @@ class Replay:
         clock = VirtualClock()
         orchestrator = Orchestrator(
             study=study, plan=self._plan(points), judge=self._make_judge(self.config), rules=self._rules,
-            listeners=listeners, clock=clock, monitor_of=lambda number: plays[number].monitor(),
+            listeners=listeners, clock=clock, monitor_of=lambda number, point: plays[number].monitor(),
             checkpoints_of=lambda number: CurveCheckpoints(lambda: study.curves.rows(number)),
         )  # fmt: skip
         executor = ReplayExecutor(plays, slots=slots, clock=clock, speeds=speeds, arrivals=arrivals)

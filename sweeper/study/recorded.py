@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.plan import DataFacts, plan_point
 from sweeper.pruners.divergence import DIVERGENCE_RULES
 from sweeper.records import GRAD_NORM, LOSS, StepRow, TrialRecord, TrialState
 from sweeper.study.study import Study
@@ -44,6 +46,7 @@ class RecordedPoint:
     measured: tuple[Measured, ...]  # in order, the end not among them
     seconds: float  # training and evaluation of the whole point
     number: int | None = None  # of the trial that it was recorded from
+    phase_ends: tuple[int, ...] = ()  # samples after which it went on with other data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,11 @@ def record_study(study: Study) -> RecordedSweep:
         ConfigError: If no trial has completed.
     """
     records = study.records()
-    points = [_point_of(records[number], tuple(study.curves.rows(number))) for number in sorted(records)]
+    facts = study.facts()
+    points = [
+        _point_of(records[number], tuple(study.curves.rows(number)), study.config, facts)
+        for number in sorted(records)
+    ]
     known = tuple(point for point in points if point is not None)
     left_out = len(points) - len(known)
     if left_out:
@@ -176,7 +183,9 @@ def _key(params: Mapping[str, Any]) -> str:
     return repr(sorted(params.items()))
 
 
-def _point_of(record: TrialRecord, rows: tuple[StepRow, ...]) -> RecordedPoint | None:
+def _point_of(
+    record: TrialRecord, rows: tuple[StepRow, ...], config: SweepConfig, facts: DataFacts | None
+) -> RecordedPoint | None:
     diverged = record.state is TrialState.PRUNED and any(
         decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
     )
@@ -202,4 +211,5 @@ def _point_of(record: TrialRecord, rows: tuple[StepRow, ...]) -> RecordedPoint |
         ),
         seconds=(record.train_s + record.evaluation_s) * budget / max(seen, 1),
         number=record.number,
+        phase_ends=plan_point(config, record.params, facts=facts).phase_ends if config.trial.phases else (),
     )

@@ -23,8 +23,7 @@ class Leg:
     steps: int
     start_step: int = 0
     start_samples: int = 0
-    from_best: bool = False  # goes on from the best weights of the leg before, else from the last ones
-    keeps_moments: bool = False  # and with the optimiser's moments that belong to them
+    keeps_moments: bool = False  # goes on with the optimiser's moments of the leg before
     tracks_best: bool = False  # the next leg starts from the best weights of this one
     hands_moments: bool = False  # and takes the optimiser's moments over
 
@@ -65,7 +64,6 @@ def legs_of(spec: TrialSpec) -> list[Leg]:
             Leg(
                 settings=TrainSettings.model_validate(phase.settings), batch=phase.batch, steps=phase.steps,
                 start_step=step, start_samples=samples,
-                from_best=index > 0 and phase.start == "best",
                 keeps_moments=index > 0 and phase.optimizer_state == "keep",
                 tracks_best=after is not None and after.start == "best",
                 hands_moments=after is not None and after.optimizer_state == "keep",
