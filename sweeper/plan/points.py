@@ -65,7 +65,7 @@ class PointResolver:
         """Resolve one point; see `plan_point`."""
         _refuse_missing(self.config, params)
         settings = resolve_settings(self.config, params)
-        batch = _batch_of(settings)
+        batch = _batch_of(settings, self.config.resources.n_workers)
         size = None if batch is None else batch.effective_batch_size
         budget = point_samples(self.common, params, size, self.facts)
         total_steps = None if size is None or budget is None else budget // size
@@ -149,8 +149,8 @@ def trial_section(config: SweepConfig) -> dict[str, Any]:
 
 
 def threads_of(config: SweepConfig) -> int:
-    """Return how many threads a trial computes with; sums of floats differ with it."""
-    return config.resources.threads_per_trial or config.resources.cpus_per_trial
+    """Return how many threads each worker of a trial computes with; sums of floats differ with it."""
+    return config.resources.threads_per_worker
 
 
 def _refuse_missing(config: SweepConfig, params: Mapping[str, Any]) -> None:
@@ -169,7 +169,7 @@ def _sentence(config: SweepConfig, detail: Mapping[str, Any], drawn: Mapping[str
     return sentence(detail, name=name, value=drawn.get(name, config.trial.settings.get(name)))
 
 
-def _batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
+def _batch_of(settings: Mapping[str, Any], n_workers: int) -> BatchPlan | None:
     size = settings.get("effective_batch_size")
     if size is None:
         return None
@@ -177,4 +177,5 @@ def _batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
         raise ConfigError(
             f"`effective_batch_size` must be a whole number of at least 1, but got {size}. Correct it."
         )
-    return plan_batch(effective_batch_size=size, micro_batch_size=settings.get("micro_batch_size", size))
+    micro = settings.get("micro_batch_size", size)
+    return plan_batch(effective_batch_size=size, micro_batch_size=micro, data_parallel_size=n_workers)

@@ -9,27 +9,46 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import transformers
 
+from sweeper.checkpoint.manifest import name_of
 from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
+from sweeper.gang import Ranks
+from sweeper.training.sharding import optimizer_shares, whole
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
 STATE = "state.pt"  # read with `weights_only`, so it can hold tensors and plain values only
 
 
 def save_checkpoint(
-    trainer: Any, store: CheckpointStore, *, step: int, samples: int, tokens: int, beside: Path | None
+    trainer: Any,
+    store: CheckpointStore,
+    *,
+    step: int,
+    samples: int,
+    tokens: int,
+    beside: Path | None,
+    ranks: Ranks | None = None,
 ) -> str:
-    """Hand the trainer's state to the store and return the checkpoint's name."""
+    """Hand the trainer's state to the store and return the checkpoint's name.
+
+    Where several ranks train, all call this and rank 0 saves: whole tensors, so that any number of ranks can go on.
+    """
+    weights = {name: whole(p.detach()).cpu().contiguous() for name, p in _trained(trainer.model).items()}
+    optimizer = whole(trainer.optimizer.state_dict())
+    randoms = [random_state()] if ranks is None else ranks.gathered(random_state())
+    if randoms is None:
+        return name_of(step)
     directory = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=beside))
     try:
-        weights = {name: p.detach().cpu().contiguous() for name, p in _trained(trainer.model).items()}
         safetensors.torch.save_file(weights, directory / WEIGHTS)
         state = {
-            "optimizer": trainer.optimizer.state_dict(),
+            "optimizer": optimizer,
             "schedule": trainer.lr_scheduler.state_dict(),
             "scaler": None if trainer.accelerator.scaler is None else trainer.accelerator.scaler.state_dict(),
-            "random": random_state(),
+            "random": randoms[0],
+            "random_of_others": randoms[1:],  # of ranks 1, 2, …
             "tokens": tokens,
         }
         torch.save(state, directory / STATE)
@@ -53,7 +72,9 @@ def load_weights(model: Any, path: Path) -> None:
             parameter.copy_(saved[name])
 
 
-def load_state(trainer: Any, path: Path, *, is_inherited: bool = False) -> tuple[dict[str, Any], int]:
+def load_state(
+    trainer: Any, path: Path, *, is_inherited: bool = False, rank: int = 0, n_ranks: int = 1
+) -> tuple[dict[str, Any] | None, int]:
     """Put a checkpoint's optimiser, schedule and scaler into a trainer.
 
     Args:
@@ -61,11 +82,15 @@ def load_state(trainer: Any, path: Path, *, is_inherited: bool = False) -> tuple
         path: The checkpoint.
         is_inherited: Whether it is another trial's: moments and position are taken over, while rates, decay and
             schedule stay this trial's own.
+        rank: This process's, of those that train together.
+        n_ranks: How many they are.
 
     Returns:
-        The random state, to be set right before the next step, and the target tokens seen so far.
+        The random state, to be set right before the next step, and the target tokens seen so far. None for a rank
+        that has no state here, since another number of ranks saved.
     """
     state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    state["optimizer"] = optimizer_shares(trainer.optimizer, state["optimizer"])
     if is_inherited:
         _load_moments(trainer, state)
     else:
@@ -73,7 +98,9 @@ def load_state(trainer: Any, path: Path, *, is_inherited: bool = False) -> tuple
         trainer.lr_scheduler.load_state_dict(state["schedule"])
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
-    return state["random"], int(state["tokens"])
+    randoms = [state["random"], *state.get("random_of_others", [])]
+    random_here = randoms[rank] if rank == 0 or len(randoms) == n_ranks else None
+    return random_here, int(state["tokens"])
 
 
 def _load_moments(trainer: Any, state: dict[str, Any]) -> None:
@@ -124,6 +151,14 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def seed_rank(seed: int, *, rank: int, step: int) -> None:
+    """Seed all generators for a rank that goes on from a step without a state of its own.
+
+    Two ranks that drew the same would drop out the same units of different rows.
+    """
+    transformers.set_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
 def _trained(model: Any) -> dict[str, Any]:

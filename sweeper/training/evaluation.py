@@ -11,6 +11,8 @@ from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training.encode import IGNORED
 from sweeper.training.model import precision, precision_dtype
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import is_sharded
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
@@ -29,7 +31,16 @@ class EvalSet:
 class Evaluator:
     """Reads all eval sets of a trial with the model as it is, and leaves training as it was."""
 
-    def __init__(self, trial: TrialSection, settings: TrainSettings, tokenizer: Any, collate: Any) -> None:
+    def __init__(
+        self,
+        trial: TrialSection,
+        settings: TrainSettings,
+        tokenizer: Any,
+        collate: Any,
+        *,
+        ranks: TorchRanks | None = None,
+    ) -> None:
+        self._ranks = ranks  # where several train together, each reads its part of every set
         self._metrics = trial.metrics
         self._how = trial.evaluation
         self._settings = settings
@@ -53,7 +64,7 @@ class Evaluator:
         """Return every `<set>/<measure>` and every weighted metric.
 
         The loss is the mean over all target tokens of the set; the random state and the training mode are
-        kept.
+        kept. Where several ranks train, all of them call this.
         """
         measures: dict[str, float] = {}
         with _undisturbed(model), self._autocast(model):
@@ -67,27 +78,47 @@ class Evaluator:
         device = model.device
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
-        n_targets = 0
-        for rows in _batches(one.rows, self._how.batch_size):
+        n_targets = torch.zeros((), dtype=torch.int64, device=device)
+        for rows, counts in self._shared(one.rows):
             batch = self._collate(rows)
-            n_targets += int((batch["labels"][:, 1:] != IGNORED).sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
-            log_prob += log_probs.sum(dtype=torch.float64)
-            n_right += is_top1.sum()
-        measured = {"loss": -log_prob.item() / n_targets, "token_accuracy": n_right.item() / n_targets}
+            if counts:
+                n_targets += int((batch["labels"][:, 1:] != IGNORED).sum())
+                log_prob += log_probs.sum(dtype=torch.float64)
+                n_right += is_top1.sum()
+        targets = self._summed(n_targets)
+        measured = {
+            "loss": -self._summed(log_prob) / targets,
+            "token_accuracy": self._summed(n_right) / targets,
+        }
         if one.prompts:
             measured["exact_match"] = self._exact_match(model, one)
         return measured
 
     def _exact_match(self, model: Any, one: EvalSet) -> float:
         n_right = 0
-        for rows in _batches(list(zip(one.prompts, one.answers, strict=True)), self._how.batch_size):
+        for rows, counts in self._shared(list(zip(one.prompts, one.answers, strict=True))):
             texts = self._answer(model, [prompt for prompt, _ in rows])
-            n_right += sum(
-                text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)
-            )
-        return n_right / len(one.prompts)
+            if counts:
+                n_right += sum(
+                    text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)
+                )
+        return self._summed(torch.tensor(n_right, device=model.device)) / len(one.prompts)
+
+    def _shared(self, items: Sequence[Any]) -> Iterator[tuple[Sequence[Any], bool]]:
+        """Yield this rank's batches, and whether they count.
+
+        All ranks get as many: a shared-out model computes only where all do. Who has none left reads one again.
+        """
+        batches = list(_batches(items, self._how.batch_size))
+        rank, size = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
+        for first in range(0, len(batches), size):
+            index = first + rank
+            yield (batches[index], True) if index < len(batches) else (batches[first], False)
+
+    def _summed(self, value: torch.Tensor) -> float:
+        return float(value if self._ranks is None else self._ranks.summed(value))
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
         """Generate greedily and return the words before the first end token."""
@@ -107,6 +138,7 @@ class Evaluator:
             max_new_tokens=self._how.max_new_tokens,
             pad_token_id=self._tokenizer.pad_token_id,
             eos_token_id=stops,
+            synced_gpus=self._ranks is not None and is_sharded(model),
         )[:, batch["input_ids"].shape[1] :].tolist()
         return [self._words(ids, stops) for ids in generated]
 

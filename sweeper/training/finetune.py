@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.trainer_callback import TrainerCallback
@@ -17,9 +17,17 @@ from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
 from sweeper.records import LOSS
-from sweeper.training.checkpoints import load_state, load_weights, save_checkpoint, set_random_state
+from sweeper.training.checkpoints import (
+    load_state,
+    load_weights,
+    save_checkpoint,
+    seed_rank,
+    set_random_state,
+)
 from sweeper.training.evaluation import Evaluator
-from sweeper.training.model import load_model
+from sweeper.training.model import load_model, precision_dtype
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import is_sharded, shard, whole
 from sweeper.training.signals import StepSignals
 from sweeper.training.stream import MicroBatches, SampleStream
 from sweeper.training.tokenizer import load_tokenizer
@@ -75,18 +83,24 @@ class _Finetuning:
         self._micro_batch_size = spec.micro_batch_size
         self._accumulation = spec.gradient_accumulation_steps
         self._total_steps = spec.total_steps
+        self._gang = context.gang
+        self._ranks = None if context.gang is None else cast(TorchRanks, context.gang.ranks)
         self._tokenizer = load_tokenizer(self._trial)
         self._rows = load_train_rows(self._trial, self._settings, self._tokenizer)
         self._collate = DataCollatorForLanguageModeling(
             pad_token_id=self._tokenizer.pad_token_id, padding_free=self._settings.packing
         )
-        self._evaluator = Evaluator(self._trial, self._settings, self._tokenizer, self._collate)
+        self._evaluator = Evaluator(
+            self._trial, self._settings, self._tokenizer, self._collate, ranks=self._ranks
+        )
 
     def run(self) -> dict[str, float]:
         loaded = self._context.checkpoint.load()
         with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
             trainer, steps = self._prepare(loaded, Path(scratch))
             trainer.train()
+        if self._gang is not None:
+            self._gang.agree()  # the last step's report may have been answered by a stop
         metrics = steps.finish(trainer.model)
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = steps.last_losses_mean()
@@ -97,7 +111,8 @@ class _Finetuning:
     def _prepare(
         self, loaded: LoadedCheckpoint | None, scratch: Path
     ) -> tuple[SweepTrainer, "_StepBoundary"]:
-        batch = self._micro_batch_size * self._accumulation
+        shares_model = self._context.spec.sharding is not None
+        batch = self._micro_batch_size * self._accumulation * self._context.world_size
         steps = _StepBoundary(self._context, self._evaluator, batch, self._total_steps, loaded)
         trainer = make_trainer(
             model=load_model(self._trial, self._settings),
@@ -110,15 +125,21 @@ class _Finetuning:
                 gradient_accumulation_steps=self._accumulation,
                 total_steps=self._total_steps,
                 seed=self._context.seed,
+                n_ranks=self._context.world_size,
             ),
             batches=self._batches(batch, loaded),
             train_dataset=self._rows.dataset,
             collate=self._collate,
             callback=steps,
+            ranks=self._ranks,
+            agree=None if self._gang is None else steps.agree,
+            is_sharded=shares_model,
         )
         steps.trainer = trainer
         if loaded is not None:
             load_weights(trainer.model, loaded.path)
+        if shares_model:
+            shard(trainer.model, precision_dtype(self._settings))
         return trainer, steps
 
     def _batches(self, batch: int, loaded: LoadedCheckpoint | None) -> MicroBatches:
@@ -135,13 +156,18 @@ class _Finetuning:
             start=start,
             stop=self._total_steps * batch,
             micro_batch_size=self._micro_batch_size,
+            rank=self._context.rank,
+            n_ranks=self._context.world_size,
         )
 
     def _save_model(self, model: Any) -> None:
+        weights = whole(model.state_dict()) if is_sharded(model) else None  # all ranks put it together
+        if self._context.rank != 0:
+            return
         target = Path(self._context.spec.trial_dir) / "model"
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            model.save_pretrained(beside)
+            model.save_pretrained(beside, **({} if weights is None else {"state_dict": weights}))
             self._tokenizer.save_pretrained(beside)
             publish_directory(beside, target)
         finally:
@@ -169,7 +195,9 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._tokens = 0
         self._flushed_at = 0.0
         self._flushed = (0, 0)  # step and samples
+        self._position = (0, 0)  # step and samples
         self._random: Any = None
+        self._is_seeded = False
         self._measured: dict[str, float] | None = None  # after the last step
         self._last_losses: deque[float] = deque(maxlen=FINAL_LOSS_STEPS)
 
@@ -177,24 +205,43 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
         """Go on where the checkpoint stands, if there is one."""
         if self._loaded is not None:
             position = (self._loaded.step, self._loaded.samples)
-            is_inherited = self._loaded.step == self._context.spec.inherited_step
-            saved = load_state(self.trainer, self._loaded.path, is_inherited=is_inherited)
-            self._random, self._tokens = saved
+            context = self._context
+            self._random, self._tokens = load_state(
+                self.trainer, self._loaded.path, is_inherited=self._loaded.step == context.spec.inherited_step,
+                rank=context.rank, n_ranks=context.world_size,
+            )  # fmt: skip
             state.global_step = self._loaded.step
             self._context.start_from(step=position[0], samples=position[1])
             self._flushed = position
         self._context.report_rows([])  # training time counts from here
         self._flushed_at = self._context.clock()
 
+    def agree(self, tokens: int) -> int:
+        """Let all ranks begin the next step; return its target tokens, of all of them.
+
+        Raises:
+            TrialStopped: On all ranks, if the trial is to end.
+        """
+        gang, (step, samples) = self._context.gang, self._position
+        assert gang is not None
+        try:
+            return gang.agree(tokens)
+        except TrialStopped:
+            self._flush(step, samples)  # keeps the last rows, and raises it again
+            raise
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Set the random state as the checkpoint found it, before the first step draws from it."""
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
+        elif self._context.rank and not self._is_seeded:
+            seed_rank(self._context.seed, rank=self._context.rank, step=state.global_step)
+        self._is_seeded = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Take the step's signals and do what is due."""
-        step, samples = state.global_step, state.global_step * self._batch
+        step, samples = self._position = state.global_step, state.global_step * self._batch
         self._gather(step, samples)
         if self._context.channel.should_stop():
             self._flush(step, samples)
@@ -262,6 +309,7 @@ class _StepBoundary(TrainerCallback):  # type: ignore[misc]
             samples=samples,
             tokens=self._tokens,
             beside=Path(directory) if directory else None,
+            ranks=None if self._context.gang is None else self._context.gang.ranks,
         )
 
     def _made_trainer(self) -> SweepTrainer:
