@@ -57,6 +57,13 @@ def _check_when(draft: Draft, section: BenchmarkSection) -> None:
             "Set it, or leave `top` out; `sweeper benchmark --top K` says it for one call.",
             "benchmarks", "top",
         )  # fmt: skip
+    sharding = draft.config.resources.sharding if draft.knows("resources") else None
+    if section.when == "completed" and sharding is not None:
+        draft.tell(
+            f"`benchmarks.when: completed` measures a model on one device, but `resources.sharding: {sharding}` shares "
+            "it out. Use `when: finalists`, or leave the sharding out.",
+            "benchmarks", "when",
+        )  # fmt: skip
     if not draft.knows("trial.function", "trial.checkpoint"):
         return
     if section.when == "completed" and trial.function is not None:

@@ -135,9 +135,14 @@ def _check_phases(draft: Draft, phases: list[Phase]) -> None:
 def _check_batch(draft: Draft, phase: Phase, path: tuple[str | int, ...]) -> None:
     if phase.effective_batch_size is None:
         return
+    n_workers = draft.config.resources.n_workers if draft.knows("resources") else 1
     for _, micro in _values(draft, "micro_batch_size"):
         try:
-            plan_batch(effective_batch_size=phase.effective_batch_size, micro_batch_size=micro)
+            plan_batch(
+                effective_batch_size=phase.effective_batch_size,
+                micro_batch_size=micro,
+                data_parallel_size=n_workers,
+            )
         except ConfigError as error:
             draft.tell(f"Phase `{phase.name}`: {error}", *path)
             return

@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,27 +24,25 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.ray_worker import (
-    RESULT,
-    StopBoard,
-    StopWord,
-    TrialWorker,
-    WorkerResult,
-    attempt_key,
-)
+from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_waiting import Waiting
+from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
+from sweeper.room import room_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_LOOK_S = 5.0  # between two looks at the nodes of a cluster
 _WARM_S = 30.0  # how long the end of a trial waits for workers that still start
 
 
 class _Bridge:
     """What searcher, scheduler and callback share: which Tune trial is which trial of the study."""
 
-    def __init__(self, orchestrator: Orchestrator, board: Any) -> None:
+    def __init__(self, orchestrator: Orchestrator, board: Any, waiting: Waiting) -> None:
+        self._waiting = waiting
         self.orchestrator = orchestrator
         self.board = board
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
@@ -140,6 +139,7 @@ class _Bridge:
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""
         self.guarded(self.orchestrator.check_held, None)
+        self.guarded(lambda: self._waiting.look(len(self._starting)), None)
         self.guarded(self.steer, None)
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
@@ -212,8 +212,12 @@ class RayTuneExecutor:
 
     Args:
         slots: Trials at a time.
-        cpus_per_trial: Cores that Ray reserves for a trial.
-        gpus_per_trial: GPUs, at most 1; a fraction lets several trials share one.
+        cpus_per_trial: Cores that Ray reserves for a trial, for all its workers together.
+        gpus_per_trial: GPUs; a fraction lets several trials share one.
+        workers_per_trial: Processes that train a trial together.
+        placement: Of a trial's workers: `pack` on as few nodes as possible, or `spread`.
+        custom_resources: Further Ray resources of each worker.
+        grows: Whether more trials run at a time once more nodes have joined the cluster, and fewer once some left.
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
         function: Run instead of what the config names.
         preload: Whether workers import torch and the trainer before their first trial.
@@ -225,6 +229,10 @@ class RayTuneExecutor:
         slots: int,
         cpus_per_trial: int = 1,
         gpus_per_trial: float = 0.0,
+        workers_per_trial: int = 1,
+        placement: str = "pack",
+        custom_resources: Mapping[str, float] | None = None,
+        grows: bool = False,
         address: str | None = None,
         function: TrialFunction | None = None,
         preload: bool = True,
@@ -232,6 +240,15 @@ class RayTuneExecutor:
         self._slots = slots
         self._cpus = cpus_per_trial
         self._gpus = gpus_per_trial
+        self._n_workers = workers_per_trial
+        self._look_at = 0.0
+        self._grows = grows
+        self._strategy = placement.upper()
+        # What each worker gets: a bundle of the trial's placement group.
+        self._share = {
+            "CPU": cpus_per_trial / workers_per_trial, "GPU": gpus_per_trial / workers_per_trial,
+            **(custom_resources or {}),
+        }  # fmt: skip
         self._address = address
         self._function = function
         self._preload = preload
@@ -255,18 +272,18 @@ class RayTuneExecutor:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         orchestrator.set_capacity(self._capacity)
         board = ray.remote(num_cpus=0, max_concurrency=10_000)(StopBoard).remote()
-        bridge = _Bridge(orchestrator, board)
+        bridge = _Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
         limiter = ConcurrencyLimiter(_StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
-        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._slots))
+        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._fitting()))
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
+            shares=(self._share,) * self._n_workers if self._n_workers > 1 else (),
             paths=[path for path in sys.path if os.path.isdir(path)],
         )  # fmt: skip
-        bundle = {"CPU": float(self._cpus), **({"GPU": float(self._gpus)} if self._gpus else {})}
         tuner = tune.Tuner(
-            tune.with_resources(worker, PlacementGroupFactory([bundle])),
+            tune.with_resources(worker, self._placement()),
             tune_config=TuneConfig(
                 search_alg=limiter, scheduler=_StudyScheduler(bridge), num_samples=-1, reuse_actors=True,
                 trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
@@ -280,12 +297,22 @@ class RayTuneExecutor:
         if bridge.error is not None:
             raise bridge.error
 
+    def _placement(self) -> PlacementGroupFactory:
+        if self._n_workers == 1:
+            return PlacementGroupFactory([self._share])
+        # The first bundle is of the process that speaks for the workers; it needs nothing.
+        return PlacementGroupFactory([{}, *[self._share] * self._n_workers], strategy=self._strategy)
+
     def _capacity(self) -> int:
         """Return how many trials the cluster holds at a time, as it is now."""
-        resources = ray.cluster_resources()
-        by_cpu = int(resources.get("CPU", 0)) // self._cpus
-        by_gpu = int(resources.get("GPU", 0) / self._gpus + 1e-9) if self._gpus else by_cpu
-        return min(by_cpu, by_gpu)
+        return room_for(ray_session.nodes(), self._share, self._n_workers)
+
+    def _fitting(self) -> int:
+        """Return how many trials are to run at a time, unless somebody has set another number."""
+        if self._grows and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_S
+            self._slots = max(1, self._capacity())
+        return self._slots
 
 
 def _trial_name(trial: Trial) -> str:

@@ -40,7 +40,7 @@ def plan_phases(
     seen = 0
     for phase, end in zip(phases, _ends(phases, samples), strict=True):
         own = _settings_of(phase, settings)
-        batch = batch_of(own)
+        batch = batch_of(own, config.resources.n_workers)
         assert batch is not None, "the built-in fine-tuning has a batch"
         steps = (end - seen) // batch.effective_batch_size
         if steps < 1:

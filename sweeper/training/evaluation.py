@@ -14,6 +14,8 @@ from sweeper.items import Items
 from sweeper.training.encode import IGNORED
 from sweeper.training.generation import greedy_answers, stop_ids
 from sweeper.training.model import precision, precision_dtype
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import is_sharded
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
@@ -35,8 +37,17 @@ class EvalSet:
 class Evaluator:
     """Reads all eval sets of a trial with the model as it is, and leaves training as it was."""
 
-    def __init__(self, trial: TrialSection, settings: TrainSettings, tokenizer: Any, collate: Any) -> None:
-        self.items: dict[str, Items] = {}  # by eval set, of the last measurement
+    def __init__(
+        self,
+        trial: TrialSection,
+        settings: TrainSettings,
+        tokenizer: Any,
+        collate: Any,
+        *,
+        ranks: TorchRanks | None = None,
+    ) -> None:
+        self.items: dict[str, Items] = {}  # by eval set, of the last measurement; whole on rank 0
+        self._ranks = ranks  # where several train together, each reads its part of every set
         self._metrics = trial.metrics
         self._how = trial.evaluation
         self._settings = settings
@@ -60,7 +71,7 @@ class Evaluator:
         """Return every `<set>/<measure>` and every weighted metric.
 
         The loss is the mean over all target tokens of the set; the random state and the training mode are
-        kept.
+        kept. Where several ranks train, all of them call this.
         """
         measures: dict[str, float] = {}
         with undisturbed(model), self._autocast(model):
@@ -74,30 +85,42 @@ class Evaluator:
         device = model.device
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
-        n_targets = 0
-        row_losses, row_accuracies = [], []
-        for counts, rows in zip(
-            _batches(one.n_targets, self._how.batch_size),
-            _batches(one.rows, self._how.batch_size),
-            strict=True,
-        ):
-            batch = self._collate(rows)
+        n_targets = torch.zeros((), dtype=torch.int64, device=device)
+        scored: dict[int, tuple[float, float]] = {}  # by row: loss and accuracy
+        for part, counts in self._shared(list(enumerate(zip(one.rows, one.n_targets, strict=True)))):
+            batch = self._collate([row for _, (row, _) in part])
             is_target = batch["labels"][:, 1:] != IGNORED
-            n_targets += int(is_target.sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
+            if not counts:
+                continue
+            n_targets += int(is_target.sum())
             log_prob += log_probs.sum(dtype=torch.float64)
             n_right += is_top1.sum()
-            row_losses.append(-_row_means(log_probs, is_target, counts))
-            row_accuracies.append(_row_means(is_top1, is_target, counts))
+            sizes = [size for _, (_, size) in part]
+            losses = (-_row_means(log_probs, is_target, sizes)).tolist()
+            accuracies = _row_means(is_top1, is_target, sizes).tolist()
+            scored |= {
+                index: pair
+                for (index, _), pair in zip(part, zip(losses, accuracies, strict=True), strict=True)
+            }
+        targets = self._summed(n_targets)
+        measured = {
+            "loss": -self._summed(log_prob) / targets,
+            "token_accuracy": self._summed(n_right) / targets,
+        }
+        scored, missing = self._merged(scored), (math.nan, math.nan)
         columns = {
-            "loss": torch.cat(row_losses).tolist(), "token_accuracy": torch.cat(row_accuracies).tolist(),
-        }  # fmt: skip
-        measured = {"loss": -log_prob.item() / n_targets, "token_accuracy": n_right.item() / n_targets}
+            name: [scored.get(index, missing)[at] for index in range(len(one.rows))]
+            for at, name in enumerate(("loss", "token_accuracy"))
+        }
         if one.prompts:
             right = self._exact_matches(model, one)
-            measured["exact_match"] = sum(right) / len(right)
-            by_place = dict(zip(one.answer_places, map(float, right), strict=True))
+            n_exact = self._summed(torch.tensor(sum(right.values()), device=device))
+            measured["exact_match"] = n_exact / len(one.prompts)
+            by_place = {
+                one.answer_places[index]: float(is_right) for index, is_right in self._merged(right).items()
+            }
             columns["exact_match"] = [by_place.get(place, math.nan) for place in one.row_places]
         self.items[one.name] = Items(
             source=one.name,
@@ -107,18 +130,43 @@ class Evaluator:
         )
         return measured
 
-    def _exact_matches(self, model: Any, one: EvalSet) -> list[bool]:
-        right = []
-        for rows in _batches(list(zip(one.prompts, one.answers, strict=True)), self._how.batch_size):
-            texts = self._answer(model, [prompt for prompt, _ in rows])
-            right += [text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)]
+    def _exact_matches(self, model: Any, one: EvalSet) -> dict[int, bool]:
+        """Return whether each answer is right, by its place among the prompts; of this rank's part."""
+        right: dict[int, bool] = {}
+        for part, counts in self._shared(list(enumerate(zip(one.prompts, one.answers, strict=True)))):
+            texts = self._answer(model, [prompt for _, (prompt, _) in part])
+            if counts:
+                right |= {
+                    index: text.strip() == answer.strip()
+                    for text, (index, (_, answer)) in zip(texts, part, strict=True)
+                }
         return right
+
+    def _shared(self, items: Sequence[Any]) -> Iterator[tuple[Sequence[Any], bool]]:
+        """Yield this rank's batches, and whether they count.
+
+        All ranks get as many: a shared-out model computes only where all do. Who has none left reads one again.
+        """
+        batches = list(_batches(items, self._how.batch_size))
+        rank, size = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
+        for first in range(0, len(batches), size):
+            index = first + rank
+            yield (batches[index], True) if index < len(batches) else (batches[first], False)
+
+    def _summed(self, value: torch.Tensor) -> float:
+        return float(value if self._ranks is None else self._ranks.summed(value))
+
+    def _merged(self, found: dict[int, Any]) -> dict[int, Any]:
+        """Return on rank 0 what all ranks found, elsewhere what this one did."""
+        everyone = None if self._ranks is None else self._ranks.gathered(found)
+        return found if everyone is None else {key: value for one in everyone for key, value in one.items()}
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
         return greedy_answers(
             model, self._tokenizer, prompts,
             max_new_tokens=self._how.max_new_tokens,
             stops=stop_ids(model, self._tokenizer, self._end_of_turn),
+            in_step=self._ranks is not None and is_sharded(model),
         )  # fmt: skip
 
     def _autocast(self, model: Any) -> contextlib.AbstractContextManager[Any]:

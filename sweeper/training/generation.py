@@ -5,9 +5,19 @@ from typing import Any
 
 
 def greedy_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stops: Sequence[int]
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stops: Sequence[int],
+    in_step: bool = False,
 ) -> list[str]:
-    """Answer a batch of tokenised prompts; return the words before the first end token."""
+    """Answer a batch of tokenised prompts; return the words before the first end token.
+
+    Args:
+        in_step: Whether other ranks answer prompts of their own with a model that all of them share out.
+    """
     batch = tokenizer.pad(
         {"input_ids": [list(prompt) for prompt in prompts]},
         padding=True,
@@ -23,6 +33,7 @@ def greedy_answers(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=list(stops),
+        synced_gpus=in_step,
     )[:, batch["input_ids"].shape[1] :].tolist()
     return [_words(tokenizer, ids, stops) for ids in generated]
 
