@@ -201,6 +201,7 @@ def study_directory(config: SweepConfig) -> Path:
 def _preflight(
     config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
 ) -> PreflightFacts:
+    _check_workers(config, options)
     check_trackers(config)
     if config.benchmarks is not None and config.benchmarks.when != "asked":
         from sweeper.benchmarks.measure import check_benchmarks
@@ -217,6 +218,15 @@ def _preflight(
     for warning in found.data.warnings if found.data is not None else ():
         print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
+    n_workers = config.resources.n_workers
+    if n_workers > 1 and options.executor == "in-process":
+        raise ConfigError(
+            f"A trial of {n_workers} workers needs processes of their own, which the in-process executor has not. Use "
+            "`--executor ray`, or set `resources.gpus_per_trial` and `workers_per_trial` to at most 1."
+        )
 
 
 def _needed_later(config: SweepConfig, options: LaunchOptions) -> list[str]:
@@ -366,6 +376,8 @@ def _executor(
 
     return RayTuneExecutor(
         slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
+        workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
+        custom_resources=config.resources.custom_resources,
         address=config.resources.address, function=function,
         preload=function is None and config.trial.function is None,
     )  # fmt: skip

@@ -8,11 +8,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.batch import BatchPlan
 from sweeper.phases import PlannedPhase
 from sweeper.records import HOST, LOSS, Report, StepRow
+
+if TYPE_CHECKING:
+    from sweeper.gang import Gang
 
 
 class TrialStopped(Exception):  # noqa: N818 - control flow, not an error; the name is part of the surface
@@ -74,7 +77,9 @@ class TrialSpec:
     evaluation_marks: tuple[int, ...]  # samples at which the eval sets are read, the end not counted
     checkpoint_marks: tuple[int, ...]
     step_marks: tuple[int, ...] = ()  # the same as `marks`, for rungs that are given in steps
-    threads: int = 1
+    data_parallel_size: int = 1  # workers that train the trial together
+    sharding: str | None = None  # how they share the model; None: each has all of it
+    threads: int = 1  # of each worker
     trial_dir: str = ""  # this trial's own directory
     metric: str = ""
     direction: str = ""  # of the metric
@@ -96,7 +101,7 @@ class TrialSpec:
         plan = BatchPlan(
             micro_batch_size=self.micro_batch_size,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
-            data_parallel_size=1,
+            data_parallel_size=self.data_parallel_size,
         ).within(limit)
         return dataclasses.replace(
             self,
@@ -119,6 +124,7 @@ class TrialContext:
     spec: TrialSpec
     channel: Channel
     checkpoint: CheckpointStore
+    gang: "Gang | None" = None  # where several workers train the trial; it is then the channel too
     report_every_s: float = 1.0
     clock: Callable[[], float] = time.monotonic
     newest: dict[str, float] = dataclasses.field(
@@ -150,6 +156,16 @@ class TrialContext:
         return self.spec.seed
 
     @property
+    def rank(self) -> int:
+        """Which of the trial's workers this is, from 0. Rank 0 reports and saves for all."""
+        return 0 if self.gang is None else self.gang.ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many workers train the trial, each on a share of every step's samples."""
+        return 1 if self.gang is None else self.gang.ranks.size
+
+    @property
     def budget_samples(self) -> int:
         return self.spec.budget_samples
 
@@ -166,6 +182,9 @@ class TrialContext:
     ) -> None:
         """Report one optimiser step, with whatever metrics were evaluated after it.
 
+        Where several workers train the trial, every one of them reports every step, so that all end at the same one;
+        what rank 0 says counts.
+
         Args:
             step: Completed optimiser steps, from 1, strictly increasing.
             samples: Training sequences seen so far.
@@ -180,6 +199,8 @@ class TrialContext:
         """
         row = StepRow(step, samples, tokens, _number(loss), _number(grad_norm), _number(learning_rate))
         self.report_rows([row], {name: float(value) for name, value in metrics.items()})
+        if self.gang is not None:
+            self.gang.agree()
 
     def report_rows(
         self,
@@ -215,7 +236,9 @@ class TrialContext:
             wait = judged or checkpoint is not None
             self.channel.send(self.take_report(metrics, checkpoint=checkpoint), wait=wait)
         if pausing and (checkpoint is not None or not self._is_about_to_save()):
-            raise TrialStopped
+            if self.gang is None:
+                raise TrialStopped
+            self.gang.stop()  # not alone: only rank 0 may have saved
 
     def take_report(
         self, metrics: Mapping[str, float] | None = None, *, checkpoint: str | None = None

@@ -952,11 +952,69 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         BASE,
         [
-            ("gpus_per_trial: 1", "gpus_per_trial: 2"),
+            ("gpus_per_trial: 1", "gpus_per_trial: 2.5"),
         ],
         [
-            "sweep.yaml:16: Trials on more than one GPU are not supported yet; set "
-            "`resources.gpus_per_trial` to at most 1.",
+            "sweep.yaml:16: `resources.gpus_per_trial` above 1 must be a whole number, but got 2.5. Set it to 2 or 3, "
+            "or to at most 1 to let trials share a GPU.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("gpus_per_trial: 1", "gpus_per_trial: 1, workers_per_trial: 2"),
+        ],
+        [
+            "sweep.yaml:16: `resources.workers_per_trial` = 2 and `gpus_per_trial` = 1 do not go together: every "
+            "worker trains on a GPU of its own, or all on CPUs. Leave out `workers_per_trial`, or set "
+            "`gpus_per_trial: 0`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("gpus_per_trial: 1", "gpus_per_trial: 4, cpus_per_trial: 6, threads_per_trial: 2"),
+        ],
+        [
+            "sweep.yaml:16: `resources.cpus_per_trial` must be a multiple of the 4 workers of a trial, but got 6. Set "
+            "it to 8.",
+            "sweep.yaml:16: `resources.threads_per_trial` must be a multiple of the 4 workers of a trial, but got 2. "
+            "Set it to 4.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("gpus_per_trial: 1", "gpus_per_trial: 1, sharding: fsdp2, placement: spread"),
+        ],
+        [
+            "sweep.yaml:16: `resources.sharding: fsdp2` is for trials of several workers, but a trial has one. Remove "
+            "it, or set `gpus_per_trial` or `workers_per_trial` to more than 1.",
+            "sweep.yaml:16: `resources.placement: spread` is for trials of several workers, but a trial has one. "
+            "Remove it, or set `gpus_per_trial` or `workers_per_trial` to more than 1.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("gpus_per_trial: 1", "gpus_per_trial: 2, sharding: fsdp2"),
+            ("micro_batch_size: 8", "micro_batch_size: 8, precision: fp16"),
+        ],
+        [
+            "sweep.yaml:16: `resources.sharding: fsdp2` does not go together with `precision: fp16`, whose loss "
+            "scaling is not shared between the workers. Use bf16 or fp32.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("gpus_per_trial: 1", "gpus_per_trial: 3"),
+        ],
+        [
+            "sweep.yaml:12: `effective_batch_size` must be a multiple of micro_batch_size * data_parallel_size = 24, "
+            "but got 32. Nearest valid values: 24 and 48. 3 workers cannot share 32 sequences equally.",
+            "sweep.yaml:12: `effective_batch_size` must be a multiple of micro_batch_size * data_parallel_size = 24, "
+            "but got 128. Nearest valid values: 120 and 144. 3 workers cannot share 128 sequences equally.",
         ],
     ),
     (
@@ -966,7 +1024,8 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
         [
             "sweep.yaml:16: unknown key `gpus`. Allowed: `slots`, `gpus_per_trial`, "
-            "`cpus_per_trial`, `threads_per_trial` and `address`.",
+            "`cpus_per_trial`, `threads_per_trial`, `workers_per_trial`, `sharding`, `placement`, "
+            "`custom_resources` and `address`.",
         ],
     ),
     (

@@ -40,7 +40,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         ("micro_batch_size: 8", "mikro_batch_size: 8"),
         ("grid: [32, 128]", "grid: [32, 60]"),
         ("fractions: [0.1, 0.3]", "fractions: [0.3, 0.1]"),
-        ("gpus_per_trial: 1", "gpus_per_trial: 4"),
+        ("gpus_per_trial: 1", "gpus_per_trial: 1.5"),
     )
     told = problems_of(text)
     assert [int(re.match(r"sweep\.yaml:(\d+):", line)[1]) for line in told] == [3, 8, 9, 14, 16]  # type: ignore[index]

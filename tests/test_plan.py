@@ -275,6 +275,7 @@ def test_ids_are_sixteen_hex_digits_and_differ_between_points() -> None:
         ["trial.metrics={mean: {dev/loss: 1}}"],
         ["resources.threads_per_trial=1"],
         ["resources.slots=2", "dir=somewhere"],
+        ["resources={gpus_per_trial: 4, sharding: fsdp2}"],
     ],
 )
 def test_an_id_does_not_change_with_what_changes_no_training(overrides: list[str]) -> None:

@@ -155,7 +155,7 @@ def make_context(
     """Return the context of one attempt; its checkpoints lie under `root`."""
     from sweeper.config.models import TrainSettings, TrialSection
 
-    batch = micro_batch_size * gradient_accumulation_steps
+    batch = micro_batch_size * gradient_accumulation_steps * spec.get("data_parallel_size", 1)
     sources = [str(path) for path in train] if isinstance(train, list) else str(train)
     section = TrialSection.model_validate(
         {

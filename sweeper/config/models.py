@@ -359,10 +359,36 @@ class ResourceSection(Section):
     """What one trial gets, and how many run at a time."""
 
     slots: int | None = Field(default=None, ge=1)  # trials at a time; None: as many as fit
-    gpus_per_trial: Annotated[Float, Field(ge=0)] | None = None  # None: 1 where there are GPUs, else 0
-    cpus_per_trial: int = Field(default=1, ge=1)
+    # None: 1 for each worker where there are GPUs, else 0. Above 1: a worker for each.
+    gpus_per_trial: Annotated[Float, Field(ge=0)] | None = None
+    cpus_per_trial: int = Field(default=1, ge=1)  # of all its workers together; default: 1 for each
     threads_per_trial: int | None = Field(default=None, ge=1)  # None: cpus_per_trial
+    workers_per_trial: int | None = Field(default=None, ge=1)  # None: gpus_per_trial, at least 1
+    sharding: Literal["fsdp2"] | None = None  # None: every worker holds the whole model (DDP)
+    placement: Literal["pack", "spread"] | None = None  # of a trial's workers; None: pack
+    # Further Ray resources of every worker, for example {"accelerator_type:A100": 0.001}.
+    custom_resources: dict[str, Annotated[Float, Field(gt=0)]] = Field(default_factory=dict)
     address: str | None = None  # a running Ray cluster
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_cpus(cls, data: object) -> object:
+        """Write out that every worker has a core, so that a recorded config means the same ever after."""
+        if not isinstance(data, dict) or data.get("cpus_per_trial") is not None:
+            return data
+        counts = [data.get("workers_per_trial"), data.get("gpus_per_trial")]
+        numbers = [int(n) for n in counts if isinstance(n, (int, float)) and n > 1]
+        return {**data, "cpus_per_trial": numbers[0]} if numbers else data
+
+    @property
+    def n_workers(self) -> int:
+        """Return how many processes train one trial together, each on data of its own."""
+        return self.workers_per_trial or max(1, int(self.gpus_per_trial or 0))
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Return how many threads a worker computes with; sums of floats differ with it."""
+        return max(1, (self.threads_per_trial or self.cpus_per_trial) // self.n_workers)
 
 
 class SweepConfig(Section):

@@ -99,11 +99,12 @@ def _check_n_points(draft: Draft) -> None:
 def _check_batches(draft: Draft) -> None:
     """Tell every effective batch that cannot be cut into whole passes, once each."""
     bad: dict[int, tuple[str, tuple[str | int, ...]]] = {}
+    n_workers = draft.config.resources.n_workers if draft.knows("resources") else 1
     for (path, size), (_, micro) in itertools.product(
         _sizes(draft, "effective_batch_size"), _sizes(draft, "micro_batch_size")
     ):
         try:
-            plan_batch(effective_batch_size=size, micro_batch_size=micro)
+            plan_batch(effective_batch_size=size, micro_batch_size=micro, data_parallel_size=n_workers)
         except ConfigError as error:
             bad.setdefault(size, (str(error), path))
     dimension = draft.config.search_space.get("effective_batch_size")
@@ -117,7 +118,13 @@ def _check_batches(draft: Draft) -> None:
         )
         return
     for size, (told, path) in bad.items():
-        draft.tell(f"{told} Or set `micro_batch_size` to a divisor of {size}.", *path)
+        share, left = divmod(size, n_workers)
+        remedy = (
+            f"{n_workers} workers cannot share {size} sequences equally."
+            if left
+            else f"Or set `micro_batch_size` to a divisor of {share}."
+        )
+        draft.tell(f"{told} {remedy}", *path)
 
 
 def _sizes(draft: Draft, name: str) -> list[tuple[tuple[str | int, ...], int]]:

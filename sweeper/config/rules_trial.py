@@ -194,11 +194,58 @@ def check_increasing(
 
 
 def _check_resources(draft: Draft) -> None:
-    resources = draft.config.resources
-    if not draft.knows("resources") or resources.gpus_per_trial is None:
+    if not draft.knows("resources"):
         return
-    if resources.gpus_per_trial > 1:
+    resources = draft.config.resources
+    gpus, workers = resources.gpus_per_trial, resources.workers_per_trial
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
         draft.tell(
-            "Trials on more than one GPU are not supported yet; set `resources.gpus_per_trial` to at most 1.",
+            f"`resources.gpus_per_trial` above 1 must be a whole number, but got {gpus:g}. Set it to "
+            f"{int(gpus)} or {int(gpus) + 1}, or to at most 1 to let trials share a GPU.",
             *("resources", "gpus_per_trial"),
+        )
+    elif gpus and workers is not None and workers != max(1, gpus):
+        draft.tell(
+            f"`resources.workers_per_trial` = {workers} and `gpus_per_trial` = {gpus:g} do not go together: every "
+            "worker trains on a GPU of its own, or all on CPUs. Leave out `workers_per_trial`, or set "
+            "`gpus_per_trial: 0`.",
+            *("resources", "workers_per_trial"),
+        )
+    else:
+        _check_workers(draft)
+
+
+def _check_workers(draft: Draft) -> None:
+    """Check what a trial of several workers needs, and what only such a trial can have."""
+    resources, trial = draft.config.resources, draft.config.trial
+    n_workers = resources.n_workers
+    for name, count in (("cpus", resources.cpus_per_trial), ("threads", resources.threads_per_trial)):
+        if count is not None and count % n_workers:
+            draft.tell(
+                f"`resources.{name}_per_trial` must be a multiple of the {n_workers} workers of a trial, but got "
+                f"{count}. Set it to {(count // n_workers + 1) * n_workers}.",
+                *("resources", f"{name}_per_trial"),
+            )
+    for name in ("sharding", "placement"):
+        value = getattr(resources, name)
+        if value is not None and n_workers == 1:
+            draft.tell(
+                f"`resources.{name}: {value}` is for trials of several workers, but a trial has one. Remove it, or "
+                "set `gpus_per_trial` or `workers_per_trial` to more than 1.",
+                *("resources", name),
+            )
+    if resources.sharding is None or not draft.knows("trial"):
+        return
+    if trial.function is not None:
+        draft.tell(
+            "`resources.sharding` belongs to the built-in fine-tuning, but `trial.function` is set. Remove it and "
+            "shard the model in your function.",
+            *("resources", "sharding"),
+        )
+    fixed, swept = trial.settings.get("precision"), draft.config.search_space.get("precision")
+    if fixed == "fp16" or (swept is not None and "fp16" in (swept.listed or [])):
+        draft.tell(
+            "`resources.sharding: fsdp2` does not go together with `precision: fp16`, whose loss scaling is not "
+            "shared between the workers. Use bf16 or fp32.",
+            *("resources", "sharding"),
         )

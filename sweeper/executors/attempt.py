@@ -12,6 +12,7 @@ from typing import Any
 from sweeper.checkpoint import open_checkpoints
 from sweeper.context import Channel, TrialContext, TrialSpec, TrialStopped
 from sweeper.files import is_disk_full
+from sweeper.gang import Gang, Ranks, SharedCheckpoints
 from sweeper.records import FailureCause, Outcome, OutcomeKind
 from sweeper.study.machine import write_attempt_environment
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
@@ -25,13 +26,16 @@ def worker_facts() -> dict[str, Any]:
     return {"node": socket.gethostname(), "pid": os.getpid()}
 
 
-def run_attempt(spec: TrialSpec, channel: Channel, *, function: TrialFunction | None = None) -> Outcome:
+def run_attempt(
+    spec: TrialSpec, channel: Channel, *, function: TrialFunction | None = None, ranks: Ranks | None = None
+) -> Outcome:
     """Run a trial's code to its end; never raises what the code raised.
 
     Args:
         spec: What to train.
-        channel: Where reports go.
+        channel: Where reports go; where several workers train the trial, rank 0's go there.
         function: Run instead of what the spec names; for tests and for sweeps from Python.
+        ranks: The trial's workers, where there are several; each of them calls this.
     """
     if function is None and spec.trial.get("function") is None:
         importlib.import_module("torch")  # which device this is has to be known before the batch is cut
@@ -39,7 +43,12 @@ def run_attempt(spec: TrialSpec, channel: Channel, *, function: TrialFunction | 
     spec = spec.fitted(device)
     place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")
     checkpoints = open_checkpoints(place, newest_step=spec.checkpoint_step)
-    context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
+    if ranks is None:
+        context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
+    else:
+        gang = Gang(ranks, channel)
+        shared = SharedCheckpoints(checkpoints, ranks)
+        context = TrialContext(spec=spec, channel=gang, checkpoint=shared, gang=gang)
     try:
         if spec.trial_dir:
             Path(spec.trial_dir).mkdir(parents=True, exist_ok=True)

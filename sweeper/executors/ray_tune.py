@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,14 +23,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.ray_worker import (
-    RESULT,
-    StopBoard,
-    StopWord,
-    TrialWorker,
-    WorkerResult,
-    attempt_key,
-)
+from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
 
@@ -212,8 +206,11 @@ class RayTuneExecutor:
 
     Args:
         slots: Trials at a time.
-        cpus_per_trial: Cores that Ray reserves for a trial.
-        gpus_per_trial: GPUs, at most 1; a fraction lets several trials share one.
+        cpus_per_trial: Cores that Ray reserves for a trial, for all its workers together.
+        gpus_per_trial: GPUs; a fraction lets several trials share one.
+        workers_per_trial: Processes that train a trial together.
+        placement: Of a trial's workers: `pack` on as few nodes as possible, or `spread`.
+        custom_resources: Further Ray resources of each worker.
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
         function: Run instead of what the config names.
         preload: Whether workers import torch and the trainer before their first trial.
@@ -225,6 +222,9 @@ class RayTuneExecutor:
         slots: int,
         cpus_per_trial: int = 1,
         gpus_per_trial: float = 0.0,
+        workers_per_trial: int = 1,
+        placement: str = "pack",
+        custom_resources: Mapping[str, float] | None = None,
         address: str | None = None,
         function: TrialFunction | None = None,
         preload: bool = True,
@@ -232,6 +232,13 @@ class RayTuneExecutor:
         self._slots = slots
         self._cpus = cpus_per_trial
         self._gpus = gpus_per_trial
+        self._n_workers = workers_per_trial
+        self._strategy = placement.upper()
+        # What each worker gets: a bundle of the trial's placement group.
+        self._share = {
+            "CPU": cpus_per_trial / workers_per_trial, "GPU": gpus_per_trial / workers_per_trial,
+            **(custom_resources or {}),
+        }  # fmt: skip
         self._address = address
         self._function = function
         self._preload = preload
@@ -262,11 +269,11 @@ class RayTuneExecutor:
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
+            shares=(self._share,) * self._n_workers if self._n_workers > 1 else (),
             paths=[path for path in sys.path if os.path.isdir(path)],
         )  # fmt: skip
-        bundle = {"CPU": float(self._cpus), **({"GPU": float(self._gpus)} if self._gpus else {})}
         tuner = tune.Tuner(
-            tune.with_resources(worker, PlacementGroupFactory([bundle])),
+            tune.with_resources(worker, self._placement()),
             tune_config=TuneConfig(
                 search_alg=limiter, scheduler=_StudyScheduler(bridge), num_samples=-1, reuse_actors=True,
                 trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
@@ -279,6 +286,12 @@ class RayTuneExecutor:
         tuner.fit()
         if bridge.error is not None:
             raise bridge.error
+
+    def _placement(self) -> PlacementGroupFactory:
+        if self._n_workers == 1:
+            return PlacementGroupFactory([self._share])
+        # The first bundle is of the process that speaks for the workers; it needs nothing.
+        return PlacementGroupFactory([{}, *[self._share] * self._n_workers], strategy=self._strategy)
 
     def _capacity(self) -> int:
         """Return how many trials the cluster holds at a time, as it is now."""

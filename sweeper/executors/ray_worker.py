@@ -3,26 +3,21 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
-import queue
-import sys
-import threading
-from typing import Any, Literal
+from typing import Any
 
-import cloudpickle
 import ray
 from ray import tune
 
-from sweeper.context import TrialSpec, TrialStopped
-from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
+from sweeper.context import TrialSpec
+from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.ray_attempt import Attempt, StopWord, ThreadAttempt, prepare_process
+from sweeper.executors.ray_gang import RankProcesses
 from sweeper.records import Outcome, Report
 
-StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
 _STOP_POLL_S = (
     20.0  # how long one question to the board stays open; it is answered at once when the flag is set
 )
-_JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,82 +91,12 @@ class StopBoard:
             self._gave_up = True
 
 
-def attempt_key(spec: TrialSpec) -> str:
-    return f"{spec.number}:{spec.attempt}"
-
-
-class _Attempt:
-    """One trial in a thread of its own, so that the actor can listen while it trains. Also its channel."""
-
-    def __init__(self, spec: TrialSpec, board: Any, function: TrialFunction | None) -> None:
-        self.spec = spec
-        self.outbox: queue.SimpleQueue[Report | Outcome] = queue.SimpleQueue()
-        self._board = board
-        self._function = function
-        self._stop = threading.Event()
-        self._pause = threading.Event()
-        self._judged = threading.Event()
-        self._is_waiting = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"trial-{spec.number}", daemon=True)
-        self._thread.start()
-        threading.Thread(target=self._listen, name=f"stop-{spec.number}", daemon=True).start()
-
-    def send(self, report: Report, *, wait: bool) -> None:
-        self._judged.clear()
-        self._is_waiting = wait
-        self.outbox.put(report)
-        if wait and not self._stop.is_set():
-            self._judged.wait()
-        self._is_waiting = False
-        if self._stop.is_set():
-            raise TrialStopped
-
-    def should_stop(self) -> bool:
-        return self._stop.is_set()
-
-    def should_pause(self) -> bool:
-        return self._pause.is_set()
-
-    def go_on(self) -> None:
-        """Let a trial that waits for a judgement go on, as it was judged."""
-        if self._is_waiting:  # the listener may hear of it only after some more steps
-            self._obey(ray.get(self._board.newest_word.remote(attempt_key(self.spec))))
-        self._judged.set()
-
-    def stop(self) -> bool:
-        """Tell the trial to end and wait for its next step boundary; return whether it ended."""
-        self._stop.set()
-        self._judged.set()
-        self._thread.join(_JOIN_S)
-        return not self._thread.is_alive()
-
-    def _work(self) -> None:
-        try:
-            self.outbox.put(run_attempt(self.spec, self, function=self._function))
-        finally:
-            self._ended.set()
-
-    def _listen(self) -> None:
-        word: StopWord | None = None
-        while word != "stop" and not self._ended.is_set():
-            word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
-            self._obey(word)
-
-    def _obey(self, word: StopWord | None) -> None:
-        if word == "pause":
-            self._pause.set()
-        elif word == "stop":
-            self._stop.set()
-            self._judged.set()
-
-
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     """A Tune trainable that stays alive between trials; `config` holds the spec of the next one."""
 
     def setup(
         self, config: dict[str, Any], *, board: Any, warm_s: float, paths: list[str],
-        function: bytes | None = None, preload: bool = True,
+        function: bytes | None = None, preload: bool = True, shares: tuple[dict[str, float], ...] = (),
     ) -> None:  # fmt: skip
         """Import what every trial needs; Tune gives out no trial before that.
 
@@ -182,18 +107,20 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             paths: The driver's module search path; Ray hands on only a part of it.
             function: A pickled trial function, by cloudpickle; None runs what the spec names.
             preload: Whether to import the built-in fine-tuning now.
+            shares: What each of the trial's workers gets, where there are several: they are processes of their own
+                in this trial's placement group, and this one only speaks for them.
         """
         self._board, self._warm_s = board, warm_s
-        sys.path.extend(path for path in paths if path not in sys.path)
-        self._function: TrialFunction | None = None if function is None else cloudpickle.loads(function)
         self._spec: TrialSpec = config["spec"]
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._has_reported = False
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if preload:
-            from sweeper.training import warm
-
-            warm.preload()
+        self._gang: RankProcesses | None = None
+        self._function: TrialFunction | None = None
+        if shares:
+            self._gang = RankProcesses(shares, board=board, paths=paths, function=function, preload=preload)
+            self._gang.start()
+        else:
+            self._function = prepare_process(paths, function, preload=preload)
 
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.
@@ -201,15 +128,13 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         The first call only starts it and says who trains it, so that the study knows at once.
         """
         if self._attempt is None:
-            self._attempt = _Attempt(self._spec, self._board, self._function)
+            self._attempt = self._begin()
             self._has_reported = False
             return self._result([])
         if self._has_reported:  # else what it waits for has not been judged: nobody has heard of it yet
             self._attempt.go_on()
         self._has_reported = True
-        messages: list[Report | Outcome] = [self._attempt.outbox.get()]
-        while not self._attempt.outbox.empty():
-            messages.append(self._attempt.outbox.get())
+        messages = self._attempt.take()
         ended = isinstance(messages[-1], Outcome)
         if ended:
             # Tune gives an idle worker to the trial whose own worker is still starting, and cancels that one: with
@@ -217,10 +142,15 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             ray.get(self._board.wait_until_started.remote(self._warm_s))
         return self._result(messages)
 
-    @staticmethod
-    def _result(messages: list[Report | Outcome]) -> dict[str, Any]:
+    def _begin(self) -> Attempt:
+        if self._gang is not None:
+            return self._gang.begin(self._spec)
+        return ThreadAttempt(self._spec, self._board, self._function)
+
+    def _result(self, messages: list[Report | Outcome]) -> dict[str, Any]:
+        assert self._attempt is not None
         # Never "done": Tune would end the trial without showing this result to the scheduler, which ends it itself.
-        return {RESULT: WorkerResult(worker_facts(), tuple(messages)), "done": False}
+        return {RESULT: WorkerResult(self._attempt.worker, tuple(messages)), "done": False}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next trial in this process. False gives the process up."""
@@ -231,6 +161,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def cleanup(self) -> None:
         self._end_attempt()
+        if self._gang is not None:
+            self._gang.end()
 
     def _end_attempt(self) -> bool:
         attempt, self._attempt = self._attempt, None

@@ -174,7 +174,7 @@ class Ending:
         used = BatchPlan(
             micro_batch_size=spec.micro_batch_size,
             gradient_accumulation_steps=spec.gradient_accumulation_steps,
-            data_parallel_size=1,
+            data_parallel_size=spec.data_parallel_size,
         )
         half = self._micro_batches.halve(used, outcome.device)
         if half is None:

@@ -104,7 +104,7 @@ class Starting:
         spec = trial_spec(
             config, point, number=number, attempt=record.attempts + 1,
             trial_dir=str(self._state.trial_dir(number)),
-            threads=config.resources.threads_per_trial or config.resources.cpus_per_trial,
+            threads=config.resources.threads_per_worker,
         )  # fmt: skip
         return dataclasses.replace(
             spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,

@@ -67,7 +67,7 @@ class PointResolver:
         """Resolve one point; see `plan_point`."""
         _refuse_missing(self.config, params)
         settings = resolve_settings(self.config, params)
-        batch = batch_of(settings)
+        batch = batch_of(settings, self.config.resources.n_workers)
         size = None if batch is None else batch.effective_batch_size
         phases: tuple[PlannedPhase, ...] = ()
         if is_phased(self.config, settings):
@@ -134,8 +134,8 @@ def trial_section(config: SweepConfig) -> dict[str, Any]:
 
 
 def threads_of(config: SweepConfig) -> int:
-    """Return how many threads a trial computes with; sums of floats differ with it."""
-    return config.resources.threads_per_trial or config.resources.cpus_per_trial
+    """Return how many threads each worker of a trial computes with; sums of floats differ with it."""
+    return config.resources.threads_per_worker
 
 
 def _refuse_missing(config: SweepConfig, params: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ HALF_LIFE = "adam_beta2_half_life_tokens"
 _OF_PHASES = ("data_strategy", "replay_frac", "phase_start", "phase_optimizer_state")
 
 
-def batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
+def batch_of(settings: Mapping[str, Any], n_workers: int = 1) -> BatchPlan | None:
     """Return how a step is cut; None for a function without `effective_batch_size`.
 
     Raises:
@@ -26,7 +26,8 @@ def batch_of(settings: Mapping[str, Any]) -> BatchPlan | None:
         raise ConfigError(
             f"`effective_batch_size` must be a whole number of at least 1, but got {size}. Correct it."
         )
-    return plan_batch(effective_batch_size=size, micro_batch_size=settings.get("micro_batch_size", size))
+    micro = settings.get("micro_batch_size", size)
+    return plan_batch(effective_batch_size=size, micro_batch_size=micro, data_parallel_size=n_workers)
 
 
 def named_schedule(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def trial_spec(
         total_steps=point.total_steps,
         micro_batch_size=point.batch.micro_batch_size if point.batch else None,
         gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
+        data_parallel_size=config.resources.n_workers,
+        sharding=config.resources.sharding,
         marks=tuple(sorted(rungs_in_samples | set(evaluation))),
         evaluation_marks=evaluation,
         checkpoint_marks=_checkpoint_marks(config, point.budget_samples),

@@ -26,6 +26,12 @@ class SlotPlan:
     slots: int
     cpus_per_trial: int
     gpus_per_trial: float
+    workers_per_trial: int = 1
+
+    @property
+    def workers(self) -> str:
+        """The words before "2 CPUs" in a sentence, where a trial has several workers."""
+        return f"{self.workers_per_trial} workers, " if self.workers_per_trial > 1 else ""
 
 
 def probe_machine() -> ClusterFacts:
@@ -53,7 +59,7 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
     """
     gpus = resources.gpus_per_trial
     if gpus is None:
-        gpus = 1.0 if facts.gpus else 0.0
+        gpus = float(resources.n_workers) if facts.gpus else 0.0
     by_gpu = int(facts.gpus / gpus + 1e-9) if gpus else None
     by_cpu = facts.cpus // resources.cpus_per_trial
     if by_gpu == 0:
@@ -76,7 +82,10 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
             f"`resources.slots` = {slots} does not fit: {facts.place} has room for {limit} trials of "
             f"{resources.cpus_per_trial} CPUs and {gpus:g} GPUs. Lower it, or leave it out to use what fits."
         )
-    return SlotPlan(slots=slots, cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus)
+    return SlotPlan(
+        slots=slots, cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus,
+        workers_per_trial=resources.n_workers,
+    )  # fmt: skip
 
 
 def _visible_gpus() -> int:

@@ -40,8 +40,8 @@ class PreflightFacts:
         """Return what was found as sentences, for `plan`."""
         found = [
             f"{self.cluster.place} has {self.cluster.cpus} CPUs and {self.cluster.gpus} GPUs: "
-            f"{self.slots.slots} trials at a time, each with {self.slots.cpus_per_trial} CPUs and "
-            f"{self.slots.gpus_per_trial:g} GPUs."
+            f"{self.slots.slots} trials at a time, each with {self.slots.workers}{self.slots.cpus_per_trial} CPUs "
+            f"and {self.slots.gpus_per_trial:g} GPUs."
         ]
         if self.data is not None and self.data.train is not None:
             found.append(f"training data: {_in_words(self.data.train)}")

@@ -166,8 +166,9 @@ def environment_table(view: StudyView) -> str:
         "nodes": ", ".join(nodes) or "none yet",
         "slots": str(len({use.slot for use in slot_uses(view)})),
         "cluster": resources.address or "started by sweeper",
-        "CPUs and threads of a trial": f"{resources.cpus_per_trial}, "
-        f"{resources.threads_per_trial or resources.cpus_per_trial}",
+        "workers of a trial": f"{resources.n_workers}"
+        + (f", {resources.sharding}" if resources.sharding is not None else ""),
+        "CPUs of a trial, threads of a worker": f"{resources.cpus_per_trial}, {resources.threads_per_worker}",
         "GPUs of a trial": "1 where there are any, else none"
         if resources.gpus_per_trial is None
         else short(resources.gpus_per_trial),

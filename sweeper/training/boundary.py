@@ -6,13 +6,15 @@ from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
-from sweeper.context import LoadedCheckpoint, TrialContext
+from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
 from sweeper.training.checkpoints import (
     carried_of,
     load_moments,
     load_state,
+    random_state_of,
     read_best,
     save_checkpoint,
+    seed_rank,
     set_random_state,
 )
 from sweeper.training.evaluation import Evaluator
@@ -41,7 +43,9 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._tokens = 0
         self._flushed_at = 0.0
         self._flushed = (0, 0)  # step and samples
+        self._position = (0, 0)  # step and samples
         self._random: Any = None
+        self._is_seeded = False
         self._measured: dict[str, float] | None = None  # after the last step
         self._last_losses: deque[float] = deque(maxlen=FINAL_LOSS_STEPS)
 
@@ -68,7 +72,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         """Say where the trial goes on from a checkpoint."""
         self._tokens = tokens
         self._context.start_from(step=loaded.step, samples=loaded.samples)
-        self._flushed = (loaded.step, loaded.samples)
+        self._flushed = self._position = (loaded.step, loaded.samples)
 
     def leave(self) -> Carried:
         """Return what the leg that ended hands to the next one, and forget its trainer."""
@@ -87,7 +91,8 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
             loaded, saved = self._loaded
             is_inherited = loaded.step == self._context.spec.inherited_step
             load_state(self._made_trainer(), saved, is_inherited=is_inherited)
-            self._random = saved["random"]
+            context = self._context
+            self._random = random_state_of(saved, rank=context.rank, n_ranks=context.world_size)
             state.global_step = loaded.step - self._entered().start_step
         elif self._moments is not None:
             load_moments(self._made_trainer().optimizer, self._moments)
@@ -95,17 +100,35 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._context.report_rows([])  # training time counts from here
         self._flushed_at = self._context.clock()
 
+    def agree(self, tokens: int) -> int:
+        """Let all ranks begin the next step; return its target tokens, of all of them.
+
+        Raises:
+            TrialStopped: On all ranks, if the trial is to end.
+        """
+        gang, (step, samples) = self._context.gang, self._position
+        assert gang is not None
+        try:
+            return gang.agree(tokens)
+        except TrialStopped:
+            self._flush(step, samples)  # keeps the last rows, and raises it again
+            raise
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Set the random state as the checkpoint found it, before the first step draws from it."""
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
+        elif self._context.rank and not self._is_seeded:
+            seed_rank(self._context.seed, rank=self._context.rank, step=self._position[0])
+        self._is_seeded = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Take the step's signals and do what is due."""
         leg = self._entered()
         step = leg.start_step + state.global_step
         samples = leg.samples_at(step)
+        self._position = (step, samples)
         self._gather(step, samples)
         if self._context.channel.should_stop():
             self._flush(step, samples)
@@ -184,6 +207,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
             tokens=self._tokens,
             best=self._best,
             beside=Path(directory) if directory else None,
+            ranks=None if self._context.gang is None else self._context.gang.ranks,
         )
 
     def _made_trainer(self) -> SweepTrainer:

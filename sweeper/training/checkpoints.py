@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import transformers
 
+from sweeper.checkpoint.manifest import name_of
 from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
+from sweeper.gang import Ranks
 from sweeper.training.legs import Best, Carried
+from sweeper.training.sharding import optimizer_shares, whole
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
 BEST = "best.safetensors"  # as these; where the next phase starts from the best weights of this one
@@ -29,17 +33,26 @@ def save_checkpoint(
     tokens: int,
     best: Best | None = None,
     beside: Path | None,
+    ranks: Ranks | None = None,
 ) -> str:
-    """Hand the trainer's state to the store and return the checkpoint's name."""
+    """Hand the trainer's state to the store and return the checkpoint's name.
+
+    Where several ranks train, all call this and rank 0 saves: whole tensors, so that any number of ranks can go on.
+    """
+    weights = {name: whole(p.detach()).cpu().contiguous() for name, p in _trained(trainer.model).items()}
+    optimizer = whole(trainer.optimizer.state_dict())
+    randoms = [random_state()] if ranks is None else ranks.gathered(random_state())
+    if randoms is None:
+        return name_of(step)
     directory = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=beside))
     try:
-        weights = {name: p.detach().cpu().contiguous() for name, p in _trained(trainer.model).items()}
         safetensors.torch.save_file(weights, directory / WEIGHTS)
         state = {
-            "optimizer": trainer.optimizer.state_dict(),
+            "optimizer": optimizer,
             "schedule": trainer.lr_scheduler.state_dict(),
             "scaler": None if trainer.accelerator.scaler is None else trainer.accelerator.scaler.state_dict(),
-            "random": random_state(),
+            "random": randoms[0],
+            "random_of_others": randoms[1:],  # of ranks 1, 2, …
             "tokens": tokens,
         }
         if best is not None:
@@ -105,6 +118,7 @@ def load_state(trainer: Any, state: dict[str, Any], *, is_inherited: bool = Fals
         is_inherited: Whether it is another trial's: moments and position are taken over, while rates, decay and
             schedule stay this trial's own.
     """
+    state = {**state, "optimizer": optimizer_shares(trainer.optimizer, state["optimizer"])}
     if is_inherited:
         _load_position(trainer, state)
     else:
@@ -112,6 +126,12 @@ def load_state(trainer: Any, state: dict[str, Any], *, is_inherited: bool = Fals
         trainer.lr_scheduler.load_state_dict(state["schedule"])
     if state["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def random_state_of(state: dict[str, Any], *, rank: int, n_ranks: int) -> dict[str, Any] | None:
+    """Return the random state that a checkpoint holds for a rank; None where another number of ranks saved it."""
+    randoms = [state["random"], *state.get("random_of_others", [])]
+    return randoms[rank] if rank == 0 or len(randoms) == n_ranks else None
 
 
 def load_moments(optimizer: Any, moments: dict[str, Any]) -> None:
@@ -163,6 +183,14 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def seed_rank(seed: int, *, rank: int, step: int) -> None:
+    """Seed all generators for a rank that goes on from a step without a state of its own.
+
+    Two ranks that drew the same would drop out the same units of different rows.
+    """
+    transformers.set_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
 def _trained(model: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from sweeper.items import Items
 from sweeper.training.encode import IGNORED
 from sweeper.training.generation import greedy_answers, stop_ids
 from sweeper.training.model import precision, precision_dtype
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import is_sharded
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
@@ -35,8 +37,17 @@ class EvalSet:
 class Evaluator:
     """Reads all eval sets of a trial with the model as it is, and leaves training as it was."""
 
-    def __init__(self, trial: TrialSection, settings: TrainSettings, tokenizer: Any, collate: Any) -> None:
+    def __init__(
+        self,
+        trial: TrialSection,
+        settings: TrainSettings,
+        tokenizer: Any,
+        collate: Any,
+        *,
+        ranks: TorchRanks | None = None,
+    ) -> None:
         self.items: dict[str, Items] = {}  # by eval set, of the last measurement
+        self._ranks = ranks  # where several train together, each reads its part of every set
         self._metrics = trial.metrics
         self._how = trial.evaluation
         self._settings = settings
@@ -60,7 +71,7 @@ class Evaluator:
         """Return every `<set>/<measure>` and every weighted metric.
 
         The loss is the mean over all target tokens of the set; the random state and the training mode are
-        kept.
+        kept. Where several ranks train, all of them call this.
         """
         measures: dict[str, float] = {}
         with undisturbed(model), self._autocast(model):
@@ -74,26 +85,27 @@ class Evaluator:
         device = model.device
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
-        n_targets = 0
+        n_targets = torch.zeros((), dtype=torch.int64, device=device)
         row_losses, row_accuracies = [], []
-        for counts, rows in zip(
-            _batches(one.n_targets, self._how.batch_size),
-            _batches(one.rows, self._how.batch_size),
-            strict=True,
-        ):
+        for place, pairs in self._shared(list(zip(one.n_targets, one.rows, strict=True))):
+            counts, rows = [count for count, _ in pairs], [row for _, row in pairs]
             batch = self._collate(rows)
             is_target = batch["labels"][:, 1:] != IGNORED
-            n_targets += int(is_target.sum())
             inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             log_probs, is_top1 = target_log_probs(model, inputs)
+            if place is None:
+                continue
+            n_targets += int(is_target.sum())
             log_prob += log_probs.sum(dtype=torch.float64)
             n_right += is_top1.sum()
-            row_losses.append(-_row_means(log_probs, is_target, counts))
-            row_accuracies.append(_row_means(is_top1, is_target, counts))
-        columns = {
-            "loss": torch.cat(row_losses).tolist(), "token_accuracy": torch.cat(row_accuracies).tolist(),
-        }  # fmt: skip
-        measured = {"loss": -log_prob.item() / n_targets, "token_accuracy": n_right.item() / n_targets}
+            row_losses.append((place, (-_row_means(log_probs, is_target, counts)).tolist()))
+            row_accuracies.append((place, _row_means(is_top1, is_target, counts).tolist()))
+        columns = {"loss": self._of_all(row_losses), "token_accuracy": self._of_all(row_accuracies)}
+        targets = self._summed(n_targets)
+        measured = {
+            "loss": -self._summed(log_prob) / targets,
+            "token_accuracy": self._summed(n_right) / targets,
+        }
         if one.prompts:
             right = self._exact_matches(model, one)
             measured["exact_match"] = sum(right) / len(right)
@@ -109,16 +121,43 @@ class Evaluator:
 
     def _exact_matches(self, model: Any, one: EvalSet) -> list[bool]:
         right = []
-        for rows in _batches(list(zip(one.prompts, one.answers, strict=True)), self._how.batch_size):
+        for place, rows in self._shared(list(zip(one.prompts, one.answers, strict=True))):
             texts = self._answer(model, [prompt for prompt, _ in rows])
-            right += [text.strip() == answer.strip() for text, (_, answer) in zip(texts, rows, strict=True)]
-        return right
+            if place is not None:
+                pairs = zip(texts, rows, strict=True)
+                right.append((place, [text.strip() == answer.strip() for text, (_, answer) in pairs]))
+        return self._of_all(right)
+
+    def _shared(self, items: Sequence[Any]) -> Iterator[tuple[int | None, Sequence[Any]]]:
+        """Yield this rank's batches, each with its place among all; None for one that does not count.
+
+        All ranks get as many: a shared-out model computes only where all do. Who has none left reads one again.
+        """
+        batches = list(_batches(items, self._how.batch_size))
+        rank, size = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
+        for first in range(0, len(batches), size):
+            place = first + rank
+            yield (place, batches[place]) if place < len(batches) else (None, batches[first])
+
+    def _of_all(self, found: list[tuple[int, list[Any]]]) -> list[Any]:
+        """Return what all ranks found, in the order of their batches."""
+        if self._ranks is None:
+            return [value for _, values in found for value in values]
+        gathered = self._ranks.gathered(found)
+        if gathered is not None:
+            found = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
+        merged: list[Any] = self._ranks.of_first([value for _, values in found for value in values])
+        return merged
+
+    def _summed(self, value: torch.Tensor) -> float:
+        return float(value if self._ranks is None else self._ranks.summed(value))
 
     def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
         return greedy_answers(
             model, self._tokenizer, prompts,
             max_new_tokens=self._how.max_new_tokens,
             stops=stop_ids(model, self._tokenizer, self._end_of_turn),
+            is_sharded=self._ranks is not None and is_sharded(model),
         )  # fmt: skip
 
     def _autocast(self, model: Any) -> contextlib.AbstractContextManager[Any]:

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -22,6 +22,8 @@ from sweeper.training.checkpoints import load_weights, put_weights, read_best, r
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.model import load_model, precision, precision_dtype
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import is_sharded, shard, whole
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_train_rows
@@ -78,7 +80,11 @@ class _Finetuning:
         self._collate = DataCollatorForLanguageModeling(
             pad_token_id=self._tokenizer.pad_token_id, padding_free=self._settings.packing
         )
-        self._evaluator = Evaluator(self._trial, self._settings, self._tokenizer, self._collate)
+        self._gang = context.gang
+        self._ranks = None if context.gang is None else cast(TorchRanks, context.gang.ranks)
+        self._evaluator = Evaluator(
+            self._trial, self._settings, self._tokenizer, self._collate, ranks=self._ranks
+        )
         # What the next leg starts with: the checkpoint inside it, or what the one before has handed over.
         self._inside: _Loaded | None = None
         self._carried: Carried | None = None
@@ -93,11 +99,14 @@ class _Finetuning:
                 model = None  # before the next one is made: there may be no room for two
                 _release()
             model = self._train(self._legs[index], is_last=index + 1 == len(self._legs))
+        if self._gang is not None:
+            self._gang.agree()  # the last step's report may have been answered by a stop
         metrics = self._steps.finish(model)
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = self._steps.last_losses_mean()
-        for items in self._evaluator.items.values():
-            write_items(Path(self._context.spec.trial_dir), items)
+        if self._context.rank == 0:
+            for items in self._evaluator.items.values():
+                write_items(Path(self._context.spec.trial_dir), items)
         if self._trial.checkpoint.save_model:
             self._save_model(model)
         return metrics | self._benchmark(model)
@@ -105,7 +114,7 @@ class _Finetuning:
     def _benchmark(self, model: Any) -> dict[str, float]:
         """Measure the trained model where the sweep asks for it; return the benchmarks' metrics."""
         spec = self._context.spec
-        if spec.benchmarks is None:
+        if spec.benchmarks is None or self._context.rank != 0:
             return {}
         # Imported here: most sweeps have no benchmarks.
         from sweeper.benchmarks.loaded import LoadedModel
@@ -149,6 +158,8 @@ class _Finetuning:
                 load_weights(trainer.model, inside[0].path)
             elif carried is not None:
                 put_weights(trainer.model, carried.weights, source="The phase before")
+            if self._context.spec.sharding is not None:
+                shard(trainer.model, precision_dtype(leg.settings))
             moments = carried.moments if carried is not None and leg.keeps_moments else None
             self._steps.enter(leg, trainer, moments=moments, loaded=inside)
             del inside, carried, moments  # as large as model and optimiser, and no longer needed
@@ -169,6 +180,7 @@ class _Finetuning:
                 gradient_accumulation_steps=accumulation,
                 total_steps=leg.steps,
                 seed=self._context.seed,
+                n_ranks=self._context.world_size,
             ),
             batches=MicroBatches(
                 self._rows,
@@ -177,17 +189,25 @@ class _Finetuning:
                 start=leg.start_samples if inside is None else inside[0].samples,
                 stop=leg.stop_samples,
                 micro_batch_size=size,
+                rank=self._context.rank,
+                n_ranks=self._context.world_size,
             ),
             train_dataset=self._rows.dataset,
             collate=self._collate,
             callback=self._steps,
+            ranks=self._ranks,
+            agree=None if self._gang is None else self._steps.agree,
+            is_sharded=self._context.spec.sharding is not None,
         )
 
     def _save_model(self, model: Any) -> None:
+        weights = whole(model.state_dict()) if is_sharded(model) else None  # all ranks put it together
+        if self._context.rank != 0:
+            return
         target = Path(self._context.spec.trial_dir) / "model"
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            model.save_pretrained(beside)
+            model.save_pretrained(beside, **({} if weights is None else {"state_dict": weights}))
             self._tokenizer.save_pretrained(beside)
             publish_directory(beside, target)
         finally:

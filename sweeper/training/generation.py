@@ -5,9 +5,13 @@ from typing import Any
 
 
 def greedy_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stops: Sequence[int]
-) -> list[str]:
-    """Answer a batch of tokenised prompts; return the words before the first end token."""
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stops: Sequence[int],
+    is_sharded: bool = False,
+) -> list[str]:  # fmt: skip
+    """Answer a batch of tokenised prompts; return the words before the first end token.
+
+    With `is_sharded` all ranks that share the model out answer at once, each until all are done.
+    """
     batch = tokenizer.pad(
         {"input_ids": [list(prompt) for prompt in prompts]},
         padding=True,
@@ -23,6 +27,7 @@ def greedy_answers(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=list(stops),
+        synced_gpus=is_sharded,
     )[:, batch["input_ids"].shape[1] :].tolist()
     return [_words(tokenizer, ids, stops) for ids in generated]
 

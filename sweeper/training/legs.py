@@ -52,7 +52,7 @@ def legs_of(spec: TrialSpec) -> list[Leg]:
         batch = BatchPlan(
             micro_batch_size=spec.micro_batch_size,
             gradient_accumulation_steps=spec.gradient_accumulation_steps,
-            data_parallel_size=1,
+            data_parallel_size=spec.data_parallel_size,
         )
         settings = TrainSettings.model_validate(spec.settings)
         return [Leg(settings=settings, batch=batch, steps=spec.total_steps)]

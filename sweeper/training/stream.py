@@ -52,7 +52,9 @@ class SampleStream:
 class MicroBatches:
     """A stream cut into collated micro-batches, in order; what the trainer takes for its data loader.
 
-    Draws nothing from the global random state, so that a resumed trial finds it as it was.
+    Draws nothing from the global random state, so that a resumed trial finds it as it was. Where several ranks train,
+    each takes its part of every `micro_batch_size * n_ranks` rows that follow one another, so that all together see
+    the same rows at every step as one alone would.
     """
 
     def __init__(
@@ -64,15 +66,18 @@ class MicroBatches:
         start: int,
         stop: int,
         micro_batch_size: int,
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> None:
-        if (stop - start) % micro_batch_size:
+        together = micro_batch_size * n_ranks
+        if (stop - start) % together:
             raise ValueError(
-                f"{stop - start} samples cannot be cut into micro-batches of {micro_batch_size}."
+                f"{stop - start} samples cannot be cut into micro-batches of {micro_batch_size} on {n_ranks} rank(s)."
             )
         self.dataset = dataset
         self._stream = stream
         self._collate = collate
-        self._positions: Sequence[int] = range(start, stop, micro_batch_size)
+        self._positions: Sequence[int] = range(start + rank * micro_batch_size, stop, together)
         self._size = micro_batch_size
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """TRL's trainer with an exact batch, exact signals and nothing else."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from sweeper.config.models import TrainSettings
 from sweeper.optimizer import warmup_in_steps
 from sweeper.training.encode import IGNORED
 from sweeper.training.model import lora_config, precision, without_peft_warning
+from sweeper.training.ranks import TorchRanks
+from sweeper.training.sharding import sharded_by_us, whole
 from sweeper.training.stream import MicroBatches
 
 
@@ -28,13 +31,35 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the target tokens of the whole step
 
-    def __init__(self, *, batches: MicroBatches, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        batches: MicroBatches,
+        ranks: TorchRanks | None = None,
+        agree: Callable[[int], int] | None = None,
+        is_sharded: bool = False,
+        **arguments: Any,
+    ) -> None:
+        """Make a trainer.
+
+        Args:
+            batches: This rank's part of the stream.
+            ranks: The workers that train together; None where there is one.
+            agree: Called by all ranks before a step, with the target tokens of each; returns their sum.
+            is_sharded: Whether the model will be shared out before training.
+            arguments: TRL's.
+        """
         self._batches = batches
+        self._ranks = ranks
+        self._agree = agree
+        self._is_sharded = is_sharded
         self.step_loss: torch.Tensor | None = None  # of the step in work, summed over its micro-steps
         self.step_tokens = 0
         self.step_grad_norm: torch.Tensor | None = None
         self.step_learning_rate: float | None = None
         super().__init__(**arguments)
+        if is_sharded:
+            sharded_by_us(self)
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.dtype != torch.float32:
                 # TRL 1.16 turns QLoRA's adapters into bfloat16, where an update of a small rate is lost.
@@ -54,7 +79,8 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Any]], int]:
         """Take one optimiser step's micro-batches and count their target tokens, on the host."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
-        self.step_tokens = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
+        tokens = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
+        self.step_tokens = tokens if self._agree is None else self._agree(tokens)
         self.step_loss = None
         return batches, self.step_tokens
 
@@ -65,7 +91,8 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         loss: torch.Tensor = -target_log_probs(model, inputs)[0].sum() / num_items_in_batch
         part = loss.detach()
         self.step_loss = part if self.step_loss is None else self.step_loss + part
-        return loss
+        # Gradients are averaged over the ranks, and the loss is divided by the tokens of all of them already.
+        return loss if self._ranks is None else loss * self._ranks.size
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         # `grad_norm` is what clipping measured, before it clipped; without clipping it is measured here.
@@ -73,9 +100,25 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
             self.accelerator.unscale_gradients()
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             grad_norm = torch.nn.utils.get_total_norm(gradients)
+        grad_norm = whole(grad_norm)  # that of a share alone is what others report for FSDP2
+        if self._ranks is not None and self.step_loss is not None:
+            self.step_loss = self._ranks.summed(self.step_loss)
         self.step_grad_norm = grad_norm
         self.step_learning_rate = float(self.optimizer.param_groups[0]["lr"])
         return grad_norm
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not self._is_sharded:  # else each layer is moved when it is shared out: the whole may not fit
+            super()._move_model_to_device(model, device)
+
+    @contextlib.contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        # Of a model that was shared out by us; transformers' own looks for how it did it itself (5.23).
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count nothing: the estimate walks over all parameters in every micro-step."""
@@ -121,9 +164,11 @@ def training_arguments(
     gradient_accumulation_steps: int,
     total_steps: int,
     seed: int,
+    n_ranks: int = 1,
 ) -> Any:
     """Return the trainer's arguments, with everything switched off that a trial does not need."""
     used = precision(settings)
+    on_gpu = torch.cuda.is_available()
     return trl.SFTConfig(
         output_dir=str(output_dir),
         per_device_train_batch_size=micro_batch_size,
@@ -137,7 +182,7 @@ def training_arguments(
             steps=settings.warmup_steps,
             samples=settings.warmup_samples,
             frac=settings.warmup_frac,
-            effective_batch_size=micro_batch_size * gradient_accumulation_steps,
+            effective_batch_size=micro_batch_size * gradient_accumulation_steps * n_ranks,
             total_steps=total_steps,
         ),
         optim=_optimizer_name(settings.optimizer),
@@ -146,7 +191,10 @@ def training_arguments(
         adam_beta2=settings.adam_beta2,
         adam_epsilon=settings.adam_epsilon,
         max_grad_norm=settings.max_grad_norm or 0.0,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
+        ddp_backend=None if n_ranks == 1 else "nccl" if on_gpu else "gloo",
+        ddp_find_unused_parameters=False,  # a search in every step for what a causal model has not
+        ddp_broadcast_buffers=False,  # nor do its buffers change
         bf16=used == "bf16",
         fp16=used == "fp16",
         activation_checkpointing=settings.gradient_checkpointing,
@@ -179,6 +227,9 @@ def make_trainer(
     train_dataset: Any,
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
     callback: TrainerCallback,
+    ranks: TorchRanks | None = None,
+    agree: Callable[[int], int] | None = None,
+    is_sharded: bool = False,
 ) -> SweepTrainer:
     """Return a trainer whose model, adapters and dropout depend on the seed alone."""
     transformers.set_seed(arguments.seed)
@@ -192,4 +243,7 @@ def make_trainer(
             data_collator=collate,
             peft_config=lora_config(settings),
             callbacks=[callback],
+            ranks=ranks,
+            agree=agree,
+            is_sharded=is_sharded,
         )

@@ -1,0 +1,127 @@
+"""One attempt of a trial in a thread of a worker process, and what such a process loads first."""
+
+import os
+import queue
+import sys
+import threading
+from typing import Any, Literal, Protocol
+
+import cloudpickle
+import ray
+
+from sweeper.context import TrialSpec, TrialStopped
+from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
+from sweeper.gang import Ranks
+from sweeper.records import Outcome, Report
+
+StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
+_JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
+
+
+def attempt_key(spec: TrialSpec) -> str:
+    return f"{spec.number}:{spec.attempt}"
+
+
+def prepare_process(paths: list[str], function: bytes | None, *, preload: bool) -> TrialFunction | None:
+    """Make a worker process ready for its first trial; return the function that it runs instead of the spec's."""
+    sys.path.extend(path for path in paths if path not in sys.path)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if preload:
+        from sweeper.training import warm
+
+        warm.preload()
+    return None if function is None else cloudpickle.loads(function)
+
+
+class Attempt(Protocol):
+    """One attempt of a trial that runs in a process, or in several."""
+
+    def take(self) -> list[Report | Outcome]:
+        """Return what it said, as soon as there is something; an outcome comes last."""
+
+    def go_on(self) -> None:
+        """Let a trial that waits for a judgement go on, as it was judged."""
+
+    def stop(self) -> bool:
+        """Tell the trial to end and wait for its next step boundary; return whether it ended."""
+
+    @property
+    def worker(self) -> dict[str, Any]:
+        """Who trains it."""
+
+
+class ThreadAttempt:
+    """One trial in a thread of its own, so that the actor can listen while it trains. Also its channel."""
+
+    def __init__(
+        self, spec: TrialSpec, board: Any, function: TrialFunction | None, ranks: Ranks | None = None
+    ) -> None:
+        self.spec = spec
+        self._ranks = ranks
+        self.outbox: queue.SimpleQueue[Report | Outcome] = queue.SimpleQueue()
+        self._board = board
+        self._function = function
+        self._stop = threading.Event()
+        self._pause = threading.Event()
+        self._judged = threading.Event()
+        self._is_waiting = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"trial-{spec.number}", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._listen, name=f"stop-{spec.number}", daemon=True).start()
+
+    def send(self, report: Report, *, wait: bool) -> None:
+        self._judged.clear()
+        self._is_waiting = wait
+        self.outbox.put(report)
+        if wait and not self._stop.is_set():
+            self._judged.wait()
+        self._is_waiting = False
+        if self._stop.is_set():
+            raise TrialStopped
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def should_pause(self) -> bool:
+        return self._pause.is_set()
+
+    @property
+    def worker(self) -> dict[str, Any]:
+        return worker_facts()
+
+    def take(self) -> list[Report | Outcome]:
+        messages = [self.outbox.get()]
+        while not self.outbox.empty():
+            messages.append(self.outbox.get())
+        return messages
+
+    def go_on(self) -> None:
+        if self._is_waiting:  # the listener may hear of it only after some more steps
+            self._obey(ray.get(self._board.newest_word.remote(attempt_key(self.spec))))
+        self._judged.set()
+
+    def stop(self) -> bool:
+        self._stop.set()
+        self._judged.set()
+        self._thread.join(_JOIN_S)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            self.outbox.put(run_attempt(self.spec, self, function=self._function, ranks=self._ranks))
+        finally:
+            self._ended.set()
+
+    def _listen(self) -> None:
+        word: StopWord | None = None
+        while word != "stop" and not self._ended.is_set():
+            word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
+            self._obey(word)
+
+    def _obey(self, word: StopWord | None) -> None:
+        if word == "pause":
+            self._pause.set()
+        elif word == "stop":
+            self._stop.set()
+            self._judged.set()

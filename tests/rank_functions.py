@@ -1,0 +1,51 @@
+"""Trial functions that several workers run together."""
+
+import time
+from pathlib import Path
+
+from sweeper.context import TrialContext
+
+
+def averages(context: TrialContext) -> dict[str, float]:
+    """Report at each step the mean of all ranks' numbers, computed together."""
+    for step in range(1, (context.spec.total_steps or 0) + 1):
+        context.report(step=step, samples=8 * step, loss=_total(context.rank) / context.world_size)
+    return {"score": float(context.world_size)}
+
+
+def saves(context: TrialContext) -> dict[str, float]:
+    """Compute together at each step, save on rank 0, go on from what was saved.
+
+    Settings: `step_s` sleeps per step, `effective_batch_size` sequences per step; `learning_rate` is the score's sign.
+    """
+    batch = int(context.settings.get("effective_batch_size", 8))
+    rate = float(context.settings.get("learning_rate", 1e-3))
+    loaded = context.checkpoint.load()
+    first = 0 if loaded is None else loaded.step
+    if loaded is not None:
+        context.start_from(step=loaded.step, samples=loaded.samples)
+    for step in range(first + 1, context.budget_samples // batch + 1):
+        time.sleep(float(context.settings.get("step_s", 0.0)))
+        samples = step * batch
+        due = context.is_checkpoint_due(samples)
+        loss = _total(context.rank) + 1.0 / step + rate
+        context.report(step=step, samples=samples, loss=loss, grad_norm=1.0)
+        if due and context.rank == 0:
+            _save(context, step, samples)
+    return {"score": -rate}
+
+
+def _total(rank: int) -> float:
+    import torch
+    import torch.distributed as dist
+
+    number = torch.tensor(float(rank))
+    dist.all_reduce(number)
+    return float(number)
+
+
+def _save(context: TrialContext, step: int, samples: int) -> None:
+    folder = Path(context.spec.trial_dir) / "saving"
+    folder.mkdir(parents=True)
+    (folder / "state.txt").write_text(f"state after step {step}")
+    context.report_rows([], checkpoint=context.checkpoint.save(folder, step=step, samples=samples))
