@@ -377,7 +377,7 @@ def _executor(
     return RayTuneExecutor(
         slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
         workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
-        custom_resources=config.resources.custom_resources,
+        custom_resources=config.resources.custom_resources, grows=slots.grows,
         address=config.resources.address, function=function,
         preload=function is None and config.trial.function is None,
     )  # fmt: skip

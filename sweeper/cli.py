@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper import cli_again, cli_control, cli_judging, cli_reading
+from sweeper import cli_again, cli_control, cli_doctor, cli_judging, cli_reading
 from sweeper.cli_words import (
     Address,
     AsJson,
@@ -158,7 +158,7 @@ def _finish(view: Any, *, as_json: bool) -> None:
     print(json.dumps(status_json(view) | {"report": str(path)}, indent=2) if as_json else f"report: {path}")
 
 
-for commands in (cli_again, cli_judging, cli_reading, cli_control):
+for commands in (cli_again, cli_judging, cli_reading, cli_control, cli_doctor):
     commands.register(app)
 
 

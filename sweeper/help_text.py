@@ -69,6 +69,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper report studies/llama-grid", "into its report/"),
         ("sweeper report studies/llama-grid --out /tmp/r --png", "elsewhere, with pictures for slides"),
     ),
+    "doctor": (
+        ("sweeper doctor --address auto", "the cluster that this machine belongs to"),
+        ("sweeper doctor sweep.yaml --address 10.0.0.1:6379", "and what this sweep needs of it"),
+    ),
     "ui": (
         ("sweeper ui studies/llama-grid --open", "on http://127.0.0.1:8266"),
         (

@@ -116,7 +116,9 @@ def check_that_nothing_is_left(directory: Path) -> None:
     assert len(pids) == 2  # one pair of processes trained all of them
     assert opened
     assert within(20, lambda: not any(map(is_alive, pids)))
-    assert not opened & listening().keys()
+    assert within(
+        20, lambda: not opened & listening().keys()
+    )  # the kernel takes its time for large processes
 
 
 def test_a_killed_rank_ends_the_attempt_on_all_and_it_goes_on_from_the_checkpoint(tmp_path: Path) -> None:

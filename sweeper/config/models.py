@@ -385,6 +385,11 @@ class ResourceSection(Section):
         """Return how many processes train one trial together, each on data of its own."""
         return self.workers_per_trial or max(1, int(self.gpus_per_trial or 0))
 
+    def share(self, gpus_per_trial: float) -> dict[str, float]:
+        """Return the Ray resources of each worker, given the GPUs that a trial gets."""
+        gpus = {"GPU": gpus_per_trial / self.n_workers} if gpus_per_trial else {}
+        return {"CPU": self.cpus_per_trial / self.n_workers, **gpus, **self.custom_resources}
+
     @property
     def threads_per_worker(self) -> int:
         """Return how many threads a worker computes with; sums of floats differ with it."""

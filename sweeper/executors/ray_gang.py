@@ -59,12 +59,19 @@ class RankWorker:
         meeting, self._store = open_meeting(get_node_ip_address(), size)
         return meeting
 
-    def join(self, meeting: Any) -> dict[str, Any]:
+    def join(self, meeting: Any, on_gpu: bool | None = None) -> dict[str, Any]:
         """Find the other ranks; return who this process is."""
         from sweeper.training.ranks import join
 
-        self._ranks = join(meeting, self._rank, address=get_node_ip_address(), store=self._store)
-        return worker_facts()
+        self._ranks = join(
+            meeting, self._rank, address=get_node_ip_address(), store=self._store, on_gpu=on_gpu
+        )
+        return {**worker_facts(), "ray_node": ray.get_runtime_context().get_node_id()}
+
+    def count(self) -> int:
+        """Return how many ranks there are, computed by all of them."""
+        total: int = self._ranks.total([1])[0]
+        return total
 
     def begin(self, spec: TrialSpec) -> None:
         """Begin a trial as rank 0, the one that speaks."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeper.errors import ConfigError
+from sweeper.room import Node
 
 # Read by Ray when it is imported or started. Our study holds all results, so Tune's own logs, snapshots and signal
 # handling are off; the working directory of workers stays the user's, so that relative paths mean the same.
@@ -49,6 +50,15 @@ def connect(address: str) -> dict[str, float]:
         _join(address)
     resources: dict[str, float] = ray.cluster_resources()
     return resources
+
+
+def nodes() -> list[Node]:
+    """Return the nodes that the joined cluster has now, with all that they have."""
+    return [
+        Node(name=node["NodeManagerHostname"], resources=node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def start_local(*, n_cpus: int) -> None:

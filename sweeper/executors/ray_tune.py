@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,20 +25,24 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
+from sweeper.room import room_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_LOOK_S = 5.0  # between two looks at the nodes of a cluster
 _WARM_S = 30.0  # how long the end of a trial waits for workers that still start
 
 
 class _Bridge:
     """What searcher, scheduler and callback share: which Tune trial is which trial of the study."""
 
-    def __init__(self, orchestrator: Orchestrator, board: Any) -> None:
+    def __init__(self, orchestrator: Orchestrator, board: Any, waiting: Waiting) -> None:
+        self._waiting = waiting
         self.orchestrator = orchestrator
         self.board = board
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
@@ -134,6 +139,7 @@ class _Bridge:
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""
         self.guarded(self.orchestrator.check_held, None)
+        self.guarded(lambda: self._waiting.look(len(self._starting)), None)
         self.guarded(self.steer, None)
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True
@@ -211,6 +217,7 @@ class RayTuneExecutor:
         workers_per_trial: Processes that train a trial together.
         placement: Of a trial's workers: `pack` on as few nodes as possible, or `spread`.
         custom_resources: Further Ray resources of each worker.
+        grows: Whether more trials run at a time once more nodes have joined the cluster, and fewer once some left.
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
         function: Run instead of what the config names.
         preload: Whether workers import torch and the trainer before their first trial.
@@ -225,6 +232,7 @@ class RayTuneExecutor:
         workers_per_trial: int = 1,
         placement: str = "pack",
         custom_resources: Mapping[str, float] | None = None,
+        grows: bool = False,
         address: str | None = None,
         function: TrialFunction | None = None,
         preload: bool = True,
@@ -233,6 +241,8 @@ class RayTuneExecutor:
         self._cpus = cpus_per_trial
         self._gpus = gpus_per_trial
         self._n_workers = workers_per_trial
+        self._look_at = 0.0
+        self._grows = grows
         self._strategy = placement.upper()
         # What each worker gets: a bundle of the trial's placement group.
         self._share = {
@@ -262,10 +272,10 @@ class RayTuneExecutor:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         orchestrator.set_capacity(self._capacity)
         board = ray.remote(num_cpus=0, max_concurrency=10_000)(StopBoard).remote()
-        bridge = _Bridge(orchestrator, board)
+        bridge = _Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
         limiter = ConcurrencyLimiter(_StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
-        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._slots))
+        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._fitting()))
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
@@ -295,10 +305,14 @@ class RayTuneExecutor:
 
     def _capacity(self) -> int:
         """Return how many trials the cluster holds at a time, as it is now."""
-        resources = ray.cluster_resources()
-        by_cpu = int(resources.get("CPU", 0)) // self._cpus
-        by_gpu = int(resources.get("GPU", 0) / self._gpus + 1e-9) if self._gpus else by_cpu
-        return min(by_cpu, by_gpu)
+        return room_for(ray_session.nodes(), self._share, self._n_workers)
+
+    def _fitting(self) -> int:
+        """Return how many trials are to run at a time, unless somebody has set another number."""
+        if self._grows and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_S
+            self._slots = max(1, self._capacity())
+        return self._slots
 
 
 def _trial_name(trial: Trial) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sweeper.config.models import ResourceSection
 from sweeper.errors import ConfigError
+from sweeper.room import Node, missing, room_for, workers_in_words
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -17,6 +18,7 @@ class ClusterFacts:
     cpus: int
     gpus: int
     place: str  # for messages: "this machine" or the address
+    nodes: tuple[Node, ...] = ()  # of a cluster
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class SlotPlan:
     cpus_per_trial: int
     gpus_per_trial: float
     workers_per_trial: int = 1
+    grows: bool = False  # whether nodes that join the cluster later are used too
 
     @property
     def workers(self) -> str:
@@ -45,10 +48,15 @@ def probe_cluster(address: str) -> ClusterFacts:
     Raises:
         ConfigError: If no cluster answers there.
     """
-    from sweeper.executors.ray_session import connect  # Ray only where a cluster was asked for
+    from sweeper.executors.ray_session import connect, nodes  # Ray only where a cluster was asked for
 
     resources = connect(address)
-    return ClusterFacts(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), place=address)
+    return ClusterFacts(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        place=address,
+        nodes=tuple(nodes()),
+    )
 
 
 def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
@@ -60,32 +68,50 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
     gpus = resources.gpus_per_trial
     if gpus is None:
         gpus = float(resources.n_workers) if facts.gpus else 0.0
+    fitting, limit = (
+        _on_nodes(resources, facts, gpus) if facts.nodes else _on_this_machine(resources, facts, gpus)
+    )
+    slots = resources.slots or fitting
+    if limit is not None and slots > limit:
+        raise ConfigError(
+            f"`resources.slots` = {slots} does not fit: {facts.place} has room for {limit} trials of "
+            f"{workers_in_words(resources.share(gpus), resources.n_workers)}. Lower it, or leave it out to use what "
+            "fits."
+        )
+    return SlotPlan(
+        slots=slots, cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus,
+        workers_per_trial=resources.n_workers, grows=bool(facts.nodes) and resources.slots is None,
+    )  # fmt: skip
+
+
+def _on_this_machine(resources: ResourceSection, facts: ClusterFacts, gpus: float) -> tuple[int, int | None]:
+    """Return how many trials fit, and how many may be asked for: more than cores is slow, but works."""
+    if resources.custom_resources:
+        names = ", ".join(f"`{name}`" for name in resources.custom_resources)
+        raise ConfigError(
+            f"`resources.custom_resources` asks for {names}, which nodes of a Ray cluster have, but there is no "
+            "`resources.address`. Give the cluster's with `--address`, or leave them out."
+        )
     by_gpu = int(facts.gpus / gpus + 1e-9) if gpus else None
-    by_cpu = facts.cpus // resources.cpus_per_trial
     if by_gpu == 0:
         raise ConfigError(
             f"`resources.gpus_per_trial` = {gpus:g} does not fit: {facts.place} has {facts.gpus} GPUs. "
             "Set it to 0 to train on CPUs, or join a cluster with GPUs by `--address`."
         )
-    is_local = facts.place == "this machine"
-    if by_cpu == 0 and not is_local:
+    by_cpu = max(facts.cpus // resources.cpus_per_trial, 1)
+    return (by_cpu if by_gpu is None else min(by_cpu, by_gpu)), by_gpu
+
+
+def _on_nodes(resources: ResourceSection, facts: ClusterFacts, gpus: float) -> tuple[int, int]:
+    """Return how many trials fit on a cluster's nodes, and how many may be asked for."""
+    share = resources.share(gpus)
+    fitting = room_for(facts.nodes, share, resources.n_workers)
+    if fitting == 0:
         raise ConfigError(
-            f"`resources.cpus_per_trial` = {resources.cpus_per_trial} does not fit: "
-            f"{facts.place} has {facts.cpus} CPUs."
+            f"No trial fits on the cluster at {facts.place}. "
+            f"{missing(facts.nodes, share, resources.n_workers)} Ask for less in `resources`, or add nodes."
         )
-    fitting = min(max(by_cpu, 1), by_gpu) if by_gpu is not None else max(by_cpu, 1)
-    slots = resources.slots or fitting
-    # More trials than cores is slow but works on one machine; more than GPUs, or than a cluster's cores, never starts.
-    limit = by_gpu if is_local else fitting
-    if limit is not None and slots > limit:
-        raise ConfigError(
-            f"`resources.slots` = {slots} does not fit: {facts.place} has room for {limit} trials of "
-            f"{resources.cpus_per_trial} CPUs and {gpus:g} GPUs. Lower it, or leave it out to use what fits."
-        )
-    return SlotPlan(
-        slots=slots, cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus,
-        workers_per_trial=resources.n_workers,
-    )  # fmt: skip
+    return fitting, fitting
 
 
 def _visible_gpus() -> int:

@@ -76,7 +76,9 @@ def open_meeting(host: str, size: int) -> tuple[Meeting, Any]:
     return Meeting(host=host, port=store.port, size=size), store
 
 
-def join(meeting: Meeting, rank: int, *, address: str, store: Any = None) -> TorchRanks:
+def join(
+    meeting: Meeting, rank: int, *, address: str, store: Any = None, on_gpu: bool | None = None
+) -> TorchRanks:
     """Join the other ranks; returns when all have.
 
     Args:
@@ -84,6 +86,7 @@ def join(meeting: Meeting, rank: int, *, address: str, store: Any = None) -> Tor
         rank: Of this process.
         address: This machine's, by which the other ranks reach it.
         store: What rank 0 has opened.
+        on_gpu: Whether they compute on GPUs; None: where there is one.
     """
     interface = interface_of(address)
     if interface is not None:
@@ -99,7 +102,7 @@ def join(meeting: Meeting, rank: int, *, address: str, store: Any = None) -> Tor
     )  # else accelerate sets its own number
     if store is None:
         store = _store(meeting.host, meeting.port, meeting.size, is_master=False, timeout=_COMPUTE_S)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     if on_gpu:
         torch.cuda.set_device(0)
     dist.init_process_group(

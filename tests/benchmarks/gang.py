@@ -117,7 +117,7 @@ def main() -> None:
 
     from sweeper.executors.ray_tune import ray  # with its settings
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     kinds = {"warm gang": warm_gang, "TorchTrainer in Tune": torch_trainer}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
     for _ in range(options.repeats):  # in turns, so that what else the machine does meets both

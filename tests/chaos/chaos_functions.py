@@ -38,6 +38,32 @@ def noisy(context: TrialContext) -> dict[str, float]:
     return {"score": score(context) + noise(state) / 1e6}
 
 
+def noisy_together(context: TrialContext) -> dict[str, float]:
+    """Train as `noisy` does on rank 0, with all ranks computing together at every step."""
+    import torch
+    import torch.distributed as dist
+
+    settings = context.settings
+    batch = int(settings["effective_batch_size"])
+    state, first = f"{context.seed}:{sorted(context.params.items())}", 0
+    loaded = context.checkpoint.load()
+    if loaded is not None:
+        state, first = json.loads((loaded.path / "state.json").read_text())["state"], loaded.step
+        context.start_from(step=loaded.step, samples=loaded.samples)
+    for step in range(first + 1, context.budget_samples // batch + 1):
+        time.sleep(float(settings.get("step_s", 0.0)))
+        ranks = torch.ones(())
+        dist.all_reduce(ranks)
+        assert int(ranks) == context.world_size
+        state = hashlib.sha256(f"{state}:{step}".encode()).hexdigest()
+        samples = step * batch
+        due = context.is_checkpoint_due(samples)
+        context.report(step=step, samples=samples, loss=loss(context, step, state), grad_norm=noise(state))
+        if due and context.rank == 0:
+            _save(context, state, step, samples)
+    return {"score": score(context) + noise(state) / 1e6}
+
+
 def stuck(context: TrialContext) -> dict[str, float]:
     """Report one step and then do something that takes for ever, deaf to whatever it is told."""
     context.report(step=1, samples=1, loss=1.0)

@@ -1,0 +1,66 @@
+"""The command that checks a cluster."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.cli_words import Address, AsJson, Storage
+from sweeper.errors import ConfigError
+from sweeper.help_text import examples
+
+
+def doctor(
+    sweep: Annotated[
+        Path | None, typer.Argument(metavar="[SWEEP.yaml]", help="Check what this sweep needs too.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
+    ] = None,
+    directory: Annotated[
+        str | None, typer.Option("--dir", help="Where studies lie; default: the sweep's, else `studies`.")
+    ] = None,
+    storage: Storage = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every node: versions, GPUs, paths, disk, storage, and whether they can compute together."""
+    from sweeper import api
+    from sweeper.preflight.doctor import examine
+
+    config = None
+    if sweep is not None:
+        config = api.read_config(sweep, overrides or ())
+        config = api.with_options(config, api.LaunchOptions(dir=directory, storage=storage, address=address))
+    place = Path(directory or "studies").absolute() if config is None else api.study_directory(config)
+    findings = examine(
+        config, address=address if config is None else config.resources.address,
+        storage=storage if config is None else config.storage, directory=place,
+    )  # fmt: skip
+    wrong = [finding for finding in findings if not finding.is_fine]
+    if as_json:
+        told = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"is_fine": not wrong, "findings": told}, indent=2))
+    else:
+        for finding in findings:
+            print(
+                f"{'ok   ' if finding.is_fine else 'WRONG'}  {finding.where}: {finding.text}".rstrip(".")
+                + "."
+            )
+            if finding.remedy:
+                print(f"       {finding.remedy}")
+        print(
+            "Nothing is wrong."
+            if not wrong
+            else f"{len(wrong)} of {len(findings)} checks found something wrong."
+        )
+    if wrong:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(epilog=examples("doctor"))(doctor)

@@ -1,0 +1,141 @@
+"""What is wrong with a cluster, and how to mend it: findings from what the nodes said. Pure."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from sweeper.room import Node, missing, room_for
+
+PACKAGES = ("sweeper", "ray", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
+_GB = 1e9
+LEAST_FREE_BYTES = 1e9  # a journal, curves and a report take less; checkpoints are counted by `plan`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked."""
+
+    check: str  # versions, gpus, paths, shared, disk, storage, checkpoints, collective, room
+    where: str  # a node's name, or "driver"
+    is_fine: bool
+    text: str  # what is so, or what is wrong
+    remedy: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeReport:
+    """What one node said."""
+
+    name: str
+    resources: Mapping[str, float]  # Ray's, all of the node
+    versions: Mapping[str, str | None]
+    missing: Sequence[str] = ()  # paths that are not there
+    free_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by directory
+    sees_study: bool | None = None  # whether it reads what the driver wrote; None: not asked
+    torch_gpus: int | None = None  # that torch can use; None: not asked, or torch could not be
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a sweep needs of the nodes."""
+
+    versions: Mapping[str, str | None]  # the driver's
+    share: Mapping[str, float]  # of each worker; empty where no sweep was named
+    n_workers: int = 1
+    study_dir: str | None = None
+
+
+def diagnose(nodes: Sequence[NodeReport], wanted: Wanted) -> list[Finding]:
+    """Return what was found on all nodes, node by node, and of the cluster as a whole."""
+    findings = [finding for node in nodes for finding in _of_node(node, wanted)]
+    if wanted.share:
+        findings.append(_room(nodes, wanted))
+    return findings
+
+
+def _of_node(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
+    yield _versions(node, wanted)
+    yield from _gpus(node)
+    yield from _paths(node, wanted)
+    yield from _disks(node)
+
+
+def _versions(node: NodeReport, wanted: Wanted) -> Finding:
+    others = {
+        name: (node.versions.get(name), version)
+        for name, version in wanted.versions.items()
+        if node.versions.get(name) != version
+    }
+    if not others:
+        text = ", ".join(f"{name} {version}" for name, version in wanted.versions.items() if version)
+        return Finding(check="versions", where=node.name, is_fine=True, text=text)
+    told = ", ".join(
+        f"{name} {here or 'not installed'} (driver: {there})" for name, (here, there) in others.items()
+    )
+    wheels = " ".join(
+        f"'{name}=={there}'" for name, (_, there) in others.items() if there and name != "python"
+    )
+    return Finding(
+        check="versions", where=node.name, is_fine=False, text=f"other versions than the driver's: {told}",
+        remedy=f"Install the driver's there: pip install {wheels}" if wheels else "Use the same Python on all nodes.",
+    )  # fmt: skip
+
+
+def _gpus(node: NodeReport) -> Iterator[Finding]:
+    has = int(node.resources.get("GPU", 0))
+    if not has and not node.torch_gpus:
+        return
+    if node.torch_gpus is None:
+        yield Finding(
+            check="gpus", where=node.name, is_fine=False, text=f"Ray counts {has} GPUs, but torch could not be asked",
+            remedy="Install torch there; `python -c 'import torch'` shows what is wrong.",
+        )  # fmt: skip
+    elif node.torch_gpus < has:
+        yield Finding(
+            check="gpus", where=node.name, is_fine=False,
+            text=f"Ray counts {has} GPUs, torch can use {node.torch_gpus}",
+            remedy="Install a torch that fits the driver of the GPUs (`nvidia-smi` names it), or correct `--num-gpus`.",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            check="gpus", where=node.name, is_fine=True, text=f"{has} GPUs, torch can use {node.torch_gpus}"
+        )
+
+
+def _paths(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
+    if node.missing:
+        yield Finding(
+            check="paths", where=node.name, is_fine=False, text=f"not there: {', '.join(node.missing)}",
+            remedy="Put model and data on a file system that all nodes mount at the same path, or copy them there.",
+        )  # fmt: skip
+    if node.sees_study is False:
+        yield Finding(
+            check="shared", where=node.name, is_fine=False,
+            text=f"does not see what the driver writes under {wanted.study_dir}",
+            remedy="Choose a study directory (`dir`) on a file system that all nodes share, or keep checkpoints in an "
+            "object store (`trial.checkpoint.url`).",
+        )  # fmt: skip
+    elif node.sees_study:
+        yield Finding(
+            check="shared", where=node.name, is_fine=True, text=f"sees the study's place {wanted.study_dir}"
+        )
+
+
+def _disks(node: NodeReport) -> Iterator[Finding]:
+    for place, free in node.free_bytes.items():
+        is_fine = free >= LEAST_FREE_BYTES
+        yield Finding(
+            check="disk", where=node.name, is_fine=is_fine, text=f"{free / _GB:.1f} GB are free at {place}",
+            remedy="" if is_fine else "Make room there, or move it: `dir` for the study, TMPDIR and SWEEPER_CACHE.",
+        )  # fmt: skip
+
+
+def _room(nodes: Sequence[NodeReport], wanted: Wanted) -> Finding:
+    places = [Node(name=node.name, resources=node.resources) for node in nodes]
+    room = room_for(places, wanted.share, wanted.n_workers)
+    if room:
+        return Finding(check="room", where="cluster", is_fine=True, text=f"{room} trials fit at a time")
+    return Finding(
+        check="room", where="cluster", is_fine=False,
+        text=f"no trial fits. {missing(places, wanted.share, wanted.n_workers)}",
+        remedy="Ask for less in `resources`, or add nodes.",
+    )  # fmt: skip

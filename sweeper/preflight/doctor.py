@@ -1,0 +1,197 @@
+"""`sweeper doctor`: asks every node of a cluster, lets them compute together, and tells what is wrong."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from sweeper.checkpoint import check_url
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.preflight import node as node_module
+from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose
+from sweeper.storage_url import mask_url
+
+_NODE_S = 180.0  # how long a node may take to answer
+_COLLECTIVE_S = 120.0
+
+
+def examine(
+    config: SweepConfig | None, *, address: str | None, storage: str | None, directory: Path
+) -> list[Finding]:
+    """Check a cluster, or this machine, and what a sweep needs of it.
+
+    Args:
+        config: The sweep; None checks what every sweep needs.
+        address: A running cluster; None starts Ray on this machine, and ends it.
+        storage: The study's storage; None: the journal in its directory.
+        directory: Where the study will lie.
+
+    Raises:
+        ConfigError: If the cluster cannot be joined.
+    """
+    from sweeper.executors import ray_session
+
+    findings = [*_storage(storage), *_checkpoints(config)]
+    try:
+        if address is None:
+            ray_session.start_local(n_cpus=max(2, os.cpu_count() or 1))
+        else:
+            ray_session.connect(address)
+        with _token(directory) as token:
+            reports = _ask_nodes(config, token, directory)
+        findings += diagnose(reports, _wanted(config, reports, directory))
+        findings.append(_collective())
+    finally:
+        ray_session.end()
+    return findings
+
+
+def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory: Path) -> Wanted:
+    here = node_module.look(packages=PACKAGES, paths=(), disks=(), token=None, counts_gpus=False)
+    if config is None:
+        return Wanted(versions=here["versions"], share={}, study_dir=str(directory))
+    resources = config.resources
+    gpus = resources.gpus_per_trial
+    if gpus is None:
+        has_gpus = any(report.resources.get("GPU") for report in reports)
+        gpus = float(resources.n_workers) if has_gpus else 0.0
+    return Wanted(
+        versions=here["versions"], share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory)
+    )  # fmt: skip
+
+
+def _ask_nodes(config: SweepConfig | None, token: Path, directory: Path) -> list[NodeReport]:
+    import ray
+
+    asks = {
+        "packages": PACKAGES, "paths": _paths_of(config), "token": str(token),
+        "disks": (str(directory), tempfile.gettempdir(), _cache_dir()),
+    }  # fmt: skip
+    cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
+    try:
+        look = ray.remote(num_cpus=0)(node_module.look)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        answers = [
+            look.options(scheduling_strategy=_on(node["NodeID"])).remote(
+                **asks, counts_gpus=bool(node["Resources"].get("GPU"))
+            )
+            for node in nodes
+        ]
+        said = ray.get(answers, timeout=_NODE_S)
+    finally:
+        cloudpickle.unregister_pickle_by_value(node_module)
+    names = [node["NodeManagerHostname"] for node in nodes]
+    return [
+        NodeReport(
+            name=name if names.count(name) == 1 else f"{name} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})",
+            resources=node["Resources"], versions=answer["versions"], missing=answer["missing"],
+            free_bytes=answer["free_bytes"], sees_study=answer["token"] == token.name, torch_gpus=answer["torch_gpus"],
+        )
+        for name, node, answer in zip(names, nodes, said, strict=True)
+    ]  # fmt: skip
+
+
+def _cache_dir() -> str:
+    return os.environ.get("SWEEPER_CACHE") or str(Path.home() / ".cache" / "sweeper")
+
+
+def _on(node_id: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _paths_of(config: SweepConfig | None) -> tuple[str, ...]:
+    """Return the local paths that trials read."""
+    if config is None:
+        return ()
+    trial = config.trial
+    sources = [*(trial.train_data or []), *trial.eval_data.values()]
+    named = [trial.function_dir, trial.model, trial.chat_template, *(source.path for source in sources)]
+    return tuple(path for path in named if path is not None and path.startswith("/"))
+
+
+@contextmanager
+def _token(directory: Path) -> Iterator[Path]:
+    """Write a file where the study will lie, for as long as the nodes are asked."""
+    place = directory
+    while not place.is_dir():
+        place = place.parent
+    path = place / f".sweeper-doctor-{uuid.uuid4().hex[:8]}"
+    try:
+        path.write_text(path.name)
+    except OSError as error:
+        raise ConfigError(
+            f"The study's directory {directory} cannot be written: {error.strerror}. Give another one with `--dir`."
+        ) from error
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def _storage(storage: str | None) -> Iterator[Finding]:
+    if storage is None:
+        return
+    from sweeper.study.storage import open_storage
+
+    try:
+        open_storage(storage, Path())
+    except ConfigError as error:
+        yield Finding(check="storage", where="driver", is_fine=False, text=str(error))
+    else:
+        yield Finding(
+            check="storage", where="driver", is_fine=True, text=f"{mask_url(storage)} can be opened"
+        )
+
+
+def _checkpoints(config: SweepConfig | None) -> Iterator[Finding]:
+    url = None if config is None else config.trial.checkpoint.url
+    if url is None:
+        return
+    try:
+        check_url(url)
+    except ConfigError as error:
+        yield Finding(check="checkpoints", where="driver", is_fine=False, text=str(error))
+    else:
+        yield Finding(check="checkpoints", where="driver", is_fine=True, text=f"{url} can be written")
+
+
+def _collective() -> Finding:
+    """Let a process on every node join the others and sum their numbers."""
+    import ray
+
+    from sweeper.executors.ray_gang import RankWorker
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    places = nodes if len(nodes) > 1 else nodes * 2
+    actors = [
+        ray.remote(RankWorker).options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(
+            rank, board=None, paths=[], function=None, preload=False
+        )
+        for rank, node in enumerate(places)
+    ]  # fmt: skip
+    try:
+        meeting = ray.get(actors[0].meet.remote(len(actors)), timeout=_COLLECTIVE_S)
+        ray.get([actor.join.remote(meeting, on_gpu=False) for actor in actors], timeout=_COLLECTIVE_S)
+        sums = ray.get([actor.count.remote() for actor in actors], timeout=_COLLECTIVE_S)
+    except ray.exceptions.RayError as error:
+        return Finding(
+            check="collective", where="cluster", is_fine=False,
+            text=f"the nodes cannot compute together: {str(error).strip().splitlines()[-1]}",
+            remedy="Open all TCP ports between the nodes; if they have several networks, set GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME on each to the one that they share.",
+        )  # fmt: skip
+    finally:
+        for actor in actors:
+            ray.kill(actor, no_restart=True)
+    text = f"{len(actors)} processes on {len(nodes)} node{'s' if len(nodes) > 1 else ''} computed together (gloo)"
+    return Finding(
+        check="collective", where="cluster", is_fine=sums == [len(actors)] * len(actors), text=text
+    )

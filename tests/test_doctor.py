@@ -1,0 +1,120 @@
+"""What `sweeper doctor` finds on a healthy cluster and on broken ones."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_fixtures import cli
+
+from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
+
+VERSIONS = {"python": "3.11.9", "sweeper": "0.1.0", "ray": "2.60.0", "torch": "2.13.0"}
+WANTED = Wanted(versions=VERSIONS, share={"CPU": 1, "GPU": 1}, n_workers=2, study_dir="/shared/studies/a")
+
+
+def node(name: str = "node-a", **changes: Any) -> NodeReport:
+    healthy: dict[str, Any] = {
+        "name": name, "resources": {"CPU": 8, "GPU": 2}, "versions": VERSIONS, "sees_study": True, "torch_gpus": 2,
+        "free_bytes": {"/shared/studies/a": 50_000_000_000},
+    }  # fmt: skip
+    return NodeReport(**{**healthy, **changes})
+
+
+def wrong(*nodes: NodeReport) -> list[Finding]:
+    return [finding for finding in diagnose(nodes, WANTED) if not finding.is_fine]
+
+
+def test_healthy_nodes_have_nothing_wrong() -> None:
+    findings = diagnose([node("node-a"), node("node-b")], WANTED)
+    assert all(finding.is_fine for finding in findings)
+    assert {finding.check for finding in findings} == {"versions", "gpus", "shared", "disk", "room"}
+
+
+def test_another_version_is_named_with_the_command_that_mends_it() -> None:
+    (found,) = wrong(node(), node("node-b", versions={**VERSIONS, "torch": "2.11.0", "sweeper": None}))
+    assert found.where == "node-b"
+    assert "sweeper not installed (driver: 0.1.0), torch 2.11.0 (driver: 2.13.0)" in found.text
+    assert found.remedy == "Install the driver's there: pip install 'sweeper==0.1.0' 'torch==2.13.0'"
+
+
+def test_a_path_that_one_node_does_not_have_is_named_with_the_node() -> None:
+    (found,) = wrong(node(), node("node-b", missing=["/data/train.jsonl"]))
+    assert (found.check, found.where, found.text) == ("paths", "node-b", "not there: /data/train.jsonl")
+
+
+def test_a_study_directory_that_is_not_shared_is_told() -> None:
+    (found,) = wrong(node(), node("node-b", sees_study=False))
+    assert found.text == "does not see what the driver writes under /shared/studies/a"
+    assert "`trial.checkpoint.url`" in found.remedy
+
+
+def test_a_full_disk_is_told() -> None:
+    (found,) = wrong(node("node-b", free_bytes={"/tmp": 200_000_000}))
+    assert (found.check, found.text) == ("disk", "0.2 GB are free at /tmp")
+
+
+def test_gpus_that_ray_counts_and_torch_cannot_use_are_told() -> None:
+    (found,) = wrong(node("node-b", torch_gpus=0))
+    assert found.text == "Ray counts 2 GPUs, torch can use 0"
+
+
+def test_no_gpu_where_one_was_asked_for_is_told() -> None:
+    (found,) = wrong(node("node-b", resources={"CPU": 8}, torch_gpus=None))
+    assert found.check == "room"
+    assert found.text == (
+        "no trial fits. It needs 2 workers with 1 CPU and 1 GPU each, and there is room for 0. The nodes have: node-b "
+        "8 CPU, 0 GPU (too little GPU)."
+    )
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "study: checked\nmetric: loss\ndirection: minimize\ntrial:\n  model: ./model\n  train_data: train.jsonl\n"
+        "  budget: {samples: 640}\nsearch_space:\n  learning_rate: {grid: [1e-5, 1e-4]}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    try:
+        subprocess.run(words, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system cannot be mounted here: {error}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_this_machine_is_healthy_and_each_thing_that_is_broken_is_found(
+    ray_session: None, sweep: Path, small_disk: Path
+) -> None:
+    healthy = cli("doctor", str(sweep), "resources.gpus_per_trial=0")
+    assert healthy.code == 0, healthy.out + healthy.err
+    assert "computed together (gloo)" in healthy.out
+    assert healthy.out.strip().endswith("Nothing is wrong.")
+
+    broken = cli(
+        "doctor", str(sweep), "resources.gpus_per_trial=1", "--dir", str(small_disk / "studies"),
+        "--storage", "postgresql://nobody@127.0.0.1:9/none", "--json",
+    )  # fmt: skip
+    assert broken.code == 2
+    told = json.loads(broken.out)
+    assert not told["is_fine"]
+    by_check = {found["check"]: found["text"] for found in told["findings"] if not found["is_fine"]}
+    assert set(by_check) == {"storage", "disk", "room"}
+    assert "postgresql://nobody@127.0.0.1:9/none cannot be opened" in by_check["storage"]
+    assert f"0.0 GB are free at {small_disk}" in by_check["disk"]
+    assert "It needs 1 CPU and 1 GPU" in by_check["room"]
+    assert not list(small_disk.iterdir())
