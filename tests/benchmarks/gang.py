@@ -102,7 +102,9 @@ def measure(run: Callable[[int, str, str], None], n_trials: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as directory:
         place = f"{directory}/times"
         started = time.time()
-        run(n_trials, place, f"{directory}/study")
+        study = Path(directory, "study")
+        study.mkdir()
+        run(n_trials, place, str(study))
         times = [float(line) for line in Path(place).read_text().split()]
     assert len(times) == n_trials, times
     return {"first_s": times[0] - started, "next_s": [after - before for before, after in pairwise(times)]}

@@ -76,7 +76,14 @@ def test_a_cluster_too_small_is_told_at_once_and_a_busy_one_is_waited_for(
     tmp_path: Path, nodes: Nodes
 ) -> None:
     big = write_sweep(
-        tmp_path / "big.yaml", merged(MADE_UP, {"resources": {"workers_per_trial": 3, "slots": None}})
+        tmp_path / "big.yaml",
+        merged(
+            MADE_UP,
+            {
+                "resources": {"workers_per_trial": 3, "slots": None},
+                "trial": {"settings": {"effective_batch_size": 30}},
+            },
+        ),
     )
     refused = run(["launch", str(big), "--dir", str(tmp_path / "big"), "--address", nodes.address])
     assert refused.returncode == 2

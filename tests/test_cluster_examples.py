@@ -1,0 +1,151 @@
+"""The recipes and cluster files of `examples/`: planned, linted, and the Slurm script run under a stand-in."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from cli_fixtures import SWEEP, TRIAL, cli
+from ruamel.yaml import YAML
+
+from sweeper.cli import app
+from sweeper.config import load_config
+from sweeper.plan import plan_sweep
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CLUSTER = EXAMPLES / "cluster"
+SCRIPTS = [CLUSTER / name for name in ("one-machine.sh", "ray-start.sh", "slurm.sbatch")]
+RECIPES = {"llama-3.2-3b": 24, "granite-3b": 24, "mistral-7b": 21}
+GPUS = 8
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_plans_as_its_header_says(name: str) -> None:
+    path = EXAMPLES / f"{name}.yaml"
+    plan = plan_sweep(load_config(path))
+    header = " ".join(line.lstrip("# ") for line in path.read_text().split("\n\n")[0].splitlines())
+
+    assert plan.n_trials == RECIPES[name] == int(re.search(r"(\d+) points", header)[1])  # type: ignore[index]
+    assert plan.budget_samples == 230_400
+    assert not plan.warnings
+    for point in plan.points:
+        assert point.batch is not None
+        assert point.batch.data_parallel_size == GPUS
+    assert plan.config.resources.sharding == "fsdp2"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_memory_follows_from_its_parameters(name: str) -> None:
+    path = EXAMPLES / f"{name}.yaml"
+    header = " ".join(line.lstrip("# ") for line in path.read_text().split("\n\n")[0].splitlines())
+
+    def found(pattern: str) -> float:
+        match = re.search(pattern, header)
+        assert match is not None, pattern
+        return float(match[1].replace(",", ""))
+
+    parameters = found(r"Parameters\s+([\d,]+)")
+    assert found(r"two moments\): ([\d.]+) GB") == pytest.approx(16 * parameters / 1e9, abs=0.05)
+    assert found(r"8 GPUs ([\d.]+) GB each") == pytest.approx(16 * parameters / GPUS / 1e9, abs=0.05)
+    assert found(r"starts: (\d+) GB of host memory") == pytest.approx(4 * parameters * GPUS / 1e9, abs=0.5)
+    assert found(r"([\d.]+) GB for a checkpoint") == pytest.approx(12 * parameters / 1e9, abs=0.05)
+    size = load_config(path).trial.checkpoint.size_gb
+    assert size is not None
+    assert size >= found(r"([\d.]+) GB for a checkpoint")
+
+
+def test_the_chat_template_shows_a_model_what_it_was_trained_on() -> None:
+    render = jinja2.Template(
+        (EXAMPLES / "chat.jinja").read_text(), trim_blocks=True, lstrip_blocks=True
+    ).render
+    chat = [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "It is 5."}]
+    whole = render(messages=chat, eos_token="</s>")
+    asked = render(messages=chat[:1], eos_token="</s>", add_generation_prompt=True)
+    assert whole == "<|user|>\nWhat is 2 + 3?\n<|assistant|>\nIt is 5.</s>\n"
+    assert whole == asked + "It is 5.</s>\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_pass_shellcheck(script: Path) -> None:
+    linter = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([linter, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_command_and_option_of_the_files_exists() -> None:
+    files = [*SCRIPTS, CLUSTER / "kuberay.yaml", *(EXAMPLES / f"{name}.yaml" for name in RECIPES)]
+    known = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    used = set()
+    for file in files:
+        for command, rest in re.findall(r"sweeper\"? (?!in )([a-z]+)\b([^\n]*)", file.read_text()):
+            if command in ("with",):
+                continue
+            assert command in known, (file.name, command)
+            shown = cli(command, "--help").out
+            for option in re.findall(r" (--[a-z]+)", rest):
+                assert option in shown, (file.name, command, option)
+            used.add(command)
+    assert {"plan", "launch", "doctor"} <= used
+
+
+def test_the_kuberay_job_runs_the_driver_where_the_study_is_shared() -> None:
+    job: Any = YAML(typ="safe").load(CLUSTER / "kuberay.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    study = Path(re.search(r"--dir (\S+)", job["spec"]["entrypoint"])[1])  # type: ignore[index]
+    for group in groups:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert any(Path(place) in study.parents for place in mounts)
+        assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "my_trial.py").write_text(TRIAL)
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("resources: {slots: 2, ", f"dir: {tmp_path / 'study'}\nresources: {{"))
+    held = tmp_path / "trace"
+    held.mkdir()
+    (held / "hold").touch()
+    stand_in = [sys.executable, str(Path(__file__).with_name("slurm_stand_in.py")), str(tmp_path / "bin")]
+    words = [*stand_in, str(CLUSTER / "slurm.sbatch"), str(sweep), f"trial.settings.trace={held}"]
+    venv, root = Path(sys.executable).parents[1], Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "VENV": str(venv), "PORT": "6397", "PYTHONPATH": path}
+    log = tmp_path / "log"
+    with open(log, "wb") as output:
+        job = subprocess.Popen(
+            words, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "study" / "curves").exists():
+            assert job.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        job.send_signal(signal.SIGUSR1)
+        (held / "hold").unlink()
+        assert job.wait(300) == 0, log.read_text()
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+
+    text = log.read_text()
+    assert "requeued" in text
+    assert "The sweep is finished." in text
+    status = json.loads(cli("status", str(tmp_path / "study"), "--json").out)
+    assert [trial["state"] for trial in status["trials"]] == ["COMPLETE"] * 4
