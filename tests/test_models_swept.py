@@ -76,6 +76,7 @@ def test_what_several_models_exclude_is_told(old: str, new: str, told: str) -> N
 
 
 @pytest.mark.train
+@pytest.mark.slow
 def test_two_models_are_trained_side_by_side(tiny: training_fixtures.Tiny, tmp_path: Path) -> None:
     other = training_fixtures.make_model_dir(tmp_path / "other", seed=5)
     text = (

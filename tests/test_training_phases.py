@@ -228,7 +228,7 @@ def test_a_mixture_is_the_same_rows_in_the_same_order_at_every_batch_size(
 @pytest.mark.parametrize(
     ("mark", "options"),
     [
-        (24, {}),
+        pytest.param(24, {}, marks=pytest.mark.slow),
         pytest.param(48, {"phase_optimizer_state": "keep"}, marks=pytest.mark.slow),
         (80, {"phase_optimizer_state": "keep"}),
         (24, {"phase_start": "best", "phase_optimizer_state": "keep"}),
