@@ -170,3 +170,19 @@ def test_a_metric_of_an_unknown_measure_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="`score` needs `new/f1`, which is not measured"):
         weighted_metrics({"score": {"new/f1": 1.0}}, {"new/loss": 1.0})
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_row_means_are_the_same_from_either_shape_that_targets_come_in(is_packed: bool) -> None:
+    import torch
+
+    from sweeper.training.evaluation import _row_means
+
+    is_target = torch.tensor([[False, True, True, False], [True, True, True, False]])
+    if is_packed:
+        is_target = is_target.reshape(1, -1)
+    by_target = torch.tensor([1.0, 3.0, 2.0, 4.0, 6.0])
+    by_place = torch.zeros(is_target.shape).masked_scatter(is_target, by_target)
+    for values in (by_target, by_place):
+        assert _row_means(values, is_target, [2, 3]).tolist() == [2.0, 4.0]
+    assert _row_means(by_target, is_target, [2, 0, 3]).isnan().tolist() == [False, True, False]
