@@ -22,6 +22,7 @@ from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfi
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.ray_attempt import StopWord, attempt_key
@@ -150,6 +151,16 @@ class _Bridge:
             self._stop_others(set(self.keys), "pause" if may_save else "stop")
 
 
+def make_board() -> Any:
+    """Start the board that all workers read, on the driver's own node.
+
+    On another node it would go with that node, and every worker that looked at it would fail from then on.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
+    return ray.remote(**options)(StopBoard).remote()
+
+
 class _StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     """Gives Tune the points that the study has left."""
 
@@ -271,7 +282,7 @@ class RayTuneExecutor:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         orchestrator.set_capacity(self._capacity)
-        board = ray.remote(num_cpus=0, max_concurrency=10_000)(StopBoard).remote()
+        board = make_board()
         bridge = _Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
         limiter = ConcurrencyLimiter(_StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
