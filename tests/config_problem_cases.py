@@ -998,11 +998,13 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         BASE,
         [
             ("gpus_per_trial: 1", "gpus_per_trial: 2, sharding: fsdp2"),
-            ("micro_batch_size: 8", "micro_batch_size: 8, precision: fp16"),
+            ("micro_batch_size: 8", "micro_batch_size: 8, precision: fp16, method: qlora"),
         ],
         [
             "sweep.yaml:16: `resources.sharding: fsdp2` does not go together with `precision: fp16`, whose loss "
             "scaling is not shared between the workers. Use bf16 or fp32.",
+            "sweep.yaml:16: `resources.sharding: fsdp2` does not go together with `method: qlora`, whose 4-bit weights "
+            "it cannot share out. Use lora, or leave out `sharding`.",
         ],
     ),
     (

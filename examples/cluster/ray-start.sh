@@ -19,7 +19,7 @@ while [ $# -gt 0 ] && [ "$1" != "--" ]; do
 done
 [ $# -eq 0 ] || shift
 
-head_ip=$(hostname --ip-address | awk '{print $1}')
+head_ip=$(hostname -I | awk '{print $1}')
 address=$head_ip:$PORT
 
 end() {
@@ -30,9 +30,14 @@ end() {
 }
 trap end EXIT
 
+# Ray's own token keeps the other users of the machines out; it goes to them by ssh, not as an argument.
+export RAY_AUTH_MODE=token
+token=$("$VENV/bin/ray" get-auth-token --generate)
+
 "$VENV/bin/ray" start --head --node-ip-address="$head_ip" --port="$PORT"
 for host in ${hosts[@]+"${hosts[@]}"}; do
-  ssh "$host" "$VENV/bin/ray" start --address="$address"
+  # shellcheck disable=SC2029 # the paths here are meant: they are the same on all machines
+  ssh "$host" "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=\$(cat) $VENV/bin/ray start --address=$address" <<< "$token"
 done
 
 # Names the node on which something is missing. Nodes that join later are used too.

@@ -234,18 +234,49 @@ def _check_workers(draft: Draft) -> None:
                 "set `gpus_per_trial` or `workers_per_trial` to more than 1.",
                 *("resources", name),
             )
-    if resources.sharding is None or not draft.knows("trial"):
+    if n_workers == 1 or not draft.knows("trial"):
         return
+    if trial.phases is not None:
+        draft.tell(
+            f"`trial.phases` are trained by one worker, but a trial has {n_workers}. Train in one part, or set "
+            "`gpus_per_trial` and `workers_per_trial` to at most 1.",
+            *("trial", "phases"),
+        )
+    if resources.sharding is not None:
+        _check_sharding(draft)
+
+
+def _check_sharding(draft: Draft) -> None:
+    trial = draft.config.trial
     if trial.function is not None:
         draft.tell(
             "`resources.sharding` belongs to the built-in fine-tuning, but `trial.function` is set. Remove it and "
             "shard the model in your function.",
             *("resources", "sharding"),
         )
-    fixed, swept = trial.settings.get("precision"), draft.config.search_space.get("precision")
-    if fixed == "fp16" or (swept is not None and "fp16" in (swept.listed or [])):
+    if _takes(draft, "precision", "fp16"):
         draft.tell(
             "`resources.sharding: fsdp2` does not go together with `precision: fp16`, whose loss scaling is not "
             "shared between the workers. Use bf16 or fp32.",
             *("resources", "sharding"),
         )
+    if _takes(draft, "method", "qlora"):
+        draft.tell(
+            "`resources.sharding: fsdp2` does not go together with `method: qlora`, whose 4-bit weights it cannot "
+            "share out. Use lora, or leave out `sharding`.",
+            *("resources", "sharding"),
+        )
+    benchmarks = draft.config.benchmarks
+    if benchmarks is not None and benchmarks.when == "completed":
+        draft.tell(
+            "`benchmarks.when: completed` needs the whole model in one worker, but `resources.sharding` shares it out. "
+            "Measure the trained models afterwards, with `when: finalists` or `asked`.",
+            *("benchmarks", "when"),
+        )
+
+
+def _takes(draft: Draft, name: str, value: str) -> bool:
+    """Whether a setting is fixed to a value or may become it."""
+    swept = draft.config.search_space.get(name)
+    fixed = draft.config.trial.settings.get(name)
+    return fixed == value or (swept is not None and value in (swept.listed or []))
