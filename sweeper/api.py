@@ -16,7 +16,6 @@ from typing import Any, Literal
 from sweeper.checkpoint import check_url
 from sweeper.config import config_from_dict, dump_config, load_config
 from sweeper.config.models import SweepConfig
-from sweeper.control.records import Verb
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, SweeperError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
@@ -37,6 +36,7 @@ from sweeper.records import EventKind, Listener, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
+from sweeper.study.control_records import Verb
 from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView

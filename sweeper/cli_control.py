@@ -8,9 +8,9 @@ import typer
 
 from sweeper import completion
 from sweeper.cli_words import AsJson, Storage, StudyPlace
-from sweeper.control.records import Verb
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.help_text import examples
+from sweeper.study.control_records import Verb
 
 Trial = Annotated[
     int,

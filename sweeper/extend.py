@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
 from sweeper.config import dump_config
 from sweeper.config.models import SweepConfig
-from sweeper.control.records import whoami
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
 from sweeper.orchestrator.queue import n_undrawn
@@ -15,6 +14,7 @@ from sweeper.phases import PHASED
 from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
 from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.study.changes import changed_config, check_extension
+from sweeper.study.control_records import whoami
 from sweeper.study.study import Study
 
 ALL = "all"  # every completed trial is trained on

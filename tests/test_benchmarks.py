@@ -13,9 +13,7 @@ from cli_fixtures import cli
 from sweep_files import BASE, config_of
 
 from sweeper import api
-from sweeper.benchmarks.box import BenchmarkBox
 from sweeper.benchmarks.one_number import mean_score, rank_means
-from sweeper.benchmarks.records import BenchmarkRun, Score
 from sweeper.config import dump_config, load_config
 from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.errors import ConfigError
@@ -23,6 +21,8 @@ from sweeper.items import Items, paired, read_items, write_items
 from sweeper.reporting import write_report
 from sweeper.reporting.benchmarks import benchmark_table, benchmarks_json
 from sweeper.reporting.status import status_json
+from sweeper.study.benchmark_box import BenchmarkBox
+from sweeper.study.benchmark_records import BenchmarkRun, Score
 from sweeper.study.study import Study
 
 TINY = Path(__file__).resolve().parent.parent / "examples" / "tiny"

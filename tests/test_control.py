@@ -10,7 +10,6 @@ from cli_fixtures import cli
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.api import LaunchOptions, launch, resume
-from sweeper.control.records import ControlRequest, Verb
 from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.executors.in_process import InProcessExecutor
@@ -18,6 +17,7 @@ from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.study.control_records import ControlRequest, Verb
 from sweeper.study.memory import MemoryStudy
 
 

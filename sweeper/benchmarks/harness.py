@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.benchmarks.loaded import LoadedModel, Measured
-from sweeper.benchmarks.records import Score
 from sweeper.config.benchmark_models import BENCH, BenchmarkSection, TaskBenchmark
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.items import Items
+from sweeper.study.benchmark_records import Score
 
 EXTRA = "lm-eval"
 _TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl")

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sweeper.benchmarks.records import Score
 from sweeper.errors import SweeperError
 from sweeper.items import Items
+from sweeper.study.benchmark_records import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

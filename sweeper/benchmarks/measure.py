@@ -13,10 +13,10 @@ from sweeper.benchmarks.judge.prompt import PROMPT_VERSION
 from sweeper.benchmarks.judge.run import run_judged
 from sweeper.benchmarks.loaded import LoadedModel, Measured
 from sweeper.benchmarks.one_number import mean_score
-from sweeper.benchmarks.records import as_metrics, write_scores
 from sweeper.config.benchmark_models import SCORE, BenchmarkSection
 from sweeper.errors import ConfigError
 from sweeper.items import write_items
+from sweeper.study.benchmark_records import as_metrics, write_scores
 
 
 def check_benchmarks(section: BenchmarkSection) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from scipy import stats
 
-from sweeper.benchmarks.records import Score
 from sweeper.config.benchmark_models import BenchmarkSection
+from sweeper.study.benchmark_records import Score
 
 
 def mean_score(section: BenchmarkSection, scores: Mapping[str, Score]) -> Score | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sweeper.benchmarks.loaded import load_kept
 from sweeper.benchmarks.measure import check_benchmarks, identity, measure
-from sweeper.benchmarks.records import BenchmarkRun, Score
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
 from sweeper.config.benchmark_models import DEFAULT_TOP, BenchmarkSection
 from sweeper.errors import ConfigError, StudyMismatchError
@@ -18,6 +17,7 @@ from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import chosen_record
 from sweeper.reporting.export.model_dir import kept_model
+from sweeper.study.benchmark_records import BenchmarkRun, Score
 from sweeper.study.changes import changed_config
 from sweeper.study.clock import utc_now
 from sweeper.study.study import Study

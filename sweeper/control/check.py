@@ -5,11 +5,11 @@ from typing import Any
 
 from sweeper.config.messages import did_you_mean, join, show
 from sweeper.config.models import Dimension, SweepConfig
-from sweeper.control.records import ControlRequest, Verb
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
 from sweeper.records import TrialRecord, TrialState
+from sweeper.study.control_records import ControlRequest, Verb
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
 SETTINGS = (MAX_CONCURRENT,)  # what `set` can change

@@ -7,9 +7,9 @@ from typing import Any
 from sweeper.config.document import parse_value
 from sweeper.config.overrides import split_override
 from sweeper.control.check import check_request
-from sweeper.control.records import ControlEvent, ControlRequest, Verb
 from sweeper.errors import ConfigError, NothingToDoError, StudyMismatchError
 from sweeper.study.clock import utc_now
+from sweeper.study.control_records import ControlEvent, ControlRequest, Verb
 from sweeper.study.study import Study
 
 WAIT_S = 20.0  # for the driver's answer; it comes within 2 s unless the driver waits for its storage

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from sweeper.control.check import check_request
-from sweeper.control.records import ControlOutcome, ControlRequest, Verb
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
@@ -12,6 +11,7 @@ from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point
 from sweeper.records import Decision, EventKind, Origin
 from sweeper.study.clock import utc_now
+from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb
 
 USER_RULE = "user"  # of a decision that a person took
 _POLL_S = 0.5  # between two looks; a look at a journal takes 0.05 ms on the 2-core machine of November 2026

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.benchmarks.one_number import mean_score, rank_means
-from sweeper.benchmarks.records import Score, scores_of_trial
 from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
 from sweeper.reporting.formats import jsonable, short_float
+from sweeper.study.benchmark_records import Score, scores_of_trial
 from sweeper.study.view import StudyView
 
 _WAYS = {

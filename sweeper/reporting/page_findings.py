@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from sweeper.evidence_text import audit_sentence, correlation_text, evidence_sentences, nothing_to_tell
 from sweeper.pruners.evidence import Evidence
-from sweeper.replay.kept import kept_replay
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, percent
+from sweeper.reporting.kept_replay import kept_replay
 from sweeper.reporting.page_tables import esc, plain_table
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_params import importance_figure, parallel_figure

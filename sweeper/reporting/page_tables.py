@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.control.records import ControlEvent
 from sweeper.optimum.edge import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
@@ -16,6 +15,7 @@ from sweeper.reporting.status_table import worker_text
 from sweeper.reporting.summary import result_of, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.storage_url import mask_url
+from sweeper.study.control_records import ControlEvent
 from sweeper.study.view import StudyView
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.config.models import SweepConfig
-from sweeper.control.records import ControlEvent, ControlOutcome, ControlRequest
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.study.control_records import ControlEvent, ControlOutcome, ControlRequest
 
 
 class Curves(Protocol):
@@ -25,7 +25,7 @@ class Curves(Protocol):
 
 
 class Box(Protocol):
-    """The requests to a study; read `sweeper.control.box.ControlBox`."""
+    """The requests to a study; read `sweeper.study.control_box.ControlBox`."""
 
     def pending(self) -> list[ControlRequest]: ...
 

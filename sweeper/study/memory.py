@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sweeper.config.models import SweepConfig
-from sweeper.control.records import ControlEvent, ControlOutcome, ControlRequest
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.study.control_records import ControlEvent, ControlOutcome, ControlRequest
 
 # Nothing is ever written there: trials of a replay have no files.
 _NOWHERE = Path("/nonexistent/replay")

@@ -10,14 +10,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from sweeper import encoding
-from sweeper.benchmarks.box import BenchmarkBox
 from sweeper.config.models import SweepConfig
-from sweeper.control.box import ControlBox
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts
 from sweeper.records import TrialRecord
 from sweeper.study import keys, space
+from sweeper.study.benchmark_box import BenchmarkBox
 from sweeper.study.bulk import without_collecting_garbage
+from sweeper.study.control_box import ControlBox
 from sweeper.study.curves import CurveStore
 from sweeper.study.holder import Holder
 from sweeper.study.view import StudyState, StudyView

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from sweeper.benchmarks.records import BenchmarkRun
 from sweeper.config.models import SweepConfig
-from sweeper.control.records import ControlEvent
 from sweeper.records import TrialRecord, TrialState
+from sweeper.study.benchmark_records import BenchmarkRun
+from sweeper.study.control_records import ControlEvent
 
 StudyState = Literal["running", "interrupted", "finished"]
 

@@ -12,10 +12,10 @@ from sweeper.benchmarks.judge.ask import Judge
 from sweeper.benchmarks.judge.prompt import HIGHEST, PROMPT_VERSION, SYSTEM, judge_messages, parse_rating
 from sweeper.benchmarks.judge.questions import Question, load_questions
 from sweeper.benchmarks.loaded import LoadedModel, Measured
-from sweeper.benchmarks.records import Score
 from sweeper.config.benchmark_models import BENCH, JudgedBenchmark
 from sweeper.errors import SweeperError
 from sweeper.items import Items
+from sweeper.study.benchmark_records import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

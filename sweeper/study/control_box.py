@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from sweeper.control.records import (
+from sweeper.study.control_records import (
     ControlEvent,
     ControlOutcome,
     ControlRequest,

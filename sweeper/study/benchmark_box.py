@@ -5,7 +5,7 @@ import logging
 
 from optuna.storages import BaseStorage
 
-from sweeper.benchmarks.records import BenchmarkRun, run_from
+from sweeper.study.benchmark_records import BenchmarkRun, run_from
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,78 @@
+"""Who may import whom: a module imports only from its own row or the rows above it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sweeper"
+
+ROWS = [
+    "errors records batch rungs phases files optimizer learning encoding items context gang checkpoint room "
+    "storage_url differences help_text",
+    "config pruners",
+    "plan study",
+    "control orchestrator optimum evidence_text plan_text extend",
+    "executors training preflight reporting replay benchmarks trackers progress ui loading",
+    "__init__ api completion confirm compare "
+    "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch",
+]
+ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}
+# Heavy libraries, and the only places that may load them.
+ONLY_IN = {
+    "ray": {"executors", "preflight"},
+    "torch": {"training", "preflight", "benchmarks"},
+    "transformers": {"training", "preflight", "benchmarks"},
+    "trl": {"training", "preflight"},
+    "datasets": {"training", "preflight"},
+    "plotly": {"reporting"},
+    "typer": {
+        "cli",
+        "cli_words",
+        "cli_again",
+        "cli_control",
+        "cli_doctor",
+        "cli_judging",
+        "cli_reading",
+        "completion",
+    },
+}
+
+
+def modules() -> Iterator[tuple[Path, str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        yield path, place, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "sweeper":
+            yield from (f"sweeper.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_every_place_has_its_row() -> None:
+    assert {place for _, place, _ in modules()} == set(ROW_OF)
+
+
+def test_no_module_imports_from_a_row_below_its_own() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path, place, tree in modules()
+        for name in imported(tree)
+        if name.startswith("sweeper.") and ROW_OF[name.split(".")[1]] > ROW_OF[place]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_heavy_libraries_are_loaded_only_where_they_belong(library: str) -> None:
+    places = {
+        place for _, place, tree in modules() for name in imported(tree) if name.split(".")[0] == library
+    }
+    assert places <= ONLY_IN[library]
