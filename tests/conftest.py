@@ -16,6 +16,7 @@ def ray_session():
     """One Ray for all tests that only need some Ray; executors use it as it is and leave it running."""
     from sweeper.executors.ray_tune import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Not one that somebody else runs on this machine, which Ray would join.
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

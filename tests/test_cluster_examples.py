@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,9 @@ def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
             words, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "study" / "curves").exists():
-            assert job.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        wait_for(lambda: (tmp_path / "study" / "curves").exists(), job, log)
         job.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "requeued" in log.read_text(), job, log)
         (held / "hold").unlink()
         assert job.wait(300) == 0, log.read_text()
     finally:
@@ -145,7 +143,14 @@ def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
             os.killpg(job.pid, signal.SIGKILL)
 
     text = log.read_text()
-    assert "requeued" in text
     assert "The sweep is finished." in text
     status = json.loads(cli("status", str(tmp_path / "study"), "--json").out)
     assert [trial["state"] for trial in status["trials"]] == ["COMPLETE"] * 4
+
+
+def wait_for(condition: Callable[[], bool], job: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert job.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)

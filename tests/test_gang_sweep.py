@@ -121,6 +121,7 @@ def check_that_nothing_is_left(directory: Path) -> None:
     )  # the kernel takes its time for large processes
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_attempt_on_all_and_it_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     killed: dict[str, Any] = {}
 
