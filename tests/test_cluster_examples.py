@@ -126,7 +126,8 @@ def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
     words = [*stand_in, str(CLUSTER / "slurm.sbatch"), str(sweep), f"trial.settings.trace={held}"]
     venv, root = Path(sys.executable).parents[1], Path(__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "VENV": str(venv), "PORT": "6397", "PYTHONPATH": path}
+    slow = {"RAY_raylet_start_wait_time_s": "120"}  # on a busy machine Ray gives up after 30 s
+    env = {**os.environ, **slow, "VENV": str(venv), "PORT": "6397", "PYTHONPATH": path}
     log = tmp_path / "log"
     with open(log, "wb") as output:
         job = subprocess.Popen(
