@@ -1,6 +1,6 @@
 """A stand-in for Slurm on one machine: enough of `sbatch`, `srun` and `scontrol` to run a batch script twice.
 
-Every node of the job is this machine. Run as `python slurm_stand_in.py FOLDER SCRIPT ARGUMENT...`: puts the commands
+The one node of the job is this machine. Run as `python slurm_stand_in.py FOLDER SCRIPT ARGUMENT...`: puts the commands
 into FOLDER, runs the script, again for as long as it asks to be requeued, and ends with its exit code. A SIGUSR1
 is handed to the script, as Slurm does ahead of a time limit.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NODES = ("node-0", "node-1")
+NODES = ("node-0",)
 SRUN = """#!/usr/bin/env bash
 while [[ ${1:-} == --* ]]; do shift; done
 exec "$@"
@@ -40,7 +40,7 @@ def main() -> int:
     install(folder)
     env = {
         **os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "node-[0-1]", "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0",
+        "SLURM_JOB_NODELIST": "node-0", "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0",
     }  # fmt: skip
     asked = folder / "requeued-7"
     while True:
