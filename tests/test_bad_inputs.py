@@ -209,9 +209,13 @@ IN_THE_FILE = [
         told=("sweep.yaml:8: `trial.metrics.score`", "`test/loss`"),
     ),
     Case(
-        name="more than one GPU per trial",
+        name="more GPUs per trial than the batch can be shared over",
         edits=edited("gpus_per_trial: 0", "gpus_per_trial: 8"),
-        told=("sweep.yaml:12", "more than one GPU", "not supported yet"),
+        told=(
+            "sweep.yaml:",
+            "`effective_batch_size` must be a multiple",
+            "8 workers cannot share 10 sequences",
+        ),
     ),
     Case(
         name="a GPU where there is none",

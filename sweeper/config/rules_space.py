@@ -100,11 +100,14 @@ def _check_batches(draft: Draft) -> None:
     """Tell every effective batch that cannot be cut into whole passes, once each."""
     bad: dict[int, tuple[str, tuple[str | int, ...]]] = {}
     n_workers = draft.config.resources.n_workers if draft.knows("resources") else 1
-    for (path, size), (_, micro) in itertools.product(
-        _sizes(draft, "effective_batch_size"), _sizes(draft, "micro_batch_size")
-    ):
+    micros = [micro for _, micro in _sizes(draft, "micro_batch_size")] or [
+        None
+    ]  # None: as large as the batch
+    for (path, size), micro in itertools.product(_sizes(draft, "effective_batch_size"), micros):
         try:
-            plan_batch(effective_batch_size=size, micro_batch_size=micro, data_parallel_size=n_workers)
+            plan_batch(
+                effective_batch_size=size, micro_batch_size=micro or size, data_parallel_size=n_workers
+            )
         except ConfigError as error:
             bad.setdefault(size, (str(error), path))
     dimension = draft.config.search_space.get("effective_batch_size")

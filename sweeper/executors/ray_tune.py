@@ -5,8 +5,10 @@ Ray's state is disposable: nothing here is needed to go on after a crash.
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -210,6 +212,14 @@ def _last_words(trial: Trial) -> str:
 class _Watch(Callback):  # type: ignore[misc]  # ray ships no types
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
+        self._on_sigusr1 = signal.getsignal(signal.SIGUSR1)
+
+    def setup(
+        self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any
+    ) -> None:
+        """Take SIGUSR1 back: Tune takes it whatever its settings say, and would end the sweep as if it were done."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._on_sigusr1)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._bridge.drain()

@@ -88,7 +88,7 @@ def test_every_signal_ends_a_sweep_with_a_checkpoint_and_resume_goes_on(tmp_path
 @pytest.mark.ray
 @pytest.mark.slow
 def test_every_signal_ends_a_sweep_on_ray_too(tmp_path):
-    found, expected = interrupt_and_resume(tmp_path, RAY, [signal.SIGTERM, signal.SIGUSR2])
+    found, expected = interrupt_and_resume(tmp_path, RAY, [signal.SIGTERM, signal.SIGUSR1])
 
     assert found == expected
 
