@@ -100,9 +100,9 @@ def _check_batches(draft: Draft) -> None:
     """Tell every effective batch that cannot be cut into whole passes, once each."""
     bad: dict[int, tuple[str, tuple[str | int, ...]]] = {}
     n_workers = draft.config.resources.n_workers if draft.knows("resources") else 1
-    micros = [micro for _, micro in _sizes(draft, "micro_batch_size")] or [
-        None
-    ]  # None: as large as the batch
+    micros: list[int | None] = [micro for _, micro in _sizes(draft, "micro_batch_size")]
+    if not micros:
+        micros = [None]  # as large as the batch
     for (path, size), micro in itertools.product(_sizes(draft, "effective_batch_size"), micros):
         try:
             plan_batch(
