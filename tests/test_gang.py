@@ -92,7 +92,8 @@ def test_a_micro_batch_that_did_not_fit_is_halved_for_every_worker() -> None:
 
 
 def test_every_worker_gets_a_core_unless_told_otherwise() -> None:
-    resources = make_config(resources={"gpus_per_trial": 4}).resources
+    batch = {"settings": {"effective_batch_size": 8}}
+    resources = make_config(resources={"gpus_per_trial": 4}, trial=batch).resources
     assert (resources.n_workers, resources.cpus_per_trial, resources.threads_per_worker) == (4, 4, 1)
     resources = make_config(resources={"workers_per_trial": 2, "cpus_per_trial": 8}).resources
     assert (resources.n_workers, resources.cpus_per_trial, resources.threads_per_worker) == (2, 8, 4)

@@ -18,7 +18,8 @@ def cluster(*nodes: dict[str, float]) -> ClusterFacts:
 
 
 def slots(facts: ClusterFacts, **resources: object) -> int:
-    return plan_slots(make_config(resources=resources).resources, facts).slots
+    batch = {"settings": {"effective_batch_size": 8}}  # that any number of workers here can share
+    return plan_slots(make_config(resources=resources, trial=batch).resources, facts).slots
 
 
 @pytest.mark.parametrize(
