@@ -103,7 +103,7 @@ def read_all(directory):
 def test_a_checkpoint_that_holds_code_is_refused_though_its_checksums_are_right(tmp_path):
     import torch
 
-    from sweeper.training.checkpoints import STATE, load_state
+    from sweeper.training.checkpoints import STATE, read_state
 
     mark = tmp_path / "mark"
     place = tmp_path / "checkpoints/step-00000001"
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_holds_code_is_refused_though_its_checksums_are_right(
     loaded = DirectoryCheckpoints(tmp_path / "checkpoints").load()
 
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        load_state(None, loaded.path)
+        read_state(loaded.path)
     assert not mark.exists()
 
 
