@@ -131,6 +131,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resume_trains_the_rest(
     assert [trial["attempts"] for trial in after] == [1, 1, 2, 2, 1, 1]
 
 
+@pytest.mark.slow  # the short form of the kills does it too, and compares every step
 @pytest.mark.ray
 def test_a_sweep_whose_driver_was_killed_is_resumed_with_every_point_once(
     launch: Background, tmp_path: Path
@@ -184,7 +185,7 @@ def cluster(home: Path, **environment: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("asks_for_token", [True, False])
+@pytest.mark.parametrize("asks_for_token", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_launch_joins_a_running_cluster_whether_it_asks_for_a_token_or_not(
     asks_for_token: bool, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ class _Bridge:
         self._starting: set[str] = set()
         self._n_told = 0
         self._drained = False
+        self.on_sigusr1 = signal.getsignal(signal.SIGUSR1)  # ours; Tune will take it
         self.set_limit: Callable[[], object] = lambda: None  # lets Tune run as many trials as are wanted now
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
@@ -212,14 +213,13 @@ def _last_words(trial: Trial) -> str:
 class _Watch(Callback):  # type: ignore[misc]  # ray ships no types
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
-        self._on_sigusr1 = signal.getsignal(signal.SIGUSR1)
 
     def setup(
         self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any
     ) -> None:
         """Take SIGUSR1 back: Tune takes it whatever its settings say, and would end the sweep as if it were done."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, self._on_sigusr1)
+            signal.signal(signal.SIGUSR1, self._bridge.on_sigusr1)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._bridge.drain()

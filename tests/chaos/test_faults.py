@@ -100,7 +100,10 @@ def test_two_launches_at_the_same_moment_make_one_study(tmp_path):
     assert len(outcome(study)) == len(RATES)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncate", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("flip", "delete", "manifest"))],
+)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, damage):
     config = merged(
         MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}}

@@ -111,6 +111,7 @@ def test_a_place_that_nobody_knows_is_refused():
         check_url("nowhere://x")
 
 
+@pytest.mark.slow
 def test_a_sweep_with_checkpoints_on_s3_is_killed_and_resumed(s3, tmp_path):
     changes = {
         "trial": {"checkpoint": {"url": "s3://bucket/sweeps"}, "settings": {"step_s": 0.05}},
