@@ -67,6 +67,7 @@ def noisy_together(context: TrialContext) -> dict[str, float]:
 def stuck(context: TrialContext) -> dict[str, float]:
     """Report one step and then do something that takes for ever, deaf to whatever it is told."""
     context.report(step=1, samples=1, loss=1.0)
+    Path(context.spec.trial_dir, "deaf").touch()
     time.sleep(600)
     return {}
 
