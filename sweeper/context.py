@@ -59,6 +59,14 @@ class LoadedCheckpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShorterTrial:
+    """A trial that is the beginning of this one: it is read off when this one comes to its budget."""
+
+    samples: int  # its budget
+    trial_dir: str  # where its results belong
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """Everything an attempt needs, JSON-able, so that it can travel to any node."""
 
@@ -86,6 +94,7 @@ class TrialSpec:
     phases: tuple[PlannedPhase, ...] = ()  # empty where the trial trains in one part
     checkpoint_place: str = ""  # a path or an fsspec URL; empty: in the trial's directory
     checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
+    shorter: tuple[ShorterTrial, ...] = ()
     inherited_step: int = 0  # the checkpoint of this step is another trial's; 0: there is none
     benchmarks: dict[str, Any] | None = None  # the `benchmarks` section, where the trial itself runs it
     micro_batch_limits: dict[str, int] = dataclasses.field(

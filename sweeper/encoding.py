@@ -16,6 +16,7 @@ REASON = "reason"
 CHECKPOINT = "checkpoint"
 ORIGIN = "origin"
 CONTINUES = "continues"  # the trial that this one trains on; for whoever looks into the storage
+READ_OFF = "read_off"  # {"trial", "at"}: of a trial that is the beginning of a longer one
 EXTRA_PARAMS = "extra_params"  # of a point: values that Optuna's search space does not have
 RUNG_PREFIX = "rung:"
 DECISION_PREFIX = "decision:"
@@ -77,6 +78,10 @@ def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str,
     )
     _read_progress(record, attributes.get(PROGRESS, {}))
     _read_numbered(record, attributes)
+    read_off = attributes.get(READ_OFF)
+    if read_off is not None:
+        record.read_off = read_off["trial"]
+        record.started = record.ended = read_off["at"]
     return record
 
 

@@ -9,6 +9,7 @@ from sweeper.config import dump_config
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
+from sweeper.optimizer import STEADY_SCHEDULES
 from sweeper.orchestrator.queue import n_undrawn
 from sweeper.phases import PHASED
 from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
@@ -18,7 +19,6 @@ from sweeper.study.control_records import whoami
 from sweeper.study.study import Study
 
 ALL = "all"  # every completed trial is trained on
-_STEADY = ("constant", "constant_with_warmup")  # schedules that do not depend on the budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def _longer(
         if not _has_checkpoint(study, record.number):
             bare.append(record.number)
         schedule = record.settings.get("lr_scheduler_type")
-        if schedule is not None and schedule not in _STEADY:
+        if schedule is not None and schedule not in STEADY_SCHEDULES:
             notes.append(
                 f"trial {record.number} goes on with a `{schedule}` schedule that is laid out for {samples} samples; "
                 f"until now it followed one for {record.budget_samples}"

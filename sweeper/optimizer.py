@@ -3,6 +3,7 @@
 import math
 
 WARMUP_FORMS = ("warmup_steps", "warmup_samples", "warmup_frac")
+STEADY_SCHEDULES = ("constant", "constant_with_warmup")  # they do not depend on the budget
 
 
 def warmup_in_steps(

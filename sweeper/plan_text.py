@@ -35,6 +35,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "budget_samples": plan.budget_samples,
         "rung_marks": list(plan.rung_marks),
         "rung_unit": plan.rung_unit,
+        "same_training": [list(group) for group in plan.same_training],
         "workers_per_trial": plan.config.resources.n_workers,
         "threads_per_worker": threads_of(plan.config),
         "points": [_point_json(point) for point in plan.points],

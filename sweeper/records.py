@@ -170,11 +170,30 @@ class TrialRecord:
     # One per attempt, as read from the storage: worker, started and, once it ended, ended, outcome, error.
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     origin: Origin | None = None  # None: a point of the plan or of the sampler
+    read_off: int | None = (
+        None  # the longer trial of whose training it is the beginning; it was not trained itself
+    )
 
     @property
     def is_training(self) -> bool:
         """Whether it holds a slot, as far as the study knows."""
         return self.state is TrialState.RUNNING and not self.is_set_aside
+
+    @property
+    def own_samples(self) -> int:
+        """Samples that were trained for this trial alone: not those that it shares with another one."""
+        if self.read_off is not None:
+            return 0
+        return max(0, self.samples - self._from_samples)
+
+    @property
+    def own_budget(self) -> int:
+        """Samples that it takes to train this trial to its end, beside what it shares with another one."""
+        return 0 if self.read_off is not None else max(0, (self.budget_samples or 0) - self._from_samples)
+
+    @property
+    def _from_samples(self) -> int:
+        return 0 if self.origin is None else self.origin.from_samples
 
 
 class LoggedRecords(dict[int, TrialRecord]):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweeper.config.models import SweepConfig
+from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
@@ -21,9 +22,10 @@ _DUPLICATE_DRAWS = (
 class TrialQueue:
     """The trials that are still to be started, in the order in which they will be."""
 
-    def __init__(self, state: SweepState, judge: Judge) -> None:
+    def __init__(self, state: SweepState, judge: Judge, sharing: Sharing) -> None:
         self._state = state
         self._judge = judge
+        self._sharing = sharing
         self._facts = state.study.facts()
         records = state.records
         self._known = {record.point_id: number for number, record in records.items() if record.point_id}
@@ -56,7 +58,8 @@ class TrialQueue:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
         if self.again:
             return self.again.popleft()
-        candidates = (*self.waiting, *self.aside)
+        waiting = [number for number in self.waiting if not self._sharing.is_held(number)]
+        candidates = (*waiting, *self.aside)
         if candidates:
             number: int | None = candidates[0]
             if isinstance(self._judge, LearningJudge):
@@ -71,7 +74,7 @@ class TrialQueue:
             else:
                 self.aside.remove(number)
             return number
-        return self._draw() if self.n_left > 0 else None
+        return self._draw() if self.n_left > 0 and not self.waiting else None
 
     def point_of(self, record: TrialRecord) -> Point:
         """Return the point of a trial; it is recorded now where the trial was entered without one."""

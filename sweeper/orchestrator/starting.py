@@ -8,6 +8,7 @@ from sweeper.checkpoint import inherit_checkpoint
 from sweeper.context import TrialSpec
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.recording import Recording, set_progress
+from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.plan import Point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor
@@ -23,6 +24,7 @@ class Starting:
         state: The sweep.
         recording: Who writes.
         micro_batches: What fits where, as far as is known.
+        sharing: Which trials are beginnings of others.
         monitor_of: Makes the divergence monitor of a trial.
     """
 
@@ -31,11 +33,13 @@ class Starting:
         state: SweepState,
         recording: Recording,
         micro_batches: MicroBatchLimits,
+        sharing: Sharing,
         monitor_of: Callable[[int, Point], DivergenceMonitor],
     ) -> None:
         self._state = state
         self._recording = recording
         self._micro_batches = micro_batches
+        self._sharing = sharing
         self._monitor_of = monitor_of
 
     def start(self, number: int, point: Point, worker: dict[str, Any] | None) -> TrialSpec:
@@ -106,9 +110,14 @@ class Starting:
             trial_dir=str(self._state.trial_dir(number)),
             threads=config.resources.threads_per_worker,
         )  # fmt: skip
+        shorter = self._sharing.shorter(number)
+        ends = {one.samples for one in shorter}
         return dataclasses.replace(
             spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,
             micro_batch_limits=self._micro_batches.by_device(),
+            shorter=shorter,
+            marks=tuple(sorted(ends.union(spec.marks))),
+            evaluation_marks=tuple(sorted(ends.union(spec.evaluation_marks))),
             inherited_step=0 if record.origin is None else record.origin.from_step,
         )  # fmt: skip
 

@@ -56,6 +56,7 @@ class SweepState:
     ) -> None:
         self.checkpoints = checkpoints_of or self._open_checkpoints
         self.study = study
+        self.plan = plan
         self.config = study.config
         self.clock = clock
         self.records = LoggedRecords(study.records())

@@ -10,6 +10,7 @@ from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.judging import Judging
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
+from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
 from sweeper.orchestrator.steering import Steering
@@ -62,11 +63,13 @@ class Orchestrator:
         )  # fmt: skip
         micro_batches = MicroBatchLimits(study)
         self._recording = Recording(state)
-        self._queue = TrialQueue(state, judge)
+        self._sharing = Sharing(state)
+        self._queue = TrialQueue(state, judge, self._sharing)
         self._starting = Starting(
             state,
             self._recording,
             micro_batches,
+            self._sharing,
             monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
         )
         self._ending = Ending(
@@ -185,6 +188,11 @@ class Orchestrator:
         if running is None or record is None or record.state.is_finished:
             return []
         stops = self._judging.take_in(running, report)
+        passed = self._sharing.passed(running, report)
+        if passed is not None and self._sharing.read_off(passed, running, report):
+            self._queue.waiting.remove(passed.number)
+            ended = {one.trial for one in stops}
+            stops += [one for one in self._judging.judge_again() if one.trial not in ended]
         if not record.state.is_finished:
             if report.checkpoint is not None:
                 self._recording.checkpoint(running, report.checkpoint)

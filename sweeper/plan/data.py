@@ -67,13 +67,16 @@ class Plan:
     examples: tuple[Point, ...]  # for samplers that draw: a point of each effective batch
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    # Ids of points that are beginnings of one training: the longest of each group is trained, the others are read off.
+    same_training: tuple[tuple[str, ...], ...] = ()
 
     @property
     def total_samples(self) -> int | None:
         """Return the samples of the whole sweep with nothing pruned; None where they are not known yet."""
         if not self.points:
             return None if self.budget_samples is None else self.n_trials * self.budget_samples
-        budgets = [point.budget_samples for point in self.points]
+        shared = {point_id for group in self.same_training for point_id in group[1:]}
+        budgets = [point.budget_samples for point in self.points if point.point_id not in shared]
         return None if any(budget is None for budget in budgets) else sum(budget or 0 for budget in budgets)
 
 

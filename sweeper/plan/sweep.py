@@ -11,6 +11,7 @@ from sweeper.plan.data import DataFacts, Plan, Point
 from sweeper.plan.marks import rung_marks
 from sweeper.plan.points import PointResolver
 from sweeper.plan.remarks import notes, warnings
+from sweeper.plan.sharing import same_training
 
 
 def plan_sweep(config: SweepConfig, *, facts: DataFacts | None = None) -> Plan:
@@ -30,6 +31,7 @@ def plan_sweep(config: SweepConfig, *, facts: DataFacts | None = None) -> Plan:
     unique = tuple({point.point_id: point for point in reversed(points)}.values())[::-1]
     examples = () if points else tuple(resolver.resolve(params) for params in _example_params(config))
     shown = unique or examples
+    shared = same_training(config, unique)
     return Plan(
         config=config,
         points=unique,
@@ -39,8 +41,9 @@ def plan_sweep(config: SweepConfig, *, facts: DataFacts | None = None) -> Plan:
         rung_unit=rungs.unit,
         rungs_are_known=rungs.is_known,
         budget_samples=_shared_budget(shown),
-        notes=tuple(notes(config, common, rungs, shown, facts)),
+        notes=(*notes(config, common, rungs, shown, facts), *_shared_notes(shared)),
         warnings=(*warnings(config, common, rungs, shown), *_repeats(len(points), len(unique))),
+        same_training=shared,
     )
 
 
@@ -78,6 +81,17 @@ def _repeats(n_points: int, n_unique: int) -> Iterator[str]:
         yield (
             f"{n_points - n_unique} of {n_points} points resolve to the same training as another one and are "
             "trained once."
+        )
+
+
+def _shared_notes(groups: Sequence[Sequence[str]]) -> Iterator[str]:
+    n_shorter = sum(len(group) - 1 for group in groups)
+    if n_shorter:
+        points = "1 point differs" if n_shorter == 1 else f"{n_shorter} points differ"
+        yield (
+            f"{points} from a longer one in nothing but the budget, and under a steady rate a shorter run is the "
+            "beginning of the longer one: it is read off its curve and not trained. Where the longer one is stopped "
+            "before, the shorter one is trained."
         )
 
 

@@ -21,7 +21,7 @@ def spent_parts(view: StudyView) -> dict[str, int]:
     """Return samples by what they are; together what training every trial in full takes."""
     savings = savings_of(view)
     trained = {
-        f"trained {name}": sum(r.samples for r in view.records if r.state is state)
+        f"trained {name}": sum(r.own_samples for r in view.records if r.state is state)
         for name, state in _GROUPS.items()
     }
     rest = {"saved by stopping early": savings.saved, "not trained": savings.not_trained}

@@ -102,6 +102,8 @@ def idle_gaps(uses: list[SlotUse]) -> list[SlotGap]:
 def _attempts(view: StudyView) -> list[_Attempt]:
     found = []
     for record in view.records:
+        if record.read_off is not None:
+            continue  # no slot has trained it
         history = record.history or [
             {"worker": record.worker, "started": record.started, "ended": record.ended}
         ]

@@ -125,6 +125,9 @@ class MemoryStudy:
     def record_decision(self, number: int, index: int, decision: Decision) -> None:
         """Forget it: it is in the orchestrator's record."""
 
+    def record_read_off(self, number: int, source: int) -> None:
+        """Forget it: it is in the orchestrator's record."""
+
     def record_checkpoint(self, number: int, name: str) -> None:
         """Forget it."""
 

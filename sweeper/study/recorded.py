@@ -135,7 +135,7 @@ def record_study(study: Study) -> RecordedSweep:
     records = study.records()
     facts = study.facts()
     points = [
-        _point_of(records[number], tuple(study.curves.rows(number)), study.config, facts)
+        _point_of(records[number], tuple(study.curves.rows(number)), study.config, facts, of=records)
         for number in sorted(records)
     ]
     known = tuple(point for point in points if point is not None)
@@ -184,7 +184,12 @@ def _key(params: Mapping[str, Any]) -> str:
 
 
 def _point_of(
-    record: TrialRecord, rows: tuple[StepRow, ...], config: SweepConfig, facts: DataFacts | None
+    record: TrialRecord,
+    rows: tuple[StepRow, ...],
+    config: SweepConfig,
+    facts: DataFacts | None,
+    *,
+    of: Mapping[int, TrialRecord],
 ) -> RecordedPoint | None:
     diverged = record.state is TrialState.PRUNED and any(
         decision.get("stop") and decision.get("rule") in DIVERGENCE_RULES for decision in record.decisions
@@ -194,7 +199,8 @@ def _point_of(
     last = rows[-1] if rows else None
     # A trial that diverged stands before its budget's end; its seconds are of what it did train.
     budget = record.budget_samples or (last.samples if last else 0)
-    seen = last.samples if last else budget
+    trained = record if record.read_off is None else of[record.read_off]
+    seen = trained.samples or budget
     return RecordedPoint(
         params=dict(record.params),
         settings=dict(record.settings),
@@ -209,7 +215,7 @@ def _point_of(
             for _, rung in sorted(record.rungs.items())
             if (metrics := {k: v for k, v in rung.signals.items() if k not in (LOSS, GRAD_NORM)})
         ),
-        seconds=(record.train_s + record.evaluation_s) * budget / max(seen, 1),
+        seconds=(trained.train_s + trained.evaluation_s) * budget / max(seen, 1),
         number=record.number,
         phase_ends=plan_point(config, record.params, facts=facts).phase_ends if config.trial.phases else (),
     )

@@ -58,10 +58,10 @@ class StudyView:
 
     @property
     def spent_samples(self) -> int:
-        """Samples that were trained, all trials together."""
-        return sum(record.samples for record in self.records)
+        """Samples that were trained, all trials together; those that two of them share count once."""
+        return sum(record.own_samples for record in self.records)
 
     @property
     def full_samples(self) -> int:
         """Samples that training every point to its end would take."""
-        return sum(record.budget_samples or 0 for record in self.records)
+        return sum(record.own_budget for record in self.records)

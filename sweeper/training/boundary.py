@@ -1,6 +1,7 @@
 """What happens after every optimiser step of a trial: gather, look whether to stop, evaluate, save, report."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,23 @@ FINAL_LOSS_STEPS = (
 
 
 class StepBoundary(TrainerCallback):  # type: ignore[misc]
-    """A trial's callback: one for all of its legs, each of which has a trainer of its own."""
+    """A trial's callback: one for all of its legs, each of which has a trainer of its own.
 
-    def __init__(self, context: TrialContext, evaluator: Evaluator, *, total_steps: int) -> None:
+    Args:
+        context: Of the trial.
+        evaluator: Measures its model.
+        total_steps: Optimiser steps of all legs.
+        keep: Keeps what a trial ends with, the model among it, in a trial's directory; all ranks call it.
+    """
+
+    def __init__(
+        self,
+        context: TrialContext,
+        evaluator: Evaluator,
+        *,
+        total_steps: int,
+        keep: Callable[[Any, Path], None],
+    ) -> None:
         self._trainer: SweepTrainer | None = None  # of the leg in work
         self._leg: Leg | None = None
         self._loaded: tuple[LoadedCheckpoint, dict[str, Any]] | None = None  # to be put in as the leg begins
@@ -39,6 +54,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._context = context
         self._evaluator = evaluator
         self._total_steps = total_steps
+        self._keep = keep
         self._signals = StepSignals()
         self._tokens = 0
         self._flushed_at = 0.0
@@ -136,6 +152,9 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         metrics = self._evaluate() if self._context.is_evaluation_due(samples) else {}
         self._keep_if_best(metrics)
         self._measured = metrics if metrics and step == self._total_steps else None
+        for shorter in self._context.spec.shorter:
+            if shorter.samples == samples:
+                self._keep(self._made_trainer().model, Path(shorter.trial_dir))
         checkpoint = self._save(step, samples) if self._context.is_checkpoint_due(samples) else None
         if metrics or checkpoint or step == self._total_steps or self._is_flush_due(step, samples):
             self._flush(step, samples, metrics, checkpoint)

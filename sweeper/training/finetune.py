@@ -89,7 +89,9 @@ class _Finetuning:
         # What the next leg starts with: the checkpoint inside it, or what the one before has handed over.
         self._inside: _Loaded | None = None
         self._carried: Carried | None = None
-        self._steps = StepBoundary(context, self._evaluator, total_steps=self._legs[-1].stop_step)
+        self._steps = StepBoundary(
+            context, self._evaluator, total_steps=self._legs[-1].stop_step, keep=self._keep
+        )
 
     def run(self) -> dict[str, float]:
         loaded = self._context.checkpoint.load()
@@ -105,11 +107,7 @@ class _Finetuning:
         metrics = self._steps.finish(model)
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = self._steps.last_losses_mean()
-        if self._context.rank == 0:
-            for items in self._evaluator.items.values():
-                write_items(Path(self._context.spec.trial_dir), items)
-        if self._trial.checkpoint.save_model:
-            self._save_model(model)
+        self._keep(model, Path(self._context.spec.trial_dir))
         return metrics | self._benchmark(model)
 
     def _benchmark(self, model: Any) -> dict[str, float]:
@@ -201,11 +199,18 @@ class _Finetuning:
             is_sharded=self._shares_model,
         )
 
-    def _save_model(self, model: Any) -> None:
+    def _keep(self, model: Any, trial_dir: Path) -> None:
+        """Keep what a trial ends with: its newest values of every item, and its model where that is asked for."""
+        if self._context.rank == 0:
+            for items in self._evaluator.items.values():
+                write_items(trial_dir, items)
+        if self._trial.checkpoint.save_model:
+            self._save_model(model, trial_dir / "model")
+
+    def _save_model(self, model: Any, target: Path) -> None:
         weights = whole(model.state_dict()) if is_sharded(model) else None  # all ranks put it together
         if self._context.rank != 0:
             return
-        target = Path(self._context.spec.trial_dir) / "model"
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             model.save_pretrained(beside, **({} if weights is None else {"state_dict": weights}))

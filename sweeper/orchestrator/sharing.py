@@ -1,0 +1,88 @@
+"""Trials that are beginnings of longer ones: they wait for those, and are read off them."""
+
+import math
+
+from sweeper.context import ShorterTrial
+from sweeper.orchestrator.recording import set_progress
+from sweeper.orchestrator.state import Running, SweepState
+from sweeper.records import EventKind, Report, TrialRecord, TrialState
+
+
+class Sharing:
+    """Knows which trials are beginnings of which, by the plan.
+
+    Args:
+        state: The sweep.
+    """
+
+    def __init__(self, state: SweepState) -> None:
+        self._state = state
+        numbers = {r.point_id: number for number, r in state.records.items() if r.origin is None}
+        self._group_of: dict[int, tuple[int, ...]] = {}  # trials of one training, the longest first
+        for group in state.plan.same_training:
+            members = tuple(numbers[point_id] for point_id in group if point_id in numbers)
+            self._group_of.update(dict.fromkeys(members, members))
+
+    def is_held(self, number: int) -> bool:
+        """Whether a trial waits for a longer one to come by: that one waits itself or has not come as far."""
+        group = self._group_of.get(number)
+        return group is not None and any(self._may_pass(other, number) for other in group)
+
+    def shorter(self, number: int) -> tuple[ShorterTrial, ...]:
+        """Return the waiting trials that this one passes by on its way."""
+        return tuple(
+            ShorterTrial(samples=self._budget(other), trial_dir=str(self._state.trial_dir(other)))
+            for other in reversed(self._group_of.get(number, ()))
+            if self._is_shorter(other, number)
+        )
+
+    def passed(self, running: Running, report: Report) -> TrialRecord | None:
+        """Return the waiting trial that ends where this report does, with everything that it ends with."""
+        if not report.rows or self._state.config.metric not in report.metrics:
+            return None
+        last = report.rows[-1]
+        for other in self._group_of.get(running.spec.number, ()):
+            record = self._state.records[other]
+            if self._is_shorter(other, running.spec.number) and last.samples == record.budget_samples:
+                return record
+        return None
+
+    def read_off(self, record: TrialRecord, running: Running, report: Report) -> bool:
+        """End a waiting trial with what a longer one shows now. False: that is no result."""
+        study, source = self._state.study, self._state.records[running.spec.number]
+        value = report.metrics[self._state.config.metric]
+        if not math.isfinite(value):
+            return False
+        number = record.number
+        study.claim(number)
+        study.record_read_off(number, source.number)
+        record.read_off = source.number
+        rows = [row for row in running.rows if row.samples <= report.rows[-1].samples]
+        study.curves.write(number, rows)
+        set_progress(record, rows)
+        study.record_progress(record)
+        for planned in self._state.points[record.point_id].rungs:
+            rung = source.rungs.get(planned.index)
+            if rung is not None and rung.samples <= record.samples:
+                record.rungs[planned.index] = rung
+                study.record_rung(number, rung)
+        record.value, record.metrics = value, dict(report.metrics)
+        record.reason = f"read off trial {source.number}, of which it is the beginning"
+        study.finish(number, TrialState.COMPLETE, value=value, metrics=record.metrics, reason=record.reason)
+        record.state = TrialState.COMPLETE
+        self._state.records.note(number)
+        words = f"complete: {self._state.config.metric} {value:.4g}, {record.reason}"
+        self._state.tell(EventKind.TRIAL_ENDED, words, record=record)
+        return True
+
+    def _may_pass(self, longer: int, number: int) -> bool:
+        record = self._state.records[longer]
+        budget = self._budget(number)
+        return self._budget(longer) > budget and not record.state.is_finished and record.samples < budget
+
+    def _is_shorter(self, other: int, number: int) -> bool:
+        is_waiting = self._state.records[other].state is TrialState.WAITING
+        return is_waiting and self._budget(other) < self._budget(number)
+
+    def _budget(self, number: int) -> int:
+        return self._state.records[number].budget_samples or 0
