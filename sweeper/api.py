@@ -3,48 +3,45 @@
 Everything that can be wrong is found before a worker starts: config, storage, study, pruner, data, slots.
 """
 
-import contextlib
 import dataclasses
-import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sweeper.checkpoint import check_url
-from sweeper.config import config_from_dict, dump_config, load_config
+from sweeper.config import config_from_dict, load_config
 from sweeper.config.models import SweepConfig
-from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, SweeperError
+from sweeper.driving import (
+    ExecutorName,
+    complete,
+    drive,
+    driving,
+    is_anything_left,
+    judged,
+    make_executor,
+    record_environment,
+)
+from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.base import Executor
-from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
 from sweeper.extend import plan_extension
-from sweeper.files import write_text
 from sweeper.loading import loading_meanwhile
-from sweeper.orchestrator import Orchestrator
-from sweeper.orchestrator.queue import n_undrawn
-from sweeper.plan import DataFacts, Plan, plan_sweep
-from sweeper.preflight.cluster import SlotPlan
+from sweeper.plan import plan_sweep
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
-from sweeper.preflight.environment import capture_environment
 from sweeper.preflight.facts import PreflightFacts, run_preflight
-from sweeper.progress import EventLog, progress_for
-from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Listener, TrialRecord, TrialState
+from sweeper.pruners.judge import make_judge
+from sweeper.records import Listener
 from sweeper.storage_url import keep_password
-from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
-from sweeper.study.control_records import Verb
-from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-from sweeper.trackers import check_trackers, trackers_for
+from sweeper.trackers import check_trackers
 
 logger = logging.getLogger(__name__)
 
-ExecutorName = Literal["ray", "in-process"]
+
 ConfigSource = str | Path | Mapping[str, Any] | SweepConfig
 
 
@@ -104,19 +101,21 @@ def launch(
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
         check_same(existing, config)
-        _refuse_finished(existing)
-        with _driving(existing):
+        _refuse_ended(existing)
+        with driving(existing):
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
-        return _judged(existing)
+        return judged(existing)
     found = _preflight(config, function, directory=directory, options=options)
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
-    with _driving(study):
-        _record_environment(study)
-        plan = _complete(study, found.facts)
-        _drive(study, plan, found.slots, options, function, listeners)
-    return _judged(study)
+    with driving(study):
+        executor = make_executor(config, found.slots, options.executor, function)
+        with executor.starting():
+            record_environment(study)
+            plan = complete(study, found.facts)
+            drive(study, plan, found.slots, executor, listeners)
+    return judged(study)
 
 
 def resume(
@@ -141,9 +140,10 @@ def resume(
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
     extension = plan_extension(study, overrides, continues) if overrides or continues else None
-    if extension is None or not extension.adds_trials:
-        _refuse_finished(study)
-    with _driving(study):
+    adds_trials = extension is not None and extension.adds_trials
+    if not adds_trials:
+        _refuse_ended(study)
+    with driving(study):
         if extension is not None:
             extension.apply(study)
             for note in extension.notes:
@@ -151,7 +151,7 @@ def resume(
         if options.address is not None:
             study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
         _go_on(study, options, function, listeners)
-    return _judged(study)
+    return judged(study)
 
 
 def load_study(place: str, *, storage: str | None = None) -> StudyView:
@@ -235,22 +235,18 @@ def _needed_later(config: SweepConfig, options: LaunchOptions) -> list[str]:
     return [*executor, *(["sweeper.pruners.learned"] if config.pruner.directions == "learned" else [])]
 
 
-def _refuse_finished(study: Study) -> None:
-    """Leave a study alone that has nothing left to train.
+def _refuse_ended(study: Study) -> None:
+    """Leave a study alone that was handed back as finished and has nothing left to train. Reads no other one's trials.
 
     Raises:
         NothingToDoError: If so.
     """
-    records = study.records()
-    is_open = any(not record.state.is_finished for record in records.values())
-    if is_open or n_undrawn(study.config, records.values()) or not study.is_complete:
-        return
-    if any(request.verb in (Verb.ADD, Verb.CLONE) for request in study.control_box.pending()):
-        return
-    if study.state() == "interrupted":  # its driver was killed after the last trial had ended
-        with _driving(study):
-            study.reached = "finished"
-    raise NothingToDoError(
+    if study.state() == "finished" and not is_anything_left(study):
+        raise _nothing_to_do(study)
+
+
+def _nothing_to_do(study: Study) -> NothingToDoError:
+    return NothingToDoError(
         f"Study `{study.name}` is finished: nothing is left to train. "
         f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
     )
@@ -260,155 +256,15 @@ def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
     found = _preflight(study.config, function, directory=study.directory, options=options)
-    for change in _record_environment(study):
-        print(f"changed since the last start: {change}", file=sys.stderr)
-    plan = _complete(study, study.facts() or found.facts)
-    _drive(study, plan, found.slots, options, function, listeners)
-
-
-def _record_environment(study: Study) -> list[str]:
-    """Keep what this driver runs on and with; return what changed since the last one, a sentence each."""
-    now, earlier = capture_environment(study.config), study.environments()
-    study.record_environment(now)
-    return changed_since(earlier[-1] if earlier else None, now)
-
-
-def _complete(study: Study, facts: DataFacts | None) -> Plan:
-    """Give a study what it needs to be driven, as far as it has not got it; return its plan.
-
-    A driver may be killed at any moment of this; the next one does the rest.
-    """
-    config = study.config
-    if facts is not None and study.facts() is None:
-        study.set_facts(facts)
-    plan = plan_sweep(config, facts=facts)
-    place, sweep = study.directory / "study.json", study.directory / "sweep.yaml"
-    for path, text in (
-        (place, json.dumps({"study": config.study, "storage": config.storage})),
-        (sweep, dump_config(config)),
-    ):
-        if not path.exists():
-            write_text(path, text)
-    study.add_points(plan.points)
-    return plan
-
-
-@contextlib.contextmanager
-def _driving(study: Study) -> Iterator[None]:
-    """Be the study's driver while the block runs.
-
-    Raises:
-        StudyMismatchError: If another process is.
-    """
-    study.take()
-    try:
-        with signals_end_this_process():
-            yield
-    except BaseException:
-        try:
-            study.hand_back(study.reached)
-        except SweeperError as error:
-            # What went wrong first is told; the lease of a dead process is taken over anyway.
-            logger.warning("The study could not be handed back: %s", error)
-        raise
-    study.hand_back(study.reached)
-
-
-def _drive(
-    study: Study,
-    plan: Plan,
-    slots: SlotPlan,
-    options: LaunchOptions,
-    function: TrialFunction | None,
-    listeners: Sequence[Listener],
-) -> None:
-    """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
-    config = study.config
-    with contextlib.ExitStack() as stack:
-        records = study.records()
-        n_ended = sum(record.state.is_finished for record in records.values())
-        progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
-        stack.enter_context(progress)
-        log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
-        trackers = trackers_for(config, study.directory, study.curves.frame)
-        orchestrator = Orchestrator(
-            study=study, plan=plan, judge=make_judge(config), rules=divergence_rules(config),
-            listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
-        )  # fmt: skip
-        orchestrator.tell(
-            EventKind.SWEEP_STARTED,
-            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
-        )
-        study.give_up_when(lambda: orchestrator.is_interrupted)
-        stack.enter_context(sparing_the_collector())
-        try:
-            with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
-                _executor(config, slots, options, function).run(orchestrator)
-                is_open = any(not record.state.is_finished for record in orchestrator.records.values())
-                if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
-                    study.reached = "finished"
-                    _record_evidence(study, orchestrator.records)
-        except KeyboardInterrupt:
-            # A second Ctrl-C, or the end of the grace time.
-            orchestrator.interrupt()
-        finally:
-            orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
-    _check_outcome(study, orchestrator)
-
-
-def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
-    """Keep in the study what its early signals were worth."""
-    from sweeper.pruners.evidence import evidence_of
-
-    config = study.config
-    found = evidence_of(records.values(), direction=config.direction, seed=config.seed)
-    study.record_evidence([evidence.as_dict() for evidence in found])
-
-
-def _executor(
-    config: SweepConfig, slots: SlotPlan, options: LaunchOptions, function: TrialFunction | None
-) -> Executor:
-    if options.executor == "in-process":
-        from sweeper.executors.in_process import InProcessExecutor
-
-        return InProcessExecutor(slots=slots.slots, function=function)
-    from sweeper.executors.ray_tune import RayTuneExecutor
-
-    return RayTuneExecutor(
-        slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
-        workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
-        custom_resources=config.resources.custom_resources, grows=slots.grows,
-        address=config.resources.address, function=function,
-        preload=function is None and config.trial.function is None,
-    )  # fmt: skip
-
-
-def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
-    """Raise where the sweep was interrupted or failed."""
-    view = study.view()
-    ended = sum(record.state.is_finished for record in view.records)
-    if orchestrator.failure is not None:
-        raise SweeperError(orchestrator.failure)
-    if orchestrator.is_interrupted and study.reached != "finished":
-        raise InterruptedSweepError(
-            f"Interrupted: {ended} of {len(view.records)} trials have ended, everything is saved. "
-            f"Go on with: sweeper resume {study.directory}"
-        )
-    if view.records and view.count(TrialState.FAIL) == len(view.records):
-        raise SweeperError(
-            f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
-            f"`sweeper status {study.directory}` lists the reasons."
-        )
-
-
-def _judged(study: Study) -> StudyView:
-    """Measure the finalists where the config says so; return the study, after it was handed back."""
-    section = study.config.benchmarks
-    if section is not None and section.when == "finalists":
-        from sweeper.benchmarks.run import benchmark_finalists
-
-        benchmark_finalists(study)
-    return study.view()
+    executor = make_executor(study.config, found.slots, options.executor, function)
+    with executor.starting():  # meanwhile the study is read, which takes seconds where it is large
+        for change in record_environment(study):
+            print(f"changed since the last start: {change}", file=sys.stderr)
+        plan = complete(study, study.facts() or found.facts)
+        if not is_anything_left(study):  # its driver was killed after the last trial had ended
+            study.reached = "finished"
+            raise _nothing_to_do(study)
+        drive(study, plan, found.slots, executor, listeners)
 
 
 def _check_writable(directory: Path) -> None:

@@ -6,9 +6,10 @@ import time
 
 import pytest
 import trial_functions
-from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
+from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.executors.worker_memory import WorkerMemory
 from sweeper.records import EventKind, TrialState
 
 
@@ -238,6 +239,36 @@ def test_a_worker_that_dies_is_replaced_and_its_trial_retried(tmp_path):
     assert all(record.state is TrialState.COMPLETE for record in records.values())
     assert records[3].attempts == 2
     assert "the worker process ended" in records[3].errors[0]["error"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_trial(tmp_path):
+    from sweeper.executors.ray_tune import RayTuneExecutor
+
+    recorder = Recorder()
+    study = make_study(tmp_path, make_config(failures={"retries": 0}))
+    executor = RayTuneExecutor(slots=1, function=trial_functions.leaks, preload=False, worker_growth_gb=0.06)
+    executor.run(make_orchestrator(study, recorder))
+
+    records = reopened(study).records()
+    assert [record.state for record in records.values()] == [TrialState.COMPLETE] * 4
+    pids = [record.worker["pid"] for record in records.values()]
+    # 40 MB after the first trial, 80 after the second, 120 after the third: twice the growth that is allowed.
+    assert pids[0] == pids[1] == pids[2] != pids[3]
+    notes = [event.message for event in recorder.events if "leaks memory" in event.message]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"process {pids[0]} leaks memory and is replaced: after trial 2 it holds ")
+
+
+def test_memory_counts_as_leaked_once_it_was_asked_back_in_vain():
+    held = iter([100, 150, 260, 190, 260, 260])
+    freed = []
+    memory = WorkerMemory(100e-9, held=lambda: {"host": next(held)}, free=lambda: freed.append(1))
+
+    assert [memory.leak(after) for after in (0, 1, 2)] == [None, None, None]
+    assert freed == [1]
+    assert "after trial 3 it holds 0.0 GB on the host" in (memory.leak(3) or "")
 
 
 @pytest.mark.ray

@@ -40,6 +40,15 @@ def steady(context: TrialContext) -> dict[str, float]:
     return {"score": value}
 
 
+_kept = []
+
+
+def leaks(context: TrialContext) -> dict[str, float]:
+    """As `steady`, but 40 MB stay in the process's memory."""
+    _kept.append(bytearray(os.urandom(1) * 40_000_000))
+    return steady(context)
+
+
 def _save(context: TrialContext, step: int, samples: int) -> None:
     folder = Path(context.spec.trial_dir) / "saving"
     folder.mkdir(parents=True)

@@ -369,6 +369,8 @@ class ResourceSection(Section):
     # Further Ray resources of every worker, for example {"accelerator_type:A100": 0.001}.
     custom_resources: dict[str, Annotated[Float, Field(gt=0)]] = Field(default_factory=dict)
     address: str | None = None  # a running Ray cluster
+    # How much more memory than after its first trial a worker may hold between trials before it is replaced.
+    worker_growth_gb: Float = Field(default=2.0, gt=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ With several slots the trials take turns: one runs until it reports or ends, the
 sweep has the same order of reports every time, whatever the machine does.
 """
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -68,6 +69,10 @@ class InProcessExecutor:
     def __init__(self, *, slots: int = 1, function: TrialFunction | None = None) -> None:
         self._n_slots = slots
         self._function = function
+
+    def starting(self) -> contextlib.AbstractContextManager[None]:
+        """It needs nothing."""
+        return contextlib.nullcontext()
 
     def run(self, orchestrator: Orchestrator) -> None:
         flying: list[_Slot] = []

@@ -15,7 +15,7 @@ from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
 
 StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
-_JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
+JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
 
 
 def attempt_key(spec: TrialSpec) -> str:
@@ -104,7 +104,7 @@ class ThreadAttempt:
     def stop(self) -> bool:
         self._stop.set()
         self._judged.set()
-        self._thread.join(_JOIN_S)
+        self._thread.join(JOIN_S)
         return not self._thread.is_alive()
 
     def _work(self) -> None:

@@ -16,6 +16,7 @@ from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.ray_attempt import ThreadAttempt, prepare_process
+from sweeper.executors.worker_memory import WorkerMemory
 from sweeper.records import FailureCause, Outcome, OutcomeKind, Report
 
 _JOIN_S = 300.0  # how long all ranks of a told trial may take to their next step boundary
@@ -43,8 +44,16 @@ class RankWorker:
     """One rank: a process that trains its part of one trial after another."""
 
     def __init__(
-        self, rank: int, *, board: Any, paths: list[str], function: bytes | None, preload: bool
+        self,
+        rank: int,
+        *,
+        board: Any,
+        paths: list[str],
+        growth_gb: float,
+        function: bytes | None,
+        preload: bool,
     ) -> None:
+        self._memory = WorkerMemory(growth_gb)
         self._rank = rank
         self._board = board
         self._function: TrialFunction | None = prepare_process(paths, function, preload=preload)
@@ -81,6 +90,10 @@ class RankWorker:
         """Train a trial to its end as another rank."""
         return run_attempt(spec, _Silent(), function=self._function, ranks=self._ranks)
 
+    def leak(self, after: int) -> str | None:
+        """Say that this process has kept too much of a trial's memory, if it has."""
+        return self._memory.leak(after)
+
     def take(self) -> list[Report | Outcome]:
         assert self._attempt is not None
         return self._attempt.take()
@@ -101,6 +114,7 @@ class RankProcesses:
         shares: The Ray resources of each, one for each bundle of the placement group.
         board: The actor that holds the stop flags.
         paths: The driver's module search path.
+        growth_gb: How much more memory each may hold between trials than after its first one.
         function: A pickled trial function; None runs what the spec names.
         preload: Whether they import the built-in fine-tuning at once.
     """
@@ -111,11 +125,14 @@ class RankProcesses:
         *,
         board: Any,
         paths: list[str],
+        growth_gb: float,
         function: bytes | None,
         preload: bool,
     ) -> None:
         self._shares = shares
-        self._options = {"board": board, "paths": paths, "function": function, "preload": preload}
+        self._options = {
+            "board": board, "paths": paths, "growth_gb": growth_gb, "function": function, "preload": preload
+        }  # fmt: skip
         self._actors: list[Any] = []
         self.facts: list[dict[str, Any]] = []  # who each rank is
 
@@ -141,6 +158,16 @@ class RankProcesses:
         for actor in self._actors:
             ray.kill(actor, no_restart=True)
         self._actors = []
+
+    def end_if_leaking(self, after: int) -> str | None:
+        """End all ranks where one has kept too much of a trial's memory; say which, or return None."""
+        if not self._actors:
+            return None
+        leaks = ray.get([actor.leak.remote(after) for actor in self._actors], timeout=_START_S)
+        found = [f"rank {rank}: {leak}" for rank, leak in enumerate(leaks) if leak is not None]
+        if found:
+            self.end()
+        return "; ".join(found) or None
 
     def begin(self, spec: TrialSpec) -> "GangAttempt":
         """Begin a trial on all ranks."""

@@ -3,6 +3,7 @@
 Ray's state is disposable: nothing here is needed to go on after a crash.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.ray_attempt import StopWord, attempt_key
 from sweeper.executors.ray_waiting import Waiting
-from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerResult
+from sweeper.executors.ray_worker import RESULT, StopBoard, TrialWorker, WorkerReplacedError, WorkerResult
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
 from sweeper.room import room_for
@@ -105,6 +106,8 @@ class _Bridge:
             return str(TrialScheduler.STOP)
         said: WorkerResult = result[RESULT]
         self.orchestrator.on_worker(number, said.worker)
+        if said.note is not None:
+            self.orchestrator.tell(EventKind.NOTE, said.note)
         stopped: set[int] = set()
         for message in said.messages:
             decisions = self._carry_in(number, message)
@@ -137,7 +140,13 @@ class _Bridge:
     def on_lost(self, tune_id: str, reason: str) -> None:
         self.on_started(tune_id)
         number = self._numbers[tune_id]
-        if self.keys.pop(number, None) is not None:
+        if self.keys.pop(number, None) is None:
+            return
+        if WorkerReplacedError.__name__ in reason:
+            self.orchestrator.on_returned(
+                number, reason.partition(f"{WorkerReplacedError.__name__}: ")[2] or reason
+            )
+        else:
             self.orchestrator.on_lost(number, reason)
 
     def drain(self) -> None:
@@ -240,6 +249,7 @@ class RayTuneExecutor:
         custom_resources: Further Ray resources of each worker.
         grows: Whether more trials run at a time once more nodes have joined the cluster, and fewer once some left.
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
+        worker_growth_gb: How much more memory than after its first trial a worker may hold between trials.
         function: Run instead of what the config names.
         preload: Whether workers import torch and the trainer before their first trial.
     """
@@ -255,6 +265,7 @@ class RayTuneExecutor:
         custom_resources: Mapping[str, float] | None = None,
         grows: bool = False,
         address: str | None = None,
+        worker_growth_gb: float = 2.0,
         function: TrialFunction | None = None,
         preload: bool = True,
     ) -> None:
@@ -271,10 +282,39 @@ class RayTuneExecutor:
             **(custom_resources or {}),
         }  # fmt: skip
         self._address = address
+        self._growth_gb = worker_growth_gb
         self._function = function
         self._preload = preload
+        self._is_started: threading.Event | None = None
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Let Ray start, or join the cluster, in a thread while the block runs."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._start_ahead, args=(done,), name="ray", daemon=True)
+        self._is_started = threading.Event()
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_started.wait()
+            ray_session.end()
+            done.set()
+            thread.join()
+
+    def _start_ahead(self, done: threading.Event) -> None:
+        """Start Ray, and stay: its processes are ended with the thread that started them, not only with its process."""
+        assert self._is_started is not None
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - `run` tries again, and meets it there
+            logger.debug("Ray did not start ahead: %s", error)
+        self._is_started.set()
+        done.wait()
 
     def run(self, orchestrator: Orchestrator) -> None:
+        if self._is_started is not None:
+            self._is_started.wait()
         try:
             self._connect()
             with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
@@ -298,7 +338,7 @@ class RayTuneExecutor:
         limiter = ConcurrencyLimiter(_StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
         bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._fitting()))
         worker = tune.with_parameters(
-            TrialWorker, board=board, warm_s=_WARM_S,
+            TrialWorker, board=board, warm_s=_WARM_S, growth_gb=self._growth_gb,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
             shares=(self._share,) * self._n_workers if self._n_workers > 1 else (),
             paths=[path for path in sys.path if os.path.isdir(path)],

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 from typing import Any
 
 import ray
 from ray import tune
 
 from sweeper.context import TrialSpec
+from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.ray_attempt import Attempt, StopWord, ThreadAttempt, prepare_process
+from sweeper.executors.ray_attempt import JOIN_S, Attempt, StopWord, ThreadAttempt, prepare_process
 from sweeper.executors.ray_gang import RankProcesses
+from sweeper.executors.worker_memory import WorkerMemory
 from sweeper.records import Outcome, Report
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
@@ -26,6 +29,11 @@ class WorkerResult:
 
     worker: dict[str, Any]
     messages: tuple[Report | Outcome, ...]
+    note: str | None = None  # what whoever watches the sweep should know of the worker
+
+
+class WorkerReplacedError(SweeperError):
+    """A worker gave itself up between two trials. Raised, since Tune tells nobody of a reset that returned False."""
 
 
 class StopBoard:
@@ -96,7 +104,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def setup(
         self, config: dict[str, Any], *, board: Any, warm_s: float, paths: list[str],
-        function: bytes | None = None, preload: bool = True, shares: tuple[dict[str, float], ...] = (),
+        growth_gb: float, function: bytes | None = None, preload: bool = True,
+        shares: tuple[dict[str, float], ...] = (),
     ) -> None:  # fmt: skip
         """Import what every trial needs; Tune gives out no trial before that.
 
@@ -105,6 +114,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             board: The actor that holds the stop flags.
             warm_s: How long the end of a trial waits for workers that still start.
             paths: The driver's module search path; Ray hands on only a part of it.
+            growth_gb: How much more memory a process may hold between trials than after its first one.
             function: A pickled trial function, by cloudpickle; None runs what the spec names.
             preload: Whether to import the built-in fine-tuning now.
             shares: What each of the trial's workers gets, where there are several: they are processes of their own
@@ -116,8 +126,12 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._has_reported = False
         self._gang: RankProcesses | None = None
         self._function: TrialFunction | None = None
+        self._memory = WorkerMemory(growth_gb)
+        self._note: str | None = None
         if shares:
-            self._gang = RankProcesses(shares, board=board, paths=paths, function=function, preload=preload)
+            self._gang = RankProcesses(
+                shares, board=board, paths=paths, growth_gb=growth_gb, function=function, preload=preload
+            )
             self._gang.start()
         else:
             self._function = prepare_process(paths, function, preload=preload)
@@ -150,12 +164,24 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def _result(self, messages: list[Report | Outcome]) -> dict[str, Any]:
         assert self._attempt is not None
         # Never "done": Tune would end the trial without showing this result to the scheduler, which ends it itself.
-        return {RESULT: WorkerResult(self._attempt.worker, tuple(messages)), "done": False}
+        note, self._note = self._note, None
+        return {RESULT: WorkerResult(self._attempt.worker, tuple(messages), note), "done": False}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up the next trial in this process. False gives the process up."""
+        """Take up the next trial in this process.
+
+        Raises:
+            WorkerReplacedError: If it cannot: the last trial has not ended, or has left too much in memory.
+        """
+        number = self._spec.number
         if not self._end_attempt():
-            return False
+            raise WorkerReplacedError(
+                f"process {os.getpid()} is replaced: trial {number} has not ended {JOIN_S:.0f} s after it was told to"
+            )
+        if self._gang is not None:
+            self._note = self._gang.end_if_leaking(number)
+        elif (leak := self._memory.leak(number)) is not None:
+            raise WorkerReplacedError(leak)
         self._spec = new_config["spec"]
         return True
 

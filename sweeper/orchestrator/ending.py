@@ -77,6 +77,13 @@ class Ending:
         else:
             self._fail(running, reason, None)
 
+    def end_unbegun(self, running: Running, reason: str) -> None:
+        """End an attempt that never began; the trial is the next one to be started."""
+        record = self._state.records[running.spec.number]
+        self._recording.attempt(running, outcome="not begun")
+        self._queue.again.appendleft(record.number)
+        self._state.tell(EventKind.NOTE, reason, record=record)
+
     def prune(self, running: Running, decision: Decision) -> None:
         """Record a stop before anyone acts on it: from here on the trial is PRUNED."""
         record = self._state.records[decision.trial]

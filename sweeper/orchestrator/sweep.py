@@ -227,6 +227,12 @@ class Orchestrator:
         if running is not None and not self.records[number].state.is_finished:
             self._ending.end_lost(running, reason)
 
+    def on_returned(self, number: int, reason: str) -> None:
+        """Take a trial back that its worker has not begun: it is started next, and nothing is held against it."""
+        running = self._state.running.pop(number, None)
+        if running is not None and not self.records[number].state.is_finished:
+            self._ending.end_unbegun(running, reason)
+
     def on_worker(self, number: int, worker: dict[str, Any]) -> None:
         """Record which process took a trial up, and that it starts now: the process may have had to start first."""
         running = self._state.running.get(number)

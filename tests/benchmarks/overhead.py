@@ -26,6 +26,7 @@ from peers import SLOTS, Run, Sink, hyperparameter_search, optuna_processes, ray
 
 from sweeper.config import load_config
 from sweeper.config.models import SweepConfig
+from sweeper.plan import plan_sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,8 +59,12 @@ def bare(config: SweepConfig) -> Run:
         said = [times.get() for _ in range(2 * SLOTS)]
         for worker in workers:
             worker.join()
-    ready, ended = min(t for kind, t in said if kind == "ready"), max(t for kind, t in said if kind == "end")
-    return Run(ready_s=ended - ready, start_s=ended - started)
+    ended = max(one["end"] for one in said if "end" in one)
+    return Run(
+        ready_s=ended - min(one["ready"] for one in said if "ready" in one),
+        start_s=ended - started,
+        values={index: value for one in said for index, value in one.get("values", {}).items()},
+    )
 
 
 def _bare_worker(todo: Any, times: Any) -> None:
@@ -67,10 +72,13 @@ def _bare_worker(todo: Any, times: Any) -> None:
     from sweeper.training import warm
 
     warm.preload()
-    times.put(("ready", time.time()))
+    times.put({"ready": time.time()})
+    values = {}
     while (spec := todo.get()) is not None:
-        assert run_attempt(spec, Sink()).error is None
-    times.put(("end", time.time()))
+        outcome = run_attempt(spec, Sink())
+        assert outcome.report is not None, outcome.error
+        values[spec.number] = outcome.report.metrics["score"]
+    times.put({"end": time.time(), "values": values})
 
 
 def through_sweeper(config: SweepConfig) -> Run:
@@ -81,8 +89,13 @@ def through_sweeper(config: SweepConfig) -> Run:
         view = api.launch(config, options=api.LaunchOptions(dir=f"{scratch}/study"))
         begun = [datetime.fromisoformat(record.started or "").timestamp() for record in view.records]
         ended = [datetime.fromisoformat(record.ended or "").timestamp() for record in view.records]
-        assert all(record.value is not None for record in view.records)
-        return Run(ready_s=max(ended) - min(begun), start_s=time.time() - started)
+        points = [point.point_id for point in plan_sweep(config).points]
+        return Run(
+            ready_s=max(ended) - min(begun),
+            start_s=time.time() - started,
+            spent=view.spent_samples / view.full_samples,
+            values={points.index(r.point_id): r.value for r in view.records if r.value is not None},
+        )
 
 
 WAYS: dict[str, Callable[[SweepConfig], Run]] = {

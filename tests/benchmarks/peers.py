@@ -28,6 +28,14 @@ class Run:
     ready_s: float  # from the first worker's readiness to the last trial's end
     start_s: float  # from the start of everything to the end of everything
     spent: float = 1.0  # share of the training
+    values: dict[int, float] = dataclasses.field(
+        default_factory=dict
+    )  # of the points that were trained to the end
+
+    @property
+    def chosen(self) -> int:
+        """The point that it finds best."""
+        return max(self.values, key=lambda index: self.values[index])
 
 
 class Sink:
@@ -68,12 +76,13 @@ def _ready() -> float:
     return time.time()
 
 
-def _write_times(folder: Path, index: int, ready: float, samples: int) -> None:
-    (folder / str(index)).write_text(json.dumps([ready, time.time(), samples]))
+def _write_times(folder: Path, index: int, ready: float, samples: int, value: float | None = None) -> None:
+    (folder / str(index)).write_text(json.dumps([ready, time.time(), samples, value]))
 
 
 def _measured(folder: Path, config: SweepConfig, n_trials: int, started: float) -> Run:
-    times = [json.loads(path.read_text()) for path in folder.iterdir()]
+    by_point = {int(path.name): json.loads(path.read_text()) for path in folder.iterdir()}
+    times = list(by_point.values())
     ready, ended = min(one[0] for one in times), max(one[1] for one in times)
     budget = config.trial.budget.samples
     assert budget is not None
@@ -81,6 +90,7 @@ def _measured(folder: Path, config: SweepConfig, n_trials: int, started: float) 
         ready_s=ended - ready,
         start_s=time.time() - started,
         spent=sum(one[2] for one in times) / (n_trials * budget),
+        values={index: one[3] for index, one in by_point.items() if one[3] is not None},
     )
 
 
@@ -112,8 +122,9 @@ def ray_tune(config: SweepConfig, *, reuse_actors: bool = False, asha: bool = Fa
 
                 outcome = run_attempt(todo[index], Sink(take))
                 assert outcome.report is not None, outcome.error
-                _write_times(folder, index, ready, todo[index].budget_samples)
-                tune.report({"score": outcome.report.metrics["score"], "samples": todo[index].budget_samples})
+                value = outcome.report.metrics["score"]
+                _write_times(folder, index, ready, todo[index].budget_samples, value)
+                tune.report({"score": value, "samples": todo[index].budget_samples})
 
             scheduler = None
             if asha:
@@ -194,8 +205,9 @@ def _optuna_worker(journal: str, todo: list[TrialSpec], folder: Path) -> None:
         if outcome.report is None or "score" not in outcome.report.metrics:
             _write_times(folder, index, ready, sink.samples)
             raise optuna.TrialPruned
-        _write_times(folder, index, ready, todo[index].budget_samples)
-        return outcome.report.metrics["score"]
+        value = outcome.report.metrics["score"]
+        _write_times(folder, index, ready, todo[index].budget_samples, value)
+        return value
 
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     if waiting:
@@ -239,17 +251,14 @@ def _search_worker(config: SweepConfig, scratch: str, folder: Path) -> None:
     collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
     rows = load_train_rows(trial, settings, tokenizer)
     evaluator = Evaluator(trial, settings, tokenizer, collate)
-    rates = [spec.settings["learning_rate"] for spec in todo]
-    done = 0
+    current = 0
 
     class Searched(Trainer):  # type: ignore[misc]
         """Evaluates as the trials of the others do."""
 
         def evaluate(self, *args: Any, **others: Any) -> dict[str, float]:
-            nonlocal done
             found = {f"eval_{name}": value for name, value in evaluator.measure(self.model).items()}
-            _write_times(folder, done, ready, todo[0].budget_samples)
-            done += 1
+            _write_times(folder, current, ready, todo[current].budget_samples, found["eval_score"])
             return found
 
     arguments = TrainingArguments(
@@ -265,11 +274,23 @@ def _search_worker(config: SweepConfig, scratch: str, folder: Path) -> None:
         train_dataset=rows.dataset,
         data_collator=collate,
     )
+
+    def hp_space(trial: optuna.Trial) -> dict[str, Any]:
+        nonlocal current
+        current = trial.suggest_categorical("point", range(len(todo)))
+        spec = todo[current]
+        return {
+            "learning_rate": spec.settings["learning_rate"],
+            "per_device_train_batch_size": spec.micro_batch_size,
+            "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+            "max_steps": spec.total_steps,
+        }
+
     trainer.hyperparameter_search(
-        hp_space=lambda t: {"learning_rate": t.suggest_categorical("learning_rate", rates)},
-        n_trials=len(rates),
+        hp_space=hp_space,
+        n_trials=len(todo),
         direction="maximize",
         backend="optuna",
         compute_objective=lambda metrics: metrics["eval_score"],
-        sampler=optuna.samplers.GridSampler({"learning_rate": rates}),
+        sampler=optuna.samplers.GridSampler({"point": range(len(todo))}),
     )

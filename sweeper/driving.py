@@ -1,0 +1,187 @@
+"""Driving a study: be its driver, bring it up to date, run its trials, leave it in a state that says how it ended."""
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from sweeper.config import dump_config
+from sweeper.config.models import SweepConfig
+from sweeper.errors import InterruptedSweepError, SweeperError
+from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.base import Executor
+from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
+from sweeper.files import write_text
+from sweeper.orchestrator import Orchestrator
+from sweeper.orchestrator.queue import n_undrawn
+from sweeper.plan import DataFacts, Plan, plan_sweep
+from sweeper.preflight.cluster import SlotPlan
+from sweeper.preflight.environment import capture_environment
+from sweeper.progress import EventLog, progress_for
+from sweeper.pruners.judge import divergence_rules, make_judge
+from sweeper.records import EventKind, Listener, TrialRecord, TrialState
+from sweeper.study.bulk import sparing_the_collector
+from sweeper.study.control_records import Verb
+from sweeper.study.environment import changed_since
+from sweeper.study.study import Study
+from sweeper.study.view import StudyView
+from sweeper.trackers import trackers_for
+
+logger = logging.getLogger(__name__)
+
+ExecutorName = Literal["ray", "in-process"]
+
+
+def is_anything_left(study: Study) -> bool:
+    """Whether a study has trials to train, or somebody has asked for more."""
+    records = study.records()
+    is_open = any(not record.state.is_finished for record in records.values())
+    if is_open or n_undrawn(study.config, records.values()) or not study.is_complete:
+        return True
+    return any(request.verb in (Verb.ADD, Verb.CLONE) for request in study.control_box.pending())
+
+
+def record_environment(study: Study) -> list[str]:
+    """Keep what this driver runs on and with; return what changed since the last one, a sentence each."""
+    now, earlier = capture_environment(study.config), study.environments()
+    study.record_environment(now)
+    return changed_since(earlier[-1] if earlier else None, now)
+
+
+def complete(study: Study, facts: DataFacts | None) -> Plan:
+    """Give a study what it needs to be driven, as far as it has not got it; return its plan.
+
+    A driver may be killed at any moment of this; the next one does the rest.
+    """
+    config = study.config
+    if facts is not None and study.facts() is None:
+        study.set_facts(facts)
+    plan = plan_sweep(config, facts=facts)
+    place, sweep = study.directory / "study.json", study.directory / "sweep.yaml"
+    for path, text in (
+        (place, json.dumps({"study": config.study, "storage": config.storage})),
+        (sweep, dump_config(config)),
+    ):
+        if not path.exists():
+            write_text(path, text)
+    study.add_points(plan.points)
+    return plan
+
+
+@contextlib.contextmanager
+def driving(study: Study) -> Iterator[None]:
+    """Be the study's driver while the block runs.
+
+    Raises:
+        StudyMismatchError: If another process is.
+    """
+    study.take()
+    try:
+        with signals_end_this_process():
+            yield
+    except BaseException:
+        try:
+            study.hand_back(study.reached)
+        except SweeperError as error:
+            # What went wrong first is told; the lease of a dead process is taken over anyway.
+            logger.warning("The study could not be handed back: %s", error)
+        raise
+    study.hand_back(study.reached)
+
+
+def drive(
+    study: Study,
+    plan: Plan,
+    slots: SlotPlan,
+    executor: Executor,
+    listeners: Sequence[Listener],
+) -> None:
+    """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
+    config = study.config
+    with contextlib.ExitStack() as stack:
+        records = study.records()
+        n_ended = sum(record.state.is_finished for record in records.values())
+        progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
+        stack.enter_context(progress)
+        log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
+        trackers = trackers_for(config, study.directory, study.curves.frame)
+        orchestrator = Orchestrator(
+            study=study, plan=plan, judge=make_judge(config), rules=divergence_rules(config),
+            listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
+        )  # fmt: skip
+        orchestrator.tell(
+            EventKind.SWEEP_STARTED,
+            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
+        )
+        study.give_up_when(lambda: orchestrator.is_interrupted)
+        stack.enter_context(sparing_the_collector())
+        try:
+            with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
+                executor.run(orchestrator)
+                is_open = any(not record.state.is_finished for record in orchestrator.records.values())
+                if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
+                    study.reached = "finished"
+                    _record_evidence(study, orchestrator.records)
+        except KeyboardInterrupt:
+            # A second Ctrl-C, or the end of the grace time.
+            orchestrator.interrupt()
+        finally:
+            orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
+    _check_outcome(study, orchestrator)
+
+
+def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
+    """Keep in the study what its early signals were worth."""
+    from sweeper.pruners.evidence import evidence_of
+
+    config = study.config
+    found = evidence_of(records.values(), direction=config.direction, seed=config.seed)
+    study.record_evidence([evidence.as_dict() for evidence in found])
+
+
+def make_executor(
+    config: SweepConfig, slots: SlotPlan, name: ExecutorName, function: TrialFunction | None
+) -> Executor:
+    if name == "in-process":
+        from sweeper.executors.in_process import InProcessExecutor
+
+        return InProcessExecutor(slots=slots.slots, function=function)
+    from sweeper.executors.ray_tune import RayTuneExecutor
+
+    return RayTuneExecutor(
+        slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
+        workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
+        custom_resources=config.resources.custom_resources, grows=slots.grows,
+        address=config.resources.address, worker_growth_gb=config.resources.worker_growth_gb, function=function,
+        preload=function is None and config.trial.function is None,
+    )  # fmt: skip
+
+
+def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
+    """Raise where the sweep was interrupted or failed."""
+    view = study.view()
+    ended = sum(record.state.is_finished for record in view.records)
+    if orchestrator.failure is not None:
+        raise SweeperError(orchestrator.failure)
+    if orchestrator.is_interrupted and study.reached != "finished":
+        raise InterruptedSweepError(
+            f"Interrupted: {ended} of {len(view.records)} trials have ended, everything is saved. "
+            f"Go on with: sweeper resume {study.directory}"
+        )
+    if view.records and view.count(TrialState.FAIL) == len(view.records):
+        raise SweeperError(
+            f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
+            f"`sweeper status {study.directory}` lists the reasons."
+        )
+
+
+def judged(study: Study) -> StudyView:
+    """Measure the finalists where the config says so; return the study, after it was handed back."""
+    section = study.config.benchmarks
+    if section is not None and section.when == "finalists":
+        from sweeper.benchmarks.run import benchmark_finalists
+
+        benchmark_finalists(study)
+    return study.view()
