@@ -28,7 +28,7 @@ from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import plan_extension
 from sweeper.loading import loading_meanwhile
-from sweeper.plan import plan_sweep
+from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.pruners.judge import make_judge
@@ -97,16 +97,19 @@ def launch(
     directory = study_directory(config)
     _check_writable(directory)
     check_pruner(config)
-    plan_sweep(config)
+    plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
+        config = _as_afforded(config, existing.config)
         check_same(existing, config)
         _refuse_ended(existing)
         with driving(existing):
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
         return judged(existing)
+    check_prior(plan)
     found = _preflight(config, function, directory=directory, options=options)
+    config = _afforded(config, found)
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     with driving(study):
@@ -183,6 +186,45 @@ def check_pruner(config: SweepConfig) -> None:
         ConfigError: If it does not import or does not take its options.
     """
     make_judge(config)
+
+
+def check_prior(plan: Plan) -> None:
+    """Read the study that `pruner.prior` names and forget it.
+
+    Raises:
+        ConfigError: If it cannot be learned from.
+    """
+    if plan.config.pruner.prior is None:
+        return
+    from sweeper.prior import prior_records, read_prior
+
+    sweep = read_prior(plan.config)
+    if sweep is not None and plan.rungs_are_known:
+        prior_records(
+            sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
+            window_steps=plan.config.pruner.window_steps,
+        )  # fmt: skip
+
+
+def _afforded(config: SweepConfig, found: PreflightFacts) -> SweepConfig:
+    """Return the config with what its `pruner.max_gpu_hours` allow worked out."""
+    if config.pruner.max_gpu_hours is None:
+        return config
+    from sweeper.preflight.afford import afford
+    from sweeper.preflight.measure import measure_cost
+
+    plan = plan_sweep(config, facts=found.facts)
+    config, told = afford(plan, measure_cost(plan, found.slots))
+    print(told, file=sys.stderr)
+    return config
+
+
+def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:
+    """Return the config with what was worked out when its study began: hours of the same number are not asked again."""
+    hours, keep_frac = recorded.pruner.max_gpu_hours, recorded.pruner.keep_frac
+    if hours is None or config.pruner.max_gpu_hours != hours or keep_frac > config.pruner.keep_frac:
+        return config
+    return config.model_copy(update={"pruner": config.pruner.model_copy(update={"keep_frac": keep_frac})})
 
 
 def plan_disk(

@@ -71,6 +71,7 @@ def plan(
     from sweeper import api
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
+    from sweeper.preflight.afford import afford
     from sweeper.preflight.facts import run_preflight
     from sweeper.preflight.measure import measure_cost
 
@@ -86,6 +87,10 @@ def plan(
         if measure and found is not None
         else None
     )
+    hours_line = None
+    if cost is not None and config.pruner.max_gpu_hours is not None:
+        config, hours_line = afford(planned, cost)
+        planned = plan_sweep(config, facts=found.facts if found is not None else None)
     if as_json:
         measured = {"preflight": found.as_json()} if found is not None else {}
         measured |= {"cost": cost.as_json()} if cost is not None else {}
@@ -99,6 +104,8 @@ def plan(
         console().print("\n".join(found.lines()))
     if cost is not None:
         console().print("\n".join(cost.lines()), soft_wrap=True, highlight=False)
+    if hours_line is not None:
+        console().print(hours_line, soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=examples("launch"))

@@ -206,9 +206,10 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Play a finished study under other pruners: what each would have saved and lost."""
-    from sweeper.replay.request import open_recorded, replay_all
+    from sweeper.replay.request import replay_all
     from sweeper.replay.table import replay_json, replay_text
     from sweeper.reporting.kept_replay import keep_replay
+    from sweeper.study.recorded_open import open_recorded
 
     sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
     results = replay_all(

@@ -67,7 +67,22 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
         if not path.exists():
             write_text(path, text)
     study.add_points(plan.points)
+    if config.pruner.prior is not None and not study.prior():
+        _record_prior(study, plan)
     return plan
+
+
+def _record_prior(study: Study, plan: Plan) -> None:
+    """Keep what the earlier study showed in this one: it may be gone when this one is resumed."""
+    from sweeper.prior import prior_records, read_prior
+
+    sweep = read_prior(study.config)
+    assert sweep is not None
+    found = prior_records(
+        sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
+        window_steps=study.config.pruner.window_steps,
+    )  # fmt: skip
+    study.record_prior(list(found.values()))
 
 
 @contextlib.contextmanager
@@ -108,7 +123,7 @@ def drive(
         log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
         trackers = trackers_for(config, study.directory, study.curves.frame)
         orchestrator = Orchestrator(
-            study=study, plan=plan, judge=make_judge(config), rules=divergence_rules(config),
+            study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
             listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
         )  # fmt: skip
         orchestrator.tell(

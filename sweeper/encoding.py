@@ -56,6 +56,28 @@ def decode_rung(value: Mapping[str, Any]) -> RungRecord:
     return RungRecord(**{**value, "signals": decode_numbers(value["signals"])})
 
 
+def encode_prior(record: TrialRecord) -> dict[str, Any]:
+    """Return what pruning learns from a completed trial of another study."""
+    return {
+        "number": record.number,
+        "params": record.params,
+        "value": record.value,
+        "rungs": [encode_rung(rung) for rung in record.rungs.values()],
+    }
+
+
+def decode_prior(stored: Mapping[str, Any]) -> TrialRecord:
+    rungs = [decode_rung(rung) for rung in stored["rungs"]]
+    return TrialRecord(
+        number=stored["number"],
+        state=TrialState.COMPLETE,
+        params=dict(stored["params"]),
+        point_id=f"prior{stored['number']}",
+        value=float(stored["value"]),
+        rungs={rung.rung: rung for rung in rungs},
+    )
+
+
 def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str, Any]) -> TrialRecord:
     """Read one trial of the storage."""
     attributes = trial.user_attrs

@@ -19,10 +19,19 @@ class LearnedOptions:
     seed: int = 0  # of the audit's choice
 
 
-def calibration_size(n_points: int) -> int:
+LEARNED_MIN_OWN = 2  # points that run to their end first, however much an earlier study has shown
+
+
+def calibration_size(n_points: int, *, n_prior: int = 0) -> int:
     """Return how many points run to their end before anyone is judged.
+
+    Args:
+        n_points: Of the study.
+        n_prior: Finished trials of an earlier study that is learned from too.
 
     >>> calibration_size(20), calibration_size(36), calibration_size(56), calibration_size(1000)
     (6, 7, 9, 20)
+    >>> calibration_size(36, n_prior=4), calibration_size(36, n_prior=36)
+    (3, 2)
     """
-    return min(max(6, round(3 + n_points / 9)), 20)
+    return max(LEARNED_MIN_OWN if n_prior else 0, min(max(6, round(3 + n_points / 9)), 20) - n_prior)

@@ -774,7 +774,8 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         [
             "sweep.yaml:15: `pruner.options` belongs to Optuna's pruners and `module:Class`, not "
             "to `early_dynamics`. Remove it, or use `signals`, `keep_frac`, `min_peers`, `mode`, "
-            "`directions`, `risk`, `tolerance`, `n_calibration`, `skip_waiting`, `set_aside` and `audit_frac`.",
+            "`max_gpu_hours`, `directions`, `risk`, `tolerance`, `n_calibration`, `skip_waiting`, `set_aside`, "
+            "`audit_frac` and `prior`.",
         ],
     ),
     (
@@ -1027,7 +1028,7 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         [
             "sweep.yaml:16: unknown key `gpus`. Allowed: `slots`, `gpus_per_trial`, "
             "`cpus_per_trial`, `threads_per_trial`, `workers_per_trial`, `sharding`, `placement`, "
-            "`custom_resources` and `address`.",
+            "`custom_resources`, `address` and `worker_growth_gb`.",
         ],
     ),
     (

@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from sweeper.cli import app
 from sweeper.errors import ConfigError
-from sweeper.replay.request import open_recorded, replay_all
+from sweeper.replay.request import replay_all
 from sweeper.study.recorded_files import write_recorded
+from sweeper.study.recorded_open import open_recorded
 
 
 @pytest.fixture

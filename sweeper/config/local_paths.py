@@ -56,6 +56,7 @@ def _paths_of(document: Document) -> list[KeyPath]:
         (*trial, "function_dir"),
         (*trial, "model"),
         (*trial, "chat_template"),
+        ("pruner", "prior"),
     ]
     models: Any = document.get(("search_space", "model"))
     for kind in ("grid", "choice"):
@@ -81,7 +82,7 @@ def _paths_of(document: Document) -> list[KeyPath]:
 def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     if "://" in value:
         return False
-    always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"))
+    always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"), ("pruner", "prior"))
     if path in always_local or path[0] == "benchmarks" or value.startswith(("./", "../", "/", "~/")):
         return True
     if _is_model(path):
@@ -103,6 +104,8 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
             f"`{name}` names `{value}`{seen}, which does not exist. Correct the path, relative to the sweep "
             "file."
         )
+    if path == ("pruner", "prior"):
+        return None  # a study's directory or a recorded sweep's file: whoever reads it says what is wrong with it
     if path in (("trial", "function_dir"), ("benchmarks", "include_path")):
         return None if absolute.is_dir() else f"`{name}` names `{value}`, which is no directory. Name one."
     if _is_model(path):

@@ -23,7 +23,13 @@ Direction = Literal["minimize", "maximize"]
 SamplerName = Literal["grid", "random", "tpe", "qmc", "gp", "cmaes"]
 BUDGET_KINDS = ("samples", "tokens", "epochs", "steps")
 DIMENSION_KINDS = ("grid", "choice", "uniform", "log_uniform", "int")
-PRUNER_KEYS_RANK = ("signals", "keep_frac", "min_peers", "mode")  # of early_dynamics, judging by rank
+PRUNER_KEYS_RANK = (
+    "signals",
+    "keep_frac",
+    "min_peers",
+    "mode",
+    "max_gpu_hours",
+)  # of early_dynamics, judging by rank
 PRUNER_KEYS_LEARNED = (
     "risk",
     "tolerance",
@@ -31,6 +37,7 @@ PRUNER_KEYS_LEARNED = (
     "skip_waiting",
     "set_aside",
     "audit_frac",
+    "prior",
 )  # by prediction
 PRUNER_KEYS_OWN = (*PRUNER_KEYS_RANK, "directions", *PRUNER_KEYS_LEARNED)
 PRUNER_KEYS_FOREIGN = ("signal", "direction", "options")  # of every other pruner
@@ -307,6 +314,8 @@ class PrunerSection(Section):
     )  # trials that must have reached a rung before anyone is judged there
     # Judge at once; or only when no later report can change it; or once all have come to the rung and wait there.
     mode: Literal["eager", "certain", "probe"] = "eager"
+    # probe: `keep_frac` becomes what so many allow, by measured steps; without GPUs an hour of a slot counts.
+    max_gpu_hours: Annotated[Float, Field(gt=0)] | None = None
     risk: Annotated[Float, Field(gt=0, lt=1)] = 0.05  # of missing the grid's best by more than the tolerance
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # in units of the metric; None: by the noise seen
     n_calibration: int | None = Field(
@@ -317,6 +326,8 @@ class PrunerSection(Section):
         None  # give slots to more promising trials; None: where the built-in trial trains
     )
     audit_frac: Fraction = 0.1  # of the condemned trials, goes on to check the rule
+    # An earlier study's directory, or a recorded sweep's file, of the same model, data, metric and budget.
+    prior: str | None = Field(default=None, min_length=1)
     # Optuna's pruners and `module:Class`
     signal: str | None = None  # judged instead of the study's metric
     direction: Direction | None = None  # of that signal

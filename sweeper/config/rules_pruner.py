@@ -142,6 +142,12 @@ def _check_directions(draft: Draft, pruner: PrunerSection) -> None:
         )
         return
     is_learned = pruner.directions == "learned"
+    if pruner.max_gpu_hours is not None and not is_learned and pruner.mode != "probe":
+        draft.tell(
+            "`pruner.max_gpu_hours` says how many points may go on after the first rung, which only `mode: probe` "
+            f"knows before it lets any go on; the mode is `{pruner.mode}`. Write `mode: probe`, or remove it.",
+            *("pruner", "max_gpu_hours"),
+        )
     for key in PRUNER_KEYS_RANK if is_learned else PRUNER_KEYS_LEARNED:
         if key in pruner.model_fields_set:
             owner = "the rank" if is_learned else "`directions: learned`"

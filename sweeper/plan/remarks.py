@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
-from sweeper.learning import LEARNED_MIN_POINTS, calibration_size
+from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
@@ -105,6 +105,12 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
     if config.pruner.name != EARLY_DYNAMICS or config.pruner.directions != "learned":
         return
     n_trials = config.sampler.n_trials or len(points)
+    if config.pruner.prior is not None:
+        yield (
+            f"Learned pruning starts from the evidence of `{config.pruner.prior}`: at least {LEARNED_MIN_OWN} points "
+            "run to their end before any trial is judged, one less than otherwise for every finished trial there."
+        )
+        return
     if n_trials < LEARNED_MIN_POINTS:
         yield (
             f"{n_trials} points are too few to learn from (it takes {LEARNED_MIN_POINTS}): only what diverges is "

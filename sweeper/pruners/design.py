@@ -14,6 +14,8 @@ _MAX_SWAPS = 20
 _MAX_SWAPPED = 1000  # points; more would take seconds, and lie close to each other anyway
 _RATE, _BATCH = "learning_rate", "effective_batch_size"
 _ROOT = 0.5
+STUDY = "the study itself"  # the param in which trials of an earlier study differ from this one's
+_ACROSS = 0.03  # how far two studies lie apart, in ranges of the log rate
 _SLOW = 0.25  # of the whole range of another dimension, in ranges of the log rate
 
 
@@ -40,6 +42,11 @@ def smooth_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
 
     Source: Malladi et al., arXiv:2205.10287: Adam's rate scales with the root of the batch.
     """
+    studies = {row.get(STUDY) for row in params}
+    if len(studies) > 1:
+        own = smooth_matrix([{name: value for name, value in row.items() if name != STUDY} for row in params])
+        apart = np.array([[_ACROSS * (row.get(STUDY) is not None)] for row in params])
+        return np.concatenate([own, apart], axis=1)
     rates, batches = (_log_numbers([row.get(name) for row in params]) for name in (_RATE, _BATCH))
     if rates is None:
         return design_matrix(params)

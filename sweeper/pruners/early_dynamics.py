@@ -95,6 +95,7 @@ class EarlyDynamicsPruner(BasePruner):
         metric: str | None = None,
         direction: Literal["minimize", "maximize"] | None = None,
         learned: LearnedOptions | None = None,
+        prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:
         is_ranked = any(option is not None for option in (signals, keep_frac, min_peers, mode))
         self._is_learned = directions == "learned" or (directions is None and not is_ranked)
@@ -119,6 +120,7 @@ class EarlyDynamicsPruner(BasePruner):
         self._metric = metric
         self._direction = direction
         self._learned_options = learned
+        self._prior = prior
         self._rule: LearnedRule | None = None
         self._own_decisions: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
@@ -196,7 +198,7 @@ class EarlyDynamicsPruner(BasePruner):
 
             self._rule = LearnedRule(
                 metric=self._metric or PLAIN_METRIC, direction=self._direction or "minimize",
-                options=self._learned_options, n_points=self._n_points,
+                options=self._learned_options, n_points=self._n_points, prior=self._prior,
             )  # fmt: skip
         return self._rule
 

@@ -20,15 +20,15 @@ class InputReader:
         self._metric = metric
         self._numbers: tuple[int, ...] = ()
         self._rows: dict[int, Array] = {}
-        self._spread: dict[int, list[int]] = {}
+        self._spread: tuple[tuple[tuple[int, ...], int], list[int]] | None = None
 
     def calibration(self, records: Mapping[int, TrialRecord], n: int) -> list[int]:
         """Return the trials whose points cover the space best, the most central first."""
-        self._read_design(records)
-        if n not in self._spread:
-            points = design_matrix([records[number].params for number in self._numbers])
-            self._spread[n] = [self._numbers[index] for index in spread_out(points, n)]
-        return self._spread[n]
+        numbers = tuple(sorted(records))
+        if self._spread is None or self._spread[0] != (numbers, n):
+            points = design_matrix([records[number].params for number in numbers])
+            self._spread = ((numbers, n), [numbers[index] for index in spread_out(points, n)])
+        return self._spread[1]
 
     def inputs(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> Inputs:
         """Return the inputs of trials at a rung that they reached, or of their points alone for `NO_RUNG`."""
@@ -47,7 +47,7 @@ class InputReader:
         numbers = tuple(sorted(records))
         if numbers != self._numbers:
             matrix = smooth_matrix([records[number].params for number in numbers])
-            self._numbers, self._spread = numbers, {}
+            self._numbers = numbers
             self._rows = dict(zip(numbers, matrix, strict=True))
 
     @staticmethod

@@ -33,8 +33,12 @@ class LearningJudge(Judge, Protocol):
         """Return one of the waiting trials, to be started next. None, only while others run: nobody now."""
 
 
-def make_judge(config: SweepConfig) -> Judge:
+def make_judge(config: SweepConfig, prior: Mapping[int, TrialRecord] | None = None) -> Judge:
     """Return the judge that a config names.
+
+    Args:
+        config: Of the sweep.
+        prior: Completed trials of an earlier study that a learning judge starts from; their numbers are negative.
 
     Raises:
         ConfigError: If the pruner does not import or does not take its options.
@@ -54,6 +58,7 @@ def make_judge(config: SweepConfig) -> Judge:
             metric=config.metric,
             direction=config.direction,
             n_points=config.sampler.n_trials,
+            prior=prior,
             learned=LearnedOptions(
                 risk=section.risk, tolerance=section.tolerance, n_calibration=section.n_calibration,
                 skip_waiting=section.skip_waiting, audit_frac=section.audit_frac, seed=config.seed,

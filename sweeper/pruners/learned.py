@@ -46,6 +46,7 @@ class LearnedRule:
         direction: The metric's direction.
         options: How the risk is spent.
         n_points: Points of the whole study, where the records do not hold all of them from the start.
+        prior: Completed trials of an earlier study, from which it learns too; their numbers are negative.
     """
 
     def __init__(
@@ -55,12 +56,16 @@ class LearnedRule:
         direction: Literal["minimize", "maximize"],
         options: LearnedOptions | None = None,
         n_points: int | None = None,
+        prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:
+        self._n_prior = len(prior or {})
         self._metric = metric or "the metric"
         self._sign = 1.0 if direction == "maximize" else -1.0
         self._options = options or LearnedOptions()
         self._declared_points = n_points or 0
-        self._forecaster = Forecaster(metric=metric, sign=self._sign, tolerance=self._options.tolerance)
+        self._forecaster = Forecaster(
+            metric=metric, sign=self._sign, tolerance=self._options.tolerance, prior=prior
+        )
         self._judged_with: tuple[tuple[int, int], ...] | None = None
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
@@ -91,7 +96,7 @@ class LearnedRule:
 
         None where those that run may settle the choice: all others together are hardly worth their training.
         """
-        if self._n_points(records) < LEARNED_MIN_POINTS:
+        if self._has_too_few(records):
             return waiting[0]
         chosen = self._forecaster.reader.calibration(records, self._n_calibration(records))
         first = next((number for number in chosen if number in waiting), None)
@@ -136,7 +141,10 @@ class LearnedRule:
         return max(len(records), self._declared_points)
 
     def _n_calibration(self, records: Mapping[int, TrialRecord]) -> int:
-        return self._options.n_calibration or calibration_size(self._n_points(records))
+        return self._options.n_calibration or calibration_size(self._n_points(records), n_prior=self._n_prior)
+
+    def _has_too_few(self, records: Mapping[int, TrialRecord]) -> bool:
+        return self._n_points(records) + self._n_prior < LEARNED_MIN_POINTS
 
     def _left(self, records: Mapping[int, TrialRecord]) -> float:
         """Return what is left of the risk."""
@@ -144,9 +152,10 @@ class LearnedRule:
 
     def _why_nobody(self, records: Mapping[int, TrialRecord]) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
-        n_points = self._n_points(records)
-        if n_points < LEARNED_MIN_POINTS:
-            return f"{n_points} points are too few to learn from: only what diverges is stopped"
+        if self._has_too_few(records):
+            return (
+                f"{self._n_points(records)} points are too few to learn from: only what diverges is stopped"
+            )
         n_complete, wanted = sum(map(is_complete, records.values())), self._n_calibration(records)
         if n_complete < wanted:
             return f"calibration: {n_complete} of {wanted} trials have run to their end"

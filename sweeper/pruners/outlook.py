@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.pruners.correlation import Array
+from sweeper.pruners.design import STUDY
 from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.predict import Predictor
 from sweeper.pruners.standings import has_diverged
@@ -60,9 +61,22 @@ class Forecaster:
         metric: Name of the study's metric among the signals.
         sign: 1 where more is better, -1 where less is.
         tolerance: What counts as better, in units of the metric; None: a part of the estimated noise.
+        prior: Completed trials of an earlier study. They teach, as trials that differ from this study's in one more
+            dimension: which study it is. None of them counts as known best.
     """
 
-    def __init__(self, *, metric: str | None, sign: float, tolerance: float | None) -> None:
+    def __init__(
+        self,
+        *,
+        metric: str | None,
+        sign: float,
+        tolerance: float | None,
+        prior: Mapping[int, TrialRecord] | None = None,
+    ) -> None:
+        self._prior = {
+            number: dataclasses.replace(record, params={**record.params, STUDY: "prior"})
+            for number, record in (prior or {}).items()
+        }
         self.reader = InputReader(metric)
         self._sign = sign
         self._given_tolerance = tolerance
@@ -74,9 +88,13 @@ class Forecaster:
 
     def scale(self, records: Mapping[int, TrialRecord]) -> Scale:
         """Return the scale of the finished trials, of which there is one at least."""
-        values = np.array([self.goodness(record) for record in records.values() if is_complete(record)])
-        best = float(values.max())
-        return Scale(best=best, unit=float(np.median(best - values)) or 1.0)
+        best = max(self.goodness(record) for record in records.values() if is_complete(record))
+        values = np.array([self.goodness(r) for r in self._known(records).values() if is_complete(r)])
+        return Scale(best=best, unit=float(np.median(np.abs(best - values))) or 1.0)
+
+    def _known(self, records: Mapping[int, TrialRecord]) -> Mapping[int, TrialRecord]:
+        """Return all trials that teach or are predicted: the study's own and the earlier one's."""
+        return {**self._prior, **records} if self._prior else records
 
     def tolerance(self, records: Mapping[int, TrialRecord]) -> float:
         """Return what a trial must be better by: the user's word, or a part of the noise of the best predictor."""
@@ -101,7 +119,7 @@ class Forecaster:
         return self._newest[1]
 
     def _predicted(self, records: Mapping[int, TrialRecord], tolerance: float) -> dict[int, Outlook]:
-        scale = self.scale(records)
+        scale, known = self.scale(records), self._known(records)
         threshold = float(scale.warp(np.array(scale.best + tolerance)))
         still_open = [number for number in sorted(records) if not records[number].state.is_finished]
         groups: dict[int, list[int]] = {}
@@ -114,12 +132,12 @@ class Forecaster:
             predictor = self._predictor(rung, records)
             if predictor is None:
                 continue
-            prediction = predictor.predict(self.reader.inputs(members, rung, records))
+            prediction = predictor.predict(self.reader.inputs(members, rung, known))
             means, reach = prediction.mean(), 1.96 * prediction.deviation()
             chances = prediction.chance_above(levels)
             plain = self._predictor(NO_RUNG, records) if rung != NO_RUNG else None
             if plain is not None:
-                by_point = plain.predict(self.reader.inputs(members, NO_RUNG, records)).chance_above(levels)
+                by_point = plain.predict(self.reader.inputs(members, NO_RUNG, known)).chance_above(levels)
                 chances = (1 - _MISLED) * chances + _MISLED * by_point
             above.append(chances)
             found += [
@@ -147,7 +165,8 @@ class Forecaster:
 
     def _predictor(self, rung: int, records: Mapping[int, TrialRecord]) -> Predictor | None:
         """Return the predictor for trials at a rung; None where too few finished trials passed it."""
-        numbers = [n for n in sorted(records) if _teaches(records[n], rung)]
+        known = self._known(records)
+        numbers = [n for n in sorted(known) if _teaches(known[n], rung)]
         key = (tuple(numbers), len(records))
         if rung not in self._predictors or self._predictors[rung][0] != key:
             self._predictors[rung] = (key, self._fitted(numbers, rung, records))
@@ -156,14 +175,13 @@ class Forecaster:
     def _fitted(
         self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
     ) -> Predictor | None:
-        complete = [self.goodness(records[number]) for number in numbers if is_complete(records[number])]
+        known = self._known(records)
+        complete = [self.goodness(known[number]) for number in numbers if is_complete(known[number])]
         if len(complete) < _MIN_FINISHED:
             return None
         worst = min(complete)  # a diverged point is at least as bad as any that ended
-        values = [self.goodness(records[n]) if is_complete(records[n]) else worst for n in numbers]
-        return Predictor(
-            self.reader.inputs(numbers, rung, records), self.scale(records).warp(np.array(values))
-        )
+        values = [self.goodness(known[n]) if is_complete(known[n]) else worst for n in numbers]
+        return Predictor(self.reader.inputs(numbers, rung, known), self.scale(records).warp(np.array(values)))
 
 
 def chances_to_be_top(above: Array) -> Array:

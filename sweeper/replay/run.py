@@ -1,5 +1,6 @@
 """Plays a recorded sweep under a pruner, over many random orders."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.executors.replay import CurveCheckpoints, RecordedPlay, ReplayExecutor, VirtualClock
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import Plan
+from sweeper.prior import open_prior, prior_records
 from sweeper.pruners.judge import Judge, divergence_rules, make_judge
 from sweeper.records import Listener, TrialRecord, TrialState
 from sweeper.replay.result import OrderOutcome, ReplayResult
@@ -39,10 +41,16 @@ class Replay:
     ) -> None:
         self.sweep = sweep
         self.config = config
-        self._make_judge = judge
         self._rules = divergence_rules(config)
         rungs = replay_rungs(sweep, config)
         self.rung_marks = rungs.marks
+        self._make_judge = judge
+        if config.pruner.prior is not None:
+            earlier = prior_records(
+                open_prior(config.pruner.prior, config), marks=rungs.marks, unit=rungs.unit,
+                budget_samples=sweep.points[0].budget_samples, window_steps=config.pruner.window_steps,
+            )  # fmt: skip
+            self._make_judge = functools.partial(make_judge, prior=earlier)
         self._points = replay_points(sweep, rungs)
         self._plays = [RecordedPlay(point, metric=sweep.metric, rules=self._rules) for point in sweep.points]
 

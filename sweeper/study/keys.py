@@ -10,3 +10,4 @@ ENVIRONMENTS = "sweeper:environments"
 N_POINTS = "sweeper:n_points"
 MICRO_BATCHES = "sweeper:micro_batches"
 EVIDENCE = "sweeper:evidence"
+PRIOR = "sweeper:prior"  # what an earlier study's finished trials showed

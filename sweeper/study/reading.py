@@ -66,6 +66,13 @@ class StoredStudy:
         stored = self._storage.get_study_user_attrs(self._id).get(keys.MICRO_BATCHES, {})
         return {model: dict(limits) for model, limits in stored.items()}
 
+    def prior(self) -> dict[int, TrialRecord]:
+        """Return the finished trials of an earlier study that pruning learns from too; their numbers are negative."""
+        stored = json.loads(self._storage.get_study_user_attrs(self._id).get(keys.PRIOR, "{}"))
+        if stored.get("place") != self.config.pruner.prior:
+            return {}
+        return {trial["number"]: encoding.decode_prior(trial) for trial in stored.get("trials", ())}
+
     def frozen_trials(self) -> list[FrozenTrial]:
         """Return Optuna's view of all trials. Do not change them."""
         with without_collecting_garbage():

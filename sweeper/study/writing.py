@@ -256,6 +256,11 @@ class DrivenStudy(StoredStudy):
         )  # one text: some storages are slow with deep values
         self._writable.set_study_user_attr(self._id, keys.EVIDENCE, text)
 
+    def record_prior(self, trials: Sequence[TrialRecord]) -> None:
+        """Keep what the study that `pruner.prior` names has shown, in place of an earlier one."""
+        stored = {"place": self.config.pruner.prior, "trials": [encoding.encode_prior(one) for one in trials]}
+        self._writable.set_study_user_attr(self._id, keys.PRIOR, json.dumps(stored))
+
     def record_micro_batches(self, limits: Mapping[str, Mapping[str, int]]) -> None:
         """Replace what `micro_batches` returns."""
         stored = {model: dict(by_device) for model, by_device in limits.items()}

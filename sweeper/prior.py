@@ -1,0 +1,118 @@
+"""The evidence of an earlier study, from which learned pruning starts: its finished trials at this sweep's rungs."""
+
+import bisect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError
+from sweeper.pruners.signals import windowed_signals
+from sweeper.records import RungRecord, TrialRecord, TrialState
+from sweeper.study.recorded import RecordedPoint, RecordedSweep
+from sweeper.study.recorded_files import is_recorded_file
+from sweeper.study.recorded_open import open_recorded
+from sweeper.study.study import Study
+
+# What must be the same for one study's results to say something about another's.
+_SHARED = (
+    *("model", "revision", "train_data", "data_sets", "phases", "eval_data", "metrics", "function"),
+    "chat_template",
+)
+
+
+def read_prior(config: SweepConfig) -> RecordedSweep | None:
+    """Return what `pruner.prior` names: an earlier study, or a recorded sweep's file; None where it names none.
+
+    Raises:
+        ConfigError: If it cannot be read, has no finished trial, or measured something else.
+    """
+    place = config.pruner.prior
+    if place is None:
+        return None
+    if not is_recorded_file(place):
+        _check_alike(Study.open(place).config, config, place)
+    return open_prior(place, config)
+
+
+def open_prior(place: str, config: SweepConfig) -> RecordedSweep:
+    """Return a study or a file as a recorded sweep of this sweep's metric.
+
+    Raises:
+        ConfigError: If it cannot be read, or has another metric.
+    """
+    sweep = open_recorded(place)
+    if (sweep.metric, sweep.direction) != (config.metric, config.direction):
+        raise ConfigError(
+            f"`pruner.prior` names `{place}`, whose metric is `{sweep.metric}` ({sweep.direction}), but this sweep's "
+            f"is `{config.metric}` ({config.direction}). Name a study of the same metric, or leave it out."
+        )
+    return sweep
+
+
+def prior_records(
+    sweep: RecordedSweep, *, marks: Sequence[int], unit: str, budget_samples: int | None, window_steps: int
+) -> dict[int, TrialRecord]:
+    """Return the sweep's points as completed trials that stood at these rungs. Their numbers are negative.
+
+    Args:
+        sweep: The earlier one.
+        marks: Of this sweep's rungs.
+        unit: Of the marks: `samples` or `steps`.
+        budget_samples: That every point of this sweep trains; None where they differ.
+        window_steps: Of the windowed signals.
+
+    Raises:
+        ConfigError: If its points were trained for another budget.
+    """
+    budgets = {point.budget_samples for point in sweep.points}
+    if budget_samples is None or budgets != {budget_samples}:
+        own = "is not the same for all points" if budget_samples is None else f"is {budget_samples:,} samples"
+        raise ConfigError(
+            f"The points of the earlier study `{sweep.name}` were trained for "
+            f"{', '.join(f'{budget:,}' for budget in sorted(budgets))} samples, but the budget of this sweep {own}. "
+            "What the one ends at says nothing of the other. Leave `pruner.prior` out, or train for the same budget."
+        )
+    return {
+        -1 - index: TrialRecord(
+            number=-1 - index, state=TrialState.COMPLETE, params=dict(point.params), point_id=f"prior-{index}",
+            settings=dict(point.settings), budget_samples=point.budget_samples, total_steps=point.total_steps,
+            value=point.value, metrics=dict(point.metrics), samples=point.budget_samples, step=point.total_steps,
+            rungs={
+                rung: record for rung, mark in enumerate(marks)
+                if (record := _stood_at(point, rung, mark, unit, window_steps)) is not None
+            },
+        )
+        for index, point in enumerate(sweep.points) if math.isfinite(point.value)
+    }  # fmt: skip
+
+
+def _stood_at(point: RecordedPoint, rung: int, mark: int, unit: str, window_steps: int) -> RungRecord | None:
+    """Return what a point showed at a mark; None where that is not before its end."""
+    positions = [row.step if unit == "steps" else row.samples for row in point.rows]
+    at = bisect.bisect_left(positions, mark)
+    if at >= len(positions) - 1:
+        return None
+    row = point.rows[at]
+    signals = windowed_signals(point.rows[: at + 1], window_steps=window_steps)
+    for measured in point.measured:
+        if measured.step <= row.step:
+            signals.update(measured.metrics)
+    return RungRecord(rung=rung, mark=mark, step=row.step, samples=row.samples, signals=signals)
+
+
+def _check_alike(earlier: SweepConfig, config: SweepConfig, place: str) -> None:
+    """Refuse a study of something else.
+
+    Raises:
+        ConfigError: Naming what differs.
+    """
+    theirs, ours = earlier.trial.model_dump(mode="json"), config.trial.model_dump(mode="json")
+    differing = [name for name in _SHARED if theirs.get(name) != ours.get(name)]
+    if differing:
+        name = differing[0]
+        raise ConfigError(
+            f"`pruner.prior` names `{Path(place).name}`, which trained something else: its `trial.{name}` is "
+            f"{theirs.get(name)}, this sweep's {ours.get(name)}. Name a study of the same model and data, or leave "
+            "it out."
+        )
