@@ -34,6 +34,7 @@ from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.pruners.judge import make_judge
 from sweeper.records import Listener
 from sweeper.storage_url import keep_password
+from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
@@ -299,7 +300,8 @@ def _go_on(
 ) -> None:
     found = _preflight(study.config, function, directory=study.directory, options=options)
     executor = make_executor(study.config, found.slots, options.executor, function)
-    with executor.starting():  # meanwhile the study is read, which takes seconds where it is large
+    # Meanwhile the study is read, which takes seconds where it is large.
+    with sparing_the_collector(), executor.starting():
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)

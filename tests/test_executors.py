@@ -8,8 +8,9 @@ import pytest
 import trial_functions
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
+from sweeper.errors import SweeperError
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.executors.worker_memory import WorkerMemory
+from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
 from sweeper.records import EventKind, TrialState
 
 
@@ -259,6 +260,19 @@ def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_tr
     notes = [event.message for event in recorder.events if "leaks memory" in event.message]
     assert len(notes) == 1
     assert notes[0].startswith(f"process {pids[0]} leaks memory and is replaced: after trial 2 it holds ")
+
+
+def test_a_worker_waits_until_its_gpu_is_free_and_gives_up_in_words():
+    free = iter([20_000_000_000, 60_000_000_000, 79_000_000_000])
+    waited = []
+    wait_for_free_gpu(1.0, read=lambda: (next(free), 80_000_000_000), wait=waited.append)
+    assert len(waited) == 2
+
+    wait_for_free_gpu(0.5, read=lambda: (0, 80_000_000_000), wait=waited.append)
+    assert len(waited) == 2
+    with pytest.raises(SweeperError, match=r"60.0 of its 80.0 GB are held by other processes"):
+        wait_for_free_gpu(2.0, read=lambda: (20_000_000_000, 80_000_000_000), wait=waited.append)
+    assert sum(waited[2:]) == 60.0
 
 
 def test_memory_counts_as_leaked_once_it_was_asked_back_in_vain():

@@ -33,6 +33,15 @@ def prepare_process(paths: list[str], function: bytes | None, *, preload: bool) 
     return None if function is None else cloudpickle.loads(function)
 
 
+def assigned_gpus() -> float:
+    """Return how many GPUs Ray has given to this process; a part of one counts as that part."""
+    # In a placement group the resource has the group's name behind it.
+    given = ray.get_runtime_context().get_assigned_resources()
+    return max(
+        (float(n) for name, n in given.items() if name == "GPU" or name.startswith("GPU_group")), default=0.0
+    )
+
+
 class Attempt(Protocol):
     """One attempt of a trial that runs in a process, or in several."""
 

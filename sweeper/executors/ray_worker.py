@@ -12,9 +12,16 @@ from ray import tune
 from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.ray_attempt import JOIN_S, Attempt, StopWord, ThreadAttempt, prepare_process
+from sweeper.executors.ray_attempt import (
+    JOIN_S,
+    Attempt,
+    StopWord,
+    ThreadAttempt,
+    assigned_gpus,
+    prepare_process,
+)
 from sweeper.executors.ray_gang import RankProcesses
-from sweeper.executors.worker_memory import WorkerMemory
+from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
 from sweeper.records import Outcome, Report
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
@@ -135,6 +142,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             self._gang.start()
         else:
             self._function = prepare_process(paths, function, preload=preload)
+            wait_for_free_gpu(assigned_gpus())
 
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.

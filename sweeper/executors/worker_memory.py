@@ -1,14 +1,20 @@
-"""Whether a worker process gives its memory back between trials."""
+"""Whether a worker gives its memory back between trials, and whether the GPU that it was given is free."""
 
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 
 import psutil
 
+from sweeper.errors import SweeperError
 from sweeper.records import HOST
 from sweeper.training.memory import device_name, free_memory
+
+_IDLE_GPU_BYTES = 2_000_000_000  # what this process's own context, the driver and a screen hold
+_GPU_FREE_S = 60.0
+_GPU_POLL_S = 0.5
 
 
 class WorkerMemory:
@@ -58,6 +64,49 @@ class WorkerMemory:
     def _grown(self, held: Mapping[str, int]) -> list[str]:
         assert self._first is not None
         return [name for name, size in held.items() if size - self._first.get(name, 0) > self._may_grow]
+
+
+def wait_for_free_gpu(
+    n_gpus: float,
+    *,
+    read: Callable[[], tuple[int, int]] | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until the GPU that a new worker was given whole is free: the one before it may still be ending.
+
+    Args:
+        n_gpus: That it was given; a part of one is shared with others, and nothing is looked at.
+        read: Returns free and total bytes of this process's GPU.
+        wait: Sleeps.
+
+    Raises:
+        SweeperError: If others go on holding some of it.
+    """
+    read = read or _gpu_memory()
+    if n_gpus < 1 or read is None:
+        return
+    waited_s = 0.0
+    while True:
+        free, total = read()
+        if total - free <= _IDLE_GPU_BYTES:
+            return
+        if waited_s >= _GPU_FREE_S:
+            raise SweeperError(
+                f"The GPU of this worker is not free: {(total - free) / 1e9:.1f} of its {total / 1e9:.1f} GB are held "
+                "by other processes (`nvidia-smi` lists them). End them, or share GPUs by `resources.gpus_per_trial` "
+                "below 1."
+            )
+        wait(_GPU_POLL_S)
+        waited_s += _GPU_POLL_S
+
+
+def _gpu_memory() -> Callable[[], tuple[int, int]] | None:
+    """Return what tells free and total bytes; None where nothing trains on a GPU by torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    read: Callable[[], tuple[int, int]] = torch.cuda.mem_get_info
+    return read
 
 
 def held_bytes() -> dict[str, int]:
