@@ -5,8 +5,6 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from scipy.stats import beta
-
 from sweeper.records import TrialRecord, TrialState
 
 AUDIT_RULE = "audit"
@@ -73,6 +71,8 @@ def clopper_pearson(n_hits: int, n: int, *, coverage: float = 0.95) -> tuple[flo
     (0.0, 0.308)
     """
     tail = (1 - coverage) / 2
+    from scipy.stats import beta  # takes a second to load, and most commands need it not
+
     low = 0.0 if n_hits == 0 else float(beta.ppf(tail, n_hits, n - n_hits + 1))
     high = 1.0 if n_hits == n else float(beta.ppf(1 - tail, n_hits + 1, n - n_hits))
     return low, high

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Array = npt.NDArray[np.float64]
 
@@ -92,9 +91,16 @@ def _with_interval(rho: float, drawn: Array, *, n: int) -> Correlation:
     return Correlation(rho=round(float(rho), 4), low=round(float(low), 4), high=round(float(high), 4), n=n)
 
 
+def _ranks(values: Array) -> Array:
+    """Rank the values along the second axis; equal ones share the mean of their ranks."""
+    from scipy.stats import rankdata  # takes a second to load, and most commands rank nothing
+
+    return np.asarray(rankdata(values, axis=1))
+
+
 def _rank_rho(x: Array, y: Array) -> Array:
     """Return the correlation of ranks of each row; NaN where a row is constant."""
-    return _rho(rankdata(x, axis=1), rankdata(y, axis=1))
+    return _rho(_ranks(x), _ranks(y))
 
 
 def _rho(x: Array, y: Array) -> Array:
@@ -107,12 +113,12 @@ def _rho(x: Array, y: Array) -> Array:
 
 
 def _partial_rho(x: Array, y: Array, others: Array) -> Array:
-    ranks = rankdata(others, axis=1)
+    ranks = _ranks(others)
     design = np.concatenate([np.ones((*ranks.shape[:2], 1)), ranks], axis=2)
     turned = np.swapaxes(design, 1, 2)
     # The ridge keeps a resample solvable in which one of the others is constant; it moves no other digit.
     normal = turned @ design + _RIDGE * np.eye(design.shape[2])
-    values = np.stack([rankdata(x, axis=1), rankdata(y, axis=1)], axis=2)
+    values = np.stack([_ranks(x), _ranks(y)], axis=2)
     residuals = values - design @ np.linalg.solve(normal, turned @ values)
     return _rho(residuals[..., 0], residuals[..., 1])
 

@@ -13,7 +13,7 @@ from postgres import Postgres, binaries
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 N_TRIALS = 10_000
 LIMIT_S = 10.0  # on a machine that does nothing else
-RAY_S = 5.0  # what starting Ray adds at most; on PostgreSQL the two together are not within the limit yet
+RAY_S = 2.0  # with Ray it took 8.9 to 9.8 s (2 cores, November 2026), so a slower machine is given some more
 HERE = Path(__file__).parent
 EXECUTORS = ["in-process", pytest.param("ray", marks=pytest.mark.ray)]
 
