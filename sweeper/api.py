@@ -144,6 +144,11 @@ def resume(
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
     extension = plan_extension(study, overrides, continues) if overrides or continues else None
+    if extension is not None and extension.config.pruner.max_gpu_hours != study.config.pruner.max_gpu_hours:
+        raise ConfigError(
+            "`pruner.max_gpu_hours` is worked out when a study begins. Set `pruner.keep_frac` instead, or launch a new "
+            "study."
+        )
     adds_trials = extension is not None and extension.adds_trials
     if not adds_trials:
         _refuse_ended(study)

@@ -6,7 +6,8 @@ import pytest
 import trial_functions
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import make_config
+from recorded_sweeps import make_recorded
+from sweeps import make_config, make_study
 
 from sweeper import api
 from sweeper.errors import ConfigError, NothingToDoError
@@ -15,6 +16,7 @@ from sweeper.preflight import measure
 from sweeper.preflight.afford import afford, keep_frac_within, probe_share
 from sweeper.preflight.measure import Cost
 from sweeper.records import TrialState
+from sweeper.replay.setup import replay_config
 
 PROBE = {
     "name": "early_dynamics",
@@ -93,6 +95,17 @@ def test_hours_are_for_probe_alone():
         ConfigError, match="only `mode: probe` knows before it lets any go on; the mode is `eager`"
     ):
         config_for(max_gpu_hours=2, mode="eager")
+
+
+def test_hours_are_never_passed_over(tmp_path):
+    with pytest.raises(ConfigError, match="worked out from measured steps, which a replay has not"):
+        replay_config(make_recorded([0.1, 0.2]), PROBE | {"max_gpu_hours": 3})
+    make_study(tmp_path, config_for())
+    with pytest.raises(ConfigError, match="is worked out when a study begins"):
+        api.resume(str(tmp_path), ["pruner.max_gpu_hours=3"])
+    assert any(
+        "Fewer go on where 9 GPU-hours" in note for note in plan_sweep(config_for(max_gpu_hours=9)).notes
+    )
 
 
 def test_a_sweep_keeps_what_it_can_afford_and_asks_once(tmp_path, monkeypatch):

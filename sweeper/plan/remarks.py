@@ -153,6 +153,11 @@ def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[s
     yield (
         f"Probe: all {n_trials} points are trained to the first rung and wait there; the best {counts} go on, {how}."
     )
+    if config.pruner.max_gpu_hours is not None:
+        yield (
+            f"Fewer go on where {config.pruner.max_gpu_hours:g} GPU-hours do not allow so many: `launch` and "
+            "`plan --measure` work that out."
+        )
 
 
 def _params(point: Point) -> str:

@@ -138,6 +138,10 @@ def _check_recorded(sweep: RecordedSweep, config: SweepConfig) -> None:
         ConfigError: Naming what was recorded.
     """
     section = config.pruner
+    if section.max_gpu_hours is not None:
+        raise ConfigError(
+            "`max_gpu_hours` is worked out from measured steps, which a replay has not. Give `keep_frac` instead."
+        )
     judged = list(section.signals or {})
     if section.signal is not None:
         judged.append(section.signal)
