@@ -28,7 +28,7 @@ from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import plan_extension
 from sweeper.loading import loading_meanwhile
-from sweeper.plan import Plan, plan_sweep
+from sweeper.plan import plan_sweep
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, run_preflight
 from sweeper.pruners.judge import make_judge
@@ -108,7 +108,10 @@ def launch(
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
         return judged(existing)
-    check_prior(plan)
+    if config.pruner.prior is not None:
+        from sweeper.prior import prior_of
+
+        prior_of(plan)  # what is wrong with it is told before anything starts
     found = _preflight(config, function, directory=directory, options=options)
     config = _afforded(config, found)
     directory.mkdir(parents=True, exist_ok=True)
@@ -192,24 +195,6 @@ def check_pruner(config: SweepConfig) -> None:
         ConfigError: If it does not import or does not take its options.
     """
     make_judge(config)
-
-
-def check_prior(plan: Plan) -> None:
-    """Read the study that `pruner.prior` names and forget it.
-
-    Raises:
-        ConfigError: If it cannot be learned from.
-    """
-    if plan.config.pruner.prior is None:
-        return
-    from sweeper.prior import prior_records, read_prior
-
-    sweep = read_prior(plan.config)
-    if sweep is not None and plan.rungs_are_known:
-        prior_records(
-            sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
-            window_steps=plan.config.pruner.window_steps,
-        )  # fmt: skip
 
 
 def _afforded(config: SweepConfig, found: PreflightFacts) -> SweepConfig:

@@ -68,21 +68,12 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
             write_text(path, text)
     study.add_points(plan.points)
     if config.pruner.prior is not None and not study.prior():
-        _record_prior(study, plan)
+        from sweeper.prior import prior_of
+
+        study.record_prior(
+            list(prior_of(plan).values())
+        )  # the earlier study may be gone when this one is resumed
     return plan
-
-
-def _record_prior(study: Study, plan: Plan) -> None:
-    """Keep what the earlier study showed in this one: it may be gone when this one is resumed."""
-    from sweeper.prior import prior_records, read_prior
-
-    sweep = read_prior(study.config)
-    assert sweep is not None
-    found = prior_records(
-        sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
-        window_steps=study.config.pruner.window_steps,
-    )  # fmt: skip
-    study.record_prior(list(found.values()))
 
 
 @contextlib.contextmanager

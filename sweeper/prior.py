@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.plan import Plan
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import RungRecord, TrialRecord, TrialState
 from sweeper.study.recorded import RecordedPoint, RecordedSweep
@@ -33,6 +34,21 @@ def read_prior(config: SweepConfig) -> RecordedSweep | None:
     if not is_recorded_file(place):
         _check_alike(Study.open(place).config, config, place)
     return open_prior(place, config)
+
+
+def prior_of(plan: Plan) -> dict[int, TrialRecord]:
+    """Return what the study that `pruner.prior` names has shown at the plan's rungs; empty where none is named.
+
+    Raises:
+        ConfigError: If it says nothing of this sweep.
+    """
+    sweep = read_prior(plan.config)
+    if sweep is None or not plan.rungs_are_known:
+        return {}
+    return prior_records(
+        sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
+        window_steps=plan.config.pruner.window_steps,
+    )  # fmt: skip
 
 
 def open_prior(place: str, config: SweepConfig) -> RecordedSweep:
