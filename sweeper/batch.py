@@ -1,8 +1,11 @@
 """Batch arithmetic: how an effective batch is cut into passes. Pure."""
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 from sweeper.errors import ConfigError
+
+AUTO = "auto"  # a micro-batch of what fits on the device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,3 +79,47 @@ def _indivisible(effective_batch_size: int, unit: int) -> str:
         f"`effective_batch_size` must be a multiple of micro_batch_size * data_parallel_size = {unit}, "
         f"but got {effective_batch_size}. Nearest valid values: {nearest}."
     )
+
+
+@dataclasses.dataclass(kw_only=True)
+class Known:
+    """What was tried so far. Kept in a file beside the tokenised data, for all studies of this machine."""
+
+    fits: int = 0  # the largest size that is known to fit
+    fails: int | None = None  # the smallest that is known not to
+
+    def verdict(self, size: int) -> bool | None:
+        """Return whether a size fits; None where that is to be tried."""
+        if size <= self.fits:
+            return True
+        return False if self.fails is not None and size >= self.fails else None
+
+    def learn(self, size: int, *, fits: bool) -> None:
+        if fits:
+            self.fits = max(self.fits, size)
+        else:
+            self.fails = size if self.fails is None else min(self.fails, size)
+
+
+def halvings(size: int) -> Iterator[int]:
+    """Yield the micro-batches that an effective batch can be cut into by halving, the largest first.
+
+    >>> list(halvings(24))
+    [24, 12, 6, 3]
+    """
+    yield size
+    while size % 2 == 0:
+        size //= 2
+        yield size
+
+
+def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool], known: Known) -> int:
+    """Return the first of falling sizes that fits, and take note of what was tried; the last one where none does."""
+    for size in sizes[:-1]:
+        verdict = known.verdict(size)
+        if verdict is None:
+            verdict = fits(size)
+            known.learn(size, fits=verdict)
+        if verdict:
+            return size
+    return sizes[-1]

@@ -86,6 +86,7 @@ class TrialSpec:
     checkpoint_marks: tuple[int, ...]
     step_marks: tuple[int, ...] = ()  # the same as `marks`, for rungs that are given in steps
     data_parallel_size: int = 1  # workers that train the trial together
+    gpu_share: float = 1.0  # of the memory of the GPU that each of them trains on, if it is on a GPU
     sharding: str | None = None  # how they share the model; None: each has all of it
     threads: int = 1  # of each worker
     trial_dir: str = ""  # this trial's own directory
@@ -139,6 +140,7 @@ class TrialContext:
     newest: dict[str, float] = dataclasses.field(
         default_factory=dict
     )  # of each reported metric, and of the loss
+    micro_batch_size: int | None = None  # that it trains with, once that is known
     _rows: list[StepRow] = dataclasses.field(default_factory=list)
     _samples: int = 0
     _step: int = 0

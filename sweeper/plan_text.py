@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.batch import AUTO, BatchPlan
 from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.plan import Plan, Point
@@ -98,11 +99,17 @@ def _batch_row(point: Point) -> Sequence[str]:
         return "-", "-", _count(point.total_steps), _count(point.budget_samples), "-"
     return (
         f"{batch.effective_batch_size:,}",
-        f"{batch.micro_batch_size} x {batch.gradient_accumulation_steps} x {batch.data_parallel_size}",
+        _cut(batch, is_auto=point.settings.get("micro_batch_size") == AUTO),
         _count(point.total_steps),
         _count(point.budget_samples),
         rungs,
     )
+
+
+def _cut(batch: BatchPlan, *, is_auto: bool) -> str:
+    if is_auto:
+        return f"what fits, at most {batch.micro_batch_size}"
+    return f"{batch.micro_batch_size} x {batch.gradient_accumulation_steps} x {batch.data_parallel_size}"
 
 
 def _trials(plan: Plan) -> str:

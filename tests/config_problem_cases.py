@@ -228,7 +228,38 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
         [
             "sweep.yaml:9: `trial.settings.micro_batch_size` must be a whole number, but got true. "
-            "Write a whole number.",
+            "Write a whole number of at least 1, or `auto`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("settings: {micro_batch_size: 8}", "settings: {micro_batch_size: automatic}"),
+        ],
+        [
+            "sweep.yaml:9: `trial.settings.micro_batch_size` must be a whole number, but got the text `automatic`. "
+            "Write a whole number of at least 1, or `auto`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("settings: {micro_batch_size: 8}", "settings: {micro_batch_size: 0}"),
+        ],
+        [
+            "sweep.yaml:9: `trial.settings.micro_batch_size` must be at least 1, but got 0. Write a whole number of "
+            "at least 1, or `auto`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("settings: {micro_batch_size: 8}", "settings: {micro_batch_size: auto}"),
+            ("gpus_per_trial: 1", "gpus_per_trial: 2"),
+        ],
+        [
+            "sweep.yaml:9: `micro_batch_size: auto` is found by one worker, but a trial has 2. Write the number of "
+            "sequences of a pass and worker.",
         ],
     ),
     (

@@ -1,10 +1,10 @@
-"""The effective batch is exact or refused."""
+"""The effective batch is exact or refused; what fits is found without trying twice."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.batch import BatchPlan, plan_batch
+from sweeper.batch import BatchPlan, Known, halvings, largest_that_fits, plan_batch
 from sweeper.errors import ConfigError
 
 
@@ -59,3 +59,35 @@ def test_halving_keeps_the_effective_batch() -> None:
 
 def test_an_odd_micro_batch_cannot_be_halved() -> None:
     assert BatchPlan(micro_batch_size=3, gradient_accumulation_steps=1, data_parallel_size=1).halved() is None
+
+
+@given(effective=st.integers(1, 600), room=st.integers(1, 600))
+def test_what_is_found_is_the_first_halving_that_fits_and_nothing_is_tried_twice(
+    effective: int, room: int
+) -> None:
+    sizes, tried = list(halvings(effective)), []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= room
+
+    known = Known()
+    found = largest_that_fits(sizes, fits, known)
+    assert found == next((size for size in sizes if size <= room), sizes[-1])
+    assert len(tried) == len(set(tried))
+    n_tried = len(tried)
+    assert largest_that_fits(sizes, fits, known) == found
+    assert len(tried) == n_tried
+
+
+def test_another_batch_size_learns_from_what_was_tried_before() -> None:
+    known = Known(fits=16, fails=64)
+    tried = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return False
+
+    assert largest_that_fits([128, 64, 32, 16, 8], fits, known) == 16
+    assert tried == [32]
+    assert known == Known(fits=16, fails=32)

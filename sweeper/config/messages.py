@@ -45,6 +45,7 @@ _HINTS = {
     "study": "Use letters, digits, `.`, `_` and `-`, with a letter or digit first, at most 100 of them.",
     "eval_data": "Give each eval set a name, for example `eval_data: {dev: dev.jsonl}`.",
     "at": "Write `rungs`, `end`, or a list of sample counts such as `[512, 1024]`.",
+    "micro_batch_size": "Write a whole number of at least 1, or `auto`.",
     "lora_target_modules": "Write a module's name, `all-linear`, or a list of names.",
 }
 
@@ -182,7 +183,7 @@ def _hint(key: str, value: Any, kind: str, remedy: str) -> str:
         return _HINTS[key]
     if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
         return "Remove the quotes."
-    return remedy
+    return _HINTS.get(key, remedy) if kind == "int_type" else remedy
 
 
 def _not_in(name: str, value: Any, names: list[str]) -> str:

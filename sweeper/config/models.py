@@ -138,7 +138,8 @@ class TrainSettings(Section):
 
     model: str | None = Field(default=None, min_length=1)  # of the search space alone; else `trial.model`
     effective_batch_size: int = Field(default=64, ge=1)  # sequences per optimiser step
-    micro_batch_size: int = Field(default=8, ge=1)  # sequences per pass and rank, at most
+    # Sequences per pass and rank, at most; `auto`: as many as fit on the GPU that the trial gets, found by trying.
+    micro_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = 8
     learning_rate: Float = Field(default=2e-5, gt=0)
     lr_scheduler_type: ScheduleName = "constant"  # any schedule of transformers that follows the step
     lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)

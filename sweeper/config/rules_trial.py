@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from sweeper.batch import AUTO
 from sweeper.config.draft import Draft
 from sweeper.config.messages import show
 from sweeper.config.models import BUDGET_KINDS, TrialSection
@@ -241,6 +242,12 @@ def _check_workers(draft: Draft) -> None:
             f"`trial.phases` are trained by one worker, but a trial has {n_workers}. Train in one part, or set "
             "`gpus_per_trial` and `workers_per_trial` to at most 1.",
             *("trial", "phases"),
+        )
+    if trial.function is None and _takes(draft, "micro_batch_size", AUTO):
+        draft.tell(
+            f"`micro_batch_size: auto` is found by one worker, but a trial has {n_workers}. Write the number of "
+            "sequences of a pass and worker.",
+            *("trial", "settings", "micro_batch_size"),
         )
     if resources.sharding is not None:
         _check_sharding(draft)

@@ -64,10 +64,15 @@ def run_attempt(
             traceback=traceback.format_exc(),
             cause=_cause_of(error, spec),
             device=device,
-            micro_batch_size=spec.micro_batch_size,
+            micro_batch_size=context.micro_batch_size or spec.micro_batch_size,
         )
     else:
-        return Outcome(kind=OutcomeKind.DONE, report=context.take_report(metrics))
+        return Outcome(
+            kind=OutcomeKind.DONE,
+            report=context.take_report(metrics),
+            device=device,
+            micro_batch_size=context.micro_batch_size,
+        )
     free_memory()  # only here, where the error is forgotten: its traceback held what the trial had made
     return outcome
 

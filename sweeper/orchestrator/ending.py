@@ -57,7 +57,7 @@ class Ending:
     def end(self, running: Running, outcome: Outcome) -> None:
         """End an attempt of which its worker told how it ended."""
         if outcome.kind is OutcomeKind.DONE:
-            self._complete(running)
+            self._complete(running, outcome)
         elif outcome.kind is OutcomeKind.STOPPED:
             self._keep(running)
         elif outcome.cause is FailureCause.DISK_FULL:
@@ -127,7 +127,7 @@ class Ending:
         record.state = TrialState.PRUNED
         self._state.records.note(record.number)
 
-    def _complete(self, running: Running) -> None:
+    def _complete(self, running: Running, outcome: Outcome) -> None:
         config = self._state.config
         record = self._state.records[running.spec.number]
         metric = config.metric
@@ -154,7 +154,9 @@ class Ending:
         self._failed_in_row = 0
         record.value = value
         self._recording.flush(running)
-        self._end(running, TrialState.COMPLETE, outcome="complete")
+        micro_batch_size = outcome.micro_batch_size
+        known = {} if micro_batch_size is None else {"micro_batch_size": micro_batch_size}
+        self._end(running, TrialState.COMPLETE, outcome="complete", **known)
         self._state.commit()
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"complete: {metric} {value:.4g}", record=record)
@@ -182,7 +184,7 @@ class Ending:
             micro_batch_size=spec.micro_batch_size,
             gradient_accumulation_steps=spec.gradient_accumulation_steps,
             data_parallel_size=spec.data_parallel_size,
-        )
+        ).within(outcome.micro_batch_size)
         half = self._micro_batches.halve(used, outcome.device)
         if half is None:
             return False

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.batch import BatchPlan, plan_batch
+from sweeper.batch import AUTO, BatchPlan, plan_batch
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
 from sweeper.phases import PHASED
@@ -27,6 +27,8 @@ def batch_of(settings: Mapping[str, Any], n_workers: int = 1) -> BatchPlan | Non
             f"`effective_batch_size` must be a whole number of at least 1, but got {size}. Correct it."
         )
     micro = settings.get("micro_batch_size", size)
+    if micro == AUTO:  # cut where it trains, by what fits there
+        micro = size
     return plan_batch(effective_batch_size=size, micro_batch_size=micro, data_parallel_size=n_workers)
 
 

@@ -44,6 +44,7 @@ def trial_spec(
         micro_batch_size=point.batch.micro_batch_size if point.batch else None,
         gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
         data_parallel_size=config.resources.n_workers,
+        gpu_share=min(1.0, config.resources.gpus_per_trial or 1.0),
         sharding=config.resources.sharding,
         marks=tuple(sorted(rungs_in_samples | set(evaluation))),
         evaluation_marks=evaluation,

@@ -1,5 +1,6 @@
 """The built-in trial: fine-tune a causal language model and measure it."""
 
+import dataclasses
 import gc
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from sweeper.batch import AUTO
 from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
@@ -21,6 +23,7 @@ from sweeper.training.boundary import StepBoundary
 from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
+from sweeper.training.micro_batch import MicroBatchSearch
 from sweeper.training.model import load_model, precision, precision_dtype
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded, shard, whole
@@ -81,6 +84,8 @@ class _Finetuning:
         self._collate = DataCollatorForLanguageModeling(
             pad_token_id=self._tokenizer.pad_token_id, padding_free=self._settings.packing
         )
+        self._fit_micro_batch()
+        context.micro_batch_size = self._legs[0].batch.micro_batch_size
         self._gang = context.gang
         self._ranks = None if context.gang is None else cast(TorchRanks, context.gang.ranks)
         self._evaluator = Evaluator(
@@ -92,6 +97,18 @@ class _Finetuning:
         self._steps = StepBoundary(
             context, self._evaluator, total_steps=self._legs[-1].stop_step, keep=self._keep
         )
+
+    def _fit_micro_batch(self) -> None:
+        """Where the micro-batch is `auto`, cut every leg's batch into what fits."""
+        if self._settings.micro_batch_size != AUTO:
+            return
+        largest = max(leg.batch.micro_batch_size for leg in self._legs)
+        search = MicroBatchSearch(
+            self._trial, self._settings, self._tokenizer, self._rows, self._collate,
+            gpu_share=self._context.spec.gpu_share,
+        )  # fmt: skip
+        limit = search.find(largest)
+        self._legs = [dataclasses.replace(leg, batch=leg.batch.within(limit)) for leg in self._legs]
 
     def run(self) -> dict[str, float]:
         loaded = self._context.checkpoint.load()

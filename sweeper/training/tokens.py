@@ -46,6 +46,10 @@ class TokenTable:
         """Whether generated answers can be compared with anything."""
         return "answer" in self.dataset.column_names and any(a is not None for a in self.dataset["answer"])
 
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the tokens of every row, in order."""
+        return self._input_ids.lengths()
+
     def row_hashes(self) -> Iterator[bytes]:
         """Yield a digest of each row's tokens."""
         for index in range(len(self)):
@@ -81,6 +85,10 @@ class JoinedTables:
             n_truncated=sum(one.n_truncated for one in each),
         )
 
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the tokens of every row, in order."""
+        return np.concatenate([table.lengths() for table in self._tables])
+
     def row_hashes(self) -> Iterator[bytes]:
         """Yield a digest of each row's tokens."""
         for table in self._tables:
@@ -102,6 +110,9 @@ class _Lists:
         self._chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in chunks]
         self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
 
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.concatenate([np.diff(offsets).astype(np.int64) for offsets, _ in self._chunks])
+
     def __getitem__(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         offsets, values = self._chunks[chunk]
@@ -120,7 +131,7 @@ def load_table(source: DataSource, tokenizer: Any, settings: TokenSettings) -> T
     if key not in _tables:
         path = cache_dir() / "tokens" / key
         if not path.exists():
-            with _one_at_a_time(path):
+            with one_at_a_time(path):
                 if not path.exists():
                     _build(path, source, tokenizer, settings)
         _tables[key] = TokenTable(path)
@@ -184,8 +195,8 @@ def tokenizer_identity(tokenizer: Any) -> str:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process of this machine make a table while the others wait for it."""
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine make what lies at a path while the others wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

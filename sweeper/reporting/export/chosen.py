@@ -127,10 +127,16 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         trial=config.trial.with_model(settings.model),
         settings=settings,
         point_id=record.point_id or point.point_id,
-        batch=point.batch,
+        batch=point.batch.within(_trained_with(record)),
         total_steps=total_steps,
         precision=used_precision(settings, config.resources),
     )
+
+
+def _trained_with(record: TrialRecord) -> int | None:
+    """Return the micro-batch that the trial's last attempt trained with, where that was written down."""
+    size = record.history[-1].get("micro_batch_size") if record.history else None
+    return size if isinstance(size, int) else None
 
 
 def used_precision(settings: TrainSettings, resources: ResourceSection) -> Precision:
