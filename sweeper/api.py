@@ -31,6 +31,7 @@ from sweeper.loading import loading_meanwhile
 from sweeper.plan import plan_sweep
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, run_preflight
+from sweeper.preflight.nodes import check_nodes
 from sweeper.pruners.judge import make_judge
 from sweeper.records import Listener
 from sweeper.storage_url import keep_password
@@ -246,9 +247,12 @@ def _preflight(
         # It takes seconds, and longer where a model's files or data come from afar.
         print("Checking what the trials need ...", file=sys.stderr)
     with loading_meanwhile(_needed_later(config, options)):
-        found = run_preflight(config, reads_data=function is None)
+        found = run_preflight(config, function)
+    warnings = list(found.data.warnings) if found.data is not None else []
+    if found.cluster.nodes and options.executor == "ray":
+        warnings += check_nodes(config, found.slots, directory, function)
     check_disk(plan_disk(config, found, directory=directory))
-    for warning in found.data.warnings if found.data is not None else ():
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return found
 

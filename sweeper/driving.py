@@ -13,6 +13,7 @@ from sweeper.errors import InterruptedSweepError, SweeperError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
+from sweeper.executors.user_code import code_of
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
 from sweeper.orchestrator.queue import n_undrawn
@@ -160,7 +161,8 @@ def make_executor(
         slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
         workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
         custom_resources=config.resources.custom_resources, grows=slots.grows,
-        address=config.resources.address, worker_growth_gb=config.resources.worker_growth_gb, function=function,
+        address=config.resources.address, code=code_of(config, function),
+        worker_growth_gb=config.resources.worker_growth_gb, function=function,
         preload=function is None and config.trial.function is None,
     )  # fmt: skip
 

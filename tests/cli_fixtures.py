@@ -126,9 +126,14 @@ def command(*arguments: str | Path, timeout_s: float = 60.0, **environment: str)
     """Run the installed command in a process of its own."""
     done = subprocess.run(
         [str(SWEEPER), *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=timeout_s, env=os.environ | environment,
+        capture_output=True, text=True, check=False, timeout=timeout_s, env=_inherited() | environment,
     )  # fmt: skip
     return Run(done.returncode, done.stdout, done.stderr)
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's variables, but for the one that a Ray started in it leaves behind."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
 
 
 @dataclasses.dataclass
@@ -164,7 +169,7 @@ def background(*arguments: str | Path, log: Path, **environment: str) -> Iterato
     with log.open("w") as file:
         process = subprocess.Popen(
             [str(SWEEPER), *map(str, arguments)],
-            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | environment,
+            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=_inherited() | environment,
         )  # fmt: skip
     running = Background(process, log)
     try:

@@ -14,7 +14,7 @@ def _private_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def ray_session():
     """One Ray for all tests that only need some Ray; executors use it as it is and leave it running."""
-    from sweeper.executors.ray_tune import ray
+    from sweeper.executors.ray_session import ray
 
     # Not one that somebody else runs on this machine, which Ray would join.
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeper.checkpoint import open_checkpoints
 from sweeper.context import Channel, TrialContext, TrialSpec, TrialStopped
+from sweeper.executors.user_code import arrived
 from sweeper.files import is_disk_full
 from sweeper.gang import Gang, Ranks, SharedCheckpoints
 from sweeper.records import FailureCause, Outcome, OutcomeKind
@@ -97,7 +98,7 @@ def _run(spec: TrialSpec, context: TrialContext, function: TrialFunction | None)
         from sweeper.training import finetune  # torch, transformers, trl: only here, inside a worker
 
         return finetune.run(context)
-    place = spec.trial.get("function_dir")
-    return run_function(
-        function or load_function(str(name), directory=Path(place) if place else None), context
-    )
+    if function is None:
+        place = arrived() or spec.trial.get("function_dir")
+        function = load_function(str(name), directory=Path(place) if place else None)
+    return run_function(function, context)

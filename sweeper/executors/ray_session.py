@@ -5,11 +5,14 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.executors.user_code import UserCode
 from sweeper.room import Node
 
 # Read by Ray when it is imported or started. Our study holds all results, so Tune's own logs, snapshots and signal
@@ -39,26 +42,32 @@ _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 _ours: str | None = None  # the address that this module joined, or "local" for a Ray that it started
 
 
-def connect(address: str) -> dict[str, float]:
+def connect(address: str, code: UserCode | None = None) -> dict[str, float]:
     """Join a running cluster, unless this process is in one already; return its resources.
 
+    Args:
+        address: `host:port`, or `auto`.
+        code: Sent to every node that works for this process, while it is joined.
+
     Raises:
-        ConfigError: If none can be joined there.
+        ConfigError: If none can be joined there, or the code is too much to be sent.
     """
     _leave_another(address)
     if not ray.is_initialized():
-        _join(address)
+        with _runtime_env(code) as runtime_env:
+            _join(address, runtime_env)
     resources: dict[str, float] = ray.cluster_resources()
     return resources
 
 
 def nodes() -> list[Node]:
     """Return the nodes that the joined cluster has now, with all that they have."""
-    return [
-        Node(name=node["NodeManagerHostname"], resources=node["Resources"])
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    return [Node(name=node["NodeManagerHostname"], resources=node["Resources"]) for node in described_nodes()]
+
+
+def described_nodes() -> list[dict[str, Any]]:
+    """Return the same nodes as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def start_local(*, n_cpus: int) -> None:
@@ -90,11 +99,26 @@ def _leave_another(address: str) -> None:
         end()
 
 
-def _join(address: str) -> None:
+@contextlib.contextmanager
+def _runtime_env(code: UserCode | None) -> Iterator[dict[str, Any] | None]:
+    """Yield what Ray is to bring to the workers of this job; it has been read when the block ends."""
+    if code is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
+        yield {"py_modules": [str(code.pack(Path(scratch)))]}
+
+
+def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
     try:
         _check_port(address)
         with _keeping_sigterm():
-            _init(address)
+            _init(address, runtime_env=runtime_env)
+    except ray.exceptions.RuntimeEnvSetupError as error:
+        raise ConfigError(
+            f"The code of the trial function cannot be sent to the cluster at {address}: {error}. Name a directory "
+            "that holds the module alone with `trial.function_dir`."
+        ) from error
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ConfigError(
             f"No Ray cluster can be joined at {address}: {str(error).splitlines()[0].rstrip('.')}. Check that it runs "
@@ -104,7 +128,7 @@ def _join(address: str) -> None:
     _remember(address)
 
 
-def _init(address: str) -> None:
+def _init(address: str, **settings: Any) -> None:
     """Join as the cluster wants it: without a token, or else with the one of this machine.
 
     `ray start` asks for a token where it finds one, and refuses who sends none; joining by address sends none. A
@@ -114,12 +138,12 @@ def _init(address: str) -> None:
         try:
             _set_auth_mode("disabled")
             with _few_attempts(1):
-                ray.init(address=address, **_QUIET)
+                ray.init(address=address, **_QUIET, **settings)
             return
         except ConnectionError:
             _set_auth_mode("token")
     with _few_attempts(_ATTEMPTS):
-        ray.init(address=address, **_QUIET)
+        ray.init(address=address, **_QUIET, **settings)
 
 
 def _has_auth_token() -> bool:

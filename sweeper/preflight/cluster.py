@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sweeper.config.models import ResourceSection
 from sweeper.errors import ConfigError
+from sweeper.executors.user_code import UserCode
 from sweeper.room import Node, missing, room_for, workers_in_words
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
@@ -42,15 +43,19 @@ def probe_machine() -> ClusterFacts:
     return ClusterFacts(cpus=len(os.sched_getaffinity(0)), gpus=_visible_gpus(), place="this machine")
 
 
-def probe_cluster(address: str) -> ClusterFacts:
+def probe_cluster(address: str, code: UserCode | None = None) -> ClusterFacts:
     """Join a running Ray cluster and count what it has. The connection stays, for the executor.
+
+    Args:
+        address: `host:port`, or `auto`.
+        code: The user's own, sent to the cluster's nodes.
 
     Raises:
         ConfigError: If no cluster answers there.
     """
     from sweeper.executors.ray_session import connect, nodes  # Ray only where a cluster was asked for
 
-    resources = connect(address)
+    resources = connect(address, code)
     return ClusterFacts(
         cpus=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),

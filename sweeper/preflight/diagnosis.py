@@ -14,7 +14,7 @@ LEAST_FREE_BYTES = 1e9  # a journal, curves and a report take less; checkpoints 
 class Finding:
     """One thing that was checked."""
 
-    check: str  # versions, gpus, paths, shared, disk, storage, checkpoints, collective, room
+    check: str  # versions, gpus, paths, code, shared, disk, storage, checkpoints, collective, room
     where: str  # a node's name, or "driver"
     is_fine: bool
     text: str  # what is so, or what is wrong
@@ -32,6 +32,9 @@ class NodeReport:
     free_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by directory
     sees_study: bool | None = None  # whether it reads what the driver wrote; None: not asked
     torch_gpus: int | None = None  # that torch can use; None: not asked, or torch could not be
+    code_error: str | None = (
+        None  # why the sweep's own trial function cannot be loaded; None: it can, or there is none
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,11 @@ def _paths(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
         yield Finding(
             check="paths", where=node.name, is_fine=False, text=f"not there: {', '.join(node.missing)}",
             remedy="Put model and data on a file system that all nodes mount at the same path, or copy them there.",
+        )  # fmt: skip
+    if node.code_error is not None:
+        yield Finding(
+            check="code", where=node.name, is_fine=False, text=node.code_error,
+            remedy="The code beside its module travels to the nodes; what else it imports has to be installed there.",
         )  # fmt: skip
     if node.sees_study is False:
         yield Finding(

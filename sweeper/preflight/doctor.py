@@ -2,22 +2,17 @@
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import cloudpickle
 
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.preflight import node as node_module
 from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.nodes import ask_nodes, on_node, written_token
 from sweeper.storage_url import mask_url
 
-_NODE_S = 180.0  # how long a node may take to answer
 _COLLECTIVE_S = 120.0
 
 
@@ -36,15 +31,18 @@ def examine(
         ConfigError: If the cluster cannot be joined.
     """
     from sweeper.executors import ray_session
+    from sweeper.executors.user_code import code_of
 
     findings = [*_storage(storage), *_checkpoints(config)]
     try:
         if address is None:
             ray_session.start_local(n_cpus=max(2, os.cpu_count() or 1))
         else:
-            ray_session.connect(address)
-        with _token(directory) as token:
-            reports = _ask_nodes(config, token, directory)
+            ray_session.connect(address, None if config is None else code_of(config))
+        disks = (str(directory), tempfile.gettempdir(), _cache_dir())
+        with written_token(directory) as token:
+            nodes = ray_session.described_nodes()
+            reports = ask_nodes(config, token, nodes=nodes, disks=disks, counts_gpus=True)
         findings += diagnose(reports, _wanted(config, reports, directory))
         findings.append(_collective())
     finally:
@@ -66,74 +64,8 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
     )  # fmt: skip
 
 
-def _ask_nodes(config: SweepConfig | None, token: Path, directory: Path) -> list[NodeReport]:
-    import ray
-
-    asks = {
-        "packages": PACKAGES, "paths": _paths_of(config), "token": str(token),
-        "disks": (str(directory), tempfile.gettempdir(), _cache_dir()),
-    }  # fmt: skip
-    cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
-    try:
-        look = ray.remote(num_cpus=0)(node_module.look)
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        answers = [
-            look.options(scheduling_strategy=_on(node["NodeID"])).remote(
-                **asks, counts_gpus=bool(node["Resources"].get("GPU"))
-            )
-            for node in nodes
-        ]
-        said = ray.get(answers, timeout=_NODE_S)
-    finally:
-        cloudpickle.unregister_pickle_by_value(node_module)
-    names = [node["NodeManagerHostname"] for node in nodes]
-    return [
-        NodeReport(
-            name=name if names.count(name) == 1 else f"{name} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})",
-            resources=node["Resources"], versions=answer["versions"], missing=answer["missing"],
-            free_bytes=answer["free_bytes"], sees_study=answer["token"] == token.name, torch_gpus=answer["torch_gpus"],
-        )
-        for name, node, answer in zip(names, nodes, said, strict=True)
-    ]  # fmt: skip
-
-
 def _cache_dir() -> str:
     return os.environ.get("SWEEPER_CACHE") or str(Path.home() / ".cache" / "sweeper")
-
-
-def _on(node_id: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node_id, soft=False)
-
-
-def _paths_of(config: SweepConfig | None) -> tuple[str, ...]:
-    """Return the local paths that trials read."""
-    if config is None:
-        return ()
-    trial = config.trial
-    sources = [*(trial.train_data or []), *trial.eval_data.values()]
-    named = [trial.function_dir, trial.model, trial.chat_template, *(source.path for source in sources)]
-    return tuple(path for path in named if path is not None and path.startswith("/"))
-
-
-@contextmanager
-def _token(directory: Path) -> Iterator[Path]:
-    """Write a file where the study will lie, for as long as the nodes are asked."""
-    place = directory
-    while not place.is_dir():
-        place = place.parent
-    path = place / f".sweeper-doctor-{uuid.uuid4().hex[:8]}"
-    try:
-        path.write_text(path.name)
-    except OSError as error:
-        raise ConfigError(
-            f"The study's directory {directory} cannot be written: {error.strerror}. Give another one with `--dir`."
-        ) from error
-    try:
-        yield path
-    finally:
-        path.unlink()
 
 
 def _storage(storage: str | None) -> Iterator[Finding]:
@@ -168,12 +100,13 @@ def _collective() -> Finding:
     import ray
 
     from sweeper.executors.ray_gang import RankWorker
+    from sweeper.executors.ray_session import described_nodes
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = described_nodes()
     places = nodes if len(nodes) > 1 else nodes * 2
     actors = [
-        ray.remote(RankWorker).options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(
-            rank, board=None, paths=[], function=None, preload=False
+        ray.remote(RankWorker).options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])).remote(
+            rank, board=None, paths=[], growth_gb=2.0, function=None, preload=False
         )
         for rank, node in enumerate(places)
     ]  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.user_code import code_of
 from sweeper.plan import DataFacts
 from sweeper.preflight.child import run_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
@@ -59,23 +61,23 @@ def _in_words(rows: SetReport) -> str:
     )
 
 
-def run_preflight(config: SweepConfig, *, reads_data: bool = True) -> PreflightFacts:
+def run_preflight(config: SweepConfig, function: TrialFunction | None = None) -> PreflightFacts:
     """Count slots, and check model and data in a child process.
 
     Args:
         config: The sweep.
-        reads_data: False where trials run a Python function that was handed over.
+        function: Run instead of what the config names; then model and data are its own business.
 
     Raises:
         ConfigError: With every problem that was found.
     """
     address = config.resources.address
-    cluster = probe_machine() if address is None else probe_cluster(address)
+    cluster = probe_machine() if address is None else probe_cluster(address, code_of(config, function))
     slots = plan_slots(config.resources, cluster)
     if slots.gpus_per_trial == 0:
         _refuse_without_gpu(config, cluster)
     place = config.trial.function_dir
-    data = run_in_child(config, directory=Path(place) if place else None) if reads_data else None
+    data = run_in_child(config, directory=Path(place) if place else None) if function is None else None
     return PreflightFacts(cluster=cluster, slots=slots, data=data)
 
 

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.ray]
 PROGRAM = """
 import ray
 from ray.cluster_utils import Cluster
-from sweeper.executors.ray_tune import make_board
+from sweeper.executors.ray_board import make_board
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cluster.add_node(num_cpus=1)

@@ -1,0 +1,158 @@
+"""The user's own code on its way to the nodes of a cluster: which directory, what of it, and where it arrives.
+
+Ray carries it as a part of the job's runtime environment. What is no code stays: studies, checkpoints, data.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.training.functions import load_function
+
+PACKAGE = "sweeper_trial_code"  # the directory's name wherever it arrives
+_MAX_FILE_BYTES = 1 << 20
+_MAX_BYTES = 20 << 20
+_MAX_FILES = 2000
+_RAYS_OWN = (".gitignore", ".rayignore")  # Ray leaves out what they name
+_DATA_SUFFIXES = frozenset({
+    ".arrow", ".bin", ".bz2", ".ckpt", ".csv", ".db", ".gguf", ".gz", ".h5", ".journal", ".jsonl", ".log", ".npy",
+    ".npz", ".parquet", ".pkl", ".pt", ".pth", ".pyc", ".safetensors", ".sqlite", ".sqlite3", ".tar", ".tgz", ".tsv",
+    ".whl", ".xz", ".zip", ".zst",
+})  # fmt: skip
+_OTHER_DIRECTORIES = frozenset({"__pycache__", "node_modules", "studies", "wandb", "mlruns"})
+# A directory that holds one of these: a study, a virtual environment, a model.
+_MARKS = (
+    "study.json",
+    "pyvenv.cfg",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserCode:
+    """Where the code of a sweep's own trial function lies."""
+
+    directory: Path
+    leave_out: tuple[Path, ...] = ()  # what the config names as model and data
+
+    def pack(self, scratch: Path) -> Path:
+        """Copy what travels into a directory under `scratch`; return that.
+
+        Raises:
+            ConfigError: If it is too much for code.
+        """
+        place = scratch / PACKAGE
+        place.mkdir()
+        n_files = n_bytes = 0
+        for path in self._files():
+            n_files, n_bytes = n_files + 1, n_bytes + path.stat().st_size
+            if n_files > _MAX_FILES or n_bytes > _MAX_BYTES:
+                raise ConfigError(
+                    f"The code of `trial.function` is to travel to the nodes, but {self.directory} holds more than "
+                    f"{_MAX_FILES:,} files or {_MAX_BYTES >> 20} MiB beside data, models and studies. Put the module "
+                    "into a directory of its own and name that with `trial.function_dir`."
+                )
+            copy = place / path.relative_to(self.directory)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        return place
+
+    def _files(self) -> Iterator[Path]:
+        """Yield what travels: no hidden files, no data, nothing large, nothing of another kind of directory."""
+        for folder, inner, names in os.walk(self.directory):
+            here = Path(folder)
+            inner[:] = sorted(name for name in inner if self._is_code(here / name))
+            yield from (here / name for name in sorted(names) if self._travels(here / name))
+
+    def _travels(self, path: Path) -> bool:
+        if path.name.startswith(".") and path.name not in _RAYS_OWN:
+            return False
+        if path.suffix.lower() in _DATA_SUFFIXES or path in self.leave_out:
+            return False
+        return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
+
+    def _is_code(self, directory: Path) -> bool:
+        name = directory.name
+        if name.startswith(".") or name in _OTHER_DIRECTORIES or name.endswith(".egg-info"):
+            return False
+        return directory not in self.leave_out and not any((directory / mark).exists() for mark in _MARKS)
+
+
+def code_of(config: SweepConfig, function: Callable[..., Any] | None = None) -> UserCode | None:
+    """Return where the code of a sweep's trials lies; None where they run nothing but what is installed.
+
+    Args:
+        config: The sweep.
+        function: Run instead of what the config names.
+    """
+    trial = config.trial
+    directory = _home_of(function) if function is not None else _place_of(trial.function, trial.function_dir)
+    if directory is None:
+        return None
+    sources = [*trial.sources, *trial.eval_data.values()]
+    named = [trial.model, *(source.path for source in sources)]
+    stays = tuple(Path(path) for path in named if path is not None and path.startswith("/"))
+    return UserCode(directory=directory.absolute(), leave_out=stays)
+
+
+def _place_of(name: str | None, directory: str | None) -> Path | None:
+    """Return which of the directories where `module:function` is looked for has the module."""
+    top = (name or "").partition(":")[0].partition(".")[0]
+    places = [Path(directory)] if directory is not None else []
+    for place in (*places, Path.cwd()):
+        if top and ((place / f"{top}.py").is_file() or (place / top).is_dir()):
+            return place
+    return None
+
+
+def _home_of(function: Callable[..., Any]) -> Path | None:
+    """Return the directory from which a function's module was imported; None where it is installed, or has no file."""
+    name = getattr(function, "__module__", None) or type(function).__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or name.partition(".")[0] == "sweeper":
+        return None
+    path = Path(file).absolute()
+    n_up = name.count(".") + (path.name == "__init__.py")
+    home = path.parents[n_up]
+    installed = {Path(sysconfig.get_path(key)) for key in ("stdlib", "purelib", "platlib")}
+    return None if any(home.is_relative_to(place) for place in installed) else home
+
+
+def arrived() -> Path | None:
+    """Return where the code lies that was sent to this process; None where none was."""
+    return next((Path(entry) / PACKAGE for entry in sys.path if (Path(entry) / PACKAGE).is_dir()), None)
+
+
+def import_error(name: str | None, directory: str | None, pickled: bytes | None) -> str | None:
+    """Import a trial function as a worker of this node would; return what went wrong, or None.
+
+    Args:
+        name: `module:function`; None: there is none to import.
+        directory: Where its module may lie, unless it was sent.
+        pickled: A function by cloudpickle, instead.
+    """
+    sent = arrived()
+    try:
+        if pickled is not None:
+            if sent is not None:
+                sys.path.insert(0, str(sent))
+            cloudpickle.loads(pickled)
+        elif name is not None:
+            place = sent or (Path(directory) if directory else None)
+            load_function(name, directory=place)
+    except SweeperError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - whatever a user's module raises is what the node has to say
+        return f"the trial function cannot be loaded: {type(error).__name__}: {error}"
+    return None

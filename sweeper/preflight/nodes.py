@@ -1,0 +1,180 @@
+"""What the nodes of a cluster answer: to `doctor`, and to a launch before its first trial."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from sweeper.config.models import SweepConfig
+from sweeper.errors import ConfigError, Problem
+from sweeper.executors.user_code import code_of, import_error
+from sweeper.preflight import node as node_module
+from sweeper.preflight.cluster import SlotPlan
+from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose
+from sweeper.room import Node
+
+_NODE_S = 180.0  # how long a node may take to answer
+_NEEDED = ("sweeper", "torch")  # what another version of can break; of the rest, it is told
+
+
+def check_nodes(
+    config: SweepConfig, slots: SlotPlan, directory: Path, function: Callable[..., Any] | None = None
+) -> list[str]:
+    """Ask every node of the joined cluster that trials can run on whether it has what they need.
+
+    Args:
+        config: The sweep.
+        slots: What a trial gets.
+        directory: Where the study will lie.
+        function: Run instead of what the config names.
+
+    Returns:
+        What should be known of them, a sentence each.
+
+    Raises:
+        ConfigError: If a node lacks something, with the node's name; once for each node and thing.
+    """
+    from sweeper.executors.ray_session import described_nodes
+
+    share = config.resources.share(slots.gpus_per_trial)
+    able = [node for node in described_nodes() if Node(name="", resources=node["Resources"]).holds(share)]
+    with written_token(directory) as token:
+        reports = ask_nodes(config, token, nodes=able, function=function)
+    versions = node_module.look(packages=PACKAGES, paths=(), disks=(), token=None, counts_gpus=False)[
+        "versions"
+    ]
+    other_versions = {
+        report.name
+        for report in reports
+        if any(report.versions.get(name) != versions[name] for name in _NEEDED)
+    }
+    needs_shared = config.trial.function is None and function is None and config.trial.checkpoint.url is None
+    refused: list[str] = []
+    told: list[str] = []
+    for finding in diagnose(reports, Wanted(versions=versions, share={}, study_dir=str(directory))):
+        is_fatal = {
+            "paths": True, "code": True, "shared": needs_shared, "versions": finding.where in other_versions
+        }.get(finding.check)  # fmt: skip
+        if not finding.is_fine and is_fatal is not None:
+            (refused if is_fatal else told).append(_in_words(finding))
+    if refused:
+        raise ConfigError([Problem(text) for text in refused])
+    return told
+
+
+def _in_words(finding: Finding) -> str:
+    return f"Node {finding.where}: {finding.text.rstrip('.')}. {finding.remedy}".rstrip()
+
+
+def ask_nodes(
+    config: SweepConfig | None, token: Path, *, nodes: Sequence[dict[str, Any]], disks: Sequence[str] = (),
+    counts_gpus: bool = False, function: Callable[..., Any] | None = None,
+) -> list[NodeReport]:  # fmt: skip
+    """Let nodes of the joined cluster say what they have, all at a time; none of them gives a core for it.
+
+    Args:
+        config: The sweep, whose paths and trial function should be there; None asks for neither.
+        token: A file just written where the study will lie.
+        nodes: As Ray describes them.
+        disks: Directories whose free room is asked for.
+        counts_gpus: Whether torch is asked for the GPUs of nodes that have any, which takes seconds.
+        function: Run instead of what the config names.
+    """
+    import ray
+
+    cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
+    try:
+        look = ray.remote(num_cpus=0)(node_module.look)
+        said = ray.get(
+            [
+                look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
+                    packages=PACKAGES, paths=_paths_of(config, function), token=str(token), disks=tuple(disks),
+                    counts_gpus=counts_gpus and bool(node["Resources"].get("GPU")),
+                )
+                for node in nodes
+            ],
+            timeout=_NODE_S,
+        )  # fmt: skip
+    finally:
+        cloudpickle.unregister_pickle_by_value(node_module)
+    names = [node["NodeManagerHostname"] for node in nodes]
+    errors = _code_errors(config, function, nodes, [answer["versions"] for answer in said])
+    return [
+        NodeReport(
+            name=name if names.count(name) == 1 else f"{name} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})",
+            resources=node["Resources"], versions=answer["versions"], missing=answer["missing"],
+            free_bytes=answer["free_bytes"], sees_study=answer["token"] == token.name, torch_gpus=answer["torch_gpus"],
+            code_error=error,
+        )
+        for name, node, answer, error in zip(names, nodes, said, errors, strict=True)
+    ]  # fmt: skip
+
+
+def _code_errors(
+    config: SweepConfig | None,
+    function: Callable[..., Any] | None,
+    nodes: Sequence[dict[str, Any]],
+    versions: Sequence[dict[str, str | None]],
+) -> list[str | None]:
+    """Let each node that has a sweeper load the trial function; return what went wrong there."""
+    import ray
+
+    if config is None or (function is None and config.trial.function is None):
+        return [None] * len(nodes)
+    pickled = None if function is None else cloudpickle.dumps(function)
+    load = ray.remote(num_cpus=0)(import_error)
+    asked = {
+        index: load.options(scheduling_strategy=on_node(node["NodeID"])).remote(
+            config.trial.function, config.trial.function_dir, pickled
+        )
+        for index, (node, here) in enumerate(zip(nodes, versions, strict=True))
+        if here["sweeper"] is not None
+    }
+    said = dict(zip(asked, ray.get(list(asked.values()), timeout=_NODE_S), strict=True))
+    return [said.get(index) for index in range(len(nodes))]
+
+
+def on_node(node_id: str) -> Any:
+    """Return Ray's word for: on this node and no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _paths_of(config: SweepConfig | None, function: Callable[..., Any] | None) -> tuple[str, ...]:
+    """Return the local paths that trials read on their nodes; their own code travels."""
+    if config is None:
+        return ()
+    trial = config.trial
+    models = config.search_space["model"].listed if "model" in config.search_space else None
+    named = [trial.model, *(models or ()), trial.chat_template]
+    named += [source.path for source in (*trial.sources, *trial.eval_data.values())]
+    if function is None and trial.function is not None and code_of(config) is None:
+        named.append(trial.function_dir)
+    return tuple(dict.fromkeys(path for path in named if isinstance(path, str) and path.startswith("/")))
+
+
+@contextmanager
+def written_token(directory: Path) -> Iterator[Path]:
+    """Write a file where the study will lie, for as long as the nodes are asked.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    place = directory
+    while not place.is_dir():
+        place = place.parent
+    path = place / f".sweeper-token-{uuid.uuid4().hex[:8]}"
+    try:
+        path.write_text(path.name)
+    except OSError as error:
+        raise ConfigError(
+            f"The study's directory {directory} cannot be written: {error.strerror}. Give another one with `--dir`."
+        ) from error
+    try:
+        yield path
+    finally:
+        path.unlink()

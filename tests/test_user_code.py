@@ -1,0 +1,115 @@
+"""Which of a user's files travel to the nodes of a cluster, and which stay."""
+
+import sys
+from pathlib import Path
+
+import cloudpickle
+import pytest
+import trial_functions
+from sweep_files import FUNCTION, config_of, replaced
+
+from sweeper.errors import ConfigError
+from sweeper.executors.attempt import run_attempt
+from sweeper.executors.user_code import PACKAGE, UserCode, arrived, code_of, import_error
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x = 1\n")
+
+
+def travelling(code: UserCode, scratch: Path) -> set[str]:
+    scratch.mkdir()
+    place = code.pack(scratch)
+    return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+
+
+def test_code_travels_and_studies_data_models_and_environments_stay(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    write(
+        home,
+        "my_code.py",
+        "helpers/__init__.py",
+        "helpers/loss.py",
+        "template.jinja",
+        "labels.json",
+        ".gitignore",
+    )
+    write(home, "train.jsonl", "rows.parquet", "named.json", ".env", ".git/config", "__pycache__/my_code.pyc")
+    write(
+        home,
+        "studies/old/sweep.yaml",
+        "out/study.json",
+        "out/trials/0/notes.txt",
+        ".venv/lib/a.py",
+        "env/pyvenv.cfg",
+    )
+    write(home, "env/lib/a.py", "llama/model.safetensors", "llama/config.json", "node_modules/a/index.js")
+    (home / "large.txt").write_bytes(b"0" * ((1 << 20) + 1))
+
+    code = UserCode(directory=home, leave_out=(home / "named.json",))
+    assert travelling(code, tmp_path / "scratch") == {
+        "my_code.py", "helpers/__init__.py", "helpers/loss.py", "template.jinja", "labels.json", ".gitignore",
+    }  # fmt: skip
+
+
+def test_too_much_for_code_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    write(home, *(f"part{number}.py" for number in range(2001)))
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(ConfigError, match=r"holds more than 2,000 files or 20 MiB .* `trial.function_dir`"):
+        UserCode(directory=home).pack(tmp_path / "scratch")
+
+
+def test_the_directory_that_has_the_module_is_the_one_that_travels(tmp_path: Path) -> None:
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    write(beside, "my_code.py")
+    here.mkdir()
+    config = config_of(FUNCTION, "trial.function_dir=beside", folder=tmp_path)
+    code = code_of(config)
+    assert code is not None
+    assert code.directory == beside
+
+    (beside / "my_code.py").unlink()
+    assert code_of(config) is None  # installed, or nowhere: each node has to say
+    write(Path.cwd(), "my_code/__init__.py")
+    code = code_of(config)
+    assert code is not None
+    assert code.directory == Path.cwd()
+
+
+def test_built_in_fine_tuning_sends_nothing_and_neither_do_installed_functions() -> None:
+    config = config_of(FUNCTION)
+    assert code_of(config, cloudpickle.dumps) is None
+    assert code_of(config, run_attempt) is None
+    code = code_of(config, trial_functions.steady)
+    assert code is not None
+    assert code.directory == Path(trial_functions.__file__).parent
+
+
+def test_what_arrived_is_taken_before_what_lies_in_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "home", "sent_code.py")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    place = UserCode(directory=tmp_path / "home").pack(scratch)
+    assert place.name == PACKAGE
+    assert arrived() is None
+    monkeypatch.setattr(sys, "path", [*sys.path, str(scratch)])
+    assert arrived() == place
+    said = import_error("sent_code:train", str(tmp_path / "elsewhere"), None)
+    assert said is not None
+    assert f"({place}/sent_code.py) has no `train`" in said
+
+
+def test_a_function_that_needs_what_is_not_installed_says_so(tmp_path: Path) -> None:
+    (tmp_path / "needy.py").write_text("import no_such_package\n")
+    said = import_error("needy:train", str(tmp_path), None)
+    assert said is not None
+    assert "`needy` imports `no_such_package`, which is not installed" in said
+    config = config_of(replaced(FUNCTION, ("my_code:train", "needy:train")), folder=tmp_path)
+    code = code_of(config)
+    assert code is not None
+    assert code.directory == tmp_path
