@@ -11,9 +11,10 @@ from sweeper import api
 from sweeper.errors import ConfigError
 from sweeper.evidence_text import evidence_json, format_evidence
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
-from sweeper.pruners.judge import make_judge
-from sweeper.records import EventKind, TrialState
+from sweeper.pruners.judge import divergence_rules, make_judge
+from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
 
 SPACE = {
     "effective_batch_size": {"grid": [8, 16, 32, 64]},
@@ -233,3 +234,40 @@ def test_setting_aside_spends_less_than_stopping_at_once(tmp_path):
         assert max(r.value or 0.0 for r in orchestrator.records.values()) == pytest.approx(1.0)
 
     assert spent[True] <= spent[False]
+
+
+def test_a_trial_that_is_stopped_before_its_worker_speaks_stays_stopped(tmp_path):
+    class StopsTheSecond:
+        """A judge that stops trial 1 as soon as trial 0 has reached a rung."""
+
+        def judge(self, numbers, rung, records):
+            return [Decision(trial=number, stop=False, rule="test", reason="") for number in numbers]
+
+        def judge_again(self, records):
+            if not records[0].rungs or records[1].state is not TrialState.RUNNING:
+                return []
+            return [Decision(trial=1, stop=True, rule="test", reason="hopeless")]
+
+        def next_of(self, waiting, records):
+            return min(waiting)
+
+    config = make_config(rungs={"samples": [20]})
+    study = make_study(tmp_path / "study", config)
+    orchestrator = Orchestrator(
+        study=study,
+        plan=plan_sweep(config),
+        judge=StopsTheSecond(),
+        rules=divergence_rules(config),
+        listeners=(),
+    )
+    first, second = orchestrator.next_trial(), orchestrator.next_trial()
+    rows = tuple(
+        StepRow(step=n, samples=10 * n, tokens=0, loss=1.0, grad_norm=1.0, learning_rate=1e-3) for n in (1, 2)
+    )
+    stops = orchestrator.on_report(first.number, Report(rows=rows))
+    assert [decision.trial for decision in stops] == [second.number]
+
+    orchestrator.on_worker(second.number, {"node": "a", "pid": 1})  # its process has only now come up
+    orchestrator.on_end(second.number, Outcome(kind=OutcomeKind.STOPPED))
+    record = reopened(study).records()[second.number]
+    assert (record.state, record.reason, record.attempts) == (TrialState.PRUNED, "hopeless", 1)

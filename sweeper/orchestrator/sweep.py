@@ -236,9 +236,10 @@ class Orchestrator:
     def on_worker(self, number: int, worker: dict[str, Any]) -> None:
         """Record which process took a trial up, and that it starts now: the process may have had to start first."""
         running = self._state.running.get(number)
-        if running is None or running.worker == worker:
+        record = self.records.get(number)
+        # One that another trial's report has stopped by now is not to be touched: its worker hears of it only later.
+        if running is None or record is None or record.state.is_finished or running.worker == worker:
             return
-        record = self.records[number]
         running.worker = record.worker = worker
         running.started = utc_now()
         if record.attempts == 1:
