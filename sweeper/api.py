@@ -3,11 +3,13 @@
 Everything that can be wrong is found before a worker starts: config, storage, study, pruner, data, slots.
 """
 
+import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ from sweeper.driving import (
 )
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.base import Executor
 from sweeper.extend import plan_extension
-from sweeper.loading import loading_meanwhile
 from sweeper.plan import plan_sweep
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
-from sweeper.preflight.facts import PreflightFacts, run_preflight
+from sweeper.preflight.facts import PreflightFacts, checking, count_slots
 from sweeper.preflight.nodes import check_nodes
 from sweeper.pruners.judge import make_judge
 from sweeper.records import Listener
@@ -113,13 +115,11 @@ def launch(
         from sweeper.prior import prior_of
 
         prior_of(plan)  # what is wrong with it is told before anything starts
-    found = _preflight(config, function, directory=directory, options=options)
-    config = _afforded(config, found)
-    directory.mkdir(parents=True, exist_ok=True)
-    study = Study.create(config, directory=directory)
-    with driving(study):
-        executor = make_executor(config, found.slots, options.executor, function)
-        with executor.starting():
+    with _preflight(config, function, directory=directory, options=options) as (found, executor):
+        config = _afforded(config, found)
+        directory.mkdir(parents=True, exist_ok=True)
+        study = Study.create(config, directory=directory)
+        with driving(study):
             record_environment(study)
             plan = complete(study, found.facts)
             drive(study, plan, found.slots, executor, listeners)
@@ -232,9 +232,11 @@ def study_directory(config: SweepConfig) -> Path:
     return Path(config.dir or Path("studies") / config.study).absolute()
 
 
+@contextlib.contextmanager
 def _preflight(
     config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
-) -> PreflightFacts:
+) -> Iterator[tuple[PreflightFacts, Executor]]:
+    """Find what can be wrong; yield what was found and the executor, which starts meanwhile and ends with the block."""
     _check_workers(config, options)
     check_trackers(config)
     if config.benchmarks is not None and config.benchmarks.when != "asked":
@@ -246,15 +248,29 @@ def _preflight(
     if sys.stderr.isatty():
         # It takes seconds, and longer where a model's files or data come from afar.
         print("Checking what the trials need ...", file=sys.stderr)
-    with loading_meanwhile(_needed_later(config, options)):
-        found = run_preflight(config, function)
+    room = count_slots(config, function)
+    with contextlib.ExitStack() as stack:
+        checked = stack.enter_context(checking(config, room, function))
+        executor = make_executor(config, room.slots, options.executor, function)  # loads Ray
+        stack.enter_context(executor.starting())
+        if config.pruner.directions == "learned":
+            importlib.import_module("sweeper.pruners.learned")  # takes a second, which the check takes anyway
+        found = checked()
+        _tell(config, found, function, directory=directory, options=options)
+        yield found, executor
+
+
+def _tell(
+    config: SweepConfig, found: PreflightFacts, function: TrialFunction | None, *, directory: Path,
+    options: LaunchOptions,
+) -> None:  # fmt: skip
+    """Check nodes and disk; tell what was found and is no error."""
     warnings = list(found.data.warnings) if found.data is not None else []
     if found.cluster.nodes and options.executor == "ray":
         warnings += check_nodes(config, found.slots, directory, function)
     check_disk(plan_disk(config, found, directory=directory))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return found
 
 
 def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
@@ -264,12 +280,6 @@ def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
             f"A trial of {n_workers} workers needs processes of their own, which the in-process executor has not. Use "
             "`--executor ray`, or set `resources.gpus_per_trial` and `workers_per_trial` to at most 1."
         )
-
-
-def _needed_later(config: SweepConfig, options: LaunchOptions) -> list[str]:
-    """Return what the driver imports before its first trial. Nothing of it starts or takes anything."""
-    executor = ["sweeper.executors.ray_tune"] if options.executor == "ray" else []
-    return [*executor, *(["sweeper.pruners.learned"] if config.pruner.directions == "learned" else [])]
 
 
 def _refuse_ended(study: Study) -> None:
@@ -292,10 +302,10 @@ def _nothing_to_do(study: Study) -> NothingToDoError:
 def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
-    found = _preflight(study.config, function, directory=study.directory, options=options)
-    executor = make_executor(study.config, found.slots, options.executor, function)
-    # Meanwhile the study is read, which takes seconds where it is large.
-    with sparing_the_collector(), executor.starting():
+    with (
+        sparing_the_collector(),
+        _preflight(study.config, function, directory=study.directory, options=options) as (found, executor),
+    ):
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)

@@ -12,12 +12,17 @@ from training_fixtures import Tiny, all_rows, chat_rows, make_context, write_jso
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
-from sweeper.preflight.child import run_in_child
+from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import DataReport, check_trial
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
 GOOD = {"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]}
+
+
+def run_in_child(config: SweepConfig, directory: Path | None = None) -> DataReport:
+    with checking_in_child(config, directory=directory) as found:
+        return found()
 
 
 def config(

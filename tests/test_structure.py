@@ -14,7 +14,7 @@ ROWS = [
     "config pruners",
     "plan study",
     "control orchestrator optimum evidence_text plan_text extend",
-    "executors training preflight reporting replay benchmarks trackers progress ui loading prior",
+    "executors training preflight reporting replay benchmarks trackers progress ui prior",
     "__init__ api driving completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch",
 ]

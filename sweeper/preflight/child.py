@@ -1,11 +1,14 @@
 """The preflight in a process of its own, so that the driver never loads torch."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +20,33 @@ from sweeper.preflight.model import ModelFacts
 _TAIL_LINES = 15
 
 
-def run_in_child(config: SweepConfig, *, directory: Path | None = None) -> DataReport:
-    """Check model, data and function in a child process and return what it found.
+@contextlib.contextmanager
+def checking_in_child(
+    config: SweepConfig, *, directory: Path | None = None
+) -> Iterator[Callable[[], DataReport]]:
+    """Check model, data and function in a child process while the block runs.
 
     Args:
         config: The sweep.
         directory: Where the module of `trial.function` may lie, beside the working directory.
 
-    Raises:
-        ConfigError: With every problem that was found.
-        SweeperError: If the child crashed, with the end of what it wrote.
+    Yields:
+        What waits for the check and returns what was found. It raises ConfigError with every problem, and SweeperError
+        with the end of what the child wrote, if that crashed.
     """
     question = {
         "config": config.model_dump(mode="json"),
         "directory": None if directory is None else str(directory),
     }
-    answer = ask_child("sweeper.preflight.child", json.dumps(question), what="check of model and data")
-    if answer["problems"]:
-        raise ConfigError([Problem(**problem) for problem in answer["problems"]])
-    return _report(answer["report"])
+
+    def report() -> DataReport:
+        found = answer()
+        if found["problems"]:
+            raise ConfigError([Problem(**problem) for problem in found["problems"]])
+        return _report(found["report"])
+
+    with _asking("sweeper.preflight.child", json.dumps(question), what="check of model and data") as answer:
+        yield report
 
 
 def ask_child(module: str, question: str, *, what: str) -> dict[str, Any]:
@@ -44,20 +55,37 @@ def ask_child(module: str, question: str, *, what: str) -> dict[str, Any]:
     Raises:
         SweeperError: If it crashed, with the end of what it wrote.
     """
-    child = subprocess.run(
+    with _asking(module, question, what=what) as answer:
+        return answer()
+
+
+@contextlib.contextmanager
+def _asking(module: str, question: str, *, what: str) -> Iterator[Callable[[], dict[str, Any]]]:
+    child = subprocess.Popen(
         [sys.executable, "-m", module],
-        input=question,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": _python_path()},
     )
-    if child.returncode != 0:
-        tail = "\n".join(child.stderr.splitlines()[-_TAIL_LINES:])
-        raise SweeperError(
-            f"The {what} crashed with exit code {child.returncode}. Its last lines were:\n{tail}"
-        )
-    return dict(json.loads(child.stdout))
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(child.communicate, question)  # in a thread: a full pipe would hold the child
+
+        def answer() -> dict[str, Any]:
+            out, err = said.result()
+            if child.returncode != 0:
+                tail = "\n".join(err.splitlines()[-_TAIL_LINES:])
+                raise SweeperError(
+                    f"The {what} crashed with exit code {child.returncode}. Its last lines were:\n{tail}"
+                )
+            return dict(json.loads(out))
+
+        try:
+            yield answer
+        finally:
+            if not said.done():
+                child.kill()
 
 
 def _python_path() -> str:

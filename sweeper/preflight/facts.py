@@ -1,6 +1,8 @@
 """Everything that only the machine can tell, asked before a sweep starts and when `plan` is told to."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from sweeper.errors import ConfigError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.user_code import code_of
 from sweeper.plan import DataFacts
-from sweeper.preflight.child import run_in_child
+from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
 from sweeper.preflight.data import DataReport, SetReport
 from sweeper.preflight.weights import WeightFacts
@@ -71,14 +73,43 @@ def run_preflight(config: SweepConfig, function: TrialFunction | None = None) ->
     Raises:
         ConfigError: With every problem that was found.
     """
+    with checking(config, count_slots(config, function), function) as found:
+        return found()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Room:
+    """What the machine or the cluster has for trials."""
+
+    cluster: ClusterFacts
+    slots: SlotPlan
+
+
+def count_slots(config: SweepConfig, function: TrialFunction | None = None) -> Room:
+    """Return how many trials run at a time; a cluster is joined for that. Takes no time to speak of.
+
+    Raises:
+        ConfigError: If there is no room for one, or none of what it trains with.
+    """
     address = config.resources.address
     cluster = probe_machine() if address is None else probe_cluster(address, code_of(config, function))
     slots = plan_slots(config.resources, cluster)
     if slots.gpus_per_trial == 0:
         _refuse_without_gpu(config, cluster)
+    return Room(cluster=cluster, slots=slots)
+
+
+@contextlib.contextmanager
+def checking(
+    config: SweepConfig, room: Room, function: TrialFunction | None = None
+) -> Iterator[Callable[[], PreflightFacts]]:
+    """Check model and data in a child process while the block runs; yield what waits for it, and raises as above."""
+    if function is not None:
+        yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=None)
+        return
     place = config.trial.function_dir
-    data = run_in_child(config, directory=Path(place) if place else None) if function is None else None
-    return PreflightFacts(cluster=cluster, slots=slots, data=data)
+    with checking_in_child(config, directory=Path(place) if place else None) as report:
+        yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=report())
 
 
 def _refuse_without_gpu(config: SweepConfig, cluster: ClusterFacts) -> None:
