@@ -87,8 +87,9 @@ def through_sweeper(config: SweepConfig) -> Run:
     with tempfile.TemporaryDirectory() as scratch:
         started = time.time()
         view = api.launch(config, options=api.LaunchOptions(dir=f"{scratch}/study"))
-        begun = [datetime.fromisoformat(record.started or "").timestamp() for record in view.records]
-        ended = [datetime.fromisoformat(record.ended or "").timestamp() for record in view.records]
+        # A point that was stopped before its start has neither time.
+        begun = [datetime.fromisoformat(r.started).timestamp() for r in view.records if r.started]
+        ended = [datetime.fromisoformat(r.ended).timestamp() for r in view.records if r.ended]
         points = [point.point_id for point in plan_sweep(config).points]
         return Run(
             ready_s=max(ended) - min(begun),
