@@ -117,6 +117,7 @@ def drive(
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
             listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
+            longest_first=config.sampler.name == "grid",
         )  # fmt: skip
         orchestrator.tell(
             EventKind.SWEEP_STARTED,

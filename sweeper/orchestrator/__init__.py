@@ -5,6 +5,7 @@ knows no Ray and no torch; an executor carries out what it says.
 
 state.py     what all rooms share: the study, the records, what runs; and telling the listeners
 queue.py     what is started next, and the sampler's new points
+longest.py   which waiting trial takes longest
 starting.py  one attempt: its spec, and the curve that it goes on from
 judging.py   windows come in, rungs are reached, the judge is asked
 ending.py    how a trial ends: pruned, complete, set aside, tried again, failed

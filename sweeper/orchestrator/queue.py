@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweeper.config.models import SweepConfig
+from sweeper.orchestrator.longest import TrialLengths
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point, plan_longer, plan_point
@@ -22,7 +23,9 @@ _DUPLICATE_DRAWS = (
 class TrialQueue:
     """The trials that are still to be started, in the order in which they will be."""
 
-    def __init__(self, state: SweepState, judge: Judge, sharing: Sharing) -> None:
+    def __init__(
+        self, state: SweepState, judge: Judge, sharing: Sharing, *, longest_first: bool = False
+    ) -> None:
         self._state = state
         self._judge = judge
         self._sharing = sharing
@@ -36,12 +39,33 @@ class TrialQueue:
         self.aside = [n for n in begun if records[n].is_set_aside]
         self.waiting = collections.deque(n for n in unfinished if records[n].state is TrialState.WAITING)
         self._exhausted = False  # the sampler has no new point left
+        self._lengths = TrialLengths() if longest_first else None
+        if self._lengths is not None:
+            for record in records.values():
+                self._note_length(record)
+            self._sort()
 
     @property
     def n_left(self) -> int:
         """Trials that can still be started, as far as is known now."""
         undrawn = 0 if self._exhausted else n_undrawn(self._state.config, self._state.records.values())
         return len(self.again) + len(self.waiting) + len(self.aside) + undrawn
+
+    def note_end(self, record: TrialRecord) -> None:
+        """Take note of what a trial took that has ended just now."""
+        if self._note_length(record):
+            self._sort()
+
+    def _note_length(self, record: TrialRecord) -> bool:
+        has_ended = record.state in (TrialState.COMPLETE, TrialState.PRUNED) and record.read_off is None
+        return self._lengths is not None and has_ended and self._lengths.learn(record)
+
+    def _sort(self) -> None:
+        assert self._lengths is not None
+        records = self._state.records
+        planned = [number for number in self.waiting if records[number].origin is None]
+        added = [number for number in self.waiting if records[number].origin is not None]
+        self.waiting = collections.deque([*self._lengths.in_order(planned, records), *added])
 
     def add(self, point: Point, origin: Origin) -> TrialRecord:
         """Enter one more point, to be trained after those that wait already."""

@@ -37,6 +37,8 @@ class Orchestrator:
         clock: Seconds, monotonic.
         monitor_of: Makes the monitor of a trial; replay knows what each recorded trial will break.
         checkpoints_of: Opens a trial's checkpoints; replay has none on disk.
+        longest_first: Whether points of a grid that take longest are started first, unless the judge says otherwise;
+            else in the grid's order, which replay varies.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Orchestrator:
         clock: Callable[[], float] = time.monotonic,
         monitor_of: Callable[[int, Point], DivergenceMonitor] | None = None,
         checkpoints_of: Callable[[int], KeptCheckpoints] | None = None,
+        longest_first: bool = False,
     ) -> None:
         state = SweepState(
             study=study, plan=plan, listeners=listeners, clock=clock, checkpoints_of=checkpoints_of
@@ -64,7 +67,7 @@ class Orchestrator:
         micro_batches = MicroBatchLimits(study)
         self._recording = Recording(state)
         self._sharing = Sharing(state)
-        self._queue = TrialQueue(state, judge, self._sharing)
+        self._queue = TrialQueue(state, judge, self._sharing, longest_first=longest_first)
         self._starting = Starting(
             state,
             self._recording,
@@ -217,8 +220,10 @@ class Orchestrator:
             return stops
         if self.records[number].state.is_finished:  # stopped by a decision, which recorded everything
             self._state.checkpoints(number).clear()  # it may have saved one while it was being stopped
+            self._queue.note_end(self.records[number])
             return stops
         self._ending.end(running, outcome)
+        self._queue.note_end(self.records[number])
         return [*stops, *self._judging.judge_again()]
 
     def on_lost(self, number: int, reason: str) -> None:
