@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,15 @@ def command(*arguments: str | Path, timeout_s: float = 60.0, **environment: str)
 def _inherited() -> dict[str, str]:
     """Return this process's variables, but for the one that a Ray started in it leaves behind."""
     return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+
+
+def end_ray(folder: str) -> None:
+    """End every process of the Ray that was started in a folder, and remove that."""
+    found = subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True, check=False)
+    for pid in map(int, found.stdout.split()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclasses.dataclass

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_fixtures import TESTS, Background, background, cli, command, status, traces, wait_for, write_sweep
+from cli_fixtures import (
+    TESTS,
+    Background,
+    background,
+    cli,
+    command,
+    end_ray,
+    status,
+    traces,
+    wait_for,
+    write_sweep,
+)
 
 RATES = "[1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]"
 RAY = Path(sys.executable).with_name("ray")
@@ -177,11 +187,7 @@ def cluster(home: Path, **environment: str) -> Iterator[tuple[str, str]]:
         )
         yield f"127.0.0.1:{port}", folder
     finally:
-        found = subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True, check=False)
-        for pid in map(int, found.stdout.split()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+        end_ray(folder)
 
 
 @pytest.mark.ray

@@ -1,11 +1,7 @@
 """The driver as a Ray job: submitted with its code, its log followed, stopped as jobs are, and gone on with."""
 
-import contextlib
 import importlib.util
-import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from chaos_sweeps import environment, records_of, status
-from cli_fixtures import write_sweep
+from cli_fixtures import end_ray, write_sweep
 
 from sweeper.records import TrialState
 
@@ -41,11 +37,7 @@ def jobs() -> Iterator[str]:
         subprocess.run([RAY, *words], env=plain(), check=True, capture_output=True, timeout=180)
         yield f"http://127.0.0.1:{ports[1]}"
     finally:
-        found = subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True, check=False)
-        for pid in map(int, found.stdout.split()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+        end_ray(folder)
 
 
 def free_port() -> int:
