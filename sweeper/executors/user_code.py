@@ -59,9 +59,10 @@ class UserCode:
             n_files, n_bytes = n_files + 1, n_bytes + path.stat().st_size
             if n_files > _MAX_FILES or n_bytes > _MAX_BYTES:
                 raise ConfigError(
-                    f"The code of `trial.function` is to travel to the nodes, but {self.directory} holds more than "
+                    f"The trial function's code is to travel to the nodes, but {self.directory} holds more than "
                     f"{_MAX_FILES:,} files or {_MAX_BYTES >> 20} MiB beside data, models and studies. Put the module "
-                    "into a directory of its own and name that with `trial.function_dir`."
+                    "into a directory of its own; where the sweep file names the function, `trial.function_dir` names "
+                    "the directory."
                 )
             copy = place / path.relative_to(self.directory)
             copy.parent.mkdir(parents=True, exist_ok=True)
