@@ -82,8 +82,8 @@ class TrialQueue:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
         if self.again:
             return self.again.popleft()
-        waiting = [number for number in self.waiting if not self._sharing.is_held(number)]
-        candidates = (*waiting, *self.aside)
+        held = self._sharing.held
+        candidates = [*(number for number in self.waiting if number not in held), *self.aside]
         if candidates:
             number: int | None = candidates[0]
             if isinstance(self._judge, LearningJudge):

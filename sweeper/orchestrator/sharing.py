@@ -23,10 +23,14 @@ class Sharing:
             members = tuple(numbers[point_id] for point_id in group if point_id in numbers)
             self._group_of.update(dict.fromkeys(members, members))
 
-    def is_held(self, number: int) -> bool:
-        """Whether a trial waits for a longer one to come by: that one waits itself or has not come as far."""
-        group = self._group_of.get(number)
-        return group is not None and any(self._may_pass(other, number) for other in group)
+    @property
+    def held(self) -> set[int]:
+        """The trials that wait for a longer one to come by: that one waits itself or has not come as far."""
+        return {
+            number
+            for number, group in self._group_of.items()
+            if any(self._may_pass(other, number) for other in group)
+        }
 
     def shorter(self, number: int) -> tuple[ShorterTrial, ...]:
         """Return the waiting trials that this one passes by on its way."""

@@ -6,7 +6,7 @@ from the start of everything, their share of the training, and how far the full 
 choose is from its best one (the regret; `same` counts the seeds in which it is within one standard deviation of the
 best value between seeds). What was run is kept in `--keep`, so the whole can be run in pieces.
 
-    python tests/benchmarks/choice.py --keep FILE [--seeds 5] [--grid 15]... [--only NAME]...
+    python tests/benchmarks/choice.py --keep FILE [--seeds 5] [--grid 15]... [--only NAME]... [--json FILE]
 """
 
 import argparse
@@ -65,27 +65,38 @@ def run(path: Path, grid: int, seed: int, way: str) -> None:
     )
 
 
-def table(rows: dict[tuple[int, int, str], dict[str, Any]], grid: int) -> str:
+def summarised(rows: dict[tuple[int, int, str], dict[str, Any]], grid: int) -> dict[str, Any]:
     """Return the medians over the seeds in which every way was run."""
     names = [way for way in WAYS if any((grid, seed, way) in rows for seed in range(100))]
     seeds = [seed for seed in range(100) if all((grid, seed, way) in rows for way in names)]
     full = {seed: rows[grid, seed, "bare"] for seed in seeds}
     best = {seed: max(full[seed]["values"].values()) for seed in seeds}
     sd = statistics.stdev(best.values()) if len(seeds) > 1 else 0.0
-    lines = [
-        f"{grid} points on {SLOTS} slots, medians over {len(seeds)} seeds; the best value differs between seeds by "
-        f"{sd:.4f} (standard deviation)",
-        f"{'':<30}{'time':>18}{'training':>10}{'same choice':>13}{'regret':>9}",
-    ]
+    ways = {}
     for way in names:
         mine = [rows[grid, seed, way] for seed in seeds]
         regrets = [best[seed] - full[seed]["values"][str(rows[grid, seed, way]["chosen"])] for seed in seeds]
-        ratio = statistics.median(one["start_s"] / full[one["seed"]]["start_s"] for one in mine)
-        lines.append(
-            f"{way:<30}{statistics.median(one['start_s'] for one in mine):>8.1f} s {ratio:>5.2f} x"
-            f"{statistics.median(one['spent'] for one in mine):>10.0%}"
-            f"{sum(regret <= sd for regret in regrets):>8} of {len(seeds)}{statistics.median(regrets):>9.4f}"
-        )
+        ways[way] = {
+            "start_s": statistics.median(one["start_s"] for one in mine),
+            "ratio": statistics.median(one["start_s"] / full[one["seed"]]["start_s"] for one in mine),
+            "spent": statistics.median(one["spent"] for one in mine),
+            "same": sum(regret <= sd for regret in regrets),
+            "regret": statistics.median(regrets),
+        }
+    return {"grid": grid, "seeds": len(seeds), "seed_sd": sd, "ways": ways}
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['grid']} points on {SLOTS} slots, medians over {found['seeds']} seeds; the best value differs between "
+        f"seeds by {found['seed_sd']:.4f} (standard deviation)",
+        f"{'':<30}{'time':>18}{'training':>10}{'same choice':>13}{'regret':>9}",
+    ]
+    lines += [
+        f"{way:<30}{one['start_s']:>8.1f} s {one['ratio']:>5.2f} x{one['spent']:>10.0%}"
+        f"{one['same']:>8} of {found['seeds']}{one['regret']:>9.4f}"
+        for way, one in found["ways"].items()
+    ]
     return "\n".join(lines)
 
 
@@ -101,6 +112,7 @@ def main() -> None:
         "--grid", type=int, action="append", choices=GRIDS, help="may be given again; default: both"
     )
     parser.add_argument("--only", action="append", choices=WAYS, help="beside `bare`; may be given again")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     grids = options.grid or list(GRIDS)
@@ -110,8 +122,11 @@ def main() -> None:
             for way in names:
                 if (grid, seed, way) not in kept(options.keep):
                     run(options.keep, grid, seed, way)
-    for grid in grids:
-        print("\n" + table(kept(options.keep), grid))
+    made = [summarised(kept(options.keep), grid) for grid in grids]
+    for found in made:
+        print("\n" + table(found))
+    if options.json:
+        options.json.write_text(json.dumps(made, indent=1))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def run(config: SweepConfig, directory: Path, *, fast_middle: bool) -> list[Bloc
     bare = Bare(driven, other)
     plan = plan_sweep(driven.config)
     orchestrator = Orchestrator(
-        study=driven, plan=plan, judge=make_judge(config), rules=divergence_rules(config)
+        study=driven, plan=plan, judge=make_judge(config), rules=divergence_rules(config), longest_first=True
     )
     flying: deque[tuple[int, Iterator[Report | Outcome]]] = deque()
     blocks = [Block()]
