@@ -205,8 +205,8 @@ def _run() -> int:
         code = app(prog_name="sweeper", standalone_mode=False)
     except typer.Exit as error:
         return error.exit_code
-    except typer.Abort:
-        return InterruptedSweepError.exit_code
+    except typer.Abort as error:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt from error
     except Exception as error:
         # Usage errors of the command line come from click, which typer vendors.
         if not hasattr(error, "show"):
