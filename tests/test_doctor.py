@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cli_fixtures import cli
 
+from sweeper.errors import ConfigError
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 
 VERSIONS = {"python": "3.11.9", "sweeper": "0.1.0", "ray": "2.60.0", "torch": "2.13.0"}
@@ -118,3 +119,24 @@ def test_this_machine_is_healthy_and_each_thing_that_is_broken_is_found(
     assert f"0.0 GB are free at {small_disk}" in by_check["disk"]
     assert "It needs 1 CPU and 1 GPU" in by_check["room"]
     assert not list(small_disk.iterdir())
+
+
+def test_a_node_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from sweeper.preflight import nodes
+
+    def get(reference: str, *, timeout: float) -> str:
+        if reference == "lost":
+            raise ray.exceptions.GetTimeoutError("Get timed out: some object(s) not ready.")
+        return "here"
+
+    monkeypatch.setattr(ray, "get", get)
+    places = [
+        {"NodeManagerHostname": f"node-{name}", "NodeManagerAddress": f"10.0.0.{name}"} for name in (1, 2)
+    ]
+    assert nodes._answers(places, ["fine", "fine"]) == ["here", "here"]
+    with pytest.raises(
+        ConfigError, match=r"Node node-2 \(10\.0\.0\.2\) did not answer: Get timed out.* Mend it"
+    ):
+        nodes._answers(places, ["fine", "lost"])

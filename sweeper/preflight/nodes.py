@@ -1,5 +1,6 @@
 """What the nodes of a cluster answer: to `doctor`, and to a launch before its first trial."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,16 +89,14 @@ def ask_nodes(
     cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
     try:
         look = ray.remote(num_cpus=0)(node_module.look)
-        said = ray.get(
-            [
-                look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
-                    packages=PACKAGES, paths=_paths_of(config, function), token=str(token), disks=tuple(disks),
-                    counts_gpus=counts_gpus and bool(node["Resources"].get("GPU")),
-                )
-                for node in nodes
-            ],
-            timeout=_NODE_S,
-        )  # fmt: skip
+        asked = [
+            look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
+                packages=PACKAGES, paths=_paths_of(config, function), token=str(token), disks=tuple(disks),
+                counts_gpus=counts_gpus and bool(node["Resources"].get("GPU")),
+            )
+            for node in nodes
+        ]  # fmt: skip
+        said = _answers(nodes, asked)
     finally:
         cloudpickle.unregister_pickle_by_value(node_module)
     names = [node["NodeManagerHostname"] for node in nodes]
@@ -111,6 +110,32 @@ def ask_nodes(
         )
         for name, node, answer, error in zip(names, nodes, said, errors, strict=True)
     ]  # fmt: skip
+
+
+def _answers(nodes: Sequence[dict[str, Any]], asked: Sequence[Any]) -> list[Any]:
+    """Return what nodes answer.
+
+    Raises:
+        ConfigError: If some do not, with their names.
+    """
+    import ray
+
+    deadline = time.monotonic() + _NODE_S
+    found, problems = [], []
+    for node, reference in zip(nodes, asked, strict=True):
+        try:
+            found.append(ray.get(reference, timeout=max(0.0, deadline - time.monotonic())))
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()
+            problems.append(
+                Problem(
+                    f"Node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) did not answer: "
+                    f"{(why[-1] if why else type(error).__name__).rstrip('.')}. Mend it, or take it out of the cluster."
+                )
+            )
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _code_errors(
@@ -133,7 +158,7 @@ def _code_errors(
         for index, (node, here) in enumerate(zip(nodes, versions, strict=True))
         if here["sweeper"] is not None
     }
-    said = dict(zip(asked, ray.get(list(asked.values()), timeout=_NODE_S), strict=True))
+    said = dict(zip(asked, _answers([nodes[index] for index in asked], list(asked.values())), strict=True))
     return [said.get(index) for index in range(len(nodes))]
 
 
