@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sweeper.errors import ConfigError
 
 AUTO = "auto"  # a micro-batch of what fits on the device
+AUTO_ON_CPU = 8  # where memory is not what bounds a pass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,17 @@ class BatchPlan:
             micro_batch_size=self.micro_batch_size // 2,
             gradient_accumulation_steps=self.gradient_accumulation_steps * 2,
         )
+
+    def cut(self, limit: int | None) -> "BatchPlan":
+        """Return the same effective batch with the largest micro-batch of `cuts` that is at most `limit`.
+
+        >>> BatchPlan(micro_batch_size=45, gradient_accumulation_steps=1, data_parallel_size=1).cut(8)
+        BatchPlan(micro_batch_size=5, gradient_accumulation_steps=9, data_parallel_size=1)
+        """
+        share = self.micro_batch_size * self.gradient_accumulation_steps
+        limit = self.micro_batch_size if limit is None else min(limit, self.micro_batch_size)
+        micro = next(size for size in cuts(share) if size <= limit)
+        return dataclasses.replace(self, micro_batch_size=micro, gradient_accumulation_steps=share // micro)
 
     def within(self, limit: int | None) -> "BatchPlan":
         """Return the same effective batch with a micro-batch of at most `limit`, or as near as halving comes.
@@ -101,16 +113,17 @@ class Known:
             self.fails = size if self.fails is None else min(self.fails, size)
 
 
-def halvings(size: int) -> Iterator[int]:
-    """Yield the micro-batches that an effective batch can be cut into by halving, the largest first.
+def cuts(size: int) -> Iterator[int]:
+    """Yield micro-batches to try for so many sequences: divisors, falling, each at most half the one before.
 
-    >>> list(halvings(24))
-    [24, 12, 6, 3]
+    >>> list(cuts(24)), list(cuts(100)), list(cuts(45))
+    ([24, 12, 6, 3, 1], [100, 50, 25, 10, 5, 2, 1], [45, 15, 5, 1])
     """
-    yield size
-    while size % 2 == 0:
-        size //= 2
-        yield size
+    micro = size
+    yield micro
+    while micro > 1:
+        micro = next(divisor for divisor in range(micro // 2, 0, -1) if size % divisor == 0)
+        yield micro
 
 
 def largest_that_fits(sizes: Sequence[int], fits: Callable[[int], bool], known: Known) -> int:

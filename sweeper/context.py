@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sweeper.batch import BatchPlan
+from sweeper.batch import AUTO, BatchPlan
 from sweeper.phases import PlannedPhase
 from sweeper.records import HOST, LOSS, Report, StepRow
 
@@ -108,19 +108,30 @@ class TrialSpec:
             return self
         limits = [limit for name, limit in self.micro_batch_limits.items() if name in (device, HOST)]
         limit = min(limits, default=None)
-        plan = BatchPlan(
-            micro_batch_size=self.micro_batch_size,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            data_parallel_size=self.data_parallel_size,
-        ).within(limit)
+        plan = self._lowered(
+            BatchPlan(
+                micro_batch_size=self.micro_batch_size,
+                gradient_accumulation_steps=self.gradient_accumulation_steps,
+                data_parallel_size=self.data_parallel_size,
+            ),
+            limit,
+        )
         return dataclasses.replace(
             self,
             micro_batch_size=plan.micro_batch_size,
             gradient_accumulation_steps=plan.gradient_accumulation_steps,
             phases=tuple(
-                dataclasses.replace(phase, batch=phase.batch.within(limit)) for phase in self.phases
+                dataclasses.replace(phase, batch=self._lowered(phase.batch, limit)) for phase in self.phases
             ),
         )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the micro-batch is cut by what fits."""
+        return self.settings.get("micro_batch_size") == AUTO
+
+    def _lowered(self, batch: BatchPlan, limit: int | None) -> BatchPlan:
+        return batch.cut(limit) if self.is_auto and limit is not None else batch.within(limit)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -263,6 +274,7 @@ class TrialContext:
             checkpoint=checkpoint,
             train_s=now - started - self._evaluation_s,
             evaluation_s=self._evaluation_s,
+            micro_batch_size=self.micro_batch_size,
         )
         self._rows = []
         self._sent_at = now

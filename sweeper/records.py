@@ -50,6 +50,7 @@ class Report:
     checkpoint: str | None = None  # a checkpoint that was completed after the last row
     train_s: float = 0.0  # seconds this attempt has trained so far, evaluation not counted
     evaluation_s: float = 0.0  # seconds this attempt has evaluated so far
+    micro_batch_size: int | None = None  # that it trains with, where it is the built-in fine-tuning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

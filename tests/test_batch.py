@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.batch import BatchPlan, Known, halvings, largest_that_fits, plan_batch
+from sweeper.batch import BatchPlan, Known, cuts, largest_that_fits, plan_batch
 from sweeper.errors import ConfigError
 
 
@@ -62,10 +62,10 @@ def test_an_odd_micro_batch_cannot_be_halved() -> None:
 
 
 @given(effective=st.integers(1, 600), room=st.integers(1, 600))
-def test_what_is_found_is_the_first_halving_that_fits_and_nothing_is_tried_twice(
+def test_what_is_found_is_the_first_cut_that_fits_and_nothing_is_tried_twice(
     effective: int, room: int
 ) -> None:
-    sizes, tried = list(halvings(effective)), []
+    sizes, tried = list(cuts(effective)), []
 
     def fits(size: int) -> bool:
         tried.append(size)
@@ -91,3 +91,12 @@ def test_another_batch_size_learns_from_what_was_tried_before() -> None:
     assert largest_that_fits([128, 64, 32, 16, 8], fits, known) == 16
     assert tried == [32]
     assert known == Known(fits=16, fails=32)
+
+
+@given(micro=st.integers(1, 600), accumulation=st.integers(1, 20), limit=st.integers(1, 600))
+def test_a_cut_keeps_the_effective_batch_and_the_limit(micro: int, accumulation: int, limit: int) -> None:
+    plan = BatchPlan(micro_batch_size=micro, gradient_accumulation_steps=accumulation, data_parallel_size=2)
+    cut = plan.cut(limit)
+    assert cut.effective_batch_size == plan.effective_batch_size
+    assert cut.micro_batch_size <= min(limit, micro)
+    assert cut.cut(limit) == cut

@@ -41,6 +41,10 @@ def test_another_version_is_named_with_the_command_that_mends_it() -> None:
     assert found.remedy == "Install the driver's there: pip install 'sweeper==0.1.0' 'torch==2.13.0'"
 
 
+def test_another_build_of_the_same_release_is_fine() -> None:
+    assert not wrong(node(), node("node-b", versions={**VERSIONS, "torch": "2.13.0+cu130"}))
+
+
 def test_a_path_that_one_node_does_not_have_is_named_with_the_node() -> None:
     (found,) = wrong(node(), node("node-b", missing=["/data/train.jsonl"]))
     assert (found.check, found.where, found.text) == ("paths", "node-b", "not there: /data/train.jsonl")

@@ -66,6 +66,10 @@ def test_where_there_is_a_gpu_the_trial_trains_with_what_was_tried_out(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties())
     shares = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    free = [1 << 30]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free[0], 1 << 40))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(micro_batch, "_CONTEXT_BYTES", 1 << 41)
 
     context = auto(tiny, tmp_path / "first", gpu_share=0.5)
     finetune.run(context)
@@ -79,8 +83,16 @@ def test_where_there_is_a_gpu_the_trial_trains_with_what_was_tried_out(
     again = auto(tiny, tmp_path / "again", gpu_share=0.5)
     finetune.run(again)
     assert (tried, again.micro_batch_size) == ([], 2)
-    finetune.run(auto(tiny, tmp_path / "other", gpu_share=1.0))
-    assert tried == [16, 8, 4, 2]  # another share of the GPU is another room
+    monkeypatch.setattr(micro_batch, "_CONTEXT_BYTES", 0)
+    free[0] = 0  # somebody else holds the GPU's memory
+    busy = auto(tiny, tmp_path / "other", gpu_share=1.0)  # another share of the GPU is another room
+    finetune.run(busy)
+    assert (tried, busy.micro_batch_size) == ([16, 8, 4, 2], 2)
+    kept_too = next(p for p in kept.parent.glob("*.json") if p != kept)
+    assert json.loads(kept_too.read_text()) == {
+        "fits": 2,
+        "fails": None,
+    }  # that the others did not fit says nothing of the model
 
 
 @pytest.mark.gpu

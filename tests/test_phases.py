@@ -192,6 +192,12 @@ def test_a_plan_warns_where_stacked_and_phased_points_are_judged_by_their_losses
     assert told == [True, False, False]
 
 
+def test_phases_of_different_batches_are_cut_by_what_fits() -> None:
+    text = SWEEP.replace("{name: first, data: a}", "{name: first, data: a, effective_batch_size: 64}")
+    point = phased(text.replace("micro_batch_size: 8", "micro_batch_size: auto"))
+    assert [phase.batch.micro_batch_size for phase in point.phases] == [64, 32]
+
+
 def test_a_phase_under_one_step_is_refused() -> None:
     with pytest.raises(ConfigError, match="Phase `first` has 16 of the budget's 32 samples"):
         phased(SWEEP, "trial.budget.samples=32")

@@ -1,5 +1,6 @@
 """Which of a user's files travel to the nodes of a cluster, and which stay."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from sweep_files import FUNCTION, config_of, replaced
 
 from sweeper.errors import ConfigError
 from sweeper.executors.attempt import run_attempt
-from sweeper.executors.user_code import PACKAGE, UserCode, arrived, code_of, import_error
+from sweeper.executors.user_code import (
+    PACKAGE,
+    UserCode,
+    arrived,
+    code_of,
+    import_error,
+    prepare_imports,
+)
 
 
 def write(folder: Path, *names: str) -> None:
@@ -83,7 +91,7 @@ def test_built_in_fine_tuning_sends_nothing_and_neither_do_installed_functions()
     config = config_of(FUNCTION)
     assert code_of(config, cloudpickle.dumps) is None
     assert code_of(config, run_attempt) is None
-    code = code_of(config, trial_functions.steady)
+    code = code_of(config, functools.partial(trial_functions.steady))
     assert code is not None
     assert code.directory == Path(trial_functions.__file__).parent
 
@@ -99,14 +107,44 @@ def test_what_arrived_is_taken_before_what_lies_in_the_same_place(
     assert arrived() is None
     monkeypatch.setattr(sys, "path", [*sys.path, str(scratch)])
     assert arrived() == place
-    said = import_error("sent_code:train", str(tmp_path / "elsewhere"), None)
+    said = import_error("sent_code:train", str(tmp_path / "elsewhere"), None, [])
     assert said is not None
     assert f"({place}/sent_code.py) has no `train`" in said
 
 
+def test_an_older_module_where_the_worker_stands_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(Path.cwd(), "aged_code.py")
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    (home / "aged_code.py").write_text("def train(context): ...\n")
+    UserCode(directory=home).pack(scratch)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(scratch)])
+    prepare_imports([])
+    assert import_error("aged_code:train", "/not/here", None, []) is None
+
+
+def test_where_the_same_files_lie_here_too_they_are_taken_with_what_lies_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    write(home, "my_code.py", "vocabulary.csv")
+    scratch.mkdir()
+    place = UserCode(directory=home).pack(scratch)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(scratch)])
+    assert arrived([str(tmp_path), str(home)]) == home
+
+    other = tmp_path / "other"
+    write(other, "my_code.py")
+    (other / "my_code.py").write_text("x = 2\n")
+    assert arrived([str(other)]) == place
+
+
 def test_a_function_that_needs_what_is_not_installed_says_so(tmp_path: Path) -> None:
     (tmp_path / "needy.py").write_text("import no_such_package\n")
-    said = import_error("needy:train", str(tmp_path), None)
+    said = import_error("needy:train", str(tmp_path), None, [])
     assert said is not None
     assert "`needy` imports `no_such_package`, which is not installed" in said
     config = config_of(replaced(FUNCTION, ("my_code:train", "needy:train")), folder=tmp_path)

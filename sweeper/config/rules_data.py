@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from sweeper.batch import plan_batch
+from sweeper.batch import AUTO, plan_batch
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show
 from sweeper.config.models import NAME_PATTERN, Phase
@@ -140,7 +140,7 @@ def _check_batch(draft: Draft, phase: Phase, path: tuple[str | int, ...]) -> Non
         try:
             plan_batch(
                 effective_batch_size=phase.effective_batch_size,
-                micro_batch_size=micro,
+                micro_batch_size=phase.effective_batch_size if micro == AUTO else micro,
                 data_parallel_size=n_workers,
             )
         except ConfigError as error:

@@ -99,6 +99,7 @@ def _run(spec: TrialSpec, context: TrialContext, function: TrialFunction | None)
 
         return finetune.run(context)
     if function is None:
-        place = arrived() or spec.trial.get("function_dir")
+        home = spec.trial.get("function_dir")
+        place = arrived([home] if home else []) or home
         function = load_function(str(name), directory=Path(place) if place else None)
     return run_function(function, context)

@@ -2,7 +2,6 @@
 
 import os
 import queue
-import sys
 import threading
 from typing import Any, Literal, Protocol
 
@@ -11,7 +10,7 @@ import ray
 
 from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
-from sweeper.executors.user_code import arrived
+from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
 
@@ -25,12 +24,7 @@ def attempt_key(spec: TrialSpec) -> str:
 
 def prepare_process(paths: list[str], function: bytes | None, *, preload: bool) -> TrialFunction | None:
     """Make a worker process ready for its first trial; return the function that it runs instead of the spec's."""
-    sent = arrived()
-    if sent is not None and str(sent) not in sys.path:
-        sys.path.insert(
-            0, str(sent)
-        )  # it is what the driver has; a node may have an older one in the same place
-    sys.path.extend(path for path in paths if path not in sys.path)
+    prepare_imports(paths)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if preload:
         from sweeper.training import warm

@@ -33,6 +33,8 @@ for _name, _value in _RAY_SETTINGS.items():
 
 import ray  # noqa: E402 - after its settings
 
+logger = logging.getLogger(__name__)
+
 _PORT_S = 5.0  # how long a cluster's port may take to answer
 _ATTEMPTS = 3
 _AUTH_MODE = "RAY_AUTH_MODE"  # Ray's variable: "token" or "disabled"
@@ -50,7 +52,7 @@ def connect(address: str, code: UserCode | None = None) -> dict[str, float]:
         code: Sent to every node that works for this process, while it is joined.
 
     Raises:
-        ConfigError: If none can be joined there, or the code is too much to be sent.
+        ConfigError: If none can be joined there.
     """
     _leave_another(address)
     if not ray.is_initialized():
@@ -106,7 +108,14 @@ def _runtime_env(code: UserCode | None) -> Iterator[dict[str, Any] | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
-        yield {"py_modules": [str(code.pack(Path(scratch)))]}
+        try:
+            packed = code.pack(Path(scratch))
+        except ConfigError as error:
+            # Where the nodes see the directory themselves it need not travel; each of them is asked for it.
+            logger.warning("%s It is not sent.", error)
+            yield None
+        else:
+            yield {"py_modules": [str(packed)]}
 
 
 def _join(address: str, runtime_env: dict[str, Any] | None) -> None:

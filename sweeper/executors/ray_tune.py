@@ -6,7 +6,6 @@ Ray's state is disposable: nothing here is needed to go on after a crash.
 import contextlib
 import logging
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -26,7 +25,7 @@ from sweeper.executors.ray_board import make_board
 from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepWatch
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import TrialWorker
-from sweeper.executors.user_code import UserCode
+from sweeper.executors.user_code import UserCode, driver_paths
 from sweeper.orchestrator import Orchestrator
 from sweeper.room import room_for
 
@@ -143,7 +142,7 @@ class RayTuneExecutor:
             TrialWorker, board=board, warm_s=_WARM_S, growth_gb=self._growth_gb,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
             shares=(self._share,) * self._n_workers if self._n_workers > 1 else (),
-            paths=[path for path in sys.path if os.path.isdir(path)],
+            paths=driver_paths(),
         )  # fmt: skip
         tuner = tune.Tuner(
             tune.with_resources(worker, self._placement()),

@@ -4,11 +4,13 @@ Ray carries it as a part of the job's runtime environment. What is no code stays
 """
 
 import dataclasses
+import filecmp
+import functools
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import cloudpickle
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
-from sweeper.training.functions import load_function
+from sweeper.training.functions import load_function, put_first
 
 PACKAGE = "sweeper_trial_code"  # the directory's name wherever it arrives
 _MAX_FILE_BYTES = 1 << 20
@@ -66,7 +68,13 @@ class UserCode:
                 )
             copy = place / path.relative_to(self.directory)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            try:
+                shutil.copyfile(path, copy)
+            except OSError as error:
+                raise ConfigError(
+                    f"The trial function's code is to travel to the nodes, but {path} cannot be read: "
+                    f"{error.strerror}. Make it readable, or move it elsewhere."
+                ) from error
         return place
 
     def _files(self) -> Iterator[Path]:
@@ -119,6 +127,8 @@ def _place_of(name: str | None, directory: str | None) -> Path | None:
 
 def _home_of(function: Callable[..., Any]) -> Path | None:
     """Return the directory from which a function's module was imported; None where it is installed, or has no file."""
+    while isinstance(function, functools.partial):
+        function = function.func
     name = getattr(function, "__module__", None) or type(function).__module__
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or name.partition(".")[0] == "sweeper":
@@ -130,28 +140,64 @@ def _home_of(function: Callable[..., Any]) -> Path | None:
     return None if any(home.is_relative_to(place) for place in installed) else home
 
 
-def arrived() -> Path | None:
-    """Return where the code lies that was sent to this process; None where none was."""
-    return next((Path(entry) / PACKAGE for entry in sys.path if (Path(entry) / PACKAGE).is_dir()), None)
+def arrived(homes: Sequence[str] = ()) -> Path | None:
+    """Return where the code lies that was sent to this process; None where none was.
+
+    Args:
+        homes: Where it may lie for the driver. The first of them that holds the same files here too is returned
+            instead: what else lies beside them, such as data, is then there as well.
+    """
+    sent = next((Path(entry) / PACKAGE for entry in sys.path if (Path(entry) / PACKAGE).is_dir()), None)
+    if sent is None:
+        return None
+    return next((Path(home) for home in homes if _is_same(sent, Path(home))), sent)
 
 
-def import_error(name: str | None, directory: str | None, pickled: bytes | None) -> str | None:
+@functools.cache
+def _is_same(sent: Path, directory: Path) -> bool:
+    """Whether all that was sent lies in a directory too."""
+    files = [path.relative_to(sent) for path in sent.rglob("*") if path.is_file()]
+    try:
+        return all(filecmp.cmp(sent / file, directory / file, shallow=False) for file in files)
+    except OSError:
+        return False
+
+
+def prepare_imports(paths: Sequence[str]) -> None:
+    """Let this process find what the driver finds, and what was sent before all else.
+
+    Args:
+        paths: The driver's module search path.
+    """
+    sent = arrived(paths)
+    sys.path.extend(path for path in paths if path not in sys.path)
+    if sent is not None:
+        put_first(sent)  # it is what the driver has; a node may have an older one
+
+
+def driver_paths() -> list[str]:
+    """Return this process's module search path, as far as it can be sent; Ray hands on only a part of it."""
+    return [path for path in sys.path if os.path.isdir(path)]
+
+
+def import_error(
+    name: str | None, directory: str | None, pickled: bytes | None, paths: Sequence[str]
+) -> str | None:
     """Import a trial function as a worker of this node would; return what went wrong, or None.
 
     Args:
         name: `module:function`; None: there is none to import.
-        directory: Where its module may lie, unless it was sent.
+        directory: Where its module lies for the driver.
         pickled: A function by cloudpickle, instead.
+        paths: The driver's module search path.
     """
-    sent = arrived()
+    prepare_imports(paths)
+    homes = [directory] if directory else []
     try:
         if pickled is not None:
-            if sent is not None:
-                sys.path.insert(0, str(sent))
             cloudpickle.loads(pickled)
         elif name is not None:
-            place = sent or (Path(directory) if directory else None)
-            load_function(name, directory=place)
+            load_function(name, directory=arrived(homes) or (Path(directory) if directory else None))
     except SweeperError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - whatever a user's module raises is what the node has to say

@@ -180,14 +180,21 @@ class Ending:
         spec, record = running.spec.fitted(outcome.device or HOST), self._state.records[running.spec.number]
         if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None:
             return False
-        used = BatchPlan(
+        batch = BatchPlan(
             micro_batch_size=spec.micro_batch_size,
             gradient_accumulation_steps=spec.gradient_accumulation_steps,
             data_parallel_size=spec.data_parallel_size,
-        ).within(outcome.micro_batch_size)
-        half = self._micro_batches.halve(used, outcome.device)
+        )
+        known = outcome.micro_batch_size or running.micro_batch_size
+        used = batch.cut(known) if spec.is_auto and known is not None else batch.within(known)
+        half = (
+            used.cut(used.micro_batch_size // 2)
+            if spec.is_auto and used.micro_batch_size > 1
+            else used.halved()
+        )
         if half is None:
             return False
+        self._micro_batches.lower(half, outcome.device)
         self._recording.flush(running)
         failure = {
             "error": outcome.error,

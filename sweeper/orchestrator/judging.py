@@ -74,6 +74,7 @@ class Judging:
         running.rows.extend(fresh)
         running.metrics.update(report.metrics)
         running.train_s, running.evaluation_s = report.train_s, report.evaluation_s
+        running.micro_batch_size = report.micro_batch_size or running.micro_batch_size
         set_progress(record, running.rows)
         record.train_s = running.earlier_train_s + report.train_s
         record.evaluation_s = running.earlier_evaluation_s + report.evaluation_s

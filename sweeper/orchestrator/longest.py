@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from sweeper.records import TrialRecord
 
+_LEAST_S = 0.05  # less says nothing: a function that reports once, at its end, seems to take no time
+
 
 class TrialLengths:
     """Estimates what trials take, from the steps they have, and from what was measured in this study so far.
@@ -22,7 +24,7 @@ class TrialLengths:
     def learn(self, record: TrialRecord) -> bool:
         """Take note of what a trial took that has ended; return whether that is the first of its batch size."""
         batch = _batch(record)
-        if batch is None or not record.samples or record.train_s <= 0:
+        if batch is None or not record.samples or record.train_s < _LEAST_S:
             return False
         is_first = batch not in self._samples
         self._samples[batch] += record.samples

@@ -32,6 +32,7 @@ class Running:
     unjudged: list[RungRecord]  # recorded by an earlier driver that died before it had judged there
     train_s: float = 0.0  # this attempt
     evaluation_s: float = 0.0
+    micro_batch_size: int | None = None  # as its worker last said
 
 
 class SweepState:

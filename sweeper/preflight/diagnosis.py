@@ -66,7 +66,7 @@ def _versions(node: NodeReport, wanted: Wanted) -> Finding:
     others = {
         name: (node.versions.get(name), version)
         for name, version in wanted.versions.items()
-        if node.versions.get(name) != version
+        if release_of(node.versions.get(name)) != release_of(version)
     }
     if not others:
         text = ", ".join(f"{name} {version}" for name, version in wanted.versions.items() if version)
@@ -81,6 +81,15 @@ def _versions(node: NodeReport, wanted: Wanted) -> Finding:
         check="versions", where=node.name, is_fine=False, text=f"other versions than the driver's: {told}",
         remedy=f"Install the driver's there: pip install {wheels}" if wheels else "Use the same Python on all nodes.",
     )  # fmt: skip
+
+
+def release_of(version: str | None) -> str | None:
+    """Return a version without its build, which differs between CPUs and kinds of GPU.
+
+    >>> release_of("2.13.0+cu130")
+    '2.13.0'
+    """
+    return None if version is None else version.partition("+")[0]
 
 
 def _gpus(node: NodeReport) -> Iterator[Finding]:

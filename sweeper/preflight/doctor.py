@@ -8,9 +8,8 @@ from pathlib import Path
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
-from sweeper.preflight import node as node_module
-from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose
-from sweeper.preflight.nodes import ask_nodes, on_node, written_token
+from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.nodes import ask_nodes, on_node, own_versions, written_token
 from sweeper.storage_url import mask_url
 
 _COLLECTIVE_S = 120.0
@@ -51,16 +50,16 @@ def examine(
 
 
 def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory: Path) -> Wanted:
-    here = node_module.look(packages=PACKAGES, paths=(), disks=(), token=None, counts_gpus=False)
+    versions = own_versions()
     if config is None:
-        return Wanted(versions=here["versions"], share={}, study_dir=str(directory))
+        return Wanted(versions=versions, share={}, study_dir=str(directory))
     resources = config.resources
     gpus = resources.gpus_per_trial
     if gpus is None:
         has_gpus = any(report.resources.get("GPU") for report in reports)
         gpus = float(resources.n_workers) if has_gpus else 0.0
     return Wanted(
-        versions=here["versions"], share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory)
+        versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory)
     )  # fmt: skip
 
 

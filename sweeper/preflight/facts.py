@@ -93,9 +93,16 @@ def count_slots(config: SweepConfig, function: TrialFunction | None = None) -> R
     """
     address = config.resources.address
     cluster = probe_machine() if address is None else probe_cluster(address, code_of(config, function))
-    slots = plan_slots(config.resources, cluster)
-    if slots.gpus_per_trial == 0:
-        _refuse_without_gpu(config, cluster)
+    try:
+        slots = plan_slots(config.resources, cluster)
+        if slots.gpus_per_trial == 0:
+            _refuse_without_gpu(config, cluster)
+    except ConfigError:
+        if address is not None:  # the next launch of this process is to bring its own code
+            from sweeper.executors.ray_session import end
+
+            end()
+        raise
     return Room(cluster=cluster, slots=slots)
 
 

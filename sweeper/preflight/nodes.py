@@ -11,14 +11,13 @@ import cloudpickle
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, Problem
-from sweeper.executors.user_code import code_of, import_error
+from sweeper.executors.user_code import code_of, driver_paths, import_error
 from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
-from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose, release_of
 from sweeper.room import Node
 
 _NODE_S = 180.0  # how long a node may take to answer
-_NEEDED = ("sweeper", "torch")  # what another version of can break; of the rest, it is told
 
 
 def check_nodes(
@@ -44,15 +43,16 @@ def check_nodes(
     able = [node for node in described_nodes() if Node(name="", resources=node["Resources"]).holds(share)]
     with written_token(directory) as token:
         reports = ask_nodes(config, token, nodes=able, function=function)
-    versions = node_module.look(packages=PACKAGES, paths=(), disks=(), token=None, counts_gpus=False)[
-        "versions"
-    ]
+    versions = own_versions()
+    # What another version of can break; of the rest, it is told.
+    is_built_in = config.trial.function is None and function is None
+    needed = ("sweeper", "torch") if is_built_in else ("sweeper",)
     other_versions = {
         report.name
         for report in reports
-        if any(report.versions.get(name) != versions[name] for name in _NEEDED)
+        if any(release_of(report.versions.get(name)) != release_of(versions[name]) for name in needed)
     }
-    needs_shared = config.trial.function is None and function is None and config.trial.checkpoint.url is None
+    needs_shared = is_built_in and config.trial.checkpoint.url is None
     refused: list[str] = []
     told: list[str] = []
     for finding in diagnose(reports, Wanted(versions=versions, share={}, study_dir=str(directory))):
@@ -144,22 +144,31 @@ def _code_errors(
     nodes: Sequence[dict[str, Any]],
     versions: Sequence[dict[str, str | None]],
 ) -> list[str | None]:
-    """Let each node that has a sweeper load the trial function; return what went wrong there."""
+    """Let each node that has this sweeper load the trial function; return what went wrong there."""
     import ray
 
     if config is None or (function is None and config.trial.function is None):
         return [None] * len(nodes)
+    own = own_versions()["sweeper"]
     pickled = None if function is None else cloudpickle.dumps(function)
     load = ray.remote(num_cpus=0)(import_error)
     asked = {
         index: load.options(scheduling_strategy=on_node(node["NodeID"])).remote(
-            config.trial.function, config.trial.function_dir, pickled
+            config.trial.function, config.trial.function_dir, pickled, driver_paths()
         )
         for index, (node, here) in enumerate(zip(nodes, versions, strict=True))
-        if here["sweeper"] is not None
+        if here["sweeper"] == own
     }
     said = dict(zip(asked, _answers([nodes[index] for index in asked], list(asked.values())), strict=True))
     return [said.get(index) for index in range(len(nodes))]
+
+
+def own_versions() -> dict[str, str | None]:
+    """Return the driver's."""
+    found: dict[str, str | None] = node_module.look(
+        packages=PACKAGES, paths=(), disks=(), token=None, counts_gpus=False
+    )["versions"]
+    return found
 
 
 def on_node(node_id: str) -> Any:

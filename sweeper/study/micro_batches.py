@@ -17,13 +17,9 @@ class MicroBatchLimits:
     def by_device(self) -> dict[str, int]:
         return dict(self._all.get(self._model, {}))
 
-    def halve(self, used: BatchPlan, device: str | None) -> BatchPlan | None:
-        """Take note that a batch did not fit; return the next one to try, or None where there is none smaller."""
-        half = used.halved()
-        if half is None:
-            return None
+    def lower(self, smaller: BatchPlan, device: str | None) -> None:
+        """Take note that a batch did not fit, and that this one is tried next."""
         name = device or HOST
         limits = self._all.setdefault(self._model, {})
-        limits[name] = min(limits.get(name, half.micro_batch_size), half.micro_batch_size)
+        limits[name] = min(limits.get(name, smaller.micro_batch_size), smaller.micro_batch_size)
         self._study.record_micro_batches(self._all)
-        return half

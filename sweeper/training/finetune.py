@@ -105,10 +105,10 @@ class _Finetuning:
         largest = max(leg.batch.micro_batch_size for leg in self._legs)
         search = MicroBatchSearch(
             self._trial, self._settings, self._tokenizer, self._rows, self._collate,
-            gpu_share=self._context.spec.gpu_share,
+            gpu_share=self._context.spec.gpu_share, should_stop=self._context.channel.should_stop,
         )  # fmt: skip
         limit = search.find(largest)
-        self._legs = [dataclasses.replace(leg, batch=leg.batch.within(limit)) for leg in self._legs]
+        self._legs = [dataclasses.replace(leg, batch=leg.batch.cut(limit)) for leg in self._legs]
 
     def run(self) -> dict[str, float]:
         loaded = self._context.checkpoint.load()

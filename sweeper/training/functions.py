@@ -19,7 +19,7 @@ def load_function(name: str, *, directory: Path | None = None) -> TrialFunction:
 
     Args:
         name: Dotted module, a colon, and the function's name.
-        directory: Where the module may lie beside the installed ones and the working directory.
+        directory: Where the module may lie beside the installed ones and the working directory; it comes first.
 
     Raises:
         ConfigError: If there is no such module or function, or the module fails to import.
@@ -27,9 +27,10 @@ def load_function(name: str, *, directory: Path | None = None) -> TrialFunction:
     module_name, separator, function_name = name.partition(":")
     if not separator or not module_name or not function_name:
         raise ConfigError(f"`trial.function` must be written as `module:function`, but got `{name}`.")
-    for path in (Path.cwd(), directory):
-        if path is not None and str(path) not in sys.path:
-            sys.path.insert(0, str(path))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    if directory is not None:
+        put_first(directory)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -47,6 +48,12 @@ def load_function(name: str, *, directory: Path | None = None) -> TrialFunction:
             "Correct the name."
         )
     return function  # type: ignore[no-any-return]
+
+
+def put_first(directory: Path) -> None:
+    """Let modules be looked for in a directory before all others."""
+    if sys.path[:1] != [str(directory)]:
+        sys.path[:] = [str(directory), *(path for path in sys.path if path != str(directory))]
 
 
 def _not_found(name: str, module_name: str, error: ModuleNotFoundError, directory: Path | None) -> str:

@@ -21,24 +21,29 @@ import transformers
 import trl
 from transformers.trainer_callback import TrainerCallback
 
-from sweeper.batch import Known, halvings, largest_that_fits
+from sweeper.batch import AUTO_ON_CPU, Known, cuts, largest_that_fits
 from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.context import TrialStopped
 from sweeper.files import write_text
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
-from sweeper.training.model import load_model
+from sweeper.training.model import load_model, precision
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokens import JoinedTables, cache_dir, one_at_a_time
 from sweeper.training.trainer import make_trainer, training_arguments
 
 logger = logging.getLogger(__name__)
 
-ON_CPU = 8
 _HEADROOM = 0.95  # of the memory: what is cut up and cannot be used grows over a trial
 _STEPS, _ACCUMULATION = 2, 2  # the second pass of the second step has all in memory that a trial ever has
+_STEPS_FP16 = (
+    6  # its scale begins too high: the first steps are skipped, and leave the optimiser without a state
+)
+_CONTEXT_BYTES = 2 << 30  # what CUDA itself holds of a GPU
+_MOST = 512  # sequences of a pass: beyond, no GPU gets quicker, and some attention kernels refuse it
 # Settings that change how much memory a pass takes.
 _SETTINGS = (
-    "method", "lora_rank", "lora_target_modules", "precision", "gradient_checkpointing", "attn_implementation",
-    "packing", "max_length", "optimizer",
+    "method", "lora_rank", "lora_dropout", "lora_target_modules", "precision", "gradient_checkpointing",
+    "attn_implementation", "packing", "max_length", "optimizer",
 )  # fmt: skip
 
 
@@ -56,6 +61,7 @@ class MicroBatchSearch:
         rows: The training data.
         collate: Makes a batch of rows.
         gpu_share: Of the GPU's memory that the trial may have.
+        should_stop: Whether the trial is to end; asked before each try.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class MicroBatchSearch:
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
         *,
         gpu_share: float,
+        should_stop: Callable[[], bool],
     ) -> None:
         self._trial = trial
         self._settings = settings
@@ -74,25 +81,35 @@ class MicroBatchSearch:
         self._rows = rows
         self._collate = collate
         self._gpu_share = gpu_share
+        self._should_stop = should_stop
 
-    def find(self, largest: int) -> int:
-        """Return the largest micro-batch that fits, `largest` or what halving makes of it."""
-        sizes = list(halvings(largest))
+    def find(self, sequences: int) -> int:
+        """Return the largest micro-batch of so many sequences a step that fits."""
+        sizes = [size for size in cuts(sequences) if size <= _MOST]
         if not is_on_gpu():
-            return next((size for size in sizes if size <= ON_CPU), sizes[-1])
+            return next(size for size in sizes if size <= AUTO_ON_CPU)
         path = cache_dir() / "micro_batches" / f"{self._key()}.json"
         with one_at_a_time(path):
             known = Known(**json.loads(path.read_text())) if path.exists() else Known()
-            before = dataclasses.replace(known)
-            found = largest_that_fits(sizes, self._fits, known)
-            if known != before:
-                write_text(path, json.dumps(dataclasses.asdict(known)))
+            # What does not fit beside others on a busy GPU is no fact about the model.
+            has_room = has_free_memory(self._gpu_share * _HEADROOM)
+
+            def fits(size: int) -> bool:
+                found = self._fits(size)
+                if found or has_room:
+                    lasting.learn(size, fits=found)
+                    write_text(path, json.dumps(dataclasses.asdict(lasting)))
+                return found
+
+            lasting = dataclasses.replace(known)
+            found = largest_that_fits(sizes, fits, known)
         logger.info("micro_batch_size: auto is %d on %s", found, device_name())
         return found
 
     def _key(self) -> str:
         """Return a text that changes with whatever changes how much fits."""
         config = Path(self._trial.model or "") / "config.json"
+        packs = self._settings.packing
         facts = {
             "model": [
                 self._trial.model,
@@ -100,13 +117,18 @@ class MicroBatchSearch:
                 config.read_text() if config.is_file() else None,
             ],
             "settings": {name: getattr(self._settings, name) for name in _SETTINGS},
-            "longest": self._rows.stats.longest,
+            # A padded pass is as long as its longest row, a packed one as all of them together.
+            "longest": int(np.sort(self._rows.lengths())[-_MOST:].sum())
+            if packs
+            else self._rows.stats.longest,
             "gpu": [device_name(), torch.cuda.get_device_properties(0).total_memory, self._gpu_share],
             "versions": [torch.__version__, transformers.__version__, trl.__version__],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _fits(self, size: int) -> bool:
+        if self._should_stop():
+            raise TrialStopped
         with _limited_memory(self._gpu_share * _HEADROOM):
             try:
                 self.train(size)
@@ -123,6 +145,7 @@ class MicroBatchSearch:
 
     def train(self, size: int) -> None:
         """Train a fresh model on the longest rows for as many steps as fill the memory."""
+        n_steps = _STEPS_FP16 if precision(self._settings) == "fp16" else _STEPS
         with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
             trainer = make_trainer(
                 model=load_model(self._trial, self._settings),
@@ -133,7 +156,7 @@ class MicroBatchSearch:
                     output_dir=Path(scratch),
                     micro_batch_size=size,
                     gradient_accumulation_steps=_ACCUMULATION,
-                    total_steps=_STEPS,
+                    total_steps=n_steps,
                     seed=0,
                 ),
                 batches=MicroBatches(
@@ -141,7 +164,7 @@ class MicroBatchSearch:
                     _LongestFirst(self._rows.lengths(), size),
                     self._collate,
                     start=0,
-                    stop=size * _ACCUMULATION * _STEPS,
+                    stop=size * _ACCUMULATION * n_steps,
                     micro_batch_size=size,
                 ),
                 train_dataset=self._rows.dataset,
@@ -159,6 +182,12 @@ class _LongestFirst:
 
     def indices(self, start: int, stop: int) -> list[int]:
         return [int(self._longest[position % len(self._longest)]) for position in range(start, stop)]
+
+
+def has_free_memory(share: float) -> bool:
+    """Whether so much of the GPU's memory is free, or held by this process."""
+    free, total = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() >= share * total - _CONTEXT_BYTES
 
 
 @contextmanager

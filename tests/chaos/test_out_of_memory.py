@@ -92,10 +92,14 @@ def run(directory, config, function, listener):
     return reopened(study)
 
 
-def test_out_of_memory_twice_in_a_row_ends_complete_with_the_same_batch_and_curve(tmp_path, tiny):
+@pytest.mark.parametrize("micro_batch_size", [8, "auto"])
+def test_out_of_memory_twice_in_a_row_ends_complete_with_the_same_batch_and_curve(
+    tmp_path, tiny, micro_batch_size
+):
     calm = run(tmp_path / "calm", config(tiny), train, Messages())
     told = Messages()
-    study = run(tmp_path / "full", config(tiny), train_with_little_memory, told)
+    cut = config(tiny, micro_batch_size=micro_batch_size)
+    study = run(tmp_path / "full", cut, train_with_little_memory, told)
 
     records = study.records()
     assert [record.state for record in records.values()] == [TrialState.COMPLETE] * 2

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sweeper.batch import BatchPlan
+from sweeper.batch import AUTO, AUTO_ON_CPU, BatchPlan
 from sweeper.config.models import ResourceSection, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.optimizer import warmup_in_steps
@@ -127,16 +127,20 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         trial=config.trial.with_model(settings.model),
         settings=settings,
         point_id=record.point_id or point.point_id,
-        batch=point.batch.within(_trained_with(record)),
+        batch=_trained(point.batch, view, record, settings),
         total_steps=total_steps,
         precision=used_precision(settings, config.resources),
     )
 
 
-def _trained_with(record: TrialRecord) -> int | None:
-    """Return the micro-batch that the trial's last attempt trained with, where that was written down."""
-    size = record.history[-1].get("micro_batch_size") if record.history else None
-    return size if isinstance(size, int) else None
+def _trained(batch: BatchPlan, view: StudyView, record: TrialRecord, settings: TrainSettings) -> BatchPlan:
+    """Return the batch as the trial cut it, where that was written down."""
+    number = record.number if record.read_off is None else record.read_off
+    source = next(one for one in view.records if one.number == number)
+    size = source.history[-1].get("micro_batch_size") if source.history else None
+    if settings.micro_batch_size == AUTO:
+        return batch.cut(size if isinstance(size, int) else AUTO_ON_CPU)
+    return batch.within(size if isinstance(size, int) else None)
 
 
 def used_precision(settings: TrainSettings, resources: ResourceSection) -> Precision:
