@@ -102,7 +102,13 @@ def ray_tune(config: SweepConfig, *, reuse_actors: bool = False, asha: bool = Fa
 
     started = time.time()
     with tempfile.TemporaryDirectory() as scratch:
-        ray.init(num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address="local",
+            num_cpus=SLOTS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
         try:
             folder = Path(scratch, "times")
             folder.mkdir()
