@@ -10,7 +10,7 @@ core="not slow and not browser and not database and not gpu"
 if [ "${1:-}" = "--all" ]; then
   shift
   core=""
-  extras=$extras,png,tensorboard,mlflow,wandb,notebook,lm-eval,qlora
+  extras=$extras,png,tensorboard,mlflow,wandb,notebook,lm-eval,qlora,jobs
 fi
 sweeper_setup "$root" "$extras"
 cd "$root"
