@@ -6,13 +6,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from chaos_sweeps import environment, records_of, status
-from cli_fixtures import end_ray, write_sweep
+from cli_fixtures import end_ray, wait_for, write_sweep
 
 from sweeper.records import TrialState
 
@@ -60,6 +59,12 @@ def submit(address: str, folder: Path, *words: str, waits: bool = True) -> subpr
     )  # fmt: skip
 
 
+def has_ended_one(study: Path) -> bool:
+    if not (study / "study.json").exists():
+        return False
+    return any(record.state is TrialState.COMPLETE for record in records_of(study).values())
+
+
 def test_a_sweep_is_submitted_stopped_and_gone_on_with(jobs: str, tmp_path: Path) -> None:
     folder, study = tmp_path / "code", tmp_path / "study"
     write_sweep(folder)
@@ -80,12 +85,7 @@ def test_a_sweep_is_submitted_stopped_and_gone_on_with(jobs: str, tmp_path: Path
     )
     told = submit(jobs, folder, *launch[:-3], str(held), *launch[-2:], waits=False)
     (job,) = set(re.findall(r"raysubmit_\w+", told.stdout))
-    deadline = time.monotonic() + 120
-    while not (held / "study.json").exists() or not any(
-        record.state is TrialState.COMPLETE for record in records_of(held).values()
-    ):
-        assert time.monotonic() < deadline, told.stdout + told.stderr
-        time.sleep(0.5)
+    wait_for("the first end of a trial", lambda: has_ended_one(held), timeout_s=120)
     stop = [RAY, "job", "stop", "--address", jobs, job]
     subprocess.run(stop, env=plain(), check=True, capture_output=True, timeout=120)
     assert status(held)["state"] == "interrupted"
