@@ -198,7 +198,7 @@ class TrialRecord:
 
 
 class LoggedRecords(dict[int, TrialRecord]):
-    """Records by number, with a log of whose came, reached a rung or ended.
+    """Records by number, with a log of whose came, started, reached a rung, was decided on, set aside or ended.
 
     Whoever judges reads on in the log, and need not look at every trial of the study.
     """
@@ -212,7 +212,7 @@ class LoggedRecords(dict[int, TrialRecord]):
         self.note(number)
 
     def note(self, number: int) -> None:
-        """Take note that a trial has reached a rung or ended; its record says so already."""
+        """Take note that one of these has happened to a trial; its record says so already."""
         self.changed.append(number)
 
 

@@ -78,10 +78,13 @@ def test_calibration_points_start_first_and_are_spread_over_the_grid():
 def test_a_hopeless_trial_is_stopped_and_a_good_one_goes_on():
     records, bad, good = calibrated()
 
-    stop, go_on = make_rule().judge([bad, good], 2, records)
+    (stop,) = make_rule().judge([bad], 2, records)
+    (go_on,) = make_rule().judge([good], 2, records)
+    both = make_rule().judge([good, bad], 2, records)
 
     assert stop.stop
     assert not go_on.stop
+    assert [(decision.trial, decision.stop) for decision in both] == [(good, False), (bad, True)]
 
 
 def test_a_decision_keeps_prediction_interval_chance_and_values():
@@ -172,8 +175,8 @@ def test_the_direction_swapped_and_the_values_negated_decide_the_same():
         for n, record in records.items()
     }
 
-    up = make_rule().judge([bad, good], 2, records)
-    down = make_rule(direction="minimize").judge([bad, good], 2, negated)
+    up = [make_rule().judge([number], 2, records)[0] for number in (bad, good)]
+    down = [make_rule(direction="minimize").judge([number], 2, negated)[0] for number in (bad, good)]
 
     assert [d.stop for d in up] == [d.stop for d in down]
     assert [d.details["chance"] for d in up] == pytest.approx([d.details["chance"] for d in down])
@@ -230,8 +233,8 @@ def test_one_set_predicts_as_scikit_learns_regressor_does(monkeypatch):
 def test_chances_to_be_top_fall_as_better_trials_are_open():
     levels = np.array([[0.2, 0.2], [0.1, 0.1], [0.0, 0.0]])
 
-    both = chances_to_be_top(levels)
-    alone = chances_to_be_top(levels[:, :1])
+    both = chances_to_be_top(levels.T)
+    alone = chances_to_be_top(levels.T[:1])
 
     assert alone == pytest.approx([0.2])
     assert both == pytest.approx([0.19, 0.19])

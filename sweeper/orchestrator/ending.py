@@ -169,6 +169,7 @@ class Ending:
         self._recording.attempt(running, outcome=SET_ASIDE if is_aside else "interrupted")
         if is_aside:
             record.is_set_aside = True
+            self._state.records.note(record.number)
             self._queue.aside.append(record.number)
         words = (
             f"trial {record.number} {'set aside' if is_aside else 'interrupted'} at {record.samples} samples"

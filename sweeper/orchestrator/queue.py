@@ -132,6 +132,7 @@ class TrialQueue:
                 self._state.points[point.point_id] = point
                 return number
             record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"
+            self._state.records.note(number)
             study.finish(number, TrialState.PRUNED, reason=record.reason)
             if self.n_left == 0:
                 return None

@@ -50,6 +50,7 @@ class Recording:
         record = self._state.records[decision.trial]
         self._state.study.record_decision(decision.trial, len(record.decisions), decision)
         record.decisions.append(decision.entry())
+        self._state.records.note(record.number)
         if not decision.stop:
             words = f"{'set aside' if decision.aside else 'goes on'}: {decision.reason}"
             self._state.tell(EventKind.DECIDED, words, record=record, decision=decision)

@@ -68,6 +68,7 @@ class Starting:
         verb = "started" if record.attempts == 1 else f"attempt {record.attempts} started"
         if record.is_set_aside:
             verb, record.is_set_aside = "goes on", False
+        self._state.records.note(number)
         place = f" from step {rows[-1].step}" if rows else ""
         self._state.tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
         return running.spec

@@ -1,6 +1,7 @@
 """Turns trial records into what the predictor takes: design, metric and other signals at a rung. Pure."""
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,58 +15,82 @@ NO_RUNG = -1  # of a trial that has not come to its first one
 
 
 class InputReader:
-    """Reads inputs from records. Keeps the last design, which changes only when points are added."""
+    """Reads inputs from records. Keeps the design, which changes only when points are added.
 
-    def __init__(self, metric: str | None) -> None:
+    Args:
+        metric: Name of the study's metric among the signals.
+        prior: Completed trials of an earlier study, which teach too; their numbers are negative.
+    """
+
+    def __init__(self, metric: str | None, prior: Mapping[int, TrialRecord]) -> None:
         self._metric = metric
+        self._prior = dict(prior)
         self._numbers: tuple[int, ...] = ()
         self._rows: dict[int, Array] = {}
-        self._spread: tuple[tuple[tuple[int, ...], int], list[int]] | None = None
+        self._spread: dict[int, list[int]] = {}
 
-    def calibration(self, records: Mapping[int, TrialRecord], n: int) -> list[int]:
-        """Return the trials whose points cover the space best, the most central first."""
+    def read(self, records: Mapping[int, TrialRecord]) -> None:
+        """Take in which points there are. To be called when trials were added, and for other records."""
         numbers = tuple(sorted(records))
-        if self._spread is None or self._spread[0] != (numbers, n):
-            points = design_matrix([records[number].params for number in numbers])
-            self._spread = ((numbers, n), [numbers[index] for index in spread_out(points, n)])
-        return self._spread[1]
+        if numbers != self._numbers:
+            self._numbers, self._rows, self._spread = numbers, {}, {}
 
-    def inputs(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> Inputs:
-        """Return the inputs of trials at a rung that they reached, or of their points alone for `NO_RUNG`."""
-        self._read_design(records)
-        names = sorted({name for r in records.values() if rung in r.rungs for name in r.rungs[rung].signals})
+    def calibration(self, n: int, records: Mapping[int, TrialRecord]) -> list[int]:
+        """Return the trials whose points cover the space best, the most central first."""
+        if n not in self._spread:
+            points = design_matrix([records[number].params for number in self._numbers])
+            self._spread[n] = [self._numbers[index] for index in spread_out(points, n)]
+        return self._spread[n]
+
+    def names(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[str]:
+        """Return the signals that trials show at a rung."""
+        known = self.known(records)
+        return sorted(
+            {name for n in numbers if rung in known[n].rungs for name in known[n].rungs[rung].signals}
+        )
+
+    def inputs(
+        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord], *, names: Sequence[str]
+    ) -> Inputs:
+        """Return the inputs of trials at a rung that they reached, or of their points alone for `NO_RUNG`.
+
+        Args:
+            names: The signals to read.
+        """
+        known = self.known(records)
+        if not self._rows:
+            everyone = [*sorted(self._prior), *self._numbers]
+            matrix = smooth_matrix([known[number].params for number in everyone])
+            self._rows = dict(zip(everyone, matrix, strict=True))
         metric = [name for name in names if name == self._metric]
         others = [name for name in names if name != self._metric]
         return Inputs(
             design=np.stack([self._rows[number] for number in numbers]),
             # The metric's slope tells a curve that still rises from one that has come to rest.
-            metric=self._columns(numbers, metric, rung, records, slopes=rung > 0),
-            others=self._columns(numbers, others, rung, records, slopes=False),
+            metric=_columns(numbers, metric, rung, known, slopes=rung > 0),
+            others=_columns(numbers, others, rung, known, slopes=False),
         )
 
-    def _read_design(self, records: Mapping[int, TrialRecord]) -> None:
-        numbers = tuple(sorted(records))
-        if numbers != self._numbers:
-            matrix = smooth_matrix([records[number].params for number in numbers])
-            self._numbers = numbers
-            self._rows = dict(zip(numbers, matrix, strict=True))
+    def known(self, records: Mapping[int, TrialRecord]) -> Mapping[int, TrialRecord]:
+        """Return all trials that teach or are predicted: the study's own and the earlier one's."""
+        return ChainMap(self._prior, records) if self._prior else records  # type: ignore[arg-type]
 
-    @staticmethod
-    def _columns(
-        numbers: Sequence[int],
-        names: Sequence[str],
-        rung: int,
-        records: Mapping[int, TrialRecord],
-        *,
-        slopes: bool,
-    ) -> Array:
-        columns = []
-        for name in names:
-            now = _column(numbers, rung, name, records)
-            columns.append(now)
-            if slopes:
-                columns.append(now - _column(numbers, rung - 1, name, records))
-        return np.stack(columns, axis=1) if columns else np.zeros((len(numbers), 0))
+
+def _columns(
+    numbers: Sequence[int],
+    names: Sequence[str],
+    rung: int,
+    records: Mapping[int, TrialRecord],
+    *,
+    slopes: bool,
+) -> Array:
+    columns = []
+    for name in names:
+        now = _column(numbers, rung, name, records)
+        columns.append(now)
+        if slopes:
+            columns.append(now - _column(numbers, rung - 1, name, records))
+    return np.stack(columns, axis=1) if columns else np.zeros((len(numbers), 0))
 
 
 def _column(numbers: Sequence[int], rung: int, name: str, records: Mapping[int, TrialRecord]) -> Array:

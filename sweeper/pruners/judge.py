@@ -16,7 +16,10 @@ class Judge(Protocol):
     """Judges trials at a rung. Keeps nothing that cannot be rebuilt from the records."""
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
-        """Return one decision for each of the trials, in order. Each of them has reached the rung."""
+        """Return the decision on the first of the trials, and those on others that stop them, in order.
+
+        Each of them has reached the rung. Others that go on may be left out.
+        """
 
 
 @runtime_checkable

@@ -17,25 +17,23 @@ Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adam
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
-
-from scipy.stats import binom
 
 from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
+from sweeper.pruners.changes import Changes
+from sweeper.pruners.forecast import Forecaster
 from sweeper.pruners.inputs import NO_RUNG
-from sweeper.pruners.outlook import Forecaster, Outlook, is_complete
+from sweeper.pruners.ledger import RULE, Ledger
+from sweeper.pruners.outlook import Outlook, OutlookTable
 from sweeper.records import Decision, TrialRecord, TrialState
 
-RULE = "learned"
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
 _SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
 _EARLY = (
     0.1  # of the risk that is left: what stops may take that only free the disk, where trials are set aside
 )
-_MISS_RATE = 0.05  # of results outside their 95 % interval, where predictions hold
-_MISS_LEVEL = 1e-3  # how unlikely the misses must be by chance before nobody is stopped any more
 
 
 class LearnedRule:
@@ -66,76 +64,84 @@ class LearnedRule:
         self._forecaster = Forecaster(
             metric=metric, sign=self._sign, tolerance=self._options.tolerance, prior=prior
         )
-        self._judged_with: tuple[tuple[int, int], ...] | None = None
+        self._changes, self._n_read = Changes(), 0
+        self._ledger = Ledger(self._sign)
+        self._judged_with: tuple[int, ...] | None = None
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
-        """Judge trials at the rung where they stand. One decision each, in order."""
-        found = self._decide(numbers, records)
-        reporter = numbers[0]
-        if self._options.set_aside and not found[reporter].stop:
-            found[reporter] = self._or_aside(found[reporter], records)
-        return [found[number] for number in numbers]
+        """Judge the first of some trials at the rung where they stand, and stop whom of the others it may."""
+        self._read(records)
+        record, why = records[numbers[0]], self._why_nobody(records)
+        if why is not None:
+            return [_plain(record, why)]
+        table, broken = self._table(records), self._ledger.broken_predictions()
+        stops = {} if broken is not None else {
+            decision.trial: decision for decision in self._stops(table.judged(numbers), records, table)
+        }  # fmt: skip
+        first = stops.pop(record.number, None) or self._going_on(record, records, table, broken)
+        if self._options.set_aside and not first.stop:
+            first = self._or_aside(first, records, table)
+        return [first, *(decision for decision in stops.values() if decision.stop)]
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Return what follows from the trials that ended since: stops and audits, of running and waiting ones."""
+        self._read(records)
         # Only a trial that came to its end changes what others are worth by much; but each rung may settle the choice.
-        key = tuple(
-            (number, -1 if is_complete(record) or not self._options.set_aside else len(record.rungs))
-            for number, record in sorted(records.items())
-            if is_complete(record) or (self._options.set_aside and not record.state.is_finished)
-        )
+        ledger = self._ledger
+        key: tuple[int, ...] = (ledger.n_complete,)
+        if self._options.set_aside:
+            key += (ledger.n_unfinished, ledger.n_rungs_of_unfinished)
         if key == self._judged_with or self._why_nobody(records) is not None:
             return []
         self._judged_with = key
-        still_open = [n for n in sorted(records) if not records[n].state.is_finished]
-        found = self._decide(still_open, records)
-        return [d for d in found.values() if d.stop or (d.rule == AUDIT_RULE and d.details)]
+        if ledger.broken_predictions() is not None:
+            return []
+        table = self._table(records)
+        return list(self._stops(table.judged(), records, table))
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
 
         None where those that run may settle the choice: all others together are hardly worth their training.
         """
+        self._read(records)
         if self._has_too_few(records):
             return waiting[0]
-        chosen = self._forecaster.reader.calibration(records, self._n_calibration(records))
-        first = next((number for number in chosen if number in waiting), None)
+        chosen = self._forecaster.reader.calibration(self._n_calibration(records), records)
+        due = (n for n in chosen if not records[n].state.is_finished and n in waiting)
+        first = next(due, None)
         if first is not None:
             return first
-        if not any(is_complete(record) for record in records.values()):
+        if not self._ledger.n_complete:
             return waiting[0]
-        tolerance = self._forecaster.tolerance(records) if self._options.set_aside else 0.0
-        outlooks = self._forecaster.outlooks(records, tolerance=tolerance)
-
-        if self._options.set_aside and self._may_wait(waiting, records, outlooks):
+        table = self._table(records)
+        if self._options.set_aside and self._may_wait(waiting, records, table):
             return None
-        return min(waiting, key=lambda number: self._turn(number, records, outlooks))
+        found = table.first(waiting, by_chance=self._options.set_aside)
+        return waiting[0] if found is None else found
 
     def _may_wait(
-        self, waiting: Sequence[int], records: Mapping[int, TrialRecord], outlooks: Mapping[int, Outlook]
+        self, waiting: Sequence[int], records: Mapping[int, TrialRecord], table: OutlookTable
     ) -> bool:
-        judged = [number for number in waiting if audit_decision(records[number]) is None]
-        if (
-            self._why_nobody(records)
-            or _broken_predictions(records)
-            or not any(map(_is_training, records.values()))
-        ):
+        ledger = self._ledger
+        if self._why_nobody(records) or not ledger.n_training or ledger.broken_predictions() is not None:
             return False
-        if not judged or not all(n in outlooks and self._may_stop(outlooks[n], None) for n in judged):
-            return False
-        return sum(outlooks[number].chance for number in judged) <= self._left(records)
-
-    def _turn(
-        self, number: int, records: Mapping[int, TrialRecord], outlooks: Mapping[int, Outlook]
-    ) -> tuple[bool, float, float, int]:
-        """Return what a trial is ordered by; the least goes first."""
-        audited = audit_decision(records[number]) is not None
-        if number not in outlooks:
-            return audited, 0.0, 0.0, number
-        chance = outlooks[number].chance if self._options.set_aside else 0.0
-        return audited, -chance, -outlooks[number].high, number
+        may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting, among=waiting)
+        return may_stop and together <= self._left
 
     # -- deciding --------------------------------------------------------------------------------------------
+
+    def _read(self, records: Mapping[int, TrialRecord]) -> None:
+        """Take in what was reported and has ended."""
+        is_anew, numbers = self._changes.read(records)
+        if is_anew or len(records) != self._n_read:
+            self._n_read = len(records)
+            self._forecaster.reader.read(records)
+        self._ledger.take_in(is_anew=is_anew, numbers=numbers, records=records)
+        self._forecaster.take_in(is_anew=is_anew, numbers=numbers)
+
+    def _table(self, records: Mapping[int, TrialRecord]) -> OutlookTable:
+        return self._forecaster.table(records, self._ledger)
 
     def _n_points(self, records: Mapping[int, TrialRecord]) -> int:
         return max(len(records), self._declared_points)
@@ -146,9 +152,10 @@ class LearnedRule:
     def _has_too_few(self, records: Mapping[int, TrialRecord]) -> bool:
         return self._n_points(records) + self._n_prior < LEARNED_MIN_POINTS
 
-    def _left(self, records: Mapping[int, TrialRecord]) -> float:
-        """Return what is left of the risk."""
-        return max(0.0, self._options.risk - sum(map(_spent, records.values())))
+    @property
+    def _left(self) -> float:
+        """What is left of the risk."""
+        return max(0.0, self._options.risk - self._ledger.spent)
 
     def _why_nobody(self, records: Mapping[int, TrialRecord]) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
@@ -156,113 +163,81 @@ class LearnedRule:
             return (
                 f"{self._n_points(records)} points are too few to learn from: only what diverges is stopped"
             )
-        n_complete, wanted = sum(map(is_complete, records.values())), self._n_calibration(records)
+        n_complete, wanted = self._ledger.n_complete, self._n_calibration(records)
         if n_complete < wanted:
             return f"calibration: {n_complete} of {wanted} trials have run to their end"
         return None
 
-    def _decide(self, numbers: Sequence[int], records: Mapping[int, TrialRecord]) -> dict[int, Decision]:
-        why = self._why_nobody(records)
-        if why is not None:
-            return {number: _plain(records[number], why) for number in numbers}
-        broken = _broken_predictions(records)
-        tolerance = self._forecaster.tolerance(records)
-        known = self._forecaster.outlooks(records, tolerance=tolerance)
-        outlooks = {number: known[number] for number in numbers if number in known}
-        best = self._forecaster.scale(records).best
-        found = {
-            n: _plain(records[n], "too few finished trials to predict") for n in numbers if n not in outlooks
-        }
-        left = self._left(records)
-        n_open = sum(_is_open(record) for record in records.values())
-        n_open += max(0, self._declared_points - len(records))
-        pool = _POOL * left
+    def _going_on(
+        self, record: TrialRecord, records: Mapping[int, TrialRecord], table: OutlookTable, broken: str | None
+    ) -> Decision:
+        """Return the decision on a trial that is not stopped."""
+        outlook = table.outlook(record.number)
+        if outlook is None:
+            return _plain(record, "too few finished trials to predict")
+        if audit_decision(record) is not None:
+            return _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
+        decision = self._decision(record, outlook, stop=False, allowed=self._allowed(records))
+        return decision if broken is None else _with_reason(decision, broken)
+
+    def _stops(
+        self, numbers: Iterable[int], records: Mapping[int, TrialRecord], table: OutlookTable
+    ) -> Iterator[Decision]:
+        """Yield the stops and the new audits among trials, which come in the order of their chances."""
+        settled = self._settled(records, table) if self._options.set_aside else None
+        left, n_open, pool = self._left, self._n_open(records), _POOL * self._left
         if self._options.set_aside:
-            settled = self._settled(known, records, left) if broken is None else None
-            if settled is not None:
-                return {**found, **self._stop_all(outlooks, settled, records, best=best, tolerance=tolerance)}
             left, pool = _EARLY * left, 0.0
-        for outlook in sorted(outlooks.values(), key=lambda one: (one.chance, one.number)):
-            record = records[outlook.number]
-            if audit_decision(record) is not None:
-                found[record.number] = _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
+        for number in numbers:
+            outlook = table.outlook(number)
+            assert outlook is not None
+            if settled is not None:
+                decision = self._decision(records[number], outlook, stop=True, allowed=outlook.chance)
+                yield self._audited(records[number], _with_reason(decision, settled))
+                continue
+            if not outlook.is_trusted or (outlook.rung == NO_RUNG and not self._options.skip_waiting):
                 continue
             allowed = max(left / max(n_open, 1), pool)
-            stop = self._may_stop(outlook, broken) and outlook.chance <= allowed
-            decision = self._decision(
-                record, outlook, stop=stop, allowed=allowed, best=best, tolerance=tolerance
-            )
-            found[record.number] = self._audited(record, decision) if stop else decision
-            if found[record.number].stop:
-                left, pool = left - outlook.chance, pool - outlook.chance
-                n_open -= 1
-            elif broken is not None:
-                found[record.number] = _with_reason(dataclasses.replace(decision, stop=False), broken)
-        return found
+            if outlook.chance > allowed:
+                return  # nor may any later one, whose chance is larger
+            decision = self._decision(records[number], outlook, stop=True, allowed=allowed)
+            decision = self._audited(records[number], decision)
+            if decision.stop:
+                left, pool, n_open = left - outlook.chance, pool - outlook.chance, n_open - 1
+            yield decision
 
-    def _settled(
-        self, outlooks: Mapping[int, Outlook], records: Mapping[int, TrialRecord], left: float
-    ) -> str | None:
+    def _n_open(self, records: Mapping[int, TrialRecord]) -> int:
+        return self._ledger.n_open + max(0, self._declared_points - len(records))
+
+    def _allowed(self, records: Mapping[int, TrialRecord]) -> float:
+        """Return the largest chance at which one trial may be stopped now."""
+        share, pool = (_EARLY, 0.0) if self._options.set_aside else (1.0, _POOL)
+        return max(share * self._left / max(self._n_open(records), 1), pool * self._left)
+
+    def _settled(self, records: Mapping[int, TrialRecord], table: OutlookTable) -> str | None:
         """Say that the open trials together hardly change the choice any more; None while they may."""
-        judged = [one for n, one in outlooks.items() if audit_decision(records[n]) is None]
-        n_open = sum(_is_open(record) for record in records.values())
-        together = sum(outlook.chance for outlook in judged)
-        if len(judged) < n_open or len(records) < self._declared_points or together > left:
-            return None
-        if not all(self._may_stop(outlook, None) for outlook in judged):
+        left, n_open = self._left, self._ledger.n_open
+        may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting)
+        if not may_stop or len(records) < self._declared_points or together > left:
             return None
         return f"all {n_open} open trials together have a chance of {together:.2g} to be it, within the {left:.2g} left"
 
-    def _stop_all(
-        self,
-        outlooks: Mapping[int, Outlook],
-        settled: str,
-        records: Mapping[int, TrialRecord],
-        *,
-        best: float,
-        tolerance: float,
-    ) -> dict[int, Decision]:
-        found = {}
-        for number, outlook in outlooks.items():
-            record = records[number]
-            if audit_decision(record) is not None:
-                found[number] = _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
-                continue
-            decision = self._decision(
-                record, outlook, stop=True, allowed=outlook.chance, best=best, tolerance=tolerance
-            )
-            found[number] = self._audited(record, _with_reason(decision, settled))
-        return found
-
-    def _or_aside(self, decision: Decision, records: Mapping[int, TrialRecord]) -> Decision:
+    def _or_aside(
+        self, decision: Decision, records: Mapping[int, TrialRecord], table: OutlookTable
+    ) -> Decision:
         """Give the slot of a trial to one that holds none and is likelier to be the best, where there is one."""
-        if self._why_nobody(records) is not None:
-            return decision
-        rivals = [
-            n for n, r in records.items()
-            if r.state is TrialState.WAITING or (r.state is TrialState.RUNNING and r.is_set_aside)
-        ]  # fmt: skip
-        if not rivals:
-            return decision
-        outlooks = self._forecaster.outlooks(records, tolerance=self._forecaster.tolerance(records))
-        rival = min(rivals, key=lambda number: self._turn(number, records, outlooks))
-        if audit_decision(records[rival]) is not None:
+        rival = table.first(by_chance=True)
+        if rival is None or audit_decision(records[rival]) is not None:
             return decision
         if audit_decision(records[decision.trial]) is not None:
             return dataclasses.replace(
                 decision, aside=True, reason="an audit, set aside until all others have ended"
             )
-        outlooks = self._forecaster.outlooks(records, tolerance=self._forecaster.tolerance(records))
-        own, other = outlooks.get(decision.trial), outlooks.get(rival)
+        own, other = table.outlook(decision.trial), table.outlook(rival)
         if own is None or other is None or other.chance <= _SWITCH * own.chance:
             return decision
         why = f"trial {rival} is likelier to be the best ({other.chance:.2g} against {own.chance:.2g})"
         return dataclasses.replace(_with_reason(decision, why), aside=True)
-
-    def _may_stop(self, outlook: Outlook, broken: str | None) -> bool:
-        return (
-            broken is None and outlook.is_trusted and (outlook.rung != NO_RUNG or self._options.skip_waiting)
-        )
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:
         """Let a condemned trial go on, where the audit chose it; one that has not started would cost it all."""
@@ -273,18 +248,16 @@ class LearnedRule:
         reason = f"goes on in the shadow to check the rule, which would stop it: {decision.reason}"
         return dataclasses.replace(decision, stop=False, rule=AUDIT_RULE, reason=reason)
 
-    def _decision(
-        self,
-        record: TrialRecord,
-        outlook: Outlook,
-        *,
-        stop: bool,
-        allowed: float,
-        best: float,
-        tolerance: float,
-    ) -> Decision:
+    def _decision(self, record: TrialRecord, outlook: Outlook, *, stop: bool, allowed: float) -> Decision:
         is_early = outlook.rung == NO_RUNG
-        expected, low, high = (self._sign * value for value in (outlook.expected, outlook.low, outlook.high))
+        scale, tolerance = self._forecaster.scale, self._forecaster.tolerance
+        expected, low, high, best = (
+            self._sign * value
+            for value in (
+                scale.unwarp(outlook.expected), scale.unwarp(outlook.expected - outlook.reach),
+                scale.unwarp(outlook.expected + outlook.reach), self._ledger.best,
+            )
+        )  # fmt: skip
         low, high = min(low, high), max(low, high)
         seen = {} if is_early else dict(record.rungs[outlook.rung].signals)
         place = "by its point alone" if is_early else f"at rung {outlook.rung}"
@@ -294,45 +267,15 @@ class LearnedRule:
             stop=stop,
             rule=RULE,
             reason=f"{place}, {self._metric} is predicted to end at {expected:.4g} ({low:.4g} to {high:.4g}), the "
-            f"best so far is {self._sign * best:.4g}: a chance of {outlook.chance:.2g} to beat it by more than "
+            f"best so far is {best:.4g}: a chance of {outlook.chance:.2g} to beat it by more than "
             f"{tolerance:.2g}, {relation} the allowed {allowed:.2g}",
             rung=None if is_early else outlook.rung,
             samples=record.samples,
             details={
                 "mode": RULE, "signals": seen, "prediction": expected, "low": low, "high": high,
-                "chance": outlook.chance, "allowed": allowed, "best": self._sign * best, "tolerance": tolerance,
+                "chance": outlook.chance, "allowed": allowed, "best": best, "tolerance": tolerance,
             },
         )  # fmt: skip
-
-
-def _is_open(record: TrialRecord) -> bool:
-    return not record.state.is_finished and audit_decision(record) is None
-
-
-def _is_training(record: TrialRecord) -> bool:
-    return record.is_training and audit_decision(record) is None
-
-
-def _spent(record: TrialRecord) -> float:
-    """Return the risk that was paid for a trial's stop. An audited one may still win, so it costs none."""
-    stops = (d for d in record.decisions if d.get("stop") and d.get("rule") == RULE)
-    return sum(float(decision["details"]["chance"]) for decision in stops)
-
-
-def _broken_predictions(records: Mapping[int, TrialRecord]) -> str | None:
-    """Say that too many trials ended outside the interval that was last predicted for them; None where not."""
-    n_known = n_missed = 0
-    for record in records.values():
-        predicted = [d["details"] for d in record.decisions if "prediction" in d.get("details", {})]
-        if is_complete(record) and predicted:
-            n_known += 1
-            n_missed += not predicted[-1]["low"] <= float(record.value or 0.0) <= predicted[-1]["high"]
-    if n_missed and binom.sf(n_missed - 1, n_known, _MISS_RATE) < _MISS_LEVEL:
-        return (
-            f"the predictions do not hold, so nobody is stopped: {n_missed} of {n_known} trials ended outside "
-            "their 95 % interval"
-        )
-    return None
 
 
 def _plain(record: TrialRecord, reason: str, *, rule: str = RULE) -> Decision:

@@ -1,216 +1,188 @@
-"""What is expected of each trial that has not ended: its final metric, and its chance to be the best. Pure."""
+"""What is expected of each open trial: its final metric, and its chance to be the best. Pure."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from sweeper.pruners.correlation import Array
-from sweeper.pruners.design import STUDY
-from sweeper.pruners.inputs import NO_RUNG, InputReader
-from sweeper.pruners.predict import Predictor
-from sweeper.pruners.standings import has_diverged
-from sweeper.records import TrialRecord, TrialState
+from sweeper.pruners.inputs import NO_RUNG
+
+Bools = npt.NDArray[np.bool_]
 
 # Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
-_LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
-# Chance that a trial's signals mean something else than they did in the finished ones: then its point decides.
-_MISLED = 0.5
-_MIN_FINISHED = 4  # with fewer there is nothing to fit
+LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
 _MAX_DOUBT = 0.05  # that nothing known says anything about the results
-# Of the estimated noise that is tolerated: what two seeds of one point may differ by decides nothing.
-_NOISE_SHARE = 1.0
+_IMPOSSIBLE = 1e-150  # its inverse, times what is as small, is still a number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What is predicted for one trial, in goodness: the metric, or its negative where low is good."""
+    """What is predicted for one trial, on the scale of the fit that predicts it."""
 
     number: int
     rung: int  # that the prediction stands on; -1: on the point alone
     chance: float  # to end best of all, by more than the tolerance above the best known
     expected: float
-    low: float  # 95 % interval
-    high: float
+    reach: float  # half of the 95 % interval
     is_trusted: bool  # whether the signals there say anything about the finished trials
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Goodness on a scale that is linear near the best value and logarithmic far from it.
-
-    Without it one point that forgot everything would set the scale, and all good ones would look alike.
-    """
-
-    best: float
-    unit: float  # median distance of the finished trials from the best
-
-    def warp(self, goodness: Array) -> Array:
-        return np.asarray(np.arcsinh((goodness - self.best) / self.unit))
-
-    def unwarp(self, value: float) -> float:
-        return float(self.best + self.unit * math.sinh(min(max(value, -20.0), 20.0)))
-
-
-class Forecaster:
-    """Predicts from the records. What it keeps is a cache: a new one says the same.
+class OutlookTable:
+    """The outlooks of all open trials. A trial that comes to a rung costs one pass over arrays, and no new fit.
 
     Args:
-        metric: Name of the study's metric among the signals.
-        sign: 1 where more is better, -1 where less is.
-        tolerance: What counts as better, in units of the metric; None: a part of the estimated noise.
-        prior: Completed trials of an earlier study. They teach, as trials that differ from this study's in one more
-            dimension: which study it is. None of them counts as known best.
+        numbers: The open trials.
+        n_complete: Trials that have ended with a metric.
     """
 
-    def __init__(
-        self,
-        *,
-        metric: str | None,
-        sign: float,
-        tolerance: float | None,
-        prior: Mapping[int, TrialRecord] | None = None,
+    def __init__(self, numbers: Sequence[int], *, n_complete: int) -> None:
+        n = len(numbers)
+        self._row_of = {number: row for row, number in enumerate(numbers)}
+        self._numbers = np.array(numbers, dtype=np.int64)
+        self._n_complete = n_complete
+        self._rung = np.full(n, NO_RUNG)
+        self._doubt, self._mean, self._reach = np.ones(n), np.zeros(n), np.zeros(n)
+        self._is_open = np.zeros(n, dtype=bool)
+        self._is_audited, self._is_at_rest = self._is_open.copy(), self._is_open.copy()
+        self._logs = np.zeros((n, len(LEVELS)))  # of the chances to stay below each level
+        self._steps = np.zeros((n, len(LEVELS)))
+        self._chances: Array | None = None
+
+    def __contains__(self, number: int) -> bool:
+        row = self._row_of.get(number)
+        return row is not None and bool(self._is_open[row])
+
+    def put(
+        self, numbers: Sequence[int], rung: int, *, doubt: float, means: Array, reaches: Array, above: Array
     ) -> None:
-        self._prior = {
-            number: dataclasses.replace(record, params={**record.params, STUDY: "prior"})
-            for number, record in (prior or {}).items()
-        }
-        self.reader = InputReader(metric)
-        self._sign = sign
-        self._given_tolerance = tolerance
-        self._predictors: dict[int, tuple[Any, Predictor | None]] = {}
-        self._newest: tuple[Any, dict[int, Outlook]] | None = None
+        """Set what is predicted for trials at one rung.
 
-    def goodness(self, record: TrialRecord) -> float:
-        return self._sign * float(record.value or 0.0)
+        Args:
+            above: Each trial's (row) chance to end above each level (column); the first level is the threshold.
+        """
+        rows = self._rows(numbers)
+        self._rung[rows], self._doubt[rows] = rung, doubt
+        self._mean[rows], self._reach[rows] = means, reaches
+        self._logs[rows], self._steps[rows] = _chance_parts(above)
+        self._is_open[rows] = True
+        self._chances = None
 
-    def scale(self, records: Mapping[int, TrialRecord]) -> Scale:
-        """Return the scale of the finished trials, of which there is one at least."""
-        best = max(self.goodness(record) for record in records.values() if is_complete(record))
-        values = np.array([self.goodness(r) for r in self._known(records).values() if is_complete(r)])
-        return Scale(best=best, unit=float(np.median(np.abs(best - values))) or 1.0)
+    def mark(self, number: int, *, is_audited: bool, is_at_rest: bool) -> None:
+        """Say whether a trial is an audit, and whether it holds no slot."""
+        row = self._row_of[number]
+        self._is_audited[row], self._is_at_rest[row] = is_audited, is_at_rest
 
-    def _known(self, records: Mapping[int, TrialRecord]) -> Mapping[int, TrialRecord]:
-        """Return all trials that teach or are predicted: the study's own and the earlier one's."""
-        return {**self._prior, **records} if self._prior else records
+    def drop(self, number: int, *, n_complete: int) -> None:
+        """Forget a trial that has ended."""
+        row = self._row_of.get(number)
+        if row is not None and self._is_open[row]:
+            self._is_open[row] = False
+            self._logs[row] = self._steps[row] = 0.0
+        self._n_complete = n_complete
+        self._chances = None
 
-    def tolerance(self, records: Mapping[int, TrialRecord]) -> float:
-        """Return what a trial must be better by: the user's word, or a part of the noise of the best predictor."""
-        if self._given_tolerance is not None:
-            return self._given_tolerance
-        rungs = {NO_RUNG, *(rung for record in records.values() for rung in record.rungs)}
-        found = [self._predictor(rung, records) for rung in sorted(rungs)]
-        noises = [p.noise() for p in found if p is not None and p.doubt < _MAX_DOUBT]
-        return _NOISE_SHARE * self.scale(records).unit * min(noises, default=0.0)
+    def rung(self, number: int) -> int:
+        """Return the rung that a trial's outlook stands on."""
+        return int(self._rung[self._row_of[number]])
 
-    def outlooks(self, records: Mapping[int, TrialRecord], *, tolerance: float) -> dict[int, Outlook]:
-        """Predict every open trial at the newest rung where enough finished trials can be learned from."""
-        key = (
-            tolerance,
-            tuple(
-                (n, r.state.is_finished, r.value, len(r.rungs), r.point_id)
-                for n, r in sorted(records.items())
-            ),
-        )
-        if self._newest is None or self._newest[0] != key:
-            self._newest = (key, self._predicted(records, tolerance))
-        return self._newest[1]
-
-    def _predicted(self, records: Mapping[int, TrialRecord], tolerance: float) -> dict[int, Outlook]:
-        scale, known = self.scale(records), self._known(records)
-        threshold = float(scale.warp(np.array(scale.best + tolerance)))
-        still_open = [number for number in sorted(records) if not records[number].state.is_finished]
-        groups: dict[int, list[int]] = {}
-        for number in still_open:
-            groups.setdefault(self._rung_of(records[number], records), []).append(number)
-        levels = threshold + _LEVELS
-        found: list[tuple[int, int, float, float, float]] = []  # trial, rung, doubt, mean, reach
-        above = []
-        for rung, members in groups.items():
-            predictor = self._predictor(rung, records)
-            if predictor is None:
-                continue
-            prediction = predictor.predict(self.reader.inputs(members, rung, known))
-            means, reach = prediction.mean(), 1.96 * prediction.deviation()
-            chances = prediction.chance_above(levels)
-            plain = self._predictor(NO_RUNG, records) if rung != NO_RUNG else None
-            if plain is not None:
-                by_point = plain.predict(self.reader.inputs(members, NO_RUNG, known)).chance_above(levels)
-                chances = (1 - _MISLED) * chances + _MISLED * by_point
-            above.append(chances)
-            found += [
-                (number, rung, predictor.doubt, float(mean), float(far))
-                for number, mean, far in zip(members, means, reach, strict=True)
-            ]
-        if not found:
-            return {}
-        n_peers = len(found) + sum(map(is_complete, records.values()))
-        tops = chances_to_be_top(np.concatenate(above, axis=1))
-        return {
-            number: Outlook(
-                number=number, rung=rung, chance=max(float(top), doubt / n_peers),
-                expected=scale.unwarp(mean), low=scale.unwarp(mean - far), high=scale.unwarp(mean + far),
-                is_trusted=doubt < _MAX_DOUBT,
-            )
-            for (number, rung, doubt, mean, far), top in zip(found, tops, strict=True)
-        }  # fmt: skip
-
-    def _rung_of(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> int:
-        usable = (
-            rung for rung in sorted(record.rungs, reverse=True) if self._predictor(rung, records) is not None
-        )
-        return next(usable, NO_RUNG)
-
-    def _predictor(self, rung: int, records: Mapping[int, TrialRecord]) -> Predictor | None:
-        """Return the predictor for trials at a rung; None where too few finished trials passed it."""
-        known = self._known(records)
-        numbers = [n for n in sorted(known) if _teaches(known[n], rung)]
-        key = (tuple(numbers), len(records))
-        if rung not in self._predictors or self._predictors[rung][0] != key:
-            self._predictors[rung] = (key, self._fitted(numbers, rung, records))
-        return self._predictors[rung][1]
-
-    def _fitted(
-        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
-    ) -> Predictor | None:
-        known = self._known(records)
-        complete = [self.goodness(known[number]) for number in numbers if is_complete(known[number])]
-        if len(complete) < _MIN_FINISHED:
+    def outlook(self, number: int) -> Outlook | None:
+        """Return a trial's outlook; None where it has ended or is not known."""
+        if number not in self:
             return None
-        worst = min(complete)  # a diverged point is at least as bad as any that ended
-        values = [self.goodness(known[n]) if is_complete(known[n]) else worst for n in numbers]
-        return Predictor(self.reader.inputs(numbers, rung, known), self.scale(records).warp(np.array(values)))
+        row = self._row_of[number]
+        return Outlook(
+            number=number, rung=int(self._rung[row]), chance=float(self._all_chances()[row]),
+            expected=float(self._mean[row]), reach=float(self._reach[row]),
+            is_trusted=bool(self._doubt[row] < _MAX_DOUBT),
+        )  # fmt: skip
+
+    def judged(self, among: Iterable[int] | None = None) -> list[int]:
+        """Return the open trials that are no audits, the least likely to be the best first.
+
+        Args:
+            among: Only these trials; None: all.
+        """
+        chosen = self._is_open & ~self._is_audited
+        rows = np.flatnonzero(chosen if among is None else chosen & self._mask(among))
+        return [
+            int(n) for n in self._numbers[rows[np.lexsort((self._numbers[rows], self._all_chances()[rows]))]]
+        ]
+
+    def may_stop(self, *, skip_waiting: bool, among: Iterable[int] | None = None) -> tuple[bool, float]:
+        """Return whether every open trial that is no audit may be stopped, and the sum of their chances.
+
+        Where there is none, nobody may.
+
+        Args:
+            skip_waiting: Whether the point alone is reason enough.
+            among: Only these trials; None: all.
+        """
+        chosen = self._is_open & ~self._is_audited
+        if among is not None:
+            chosen &= self._mask(among)
+        trusted = self._doubt < _MAX_DOUBT
+        if not skip_waiting:
+            trusted = trusted & (self._rung != NO_RUNG)
+        return bool(chosen.any() and trusted[chosen].all()), float(self._all_chances()[chosen].sum())
+
+    def first(self, among: Iterable[int] | None = None, *, by_chance: bool) -> int | None:
+        """Return the trial to start first: no audit, the likeliest to be the best, the one that may end highest.
+
+        Args:
+            among: These trials; None: all that hold no slot.
+            by_chance: Whether the chances count.
+        """
+        rows = np.flatnonzero(self._is_open & (self._is_at_rest if among is None else self._mask(among)))
+        if not len(rows):
+            return None
+        chances = self._all_chances()[rows] if by_chance else np.zeros(len(rows))
+        kept = np.arange(len(rows))
+        highs = self._mean[rows] + self._reach[rows]
+        for goodness in (~self._is_audited[rows], chances, highs, -self._numbers[rows]):
+            kept = kept[goodness[kept] == goodness[kept].max()]
+        return int(self._numbers[rows[kept[0]]])
+
+    def _all_chances(self) -> Array:
+        if self._chances is None:
+            n_peers = int(np.count_nonzero(self._is_open)) + self._n_complete
+            tops = _tops(self._logs, self._steps)
+            self._chances = np.where(self._is_open, np.maximum(tops, self._doubt / max(n_peers, 1)), 0.0)
+        return self._chances
+
+    def _rows(self, numbers: Iterable[int]) -> npt.NDArray[np.intp]:
+        return np.array([self._row_of[number] for number in numbers], dtype=np.intp)
+
+    def _mask(self, numbers: Iterable[int]) -> Bools:
+        mask = np.zeros(len(self._numbers), dtype=bool)
+        mask[[self._row_of[number] for number in numbers if number in self._row_of]] = True
+        return mask
 
 
 def chances_to_be_top(above: Array) -> Array:
     """Return each trial's chance to end above the threshold and above all other open trials.
 
     Args:
-        above: Each trial's (column) chance to end above each level (row); the first level is the threshold.
+        above: Each trial's (row) chance to end above each level (column); the first level is the threshold.
 
     Only one trial can be the top, so these chances say far less than those to beat the threshold while good points
     are still open; and a study fails only if a stopped trial would have been the top, so their sum bounds its risk.
     Between two levels the others are taken to stay below the upper one, which makes the chance rather too large. Given
     the finished trials, the open ones are taken as independent.
     """
-    below = np.clip(1.0 - above, 1e-300, 1.0)
-    logs = np.log(below)
-    others = np.exp(logs.sum(axis=1, keepdims=True) - logs)
-    # Past the last level nobody is.
-    inside = above - np.concatenate([above[1:], np.zeros((1, above.shape[1]))])
-    upper = np.concatenate([others[1:], np.ones((1, above.shape[1]))])
-    return np.asarray((inside * upper).sum(axis=0))
+    return _tops(*_chance_parts(above))
 
 
-def is_complete(record: TrialRecord) -> bool:
-    """Whether a trial has a final metric."""
-    return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
+def _chance_parts(above: Array) -> tuple[Array, Array]:
+    """Return what each trial (row) adds to the chances of all: log chances to stay below, and its own steps."""
+    logs = np.log(np.clip(1.0 - above, _IMPOSSIBLE, 1.0))
+    steps = above.copy()
+    steps[:, :-1] -= above[:, 1:]  # past the last level nobody is
+    steps[:, :-1] *= np.exp(-logs[:, 1:])  # the sum over all holds its own one too
+    return logs, steps
 
 
-def _teaches(record: TrialRecord, rung: int) -> bool:
-    """Whether a trial says something about those at a rung. A diverged one says something about its neighbours."""
-    if is_complete(record):
-        return rung == NO_RUNG or rung in record.rungs
-    return rung == NO_RUNG and has_diverged(record)
+def _tops(logs: Array, steps: Array) -> Array:
+    others = np.exp(logs.sum(axis=0))
+    return np.asarray(steps @ np.append(others[1:], 1.0))

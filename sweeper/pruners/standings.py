@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sweeper.pruners.changes import Changes
 from sweeper.pruners.divergence import DIVERGENCE_RULES
-from sweeper.records import LoggedRecords, RungRecord, TrialRecord, TrialState
+from sweeper.records import RungRecord, TrialRecord, TrialState
 
 Weights = Sequence[tuple[str, float, bool]]  # name, weight (they sum to 1), whether high is good
 _FIRST_ROOM = 64  # peers
@@ -93,27 +94,20 @@ class Standings:
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
+        self._changes = Changes()
         self._forget()
 
     def _forget(self) -> None:
         self._rungs: dict[int, RungScores] = {}
         self._diverged: set[int] = set()
         self._n_diverged_at: dict[int, int] = {}  # of a rung's peers
-        self._source: LoggedRecords | None = None
-        self._n_seen = 0
 
     def read(self, records: Mapping[int, TrialRecord]) -> None:
         """Take in what was reported and has ended."""
-        if not isinstance(records, LoggedRecords):
+        is_anew, numbers = self._changes.read(records)
+        if is_anew:
             self._forget()
-            self._take_in(records.values())
-            return
-        if records is not self._source:
-            self._forget()
-            self._source = records
-        fresh = records.changed[self._n_seen :]
-        self._n_seen += len(fresh)
-        self._take_in(records[number] for number in dict.fromkeys(fresh))
+        self._take_in(records[number] for number in numbers)
 
     def at(self, rung: int) -> RungScores:
         return self._rungs.get(rung) or RungScores(self._weights)

@@ -1,0 +1,128 @@
+"""What the learned rule counts of a study, kept up to date as trials report and end. Pure."""
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from scipy.stats import binom
+
+from sweeper.pruners.audit import audit_decision
+from sweeper.pruners.standings import has_diverged
+from sweeper.records import TrialRecord, TrialState
+
+RULE = "learned"
+_MISS_RATE = 0.05  # of results outside their 95 % interval, where predictions hold
+_MISS_LEVEL = 1e-3  # how unlikely the misses must be by chance before nobody is stopped any more
+
+
+class _Entry(NamedTuple):
+    """What one trial counts for."""
+
+    is_unfinished: bool = False
+    is_open: bool = False  # unfinished, and no audit
+    is_training: bool = False  # holds a slot, and is no audit
+    n_rungs: int = 0  # while it is unfinished
+
+
+class Ledger:
+    """Sums over the trials of a study.
+
+    Args:
+        sign: 1 where more of the metric is better, -1 where less is.
+    """
+
+    def __init__(self, sign: float) -> None:
+        self._sign = sign
+        self._forget()
+
+    def _forget(self) -> None:
+        self._entries: dict[int, _Entry] = {}
+        self._paid: dict[int, float] = {}  # risk, by stopped trial
+        self._teachers: list[tuple[str, int]] = []  # when it ended, trial
+        self._ended: set[int] = set()
+        self._n_predicted = self._n_missed = 0
+        self.spent = 0.0  # of the risk
+        self.n_complete = 0
+        self.n_unfinished = 0
+        self.n_open = 0  # unfinished, audits not counted
+        self.n_training = 0  # that hold a slot, audits not counted
+        self.n_rungs_of_unfinished = 0
+        self.best = -math.inf  # goodness of the best complete trial
+
+    def take_in(self, *, is_anew: bool, numbers: Iterable[int], records: Mapping[int, TrialRecord]) -> None:
+        """Count trials again that have changed; with `is_anew` forget what was counted before."""
+        if is_anew:
+            self._forget()
+        for number in numbers:
+            record = records[number]
+            old, new = self._entries.get(number, _Entry()), _entry(record)
+            self._entries[number] = new
+            self.n_unfinished += new.is_unfinished - old.is_unfinished
+            self.n_open += new.is_open - old.is_open
+            self.n_training += new.is_training - old.is_training
+            self.n_rungs_of_unfinished += new.n_rungs - old.n_rungs
+            paid = spent(record)
+            if paid != self._paid.get(number, 0.0):
+                self._paid[number] = paid
+                self.spent = math.fsum(self._paid.values())
+            if record.state.is_finished and number not in self._ended:
+                self._ended.add(number)
+                self._note_end(record)
+
+    def teachers(self, n: int | None = None) -> list[int]:
+        """Return the first `n` trials, in the order of their ends, that teach: complete ones and diverged ones."""
+        return [number for _, number in self._teachers[:n]]
+
+    @property
+    def n_teachers(self) -> int:
+        return len(self._teachers)
+
+    def broken_predictions(self) -> str | None:
+        """Say that too many trials ended outside the interval that was last predicted for them; None where not."""
+        missed, known = self._n_missed, self._n_predicted
+        if missed and binom.sf(missed - 1, known, _MISS_RATE) < _MISS_LEVEL:
+            return (
+                f"the predictions do not hold, so nobody is stopped: {missed} of {known} trials ended outside "
+                "their 95 % interval"
+            )
+        return None
+
+    def _note_end(self, record: TrialRecord) -> None:
+        if is_complete(record):
+            value = float(record.value or 0.0)
+            self.n_complete += 1
+            self.best = max(self.best, self._sign * value)
+            predicted = [d["details"] for d in record.decisions if "prediction" in d.get("details", {})]
+            if predicted:
+                self._n_predicted += 1
+                self._n_missed += not predicted[-1]["low"] <= value <= predicted[-1]["high"]
+        elif not has_diverged(record):
+            return
+        bisect.insort(self._teachers, (record.ended or "", record.number))
+
+
+def is_complete(record: TrialRecord) -> bool:
+    """Whether a trial has a final metric."""
+    return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
+
+
+def is_at_rest(record: TrialRecord) -> bool:
+    """Whether a trial could be given a slot: it waits, or was set aside."""
+    return record.state is TrialState.WAITING or (record.state is TrialState.RUNNING and record.is_set_aside)
+
+
+def spent(record: TrialRecord) -> float:
+    """Return the risk that was paid for a trial's stop. An audited one may still win, so it costs none."""
+    stops = (d for d in record.decisions if d.get("stop") and d.get("rule") == RULE)
+    return sum(float(decision["details"]["chance"]) for decision in stops)
+
+
+def _entry(record: TrialRecord) -> _Entry:
+    if record.state.is_finished:
+        return _Entry()
+    is_judged = audit_decision(record) is None
+    return _Entry(
+        is_unfinished=True, is_open=is_judged, is_training=is_judged and record.is_training,
+        n_rungs=len(record.rungs),
+    )  # fmt: skip
