@@ -1,62 +1,27 @@
-"""Launch, resume and read sweeps from Python; the command line stands on these.
+"""Launch, resume and read sweeps from Python; the command line stands on these."""
 
-Everything that can be wrong is found before a worker starts: config, storage, study, pruner, data, slots.
-"""
-
-import contextlib
-import dataclasses
-import importlib
-import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.checkpoint import check_url
 from sweeper.config import config_from_dict, load_config
 from sweeper.config.models import SweepConfig
-from sweeper.driving import (
-    ExecutorName,
-    complete,
-    drive,
-    driving,
-    is_anything_left,
-    judged,
-    make_executor,
-    record_environment,
-)
+from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.executors.base import Executor
 from sweeper.extend import plan_extension
 from sweeper.plan import plan_sweep
-from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
-from sweeper.preflight.facts import PreflightFacts, checking, count_slots
-from sweeper.preflight.nodes import check_nodes
-from sweeper.pruners.judge import make_judge
+from sweeper.preflight.facts import PreflightFacts
+from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
+from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
 from sweeper.records import Listener
-from sweeper.storage_url import keep_password
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-from sweeper.trackers import check_trackers
-
-logger = logging.getLogger(__name__)
-
 
 ConfigSource = str | Path | Mapping[str, Any] | SweepConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """What a command line adds to a config: where, and how to run."""
-
-    dir: str | None = None
-    storage: str | None = None
-    address: str | None = None
-    executor: ExecutorName = "ray"
 
 
 def read_config(source: ConfigSource, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -99,7 +64,7 @@ def launch(
     options = options or LaunchOptions()
     config = with_options(read_config(source, overrides), options)
     directory = study_directory(config)
-    _check_writable(directory)
+    check_writable(directory)
     check_pruner(config)
     plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
@@ -115,7 +80,7 @@ def launch(
         from sweeper.prior import prior_of
 
         prior_of(plan)  # what is wrong with it is told before anything starts
-    with _preflight(config, function, directory=directory, options=options) as (found, executor):
+    with ready(config, function, directory=directory, options=options) as (found, executor):
         config = _afforded(config, found)
         directory.mkdir(parents=True, exist_ok=True)
         study = Study.create(config, directory=directory)
@@ -176,28 +141,6 @@ def load_study(place: str, *, storage: str | None = None) -> StudyView:
     return Study.open(place, url=storage).view()
 
 
-def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
-    """Return the config with the command line's word applied, and without the storage's password.
-
-    The password is kept in memory for as long as this process runs, and written nowhere.
-    """
-    changes: dict[str, Any] = {"storage": keep_password(options.storage or config.storage)}
-    if options.dir is not None:
-        changes["dir"] = options.dir
-    if options.address is not None:
-        changes["resources"] = config.resources.model_copy(update={"address": options.address})
-    return config.model_copy(update=changes)
-
-
-def check_pruner(config: SweepConfig) -> None:
-    """Make the config's pruner and forget it.
-
-    Raises:
-        ConfigError: If it does not import or does not take its options.
-    """
-    make_judge(config)
-
-
 def _afforded(config: SweepConfig, found: PreflightFacts) -> SweepConfig:
     """Return the config with what its `pruner.max_gpu_hours` allow worked out."""
     if config.pruner.max_gpu_hours is None:
@@ -217,69 +160,6 @@ def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:
     if hours is None or config.pruner.max_gpu_hours != hours or keep_frac > config.pruner.keep_frac:
         return config
     return config.model_copy(update={"pruner": config.pruner.model_copy(update={"keep_frac": keep_frac})})
-
-
-def plan_disk(
-    config: SweepConfig, found: PreflightFacts | None, *, directory: Path | None = None
-) -> DiskNeed | None:
-    """Work out what disk a sweep needs. Without preflight, by the model's directory and the slots that are given."""
-    slots = found.slots.slots if found is not None else config.resources.slots or 1
-    weights = found.weights if found is not None else None
-    return disk_need(config, slots=slots, directory=directory or study_directory(config), weights=weights)
-
-
-def study_directory(config: SweepConfig) -> Path:
-    return Path(config.dir or Path("studies") / config.study).absolute()
-
-
-@contextlib.contextmanager
-def _preflight(
-    config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
-) -> Iterator[tuple[PreflightFacts, Executor]]:
-    """Find what can be wrong; yield what was found and the executor, which starts meanwhile and ends with the block."""
-    _check_workers(config, options)
-    check_trackers(config)
-    if config.benchmarks is not None and config.benchmarks.when != "asked":
-        from sweeper.benchmarks.measure import check_benchmarks
-
-        check_benchmarks(config.benchmarks)
-    if config.trial.checkpoint.url is not None:
-        check_url(config.trial.checkpoint.url)
-    if sys.stderr.isatty():
-        # It takes seconds, and longer where a model's files or data come from afar.
-        print("Checking what the trials need ...", file=sys.stderr)
-    room = count_slots(config, function)
-    with contextlib.ExitStack() as stack:
-        checked = stack.enter_context(checking(config, room, function))
-        executor = make_executor(config, room.slots, options.executor, function)  # loads Ray
-        stack.enter_context(executor.starting())
-        if config.pruner.directions == "learned":
-            importlib.import_module("sweeper.pruners.learned")  # takes a second, which the check takes anyway
-        found = checked()
-        _tell(config, found, function, directory=directory, options=options)
-        yield found, executor
-
-
-def _tell(
-    config: SweepConfig, found: PreflightFacts, function: TrialFunction | None, *, directory: Path,
-    options: LaunchOptions,
-) -> None:  # fmt: skip
-    """Check nodes and disk; tell what was found and is no error."""
-    warnings = list(found.data.warnings) if found.data is not None else []
-    if found.cluster.nodes and options.executor == "ray":
-        warnings += check_nodes(config, found.slots, directory, function)
-    check_disk(plan_disk(config, found, directory=directory))
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
-def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
-    n_workers = config.resources.n_workers
-    if n_workers > 1 and options.executor == "in-process":
-        raise ConfigError(
-            f"A trial of {n_workers} workers needs processes of their own, which the in-process executor has not. Use "
-            "`--executor ray`, or set `resources.gpus_per_trial` and `workers_per_trial` to at most 1."
-        )
 
 
 def _refuse_ended(study: Study) -> None:
@@ -304,7 +184,7 @@ def _go_on(
 ) -> None:
     with (
         sparing_the_collector(),
-        _preflight(study.config, function, directory=study.directory, options=options) as (found, executor),
+        ready(study.config, function, directory=study.directory, options=options) as (found, executor),
     ):
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
@@ -313,20 +193,3 @@ def _go_on(
             study.reached = "finished"
             raise _nothing_to_do(study)
         drive(study, plan, found.slots, executor, listeners)
-
-
-def _check_writable(directory: Path) -> None:
-    """Refuse a directory that cannot be made or written, without making it."""
-    nearest = directory
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        why = f"{nearest} is a file"
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        why = f"no permission to write {nearest}"
-    else:
-        return
-    raise ConfigError(
-        f"The study's directory {directory} cannot be written: {why}. "
-        "Give another one with `dir:` in the sweep file or `--dir`."
-    )

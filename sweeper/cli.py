@@ -68,20 +68,22 @@ def plan(
     ] = None,
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
-    from sweeper import api
+    from sweeper import api, readiness
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
     from sweeper.preflight.afford import afford
     from sweeper.preflight.facts import run_preflight
     from sweeper.preflight.measure import measure_cost
 
-    config = api.with_options(api.read_config(sweep, overrides or ()), api.LaunchOptions(address=address))
-    api.check_pruner(config)
+    config = readiness.with_options(
+        api.read_config(sweep, overrides or ()), readiness.LaunchOptions(address=address)
+    )
+    readiness.check_pruner(config)
     if price is not None and not measure:
         raise ConfigError("`--price` is for `--measure`, which was not given. Add it.")
     found = run_preflight(config) if preflight or measure or address is not None else None
     planned = plan_sweep(config, facts=found.facts if found is not None else None)
-    disk = api.plan_disk(config, found)
+    disk = readiness.plan_disk(config, found)
     cost = (
         measure_cost(planned, found.slots, price_per_gpu_hour=price)
         if measure and found is not None
@@ -121,9 +123,11 @@ def launch(
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep; a study that exists already with the same config is gone on with."""
-    from sweeper import api
+    from sweeper import api, readiness
 
-    options = api.LaunchOptions(dir=directory, storage=storage, address=address, executor=executor.value)
+    options = readiness.LaunchOptions(
+        dir=directory, storage=storage, address=address, executor=executor.value
+    )
     _finish(api.launch(sweep, overrides or (), options=options), as_json=as_json)
 
 
@@ -148,9 +152,9 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study where it stopped; with KEY=VALUE or --continue, extend it."""
-    from sweeper import api
+    from sweeper import api, readiness
 
-    options = api.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
     view = api.resume(study, overrides or (), continues=continues or (), options=options)
     _finish(view, as_json=as_json)
 

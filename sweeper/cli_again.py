@@ -48,7 +48,7 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Train a study's best points again with new seeds, and say whether they differ beyond chance."""
-    from sweeper import api
+    from sweeper import readiness
     from sweeper.confirm.outcome import outcome_json, outcome_text
     from sweeper.confirm.run import ConfirmRequest
     from sweeper.confirm.run import confirm as run_confirm
@@ -56,7 +56,7 @@ def confirm(
     request = ConfirmRequest(
         top=top, n_seeds=seeds, baseline=baseline, test=test.value, alpha=alpha, name=name
     )  # fmt: skip
-    options = api.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
     outcome = run_confirm(study, request, options=options)
     if as_json:
         print(json.dumps(outcome_json(outcome), indent=2))
@@ -79,11 +79,11 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Train one trial again from its record, and say whether its curve is identical."""
-    from sweeper import api
+    from sweeper import readiness
     from sweeper.confirm.rerun import rerun as run_again
     from sweeper.confirm.rerun import rerun_json, rerun_text
 
-    options = api.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
     found = run_again(study, trial, options=options, name=name)
     print(json.dumps(rerun_json(found), indent=2) if as_json else rerun_text(found))
 

@@ -28,14 +28,16 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check every node: versions, GPUs, paths, disk, storage, and whether they can compute together."""
-    from sweeper import api
+    from sweeper import api, readiness
     from sweeper.preflight.doctor import examine
 
     config = None
     if sweep is not None:
         config = api.read_config(sweep, overrides or ())
-        config = api.with_options(config, api.LaunchOptions(dir=directory, storage=storage, address=address))
-    place = Path(directory or "studies").absolute() if config is None else api.study_directory(config)
+        config = readiness.with_options(
+            config, readiness.LaunchOptions(dir=directory, storage=storage, address=address)
+        )
+    place = Path(directory or "studies").absolute() if config is None else readiness.study_directory(config)
     findings = examine(
         config, address=address if config is None else config.resources.address,
         storage=storage if config is None else config.storage, directory=place,

@@ -7,6 +7,7 @@ from sweeper import api
 from sweeper.config.models import Dimension, PrunerSection, SamplerSection, SweepConfig
 from sweeper.errors import NothingToDoError
 from sweeper.executors.attempt import TrialFunction
+from sweeper.readiness import LaunchOptions, study_directory, with_options
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -43,13 +44,13 @@ def points_config(
 
 
 def train_or_read(
-    config: SweepConfig, options: api.LaunchOptions, function: TrialFunction | None = None
+    config: SweepConfig, options: LaunchOptions, function: TrialFunction | None = None
 ) -> StudyView:
     """Run the sweep, or go on with it; one that is finished is read."""
-    config = api.with_options(config, options)
+    config = with_options(config, options)
     try:
         return api.launch(config, options=options, function=function)
     except NothingToDoError:
-        found = Study.find(name=config.study, url=config.storage, directory=api.study_directory(config))
+        found = Study.find(name=config.study, url=config.storage, directory=study_directory(config))
         assert found is not None, "it is finished, so it is there"
         return found.view()

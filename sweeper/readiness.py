@@ -1,0 +1,146 @@
+"""What must be so before a sweep starts: where it runs, and what is checked there before a worker does.
+
+Everything that can be wrong is found here: config, storage, pruner, data, model, nodes, disk, slots.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeper.checkpoint import check_url
+from sweeper.config.models import SweepConfig
+from sweeper.driving import ExecutorName, make_executor
+from sweeper.errors import ConfigError
+from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.base import Executor
+from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
+from sweeper.preflight.facts import PreflightFacts, checking, count_slots
+from sweeper.preflight.nodes import check_nodes
+from sweeper.pruners.judge import make_judge
+from sweeper.storage_url import keep_password
+from sweeper.trackers import check_trackers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What a command line adds to a config: where, and how to run."""
+
+    dir: str | None = None
+    storage: str | None = None
+    address: str | None = None
+    executor: ExecutorName = "ray"
+
+
+def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
+    """Return the config with the command line's word applied, and without the storage's password.
+
+    The password is kept in memory for as long as this process runs, and written nowhere.
+    """
+    changes: dict[str, Any] = {"storage": keep_password(options.storage or config.storage)}
+    if options.dir is not None:
+        changes["dir"] = options.dir
+    if options.address is not None:
+        changes["resources"] = config.resources.model_copy(update={"address": options.address})
+    return config.model_copy(update=changes)
+
+
+def study_directory(config: SweepConfig) -> Path:
+    return Path(config.dir or Path("studies") / config.study).absolute()
+
+
+def check_writable(directory: Path) -> None:
+    """Refuse a directory that cannot be made or written, without making it.
+
+    Raises:
+        ConfigError: If so.
+    """
+    nearest = directory
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        why = f"{nearest} is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        why = f"no permission to write {nearest}"
+    else:
+        return
+    raise ConfigError(
+        f"The study's directory {directory} cannot be written: {why}. "
+        "Give another one with `dir:` in the sweep file or `--dir`."
+    )
+
+
+def check_pruner(config: SweepConfig) -> None:
+    """Make the config's pruner and forget it.
+
+    Raises:
+        ConfigError: If it does not import or does not take its options.
+    """
+    make_judge(config)
+
+
+def plan_disk(
+    config: SweepConfig, found: PreflightFacts | None, *, directory: Path | None = None
+) -> DiskNeed | None:
+    """Work out what disk a sweep needs. Without preflight, by the model's directory and the slots that are given."""
+    slots = found.slots.slots if found is not None else config.resources.slots or 1
+    weights = found.weights if found is not None else None
+    return disk_need(config, slots=slots, directory=directory or study_directory(config), weights=weights)
+
+
+@contextlib.contextmanager
+def ready(
+    config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
+) -> Iterator[tuple[PreflightFacts, Executor]]:
+    """Find what can be wrong; yield what was found and the executor, which starts meanwhile and ends with the block.
+
+    Raises:
+        ConfigError: With what is wrong.
+    """
+    _check_workers(config, options)
+    check_trackers(config)
+    if config.benchmarks is not None and config.benchmarks.when != "asked":
+        from sweeper.benchmarks.measure import check_benchmarks
+
+        check_benchmarks(config.benchmarks)
+    if config.trial.checkpoint.url is not None:
+        check_url(config.trial.checkpoint.url)
+    if sys.stderr.isatty():
+        # It takes seconds, and longer where a model's files or data come from afar.
+        print("Checking what the trials need ...", file=sys.stderr)
+    room = count_slots(config, function)
+    with contextlib.ExitStack() as stack:
+        checked = stack.enter_context(checking(config, room, function))
+        executor = make_executor(config, room.slots, options.executor, function)  # loads Ray
+        stack.enter_context(executor.starting())
+        if config.pruner.directions == "learned":
+            importlib.import_module("sweeper.pruners.learned")  # takes a second, which the check takes anyway
+        found = checked()
+        _tell(config, found, function, directory=directory, options=options)
+        yield found, executor
+
+
+def _tell(
+    config: SweepConfig, found: PreflightFacts, function: TrialFunction | None, *, directory: Path,
+    options: LaunchOptions,
+) -> None:  # fmt: skip
+    """Check nodes and disk; tell what was found and is no error."""
+    warnings = list(found.data.warnings) if found.data is not None else []
+    if found.cluster.nodes and options.executor == "ray":
+        warnings += check_nodes(config, found.slots, directory, function)
+    check_disk(plan_disk(config, found, directory=directory))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
+    n_workers = config.resources.n_workers
+    if n_workers > 1 and options.executor == "in-process":
+        raise ConfigError(
+            f"A trial of {n_workers} workers needs processes of their own, which the in-process executor has not. Use "
+            "`--executor ray`, or set `resources.gpus_per_trial` and `workers_per_trial` to at most 1."
+        )
