@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -104,6 +105,8 @@ def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str,
     if read_off is not None:
         record.read_off = read_off["trial"]
         record.started = record.ended = read_off["at"]
+    if POINT not in attributes and trial.datetime_complete is not None:  # a trial of plain Optuna
+        record.ended = trial.datetime_complete.astimezone(UTC).isoformat(timespec="milliseconds")
     return record
 
 

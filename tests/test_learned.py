@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import pickle
+import sys
 
 import numpy as np
 import optuna
@@ -307,3 +309,69 @@ def test_plain_optuna_decides_as_the_records_do():
     found = [(t.state.name, sum(key.startswith("rung:") for key in t.user_attrs)) for t in study.trials]
     assert found == expected
     assert ("PRUNED", 1) in found
+
+
+def test_threads_of_plain_optuna_share_a_pruner():
+    """`n_jobs` threads ask one pruner, while trials of others start and end."""
+    final, signals = honest(5)
+    study = optuna.create_study(
+        direction="maximize", pruner=EarlyDynamicsPruner(learned=NO_AUDIT, metric="score")
+    )
+    for params in PARAMS:
+        study.enqueue_trial(params)
+
+    def objective(trial):
+        trial.suggest_categorical("effective_batch_size", sorted({p["effective_batch_size"] for p in PARAMS}))
+        trial.suggest_float("learning_rate", 1e-6, 1.0, log=True)
+        for rung in range(5):
+            report_rung(
+                trial,
+                rung=rung,
+                mark=rung + 1,
+                step=rung + 1,
+                samples=rung + 1,
+                signals=signals(trial.number, rung),
+            )
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return final[trial.number]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        study.optimize(objective, n_trials=len(PARAMS), n_jobs=4, catch=(Exception,))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert [
+        trial.state.name for trial in study.trials if trial.state.name not in ("COMPLETE", "PRUNED")
+    ] == []
+
+
+def test_a_pruner_that_is_used_for_another_study_forgets_the_first():
+    pruner = EarlyDynamicsPruner(learned=NO_AUDIT, metric="score")
+    kept = pickle.loads(pickle.dumps(pruner))  # as joblib keeps a study
+    ends = []
+    for seed, used in ((1, pruner), (2, pruner), (2, kept)):
+        final, signals = honest(seed)
+        study = optuna.create_study(direction="maximize", pruner=used, study_name=f"study-{seed}")
+        for params in PARAMS:
+            study.enqueue_trial(params)
+        for _ in PARAMS:
+            trial = study.ask({
+                "effective_batch_size": optuna.distributions.CategoricalDistribution((8, 16, 32, 64)),
+                "learning_rate": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True),
+            })  # fmt: skip
+            for rung in range(5):
+                report_rung(
+                    trial, rung=rung, mark=rung + 1, step=rung + 1, samples=rung + 1,
+                    signals=signals(trial.number, rung),
+                )  # fmt: skip
+                if trial.should_prune():
+                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, final[trial.number])
+        ends.append([trial.state.name for trial in study.trials])
+
+    assert ends[1] == ends[2]

@@ -6,6 +6,7 @@ from sweeper.context import ShorterTrial
 from sweeper.orchestrator.recording import set_progress
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.records import EventKind, Report, TrialRecord, TrialState
+from sweeper.study.clock import utc_now
 
 
 class Sharing:
@@ -59,8 +60,9 @@ class Sharing:
             return False
         number = record.number
         study.claim(number)
-        study.record_read_off(number, source.number)
-        record.read_off = source.number
+        record.read_off, record.started = source.number, utc_now()
+        record.ended = record.started
+        study.record_read_off(number, source.number, at=record.started)
         rows = [row for row in running.rows if row.samples <= report.rows[-1].samples]
         study.curves.write(number, rows)
         set_progress(record, rows)

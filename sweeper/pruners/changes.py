@@ -35,6 +35,6 @@ class Changes:
 
 def _content(record: TrialRecord) -> tuple[Any, ...]:
     return (
-        record.number, record.point_id, record.state, record.value, record.is_set_aside, len(record.rungs),
-        len(record.decisions),
+        record.number, record.point_id, record.params, record.state, record.value, record.is_set_aside,
+        len(record.rungs), len(record.decisions),
     )  # fmt: skip

@@ -8,6 +8,7 @@ settings, because on other data the loss was seen to point the other way.
 
 import dataclasses
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,7 +123,16 @@ class EarlyDynamicsPruner(BasePruner):
         self._learned_options = learned
         self._prior = prior
         self._rule: LearnedRule | None = None
+        self._lock = threading.Lock()
+        self._study_name: str | None = None  # in plain Optuna
+        self._study_direction = direction
         self._own_decisions: dict[tuple[str, int], list[dict[str, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     @property
     def signal_names(self) -> tuple[str, ...]:
@@ -143,16 +153,25 @@ class EarlyDynamicsPruner(BasePruner):
                 '`mode="certain"` must know how many points the study has. Pass `n_points`, for example '
                 "`n_points=len(grid)`."
             )
-        if self._direction is None:
-            self._direction = "maximize" if study.direction.name == "MAXIMIZE" else "minimize"
-        records = {other.number: self._record(study, other) for other in study.get_trials(deepcopy=False)}
-        records[trial.number] = self._record(study, trial)
-        decision = self.judge([trial.number], max(rungs), records)[0]
-        self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision.entry())
+        with (
+            self._lock
+        ):  # `study.optimize` calls from `n_jobs` threads, and what is learned is kept between calls
+            self._learn_anew_for(study)
+            records = {other.number: self._record(study, other) for other in study.get_trials(deepcopy=False)}
+            records[trial.number] = self._record(study, trial)
+            decision = self.judge([trial.number], max(rungs), records)[0]
+            self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision.entry())
         return decision.stop
 
+    def _learn_anew_for(self, study: "optuna.study.Study") -> None:
+        """Forget what was learned from another study."""
+        if study.study_name != self._study_name:
+            self._study_name, self._rule = study.study_name, None
+            maximize = study.direction.name == "MAXIMIZE"
+            self._study_direction = self._direction or ("maximize" if maximize else "minimize")
+
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
-        """Judge trials at one rung that they reached, against all that reached it. One decision each, in order."""
+        """Judge trials at one rung that they reached, against all that reached it. See `Judge`."""
         if self._is_learned:
             return self._learned_rule().judge(numbers, rung, records)
         if self._mode == "certain":
@@ -197,7 +216,7 @@ class EarlyDynamicsPruner(BasePruner):
             from sweeper.pruners.learned import LearnedRule  # scikit-learn takes a second to load
 
             self._rule = LearnedRule(
-                metric=self._metric or PLAIN_METRIC, direction=self._direction or "minimize",
+                metric=self._metric or PLAIN_METRIC, direction=self._study_direction or "minimize",
                 options=self._learned_options, n_points=self._n_points, prior=self._prior,
             )  # fmt: skip
         return self._rule
@@ -205,8 +224,8 @@ class EarlyDynamicsPruner(BasePruner):
     def _record(self, study: "optuna.study.Study", trial: FrozenTrial) -> TrialRecord:
         """Return a plain Optuna trial as a record, with the metric among the signals and what was decided here."""
         # A point that was enqueued and has not started has its params here only (optuna 5.0.0).
-        params = trial.params or trial.system_attrs.get("fixed_params", {})
-        record = encoding.record_of(trial, settings={}, params=dict(params))
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        record = encoding.record_of(trial, settings={}, params=params)
         record.decisions = record.decisions or self._own_decisions.get((study.study_name, trial.number), [])
         record.point_id = record.point_id or str(trial.number)
         name = self._metric or PLAIN_METRIC

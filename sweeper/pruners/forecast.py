@@ -77,9 +77,11 @@ class Fit:
         self.scale = Scale(best=best, unit=float(np.median(np.abs(best - values))) or 1.0)
         self._names: dict[int, list[str]] = {}
         self._predictors: dict[int, Predictor] = {}
-        for rung in sorted({NO_RUNG, *(rung for n in teachers for rung in records[n].rungs)}):
+        for rung in sorted({NO_RUNG, *(rung for n in everyone for rung in known[n].rungs)}):
             self._learn(rung, [n for n in everyone if _teaches(known[n], rung)], records)
-        noises = [one.noise() for one in self._predictors.values() if one.doubt < _MAX_DOUBT]
+        passed = {NO_RUNG, *(rung for n in teachers for rung in records[n].rungs)}
+        sure = (one for rung, one in self._predictors.items() if rung in passed and one.doubt < _MAX_DOUBT)
+        noises = [one.noise() for one in sure]
         # The least that a predictor sees around what is known of the finished trials; 0 where none is sure.
         self.noise = self.scale.unit * min(noises, default=0.0)
 
@@ -202,7 +204,7 @@ class Forecaster:
         self._learned_at = at
         self.reader.read(records)
         numbers = ledger.teachers(_fit_size(ledger.n_teachers))
-        key = (tuple(numbers), len(records))
+        key = (tuple(numbers), self.reader.version)
         if key == self._fit_key:
             return
         self._fit_key, self._table, self._fit = key, None, None

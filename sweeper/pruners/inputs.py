@@ -3,6 +3,7 @@
 import math
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +26,24 @@ class InputReader:
     def __init__(self, metric: str | None, prior: Mapping[int, TrialRecord]) -> None:
         self._metric = metric
         self._prior = dict(prior)
-        self._numbers: tuple[int, ...] = ()
+        self._numbers: list[int] = []
+        self._params: list[dict[str, Any]] = []
+        self.version = 0  # of the design
         self._rows: dict[int, Array] = {}
         self._spread: dict[int, list[int]] = {}
 
     def read(self, records: Mapping[int, TrialRecord]) -> None:
         """Take in which points there are. To be called when trials were added, and for other records."""
-        numbers = tuple(sorted(records))
-        if numbers != self._numbers:
-            self._numbers, self._rows, self._spread = numbers, {}, {}
+        numbers = sorted(records)
+        params = [records[number].params for number in numbers]
+        if numbers != self._numbers or params != self._params:
+            self._numbers, self._params, self._rows, self._spread = numbers, params, {}, {}
+            self.version += 1
 
-    def calibration(self, n: int, records: Mapping[int, TrialRecord]) -> list[int]:
+    def calibration(self, n: int) -> list[int]:
         """Return the trials whose points cover the space best, the most central first."""
         if n not in self._spread:
-            points = design_matrix([records[number].params for number in self._numbers])
+            points = design_matrix(self._params)
             self._spread[n] = [self._numbers[index] for index in spread_out(points, n)]
         return self._spread[n]
 

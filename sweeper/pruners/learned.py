@@ -74,7 +74,7 @@ class LearnedRule:
         record, why = records[numbers[0]], self._why_nobody(records)
         if why is not None:
             return [_plain(record, why)]
-        table, broken = self._table(records), self._ledger.broken_predictions()
+        table, broken = self._table(records), self._ledger.broken_predictions
         stops = {} if broken is not None else {
             decision.trial: decision for decision in self._stops(table.judged(numbers), records, table)
         }  # fmt: skip
@@ -90,11 +90,11 @@ class LearnedRule:
         ledger = self._ledger
         key: tuple[int, ...] = (ledger.n_complete,)
         if self._options.set_aside:
-            key += (ledger.n_unfinished, ledger.n_rungs_of_unfinished)
+            key += (len(records), ledger.n_unfinished, ledger.n_rungs_of_unfinished)
         if key == self._judged_with or self._why_nobody(records) is not None:
             return []
         self._judged_with = key
-        if ledger.broken_predictions() is not None:
+        if ledger.broken_predictions is not None:
             return []
         table = self._table(records)
         return list(self._stops(table.judged(), records, table))
@@ -107,7 +107,7 @@ class LearnedRule:
         self._read(records)
         if self._has_too_few(records):
             return waiting[0]
-        chosen = self._forecaster.reader.calibration(self._n_calibration(records), records)
+        chosen = self._forecaster.reader.calibration(self._n_calibration(records))
         due = (n for n in chosen if not records[n].state.is_finished and n in waiting)
         first = next(due, None)
         if first is not None:
@@ -124,7 +124,7 @@ class LearnedRule:
         self, waiting: Sequence[int], records: Mapping[int, TrialRecord], table: OutlookTable
     ) -> bool:
         ledger = self._ledger
-        if self._why_nobody(records) or not ledger.n_training or ledger.broken_predictions() is not None:
+        if self._why_nobody(records) or not ledger.n_training or ledger.broken_predictions is not None:
             return False
         may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting, among=waiting)
         return may_stop and together <= self._left

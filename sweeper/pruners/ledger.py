@@ -1,6 +1,5 @@
 """What the learned rule counts of a study, kept up to date as trials report and end. Pure."""
 
-import bisect
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -39,9 +38,10 @@ class Ledger:
     def _forget(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._paid: dict[int, float] = {}  # risk, by stopped trial
-        self._teachers: list[tuple[str, int]] = []  # when it ended, trial
+        self._teachers: list[int] = []  # in the order of their ends
         self._ended: set[int] = set()
         self._n_predicted = self._n_missed = 0
+        self._do_predictions_fail = False
         self.spent = 0.0  # of the risk
         self.n_complete = 0
         self.n_unfinished = 0
@@ -54,6 +54,7 @@ class Ledger:
         """Count trials again that have changed; with `is_anew` forget what was counted before."""
         if is_anew:
             self._forget()
+            numbers = sorted(numbers, key=lambda number: (records[number].ended or "", number))
         for number in numbers:
             record = records[number]
             old, new = self._entries.get(number, _Entry()), _entry(record)
@@ -72,21 +73,22 @@ class Ledger:
 
     def teachers(self, n: int | None = None) -> list[int]:
         """Return the first `n` trials, in the order of their ends, that teach: complete ones and diverged ones."""
-        return [number for _, number in self._teachers[:n]]
+        return self._teachers[:n]
 
     @property
     def n_teachers(self) -> int:
         return len(self._teachers)
 
+    @property
     def broken_predictions(self) -> str | None:
-        """Say that too many trials ended outside the interval that was last predicted for them; None where not."""
+        """Why nobody is to be stopped: too many ended outside their last predicted interval. None where not so."""
         missed, known = self._n_missed, self._n_predicted
-        if missed and binom.sf(missed - 1, known, _MISS_RATE) < _MISS_LEVEL:
-            return (
-                f"the predictions do not hold, so nobody is stopped: {missed} of {known} trials ended outside "
-                "their 95 % interval"
-            )
-        return None
+        if not self._do_predictions_fail:
+            return None
+        return (
+            f"the predictions do not hold, so nobody is stopped: {missed} of {known} trials ended outside "
+            "their 95 % interval"
+        )
 
     def _note_end(self, record: TrialRecord) -> None:
         if is_complete(record):
@@ -97,9 +99,11 @@ class Ledger:
             if predicted:
                 self._n_predicted += 1
                 self._n_missed += not predicted[-1]["low"] <= value <= predicted[-1]["high"]
+                by_chance = binom.sf(self._n_missed - 1, self._n_predicted, _MISS_RATE)
+                self._do_predictions_fail = bool(self._n_missed and by_chance < _MISS_LEVEL)
         elif not has_diverged(record):
             return
-        bisect.insort(self._teachers, (record.ended or "", record.number))
+        self._teachers.append(record.number)
 
 
 def is_complete(record: TrialRecord) -> bool:

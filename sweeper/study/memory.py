@@ -125,7 +125,7 @@ class MemoryStudy:
     def record_decision(self, number: int, index: int, decision: Decision) -> None:
         """Forget it: it is in the orchestrator's record."""
 
-    def record_read_off(self, number: int, source: int) -> None:
+    def record_read_off(self, number: int, source: int, *, at: str) -> None:
         """Forget it: it is in the orchestrator's record."""
 
     def record_checkpoint(self, number: int, name: str) -> None:

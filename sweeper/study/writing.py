@@ -213,9 +213,9 @@ class DrivenStudy(StoredStudy):
         facts = {**decision.entry(), "at": utc_now()}
         self._set(number, f"{encoding.DECISION_PREFIX}{index}", encoding.encode(facts))
 
-    def record_read_off(self, number: int, source: int) -> None:
+    def record_read_off(self, number: int, source: int, *, at: str) -> None:
         """Keep that a trial is the beginning of a longer one, and is not trained itself."""
-        self._set(number, encoding.READ_OFF, {"trial": source, "at": utc_now()})
+        self._set(number, encoding.READ_OFF, {"trial": source, "at": at})
 
     def record_checkpoint(self, number: int, name: str) -> None:
         self._set(number, encoding.CHECKPOINT, name)
