@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, report_rung
-from sweeper.records import RungRecord, TrialRecord, TrialState
+from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, certain, report_rung
+from sweeper.records import LoggedRecords, RungRecord, TrialRecord, TrialState
 
 TWO = {"loss": RankedSignal(direction="minimize"), "score": RankedSignal(direction="maximize", weight=0.7)}
 N_RUNGS = 2
@@ -170,3 +170,46 @@ def test_plain_optuna_is_told_to_say_how_many_points_there_are():
 
     with pytest.raises(ValueError, match=r"must know how many points the study has\. Pass `n_points`"):
         trial.should_prune()
+
+
+def moving_records(n, seed):
+    """Yield the records of a sweep after every change, with the trial that changed; nobody is stopped in it."""
+    draw = random.Random(seed)
+    records = LoggedRecords({
+        number: TrialRecord(number=number, state=TrialState.RUNNING, params={}, point_id=str(number))
+        for number in range(n)
+    })  # fmt: skip
+    still_open = list(records)
+    while still_open:
+        record = records[draw.choice(still_open)]
+        rung = len(record.rungs)
+        if rung < 3 and draw.random() < 0.95:
+            signals = {"loss": draw.random(), "score": draw.choice([0.1, math.nan, draw.random()])}
+            record.rungs[rung] = RungRecord(rung=rung, mark=rung, step=rung, samples=rung, signals=signals)
+        else:
+            record.state = TrialState.COMPLETE if rung == 3 else TrialState.PRUNED
+            still_open.remove(record.number)
+        records.note(record.number)
+        yield records
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_rule_that_reads_on_is_as_sure_as_one_that_reads_everything(seed):
+    n = 12 + 3 * seed
+    used, n_sure = make_pruner(n), 0
+    for records in moving_records(n, seed):
+        kept, anew = used.survivors(records), make_pruner(n).survivors(dict(records))
+        assert kept == anew
+        n_sure += n - len(kept)
+    assert n_sure > n
+
+
+def test_in_a_large_study_who_is_sure_is_looked_for_less_often_and_the_survivors_are_the_same(monkeypatch):
+    n, rare = 40, make_pruner(40)
+    monkeypatch.setattr(certain, "_PAIRS_A_REPORT", n)  # every 40th change
+    for records in moving_records(n, seed=1):
+        late = rare.survivors(records)
+    monkeypatch.undo()
+
+    assert late == make_pruner(n).survivors(records)
+    assert 0 < len(late) < n

@@ -10,24 +10,30 @@ What is sure stays so, and in the end everything is known: so the survivors are 
 the order of reports and the number of slots. A trial that ends before it is sure that it must be stopped has
 completed, and is no survivor.
 
+What is not decided yet is looked at again as trials come to a rung: every pair of them, so in large studies only after
+some more have come (a twenty-fifth of 10,000). That changes when somebody is stopped, not who survives.
+
 The probe mode is the same rule for trials that wait: whoever comes to a rung is set aside until all that enter it have
 come there, and only the survivors go on. So nobody trains further than the rule needs to know.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from sweeper.pruners.changes import Changes
 from sweeper.pruners.correlation import Array
 from sweeper.records import RungRecord, TrialRecord
 
-Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 
 _TIE = 1e-9  # scores are sums of the same ranks in another order
+_PAIRS_AT_ONCE = 1_000_000  # 8 MB each for a few arrays
+_PAIRS_A_REPORT = 250_000  # about; looking at so many takes some 3 ms (2 cores, November 2026)
+_FIRST_ROOM = 64  # trials
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +46,8 @@ class Verdict:
     n_entering: int  # at most
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CertainRank:
-    """The rule's settings.
+    """Knows who surely does not survive. Keeps caches only: the same records lead to the same survivors.
 
     Args:
         directions: Signals with 1 where high is good and -1 where low is.
@@ -51,135 +56,280 @@ class CertainRank:
         n_points: Points of the whole grid; None: as many as there are records.
     """
 
-    directions: Mapping[str, float]
-    weights: Mapping[str, float]
-    keep_frac: float
-    n_points: int | None = None
+    def __init__(
+        self,
+        *,
+        directions: Mapping[str, float],
+        weights: Mapping[str, float],
+        keep_frac: float,
+        n_points: int | None = None,
+    ) -> None:
+        self._directions, self._weights = dict(directions), np.array([weights[name] for name in directions])
+        self._keep_frac, self._n_points = keep_frac, n_points
+        self._changes = Changes()
+        self._forget(0)
 
-    def condemned(self, records: Mapping[int, TrialRecord]) -> dict[int, Verdict]:
-        """Return the trials that surely do not survive, each with the first rung where that is so."""
-        possible = set(records)
-        sure = set(records)
-        n_unknown = max(0, (self.n_points or 0) - len(records))
-        found: dict[int, Verdict] = {}
-        for rung in sorted({index for record in records.values() for index in record.rungs}):
-            level = _Level(self, rung, sorted(possible), sure, n_unknown, records)
-            verdicts = level.verdicts()
-            found.update(verdicts)
-            sure = level.safe()
-            possible -= set(verdicts)
-        return found
+    def _forget(self, n: int) -> None:
+        self._n = n  # points of the grid
+        self._levels: list[_Level] = []
+        self._top: dict[int, int] = {}  # the newest rung of each trial that has come to one
+        self._finished: dict[int, None] = {}
+        self._open_condemned: set[int] = set()
+        self._condemned: dict[int, Verdict] = {}
+
+    def read(self, records: Mapping[int, TrialRecord]) -> None:
+        """Take in who came to a rung and who ended, and what follows from that."""
+        is_anew, numbers = self._changes.read(records)
+        n = max(len(records), self._n_points or 0)
+        if is_anew or n != self._n:
+            self._forget(n)
+            numbers = list(records)
+        for number in numbers:
+            self._take_in(records[number], records)
+        self._conclude()
+
+    def verdict(self, number: int) -> Verdict | None:
+        """Return why a trial does not survive, by the first rung where that is sure; None while it is not."""
+        return self._condemned.get(number)
+
+    @property
+    def open_condemned(self) -> list[int]:
+        """The trials that have not ended and surely do not survive."""
+        return sorted(self._open_condemned)
 
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
         """Return the trials that are not condemned. Final once every trial has ended."""
-        condemned = self.condemned(records)
-        return [number for number in sorted(records) if number not in condemned]
+        self.read(records)
+        return [number for number in sorted(records) if number not in self._condemned]
 
     def waiting(self, records: Mapping[int, TrialRecord]) -> set[int]:
         """Return the open trials that stand at a rung to which others still have to come."""
-        n_unknown = max(0, (self.n_points or 0) - len(records))
-        condemned = self.condemned(records)
-        entering, found = set(records), set[int]()
-        for rung in sorted({index for record in records.values() for index in record.rungs}):
-            if n_unknown or not all(_is_known(records[number], rung) for number in entering):
-                found |= {
-                    n
-                    for n in entering
-                    if not records[n].state.is_finished and _at(records[n], rung) is not None
-                }
-            entering -= {number for number, verdict in condemned.items() if verdict.rung <= rung}
-        return found
+        self.read(records)
+        return {
+            number
+            for level in self._levels
+            if level.n_pending
+            for number in level.known
+            if number not in self._finished
+        }
+
+    def _take_in(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> None:
+        number = record.number
+        before, top = self._top.get(number, -1), max(record.rungs, default=-1)
+        self._top[number] = top
+        while len(self._levels) <= top:
+            self._add_level(records)
+        if record.state.is_finished and number not in self._finished:
+            self._finished[number] = None
+            self._open_condemned.discard(number)
+            top = len(self._levels) - 1  # it comes to no other one: there it is last
+        for level in self._levels[before + 1 : top + 1]:
+            if number not in level.known:
+                self._enter(level, record)
+
+    def _add_level(self, records: Mapping[int, TrialRecord]) -> None:
+        rung = len(self._levels)
+        level = _Level(rung, n=self._n, weights=self._weights)
+        if rung > 0:
+            level.exclude(self._condemned)
+            level.make_sure(self._levels[-1].safe)
+        self._levels.append(level)
+        for number in self._finished:
+            self._enter(level, records[number])
+
+    def _enter(self, level: "_Level", record: TrialRecord) -> None:
+        verdict = self._condemned.get(record.number)
+        if verdict is None or verdict.rung >= level.rung:
+            is_sure = level.rung == 0 or record.number in self._levels[level.rung - 1].safe
+            level.add(record.number, self._values(record, level.rung), is_sure=is_sure)
+
+    def _values(self, record: TrialRecord, rung: int) -> list[float]:
+        """Return the signals at the rung as goodness. What is not finite, and what never came here, is last."""
+        at = _at(record, rung)
+        signals = {} if at is None else at.signals
+        values = ((sign, signals.get(name, math.nan)) for name, sign in self._directions.items())
+        return [sign * value if math.isfinite(value) else -math.inf for sign, value in values]
+
+    def _conclude(self) -> None:
+        """Look again at the rungs where something has changed; what is found at one changes the later ones."""
+        for level in self._levels:
+            if not level.is_due:
+                continue
+            verdicts, safe = level.look(self._keep_frac)
+            for number, verdict in verdicts.items():
+                known = self._condemned.get(number)
+                if known is None or known.rung > level.rung:
+                    self._condemned[number] = verdict
+                    if number not in self._finished:
+                        self._open_condemned.add(number)
+            later = self._levels[level.rung + 1 :]
+            for one in later:
+                one.exclude(verdicts)
+            for one in later[:1]:
+                one.make_sure(safe)
 
 
 class _Level:
-    """One rung: who is known there, and who is better than whom, now and at worst."""
+    """One rung: who is known there, and who is better than whom, now and at worst.
 
-    def __init__(
-        self,
-        rule: CertainRank,
-        rung: int,
-        possible: Sequence[int],
-        sure: set[int],
-        n_unknown: int,
-        records: Mapping[int, TrialRecord],
-    ) -> None:
-        self._rule, self._rung = rule, rung
-        self._known = [n for n in possible if _is_known(records[n], rung)]
-        self._n_pending = len(possible) - len(self._known) + n_unknown
-        self._sure = np.array([number in sure for number in self._known], dtype=bool)
-        self._n_most = len(possible) + n_unknown
-        self._n_least = len(sure) + n_unknown if rung == 0 else len(sure)
-        self._records = records
-        self._here = np.array([_at(records[n], rung) is not None for n in self._known], dtype=bool)
+    Args:
+        rung: Its index.
+        n: Points of the grid.
+        weights: Of the signals.
+    """
 
-    @functools.cached_property
-    def _bounds(self) -> tuple[Array, Array]:
-        """What `_differences` returns. Every pair of trials: asked only where somebody can be sure at all."""
-        rule, records = self._rule, self._records
-        values = [np.array([self._value(records[n], name) for n in self._known]) for name in rule.directions]
-        weights = [rule.weights[name] for name in rule.directions]
-        return _differences(values, weights, self._sure, self._n_pending)
+    def __init__(self, rung: int, *, n: int, weights: Array) -> None:
+        self.rung = rung
+        self.known: dict[int, int] = {}  # trial -> column
+        self.safe: set[int] = set()  # who surely enters the rung, and can no longer be stopped there
+        self._weights = weights
+        self._n_most = n  # that may still enter the rung
+        self._n_least = n if rung == 0 else 0  # that surely enter it
+        self._numbers = np.zeros(_FIRST_ROOM, dtype=np.int64)
+        self._values = np.zeros((len(weights), _FIRST_ROOM))  # goodness
+        self._is_in, self._is_sure, self._is_decided = (np.zeros(_FIRST_ROOM, dtype=bool) for _ in range(3))
+        self._excluded: set[int] = set()
+        self._n_columns = 0
+        self._n_news = 0  # since it was last looked at
+        self._news_between_looks = max(1, n * n // _PAIRS_A_REPORT)
 
-    def verdicts(self) -> dict[int, Verdict]:
-        """Return who is surely stopped here. A trial that ended before the rung is not stopped, only last."""
-        n_kept = math.ceil(self._rule.keep_frac * self._n_most)
-        if np.count_nonzero(self._sure) < n_kept:
-            return {}
-        n_better = ((self._bounds[0] > _TIE) & self._sure[:, None]).sum(axis=0)
-        return {
-            number: Verdict(
-                rung=self._rung, n_better=int(n_better[i]), n_kept=n_kept, n_entering=self._n_most
+    @property
+    def n_pending(self) -> int:
+        """Points that may enter the rung and have not come to it yet."""
+        return self._n_most - len(self.known)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough has changed to look at it again; once all have come, anything is enough."""
+        return self._n_news >= (self._news_between_looks if self.n_pending else 1)
+
+    def add(self, number: int, values: Iterable[float], *, is_sure: bool) -> None:
+        """Take in one more trial that has come here, or has ended and never will."""
+        column = self._n_columns
+        if column == len(self._numbers):
+            self._numbers, self._is_in, self._is_sure, self._is_decided = (
+                np.concatenate([a, np.zeros_like(a)])
+                for a in (self._numbers, self._is_in, self._is_sure, self._is_decided)
             )
-            for i, number in enumerate(self._known)
-            if n_better[i] >= n_kept
-        }
+            self._values = np.hstack([self._values, np.zeros_like(self._values)])
+        self.known[number] = column
+        self._numbers[column], self._values[:, column] = number, list(values)
+        self._is_in[column], self._is_sure[column] = True, is_sure
+        self._n_columns += 1
+        self._n_news += 1
 
-    def safe(self) -> set[int]:
-        """Return who surely enters the rung and can no longer be stopped there."""
-        n_kept = math.ceil(self._rule.keep_frac * self._n_least)
-        if self._n_pending >= n_kept:
-            return set()
-        n_maybe = (self._bounds[1] > _TIE).sum(axis=0) + self._n_pending
-        return {number for i, number in enumerate(self._known) if self._sure[i] and n_maybe[i] < n_kept}
+    def exclude(self, numbers: Iterable[int]) -> None:
+        """Leave out trials that surely do not come as far as this rung."""
+        for number in numbers:
+            if number not in self._excluded:
+                self._excluded.add(number)
+                self._n_most -= 1
+                self._n_news += 1
+                column = self.known.pop(number, None)
+                if column is not None:
+                    self._is_in[column] = False
 
-    def _value(self, record: TrialRecord, name: str) -> float:
-        """Return a signal at the rung as goodness. What is not finite, and what never came here, is last."""
-        at = _at(record, self._rung)
-        value = math.nan if at is None else at.signals.get(name, math.nan)
-        return self._rule.directions[name] * value if math.isfinite(value) else -math.inf
+    def make_sure(self, numbers: Iterable[int]) -> None:
+        """Take note of trials that surely enter the rung."""
+        for number in numbers:
+            self._n_least += 1
+            self._n_news += 1
+            if number in self.known:
+                self._is_sure[self.known[number]] = True
+
+    def look(self, keep_frac: float) -> tuple[dict[int, Verdict], set[int]]:
+        """Return who is found now to be surely stopped here, and who surely not. That stays so."""
+        self._n_news = 0
+        known = np.flatnonzero(self._is_in[: self._n_columns])
+        sure = known[self._is_sure[known]]
+        verdicts: dict[int, Verdict] = {}
+        safe: set[int] = set()
+        n_kept, n_least_kept = math.ceil(keep_frac * self._n_most), math.ceil(keep_frac * self._n_least)
+        may_condemn, may_save = len(sure) >= n_kept, self.n_pending < n_least_kept
+        if not (may_condemn or may_save):
+            return verdicts, safe
+        pairs = _Pairs(self._values, self._weights, known, sure, n_pending=self.n_pending)
+        if may_condemn:
+            open_ones = known[~self._is_decided[known]]
+            for column, n_better in pairs.count_surely_better(open_ones, n_kept):
+                self._is_decided[column] = True
+                number = int(self._numbers[column])
+                verdicts[number] = Verdict(
+                    rung=self.rung, n_better=n_better, n_kept=n_kept, n_entering=self._n_most
+                )
+        if may_save:
+            open_ones = sure[~self._is_decided[sure]]
+            for column in pairs.hardly_beaten(open_ones, n_least_kept - self.n_pending):
+                self._is_decided[column] = True
+                safe.add(int(self._numbers[column]))
+        self.safe |= safe
+        return verdicts, safe
 
 
-def _differences(
-    values: Sequence[Array], weights: Sequence[float], sure: Bools, n_pending: int
-) -> tuple[Array, Array]:
-    """Return by how many ranks each trial (row) is ahead of each other one (column), at least and at most.
+class _Pairs:
+    """By how many ranks one trial is ahead of another, at least and at most.
 
     One peer moves the difference of two trials by 1 for every signal in which it stands between them, by a half where
-    it ties with one. A sure peer does so; one that may still be stopped earlier does or does not; one that has not
-    come yet may stand anywhere.
+    it ties with one. A sure peer does so; one that may still be stopped earlier does or does not, which is counted
+    for each signal on its own; one that has not come yet may stand anywhere.
     """
-    n = len(sure)
-    beats = np.zeros((n, n))  # [i, p]: weighted signals in which i is better than peer p, ties a half
-    ahead = np.zeros((n, n))  # [j, i]: weighted signals in which j is better than i
-    for column, weight in zip(values, weights, strict=True):
-        better = column[:, None] > column[None, :]
-        beats += weight * (better + 0.5 * (column[:, None] == column[None, :]))
-        ahead += weight * better
-    standing = beats[:, sure].sum(axis=1)
-    least = standing[:, None] - standing[None, :] - n_pending * ahead.T
-    most = standing[:, None] - standing[None, :] + n_pending * ahead
-    for peer in np.flatnonzero(~sure):
-        moved = beats[:, None, peer] - beats[None, :, peer]
-        least += np.minimum(moved, 0.0)
-        most += np.maximum(moved, 0.0)
-    return least, most
+
+    def __init__(
+        self, values: Array, weights: Array, known: Indices, sure: Indices, *, n_pending: int
+    ) -> None:
+        self._values, self._weights, self._n_pending = values, weights, n_pending
+        self._known, self._sure = known, sure
+        unsure = np.setdiff1d(known, sure, assume_unique=True)
+        self._standing = np.zeros(values.shape[1])
+        self._maybe = np.zeros(values.shape)  # by signal: what the unsure peers may add
+        for row, (column, weight) in enumerate(zip(values, weights, strict=True)):
+            self._standing[known] += weight * _n_below(column[known], column[sure])
+            if len(unsure):
+                self._maybe[row, known] = weight * _n_below(column[known], column[unsure])
+        self._has_unsure = len(unsure) > 0
+
+    def count_surely_better(self, columns: Indices, n_wanted: int) -> list[tuple[int, int]]:
+        """Return the columns to which at least so many sure ones are surely better, with how many are."""
+        standing = np.sort(self._standing[self._sure])
+        n_at_most = len(standing) - np.searchsorted(standing, self._standing[columns] + _TIE, side="right")
+        columns = columns[n_at_most >= n_wanted]
+        n_better = self._counted(columns, self._sure, -1.0)
+        return [(int(c), int(n)) for c, n in zip(columns, n_better, strict=True) if n >= n_wanted]
+
+    def hardly_beaten(self, columns: Indices, n_allowed: int) -> list[int]:
+        """Return the columns to which fewer than so many may be better."""
+        standing = np.sort(self._standing[self._known])
+        n_at_least = len(standing) - np.searchsorted(standing, self._standing[columns] + _TIE, side="right")
+        columns = columns[n_at_least < n_allowed]
+        n_maybe = self._counted(columns, self._known, 1.0)
+        return [int(c) for c, n in zip(columns, n_maybe, strict=True) if n < n_allowed]
+
+    def _counted(self, columns: Indices, peers: Indices, sign: float) -> npt.NDArray[np.intp]:
+        """Return how many peers are ahead of each column: at least (sign -1), or at most (sign 1)."""
+        counts = [np.zeros(0, dtype=np.intp)]
+        at_once = max(1, _PAIRS_AT_ONCE // max(1, len(peers)))
+        limit = np.maximum if sign > 0 else np.minimum
+        for start in range(0, len(columns), at_once):
+            block = columns[start : start + at_once]
+            ahead = self._standing[peers][:, None] - self._standing[block][None, :]
+            for values, weight, maybe in zip(self._values, self._weights, self._maybe, strict=True):
+                mine, theirs = values[block][None, :], values[peers][:, None]
+                if self._n_pending:
+                    ahead += sign * self._n_pending * weight * (theirs > mine if sign > 0 else mine > theirs)
+                if self._has_unsure:
+                    ahead += limit(maybe[peers][:, None] - maybe[block][None, :], 0.0)
+            counts.append((ahead > _TIE).sum(axis=0))
+        return np.concatenate(counts)
+
+
+def _n_below(values: Array, peers: Array) -> Array:
+    """Return how many peers each value is better than; equal ones count a half."""
+    ordered = np.sort(peers)
+    first, past = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    return np.asarray((first + past) / 2)
 
 
 def _at(record: TrialRecord, rung: int) -> RungRecord | None:
     """Return what a trial showed at a rung. Of two rungs that fall on one step it recorded the later one."""
     later = [index for index in record.rungs if index >= rung]
     return record.rungs[min(later)] if later else None
-
-
-def _is_known(record: TrialRecord, rung: int) -> bool:
-    return record.state.is_finished or _at(record, rung) is not None

@@ -20,7 +20,7 @@ from sweeper import encoding
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.certain import CertainRank
 from sweeper.pruners.standings import Standings
-from sweeper.records import GRAD_NORM, LOSS, Decision, RungRecord, TrialRecord, TrialState
+from sweeper.records import GRAD_NORM, LOSS, Decision, RungRecord, TrialRecord
 
 if TYPE_CHECKING:
     from sweeper.pruners.learned import LearnedRule
@@ -117,6 +117,12 @@ class EarlyDynamicsPruner(BasePruner):
         self._standings = Standings(
             [(n, s.weight / total, s.direction == "maximize") for n, s in self._signals.items()]
         )
+        self._certain = CertainRank(
+            directions={n: 1.0 if s.direction == "maximize" else -1.0 for n, s in self._signals.items()},
+            weights={name: signal.weight / total for name, signal in self._signals.items()},
+            keep_frac=self._keep_frac,
+            n_points=n_points,
+        )
         self._n_points = n_points
         self._metric = metric
         self._direction = direction
@@ -177,11 +183,9 @@ class EarlyDynamicsPruner(BasePruner):
         if self._mode == "certain":
             return self._judge_certain(numbers, rung, records)
         if self._mode == "probe":
-            waiting = self._certain().waiting(records)
-            return [
-                dataclasses.replace(decision, aside=not decision.stop and decision.trial in waiting)
-                for decision in self._judge_certain(numbers, rung, records)
-            ]
+            first, *others = self._judge_certain(numbers, rung, records)
+            waits = not first.stop and first.trial in self._certain.waiting(records)
+            return [dataclasses.replace(first, aside=waits), *others]
         return self._judge_eager(numbers, rung, records)
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
@@ -189,10 +193,8 @@ class EarlyDynamicsPruner(BasePruner):
         if self._is_learned:
             return self._learned_rule().judge_again(records)
         if self._mode in ("certain", "probe"):
-            running = [
-                n for n in sorted(records) if records[n].state is TrialState.RUNNING and records[n].rungs
-            ]
-            return [d for d in self._judge_certain(running, None, records) if d.stop]
+            self._certain.read(records)
+            return [self._certain_decision(records[n]) for n in self._certain.open_condemned]
         return []
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
@@ -201,7 +203,7 @@ class EarlyDynamicsPruner(BasePruner):
             return self._learned_rule().next_of(waiting, records)
         if self._mode != "probe":
             return waiting[0]
-        at_a_rung = self._certain().waiting(records)
+        at_a_rung = self._certain.waiting(records)
         free = [number for number in waiting if number not in at_a_rung]
         if free or any(r.is_training for r in records.values()):
             return min(free, key=lambda number: bool(records[number].rungs), default=None)
@@ -209,7 +211,7 @@ class EarlyDynamicsPruner(BasePruner):
 
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
         """Return who survives in certain or probe mode: the same under any order, once every trial has ended."""
-        return self._certain().survivors(records)
+        return self._certain.survivors(records)
 
     def _learned_rule(self) -> "LearnedRule":
         if self._rule is None:
@@ -235,44 +237,38 @@ class EarlyDynamicsPruner(BasePruner):
                 record.rungs[index] = dataclasses.replace(rung, signals={**rung.signals, name: value})
         return record
 
-    def _certain(self) -> CertainRank:
-        total = sum(signal.weight for signal in self._signals.values())
-        return CertainRank(
-            directions={n: 1.0 if s.direction == "maximize" else -1.0 for n, s in self._signals.items()},
-            weights={name: signal.weight / total for name, signal in self._signals.items()},
-            keep_frac=self._keep_frac,
-            n_points=self._n_points,
-        )
-
     def _judge_certain(
-        self, numbers: Sequence[int], rung: int | None, records: Mapping[int, TrialRecord]
+        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
     ) -> list[Decision]:
         """Judge at every rung that the trials passed: what was not sure there may have become so."""
-        condemned = self._certain().condemned(records)
-        decisions = []
-        for number in numbers:
-            verdict = condemned.get(number)
-            at = max(records[number].rungs) if rung is None else rung
-            if verdict is not None:
-                at = min((index for index in records[number].rungs if index >= verdict.rung), default=at)
-            record = records[number].rungs[at]
-            kept = (
-                "not sure yet to be outside the kept"
-                if verdict is None
-                else f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of "
-                f"which the best {verdict.n_kept} go on"
-            )
-            decisions.append(
-                Decision(
-                    trial=number, stop=verdict is not None, rule=RULE,
-                    reason=f"{self._values(record)}: at rung {at} {kept}", rung=at, samples=records[number].samples,
-                    details={
-                        "signals": {name: record.signals.get(name) for name in self._signals}, "mode": "certain",
-                        **({} if verdict is None else dataclasses.asdict(verdict)),
-                    },
-                )
-            )  # fmt: skip
-        return decisions
+        self._certain.read(records)
+        condemned = set(self._certain.open_condemned)
+        first, *others = numbers
+        return [
+            self._certain_decision(records[first], rung),
+            *(self._certain_decision(records[number]) for number in others if number in condemned),
+        ]
+
+    def _certain_decision(self, record: TrialRecord, rung: int | None = None) -> Decision:
+        verdict = self._certain.verdict(record.number)
+        at = max(record.rungs) if rung is None else rung
+        if verdict is not None:
+            at = min((index for index in record.rungs if index >= verdict.rung), default=at)
+        kept = (
+            "not sure yet to be outside the kept"
+            if verdict is None
+            else f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of "
+            f"which the best {verdict.n_kept} go on"
+        )
+        shown = record.rungs[at]
+        return Decision(
+            trial=record.number, stop=verdict is not None, rule=RULE,
+            reason=f"{self._values(shown)}: at rung {at} {kept}", rung=at, samples=record.samples,
+            details={
+                "signals": {name: shown.signals.get(name) for name in self._signals}, "mode": "certain",
+                **({} if verdict is None else dataclasses.asdict(verdict)),
+            },
+        )  # fmt: skip
 
     def _judge_eager(
         self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]
