@@ -15,6 +15,7 @@ class LearnedOptions:
     n_calibration: int | None = None  # points that run to their end first; None: by the number of points
     skip_waiting: bool = True  # stop points before their start, where the finished ones say enough
     set_aside: bool = False  # give a trial's slot to a more promising one, and go on with it later or never
+    fill_slots: bool = False  # never leave a slot free for the sake of what a far likelier trial will show
     audit_frac: float = 0.1  # of the condemned trials, goes on to check the rule
     seed: int = 0  # of the audit's choice
 

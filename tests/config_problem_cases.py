@@ -806,7 +806,7 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
             "sweep.yaml:15: `pruner.options` belongs to Optuna's pruners and `module:Class`, not "
             "to `early_dynamics`. Remove it, or use `signals`, `keep_frac`, `min_peers`, `mode`, "
             "`max_gpu_hours`, `directions`, `risk`, `tolerance`, `n_calibration`, `skip_waiting`, `set_aside`, "
-            "`audit_frac` and `prior`.",
+            "`fill_slots`, `audit_frac` and `prior`.",
         ],
     ),
     (

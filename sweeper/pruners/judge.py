@@ -65,7 +65,7 @@ def make_judge(config: SweepConfig, prior: Mapping[int, TrialRecord] | None = No
             learned=LearnedOptions(
                 risk=section.risk, tolerance=section.tolerance, n_calibration=section.n_calibration,
                 skip_waiting=section.skip_waiting, audit_frac=section.audit_frac, seed=config.seed,
-                set_aside=config.sets_aside,
+                set_aside=config.sets_aside, fill_slots=section.fill_slots,
             ),
         )  # fmt: skip
     signals = {

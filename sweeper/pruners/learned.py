@@ -10,8 +10,14 @@ and what is left is shared among the trials that are still open. The chances are
 model-based: where the predictions stop holding, nobody is stopped.
 
 Where trials can be set aside, hardly anybody needs to be stopped before the end: at each rung a trial gives its slot to
-one that is likelier to be the best, and may go on later. Once the chances of all open trials together are no more than
-the risk that is left, all of them are stopped. So training goes where it can still change the choice.
+one that is likelier to be the best, and may go on later. Where one that trains is far likelier, the others wait for
+its result, for it tells most about them: a slot may stay free meanwhile (`fill_slots` forbids that). Once the chances
+of all open trials together are no more than the risk that is left, all of them are stopped. So training goes where it
+can still change the choice.
+
+What waiting gains was measured on 24 recorded sweeps, four slots, five orders: median cost 0.35 instead of 0.39, worst
+0.45 instead of 0.47, no miss in either; the sweeps took 13 % longer. Waiting for one that is twice as likely is the
+middle: over two orders it cost 0.36; for 1.33 times 0.35, at 11 % more time; for four times 0.38, at 9 % less.
 
 Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adams, arXiv:1406.3896.
 """
@@ -31,6 +37,8 @@ from sweeper.records import Decision, TrialRecord, TrialState
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
 _SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
+# Of the chance of the likeliest one that trains: with less, a trial waits for that one, even where a slot is free.
+_WORTH = 0.5
 _EARLY = (
     0.1  # of the risk that is left: what stops may take that only free the disk, where trials are set aside
 )
@@ -80,7 +88,7 @@ class LearnedRule:
         }  # fmt: skip
         first = stops.pop(record.number, None) or self._going_on(record, records, table, broken)
         if self._options.set_aside and not first.stop:
-            first = self._or_aside(first, records, table)
+            first = self._or_waiting(self._or_aside(first, records, table), table)
         return [first, *(decision for decision in stops.values() if decision.stop)]
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
@@ -102,7 +110,8 @@ class LearnedRule:
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
 
-        None where those that run may settle the choice: all others together are hardly worth their training.
+        None where those that run may settle the choice, so that all others together are hardly worth their training,
+        and where one of those is far likelier to be the best than any other.
         """
         self._read(records)
         if self._has_too_few(records):
@@ -115,10 +124,13 @@ class LearnedRule:
         if not self._ledger.n_complete:
             return waiting[0]
         table = self._table(records)
-        if self._options.set_aside and self._may_wait(waiting, records, table):
-            return None
         found = table.first(waiting, by_chance=self._options.set_aside)
-        return waiting[0] if found is None else found
+        if found is None:
+            return waiting[0]
+        is_thrifty = self._options.set_aside and not self._options.fill_slots
+        if is_thrifty and (self._may_wait(waiting, records, table) or self._leader(found, table) is not None):
+            return None
+        return found
 
     def _may_wait(
         self, waiting: Sequence[int], records: Mapping[int, TrialRecord], table: OutlookTable
@@ -128,6 +140,12 @@ class LearnedRule:
             return False
         may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting, among=waiting)
         return may_stop and together <= self._left
+
+    def _leader(self, number: int, table: OutlookTable) -> Outlook | None:
+        """Return the trial in training whose result another one had better wait for; None where it need not."""
+        if self._options.fill_slots or self._ledger.broken_predictions is not None:
+            return None
+        return table.leader(number, worth=_WORTH)
 
     # -- deciding --------------------------------------------------------------------------------------------
 
@@ -237,6 +255,15 @@ class LearnedRule:
         if own is None or other is None or other.chance <= _SWITCH * own.chance:
             return decision
         why = f"trial {rival} is likelier to be the best ({other.chance:.2g} against {own.chance:.2g})"
+        return dataclasses.replace(_with_reason(decision, why), aside=True)
+
+    def _or_waiting(self, decision: Decision, table: OutlookTable) -> Decision:
+        """Free the slot of a trial that had better wait for the result of a far likelier one."""
+        own, leader = table.outlook(decision.trial), self._leader(decision.trial, table)
+        if decision.aside or own is None or leader is None:
+            return decision
+        chances = f"{leader.chance:.2g} against {own.chance:.2g}"
+        why = f"waits for trial {leader.number}, which is far likelier to be the best ({chances})"
         return dataclasses.replace(_with_reason(decision, why), aside=True)
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:

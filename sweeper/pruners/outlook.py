@@ -144,6 +144,22 @@ class OutlookTable:
             kept = kept[goodness[kept] == goodness[kept].max()]
         return int(self._numbers[rows[kept[0]]])
 
+    def leader(self, number: int, *, worth: float) -> Outlook | None:
+        """Return the likeliest trial that trains, where a trial's chance is less than `worth` of that one's.
+
+        None where it is not, where nobody else trains, and for audits.
+        """
+        row = self._row_of.get(number)
+        if row is None or not self._is_open[row] or self._is_audited[row]:
+            return None
+        trains = self._is_open & ~self._is_audited & ~self._is_at_rest
+        trains[row] = False
+        rows, chances = np.flatnonzero(trains), self._all_chances()
+        if not len(rows):
+            return None
+        first = rows[np.argmax(chances[rows])]
+        return self.outlook(int(self._numbers[first])) if chances[row] < worth * chances[first] else None
+
     def _all_chances(self) -> Array:
         if self._chances is None:
             n_peers = int(np.count_nonzero(self._is_open)) + self._n_complete
