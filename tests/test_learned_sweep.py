@@ -271,3 +271,29 @@ def test_a_trial_that_is_stopped_before_its_worker_speaks_stays_stopped(tmp_path
     orchestrator.on_end(second.number, Outcome(kind=OutcomeKind.STOPPED))
     record = reopened(study).records()[second.number]
     assert (record.state, record.reason, record.attempts) == (TrialState.PRUNED, "hopeless", 1)
+
+
+def test_a_slot_that_stays_free_is_told_of_once(tmp_path):
+    class Holding:
+        """Starts one trial after the other, whatever is free."""
+
+        def judge(self, numbers, rung, records):
+            return [Decision(trial=numbers[0], stop=False, rule="holding", reason="", rung=rung)]
+
+        def judge_again(self, records):
+            return []
+
+        def next_of(self, waiting, records):
+            return None if any(record.is_training for record in records.values()) else waiting[0]
+
+    config, recorder = config_for("nop"), Recorder()
+    orchestrator = Orchestrator(
+        study=make_study(tmp_path / "study", config), plan=plan_sweep(config), judge=Holding(),
+        rules=divergence_rules(config), listeners=[recorder],
+    )  # fmt: skip
+
+    orchestrator.next_trial()
+    assert [orchestrator.next_trial() for _ in range(3)] == [None] * 3
+
+    notes = [event.message for event in recorder.events if event.kind is EventKind.NOTE]
+    assert notes == ["a slot stays free: the pruner lets 31 trials wait for what those in training show"]

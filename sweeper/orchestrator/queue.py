@@ -11,7 +11,7 @@ from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
-from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.records import EventKind, Origin, TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class TrialQueue:
         self.again = collections.deque(n for n in begun if not records[n].is_set_aside)
         self.aside = [n for n in begun if records[n].is_set_aside]
         self.waiting = collections.deque(n for n in unfinished if records[n].state is TrialState.WAITING)
+        self._has_told = False  # why a slot is free
         self._exhausted = False  # the sampler has no new point left
         self._lengths = TrialLengths() if longest_first else None
         if self._lengths is not None:
@@ -91,7 +92,9 @@ class TrialQueue:
             if number is None and not self._state.running:
                 number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
             if number is None:
+                self._tell_held_back(len(candidates))
                 return None
+            self._has_told = False
             if number in self.waiting:
                 self.waiting.remove(number)
                 self._state.study.claim(number)
@@ -99,6 +102,13 @@ class TrialQueue:
                 self.aside.remove(number)
             return number
         return self._draw() if self.n_left > 0 and not self.waiting else None
+
+    def _tell_held_back(self, n: int) -> None:
+        """Say, once while it is so, why a slot stays free though points are left."""
+        if not self._has_told:
+            self._has_told = True
+            words = f"a slot stays free: the pruner lets {n} trials wait for what those in training show"
+            self._state.tell(EventKind.NOTE, words)
 
     def point_of(self, record: TrialRecord) -> Point:
         """Return the point of a trial; it is recorded now where the trial was entered without one."""

@@ -32,6 +32,7 @@ class ReplayResult:
     rung_marks: tuple[int, ...]
     full_samples: int  # every point trained to its end
     full_s: float
+    slots: int
     orders: tuple[OrderOutcome, ...]
 
     @property
@@ -52,6 +53,15 @@ class ReplayResult:
             if self.full_s
             else self.cost
         )
+
+    @property
+    def wall(self) -> float:
+        """Mean time from the first start to the last end, as a share of the grid's seconds over the slots.
+
+        It is more than `cost_s` by what the slots stand free: at the end, and where trials wait for others.
+        """
+        took_s = statistics.fmean(order.makespan_s for order in self.orders)
+        return took_s * self.slots / self.full_s if self.full_s else self.cost
 
     @property
     def regret(self) -> float:
@@ -84,6 +94,7 @@ class ReplayResult:
             "sweep": self.sweep, "pruner": self.pruner, "metric": self.metric, "orders": len(self.orders),
             "tolerance": self.tolerance, "rungs": list(self.rung_marks), "cost": self.cost,
             "cost_median": statistics.median(self.costs), "cost_max": max(self.costs), "cost_s": self.cost_s,
+            "wall": self.wall,
             "regret": self.regret, "regret_max": self.worst_regret, "hit": self.hit, "choices": self.n_choices,
             "survivors_min": self.survivors[0], "survivors_max": self.survivors[1],
         }  # fmt: skip

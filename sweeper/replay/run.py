@@ -171,6 +171,7 @@ def replay(
         rung_marks=ready.rung_marks,
         full_samples=sum(point.budget_samples for point in sweep.points),
         full_s=sum(point.seconds for point in sweep.points),
+        slots=slots,
         orders=tuple(outcomes),
     )
 

@@ -15,7 +15,7 @@ def replay_text(sweep: RecordedSweep, results: Sequence[ReplayResult], *, slots:
     """Return the table of a replay, with what it stands on."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("pruner", overflow="fold", min_width=20)
-    for name in ("spent", "time", "hit", "regret", "worst", "trained to end", "choices"):
+    for name in ("spent", "time", "wall", "hit", "regret", "worst", "trained to end", "choices"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         fewest, most = result.survivors
@@ -23,6 +23,7 @@ def replay_text(sweep: RecordedSweep, results: Sequence[ReplayResult], *, slots:
             result.pruner,
             f"{result.cost:.0%}",
             f"{result.cost_s:.0%}",
+            f"{result.wall:.0%}",
             f"{result.hit:.0%}",
             f"{result.regret:.3g}",
             f"{result.worst_regret:.3g}",

@@ -122,6 +122,11 @@ CONTENDERS = (
         section=lambda sweep: {"name": "early_dynamics", "directions": "learned", "risk": 0.05},
         sections={},
     ),
+    Contender(
+        label="learned, slots filled",
+        section=lambda sweep: {"name": "early_dynamics", "directions": "learned", "fill_slots": True},
+        sections={},
+    ),
     Contender(label="eager: metric", section=_metric_ranked()),
     Contender(label="certain: metric", section=_metric_ranked(mode="certain")),
     Contender(label="probe: metric", section=_metric_ranked(mode="probe")),

@@ -7,8 +7,9 @@
 With `--keep FILE` every play is written there when it is over, and not played again by the next call: the long form
 goes on where it stopped.
 
-Cost is the share of the grid's training that is spent. A hit is a final choice within one standard deviation between
-seeds of the grid's best; regret is what it lacks to that, in the metric's units.
+Cost is the share of the grid's training that is spent; wall is the time until the end, as a share of the grid's seconds
+over the slots. A hit is a final choice within one standard deviation between seeds of the grid's best; regret is what
+it lacks to that, in the metric's units.
 """
 
 import argparse
@@ -150,7 +151,8 @@ def summarised(results: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str,
         grouped[result["group"], result["pruner"]].append(result)
     return {
         key: {
-            name: statistics.fmean(one[name] for one in found) for name in ("cost", "cost_s", "regret", "hit")
+            name: statistics.fmean(one[name] for one in found)
+            for name in ("cost", "cost_s", "wall", "regret", "hit")
         }
         for key, found in grouped.items()
     }
@@ -176,6 +178,7 @@ def print_tables(summary: dict[tuple[str, str], dict[str, float]], console: Cons
         "pruner",
         "recorded: median cost",
         "worst cost",
+        "median wall",
         "lowest hit",
         "families: lowest hit",
         "in",
@@ -189,11 +192,12 @@ def print_tables(summary: dict[tuple[str, str], dict[str, float]], console: Cons
 def _totals(summary: dict[tuple[str, str], dict[str, float]], groups: list[str], pruner: str) -> list[str]:
     recorded = [summary[g, pruner] for g in groups if g not in FAMILIES and (g, pruner) in summary]
     families = {g: summary[g, pruner]["hit"] for g in groups if g in FAMILIES and (g, pruner) in summary}
-    cells = ["", "", ""]
+    cells = ["", "", "", ""]
     if recorded:
         costs = [one["cost"] for one in recorded]
         lowest = min(one["hit"] for one in recorded)
-        cells = [f"{statistics.median(costs):.2f}", f"{max(costs):.2f}", f"{lowest:.0%}"]
+        wall = statistics.median(one["wall"] for one in recorded)
+        cells = [f"{statistics.median(costs):.2f}", f"{max(costs):.2f}", f"{wall:.2f}", f"{lowest:.0%}"]
     worst = min(families, key=lambda g: families[g], default="")
     return [*cells, f"{families[worst]:.0%}" if worst else "", worst]
 
