@@ -37,7 +37,9 @@ def test_each_pruner_has_its_row(recorded):
     )
     rows = [line.split() for line in result.stdout.splitlines() if line.strip().startswith(("nop", "median"))]
     assert [row[0] for row in rows] == ["nop", "median"]
-    assert rows[0][1:5] == ["100%", "100%", "100%", "0"]
+    assert rows[0][1:3] == ["100%", "100%"]
+    assert int(rows[0][3].removesuffix("%")) >= 100  # four points of different lengths on four slots
+    assert rows[0][4:6] == ["100%", "0"]
 
 
 def test_json_holds_what_the_table_shows(recorded):
