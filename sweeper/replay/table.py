@@ -14,8 +14,8 @@ from sweeper.study.recorded import RecordedSweep
 def replay_text(sweep: RecordedSweep, results: Sequence[ReplayResult], *, slots: int) -> RenderableType:
     """Return the table of a replay, with what it stands on."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("pruner", overflow="fold", min_width=20)
-    for name in ("spent", "time", "wall", "hit", "regret", "worst", "trained to end", "choices"):
+    table.add_column("pruner", overflow="fold", min_width=18)
+    for name in ("spent", "time", "wall", "hit", "regret", "worst", "finished", "choices"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         fewest, most = result.survivors
