@@ -16,7 +16,7 @@ from sweeper.pruners.correlation import Array
 from sweeper.pruners.design import STUDY
 from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.ledger import Ledger, is_at_rest, is_complete
-from sweeper.pruners.outlook import LEVELS, OutlookTable
+from sweeper.pruners.outlook import LEVELS, MAX_DOUBT, OutlookTable
 from sweeper.pruners.predict import Predictor
 from sweeper.pruners.standings import has_diverged
 from sweeper.records import TrialRecord
@@ -24,7 +24,6 @@ from sweeper.records import TrialRecord
 # Chance that a trial's signals mean something else than they did in the finished ones: then its point decides.
 _MISLED = 0.5
 _MIN_FINISHED = 4  # with fewer there is nothing to fit
-_MAX_DOUBT = 0.05  # that nothing known says anything about the results
 # Of the estimated noise that is tolerated: what two seeds of one point may differ by decides nothing.
 _NOISE_SHARE = 1.0
 _FITTED_AT_ONCE = 40  # ends of trials that each renew the fit; later a twentieth more of them do
@@ -80,7 +79,7 @@ class Fit:
         for rung in sorted({NO_RUNG, *(rung for n in everyone for rung in known[n].rungs)}):
             self._learn(rung, [n for n in everyone if _teaches(known[n], rung)], records)
         passed = {NO_RUNG, *(rung for n in teachers for rung in records[n].rungs)}
-        sure = (one for rung, one in self._predictors.items() if rung in passed and one.doubt < _MAX_DOUBT)
+        sure = (one for rung, one in self._predictors.items() if rung in passed and one.doubt < MAX_DOUBT)
         noises = [one.noise() for one in sure]
         # The least that a predictor sees around what is known of the finished trials; 0 where none is sure.
         self.noise = self.scale.unit * min(noises, default=0.0)

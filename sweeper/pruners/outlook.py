@@ -13,7 +13,7 @@ Bools = npt.NDArray[np.bool_]
 
 # Steps above the threshold, in median distances from the best, at which chances to be the top are compared.
 LEVELS = np.concatenate([np.linspace(0.0, 1.0, 15), np.geomspace(1.15, 6.0, 10)])
-_MAX_DOUBT = 0.05  # that nothing known says anything about the results
+MAX_DOUBT = 0.05  # that nothing known says anything about the results
 _IMPOSSIBLE = 1e-150  # its inverse, times what is as small, is still a number
 
 
@@ -95,7 +95,7 @@ class OutlookTable:
         return Outlook(
             number=number, rung=int(self._rung[row]), chance=float(self._all_chances()[row]),
             expected=float(self._mean[row]), reach=float(self._reach[row]),
-            is_trusted=bool(self._doubt[row] < _MAX_DOUBT),
+            is_trusted=bool(self._doubt[row] < MAX_DOUBT),
         )  # fmt: skip
 
     def judged(self, among: Iterable[int] | None = None) -> list[int]:
@@ -122,7 +122,7 @@ class OutlookTable:
         chosen = self._is_open & ~self._is_audited
         if among is not None:
             chosen &= self._mask(among)
-        trusted = self._doubt < _MAX_DOUBT
+        trusted = self._doubt < MAX_DOUBT
         if not skip_waiting:
             trusted = trusted & (self._rung != NO_RUNG)
         return bool(chosen.any() and trusted[chosen].all()), float(self._all_chances()[chosen].sum())
