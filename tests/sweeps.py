@@ -43,7 +43,10 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_config(**changes: Any) -> Any:
-    return config_from_dict(merged(BASE, changes))
+    document = merged(BASE, changes)
+    for name in document["search_space"]:
+        document["trial"]["settings"].pop(name, None)  # what is swept is not fixed
+    return config_from_dict(document)
 
 
 class Recorder:

@@ -1,11 +1,11 @@
 """Learned and certain pruning in a whole sweep: starts, skips, stops, and what the study and the plan say of them."""
 
 import json
-import math
 
 import pytest
 from sweep_files import BASE, config_of
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
+from trial_functions import HILL_SPACE, noisy_hill
 
 from sweeper import api
 from sweeper.errors import ConfigError
@@ -16,34 +16,14 @@ from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
 
-SPACE = {
-    "effective_batch_size": {"grid": [8, 16, 32, 64]},
-    "learning_rate": {"grid": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
-}
-
 
 def hill(context):
-    """Best at one rate, which grows with the root of the batch; the metric rises towards its end value."""
-    batch, rate = context.params["effective_batch_size"], context.params["learning_rate"]
-    distance = math.log10(rate / 1e-3) - 0.5 * math.log10(batch / 16)
-    end = math.exp(-((distance / 0.8) ** 2))
-    for step in range(1, context.budget_samples // batch + 1):
-        seen = end * (1 - math.exp(-4 * step * batch / context.budget_samples))
-        metrics = {"score": seen} if context.is_evaluation_due(step * batch) else {}
-        context.report(step=step, samples=step * batch, loss=2 - seen, grad_norm=1 + distance**2, **metrics)
-    return {"score": end}
+    return noisy_hill(context, sd=0.0)
 
 
 def config_for(pruner, **changes):
     trial = {"budget": {"samples": 640}, "settings": {}}
-    return make_config(pruner=pruner, trial=trial, rungs={}, search_space=SPACE, **changes)
-
-
-@pytest.fixture(autouse=True)
-def _batch_is_swept(monkeypatch):
-    import sweeps
-
-    monkeypatch.setitem(sweeps.BASE["trial"], "settings", {})
+    return make_config(pruner=pruner, trial=trial, rungs={}, search_space=HILL_SPACE, **changes)
 
 
 def run(tmp_path, config, *, slots=4):

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from sweeper.context import TrialContext
@@ -105,3 +107,37 @@ def dies_at_high_rate(context: TrialContext) -> dict[str, float]:
 def forgets_the_metric(context: TrialContext) -> dict[str, float]:
     context.report(step=1, samples=context.budget_samples, loss=1.0)
     return {"other": 1.0}
+
+
+HILL_SPACE = {
+    "effective_batch_size": {"grid": [8, 16, 32, 64]},
+    "learning_rate": {"grid": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
+}
+
+
+def hill_end(params: dict) -> tuple[float, float]:
+    """Return the metric a point ends with, best at one rate that grows with the root of the batch, and its distance."""
+    distance = math.log10(params["learning_rate"] / 1e-3) - 0.5 * math.log10(
+        params["effective_batch_size"] / 16
+    )
+    return math.exp(-((distance / 0.8) ** 2)), distance
+
+
+def hill_curve(params: dict, budget: int, sd: float = 0.01) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Yield step, samples and values of every step: the metric rises to its end value. The same for the same point."""
+    batch, (end, distance) = params["effective_batch_size"], hill_end(params)
+    draw = random.Random(f"{batch} {params['learning_rate']}")
+    for step in range(1, budget // batch + 1):
+        seen = end * (1 - math.exp(-4 * step * batch / budget))
+        loss, norm, score = (draw.gauss(value, sd) for value in (2 - seen, 1 + distance**2, seen))
+        yield step, step * batch, {"loss": loss, "grad_norm": norm, "score": score}
+
+
+def noisy_hill(context: TrialContext, sd: float = 0.01) -> dict[str, float]:
+    """Reports `hill_curve`; the metric where an evaluation is due, and at the end."""
+    for step, samples, values in hill_curve(context.params, context.budget_samples, sd):
+        metrics = {"score": values["score"]} if context.is_evaluation_due(samples) else {}
+        context.report(
+            step=step, samples=samples, loss=values["loss"], grad_norm=values["grad_norm"], **metrics
+        )
+    return {"score": hill_end(context.params)[0]}
