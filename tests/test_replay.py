@@ -183,6 +183,8 @@ def test_the_order_of_reports_is_shown_in_choices_and_survivors():
 
     fewest, most = result.survivors
     assert 1 <= fewest < most < 12
+    assert 0 < result.contested < 1
+    assert replay(sweep, "nop", orders=3, sections=RUNGS).contested == 0
 
 
 @pytest.mark.parametrize(

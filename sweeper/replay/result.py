@@ -1,5 +1,6 @@
 """What a replay found: one outcome per order, and what they come to. Pure."""
 
+import collections
 import dataclasses
 import statistics
 from typing import Any
@@ -88,6 +89,13 @@ class ReplayResult:
         counts = [len(order.survivors) for order in self.orders]
         return min(counts), max(counts)
 
+    @property
+    def contested(self) -> float:
+        """Share of the points trained to their end in some order that were not in every one; 0 where orders agree."""
+        in_orders = collections.Counter(point for order in self.orders for point in order.survivors)
+        not_in_all = sum(count < len(self.orders) for count in in_orders.values())
+        return not_in_all / len(in_orders) if in_orders else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """Return the summary, JSON-able."""
         return {
@@ -97,4 +105,5 @@ class ReplayResult:
             "wall": self.wall,
             "regret": self.regret, "regret_max": self.worst_regret, "hit": self.hit, "choices": self.n_choices,
             "survivors_min": self.survivors[0], "survivors_max": self.survivors[1],
+            "contested": self.contested,
         }  # fmt: skip

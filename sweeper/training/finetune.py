@@ -24,7 +24,7 @@ from sweeper.training.checkpoints import load_weights, put_weights, read_best, r
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.micro_batch import MicroBatchSearch
-from sweeper.training.model import load_model, precision, precision_dtype
+from sweeper.training.model import load_model, precision, precision_dtype, single_device
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded, shard, whole
 from sweeper.training.stream import MicroBatches
@@ -186,7 +186,7 @@ class _Finetuning:
     def _make_trainer(self, leg: Leg, inside: _Loaded | None, scratch: Path) -> SweepTrainer:
         size, accumulation = leg.batch.micro_batch_size, leg.batch.gradient_accumulation_steps
         return make_trainer(
-            model=load_model(self._trial, leg.settings),
+            model=load_model(self._trial, leg.settings, device=None if self._gang else single_device()),
             tokenizer=self._tokenizer,
             settings=leg.settings,
             arguments=training_arguments(

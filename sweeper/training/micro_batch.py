@@ -26,7 +26,7 @@ from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import TrialStopped
 from sweeper.files import write_text
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
-from sweeper.training.model import load_model, precision
+from sweeper.training.model import load_model, precision, single_device
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokens import JoinedTables, cache_dir, one_at_a_time
 from sweeper.training.trainer import make_trainer, training_arguments
@@ -148,7 +148,7 @@ class MicroBatchSearch:
         n_steps = _STEPS_FP16 if precision(self._settings) == "fp16" else _STEPS
         with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
             trainer = make_trainer(
-                model=load_model(self._trial, self._settings),
+                model=load_model(self._trial, self._settings, device=single_device()),
                 tokenizer=self._tokenizer,
                 settings=self._settings,
                 arguments=training_arguments(

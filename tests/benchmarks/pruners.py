@@ -9,7 +9,9 @@ goes on where it stopped.
 
 Cost is the share of the grid's training that is spent; wall is the time until the end, as a share of the grid's seconds
 over the slots. A hit is a final choice within one standard deviation between seeds of the grid's best; regret is what
-it lacks to that, in the metric's units.
+it lacks to that, in the metric's units. What the order of reports changes: choices is how many points were chosen in
+some order, contested the share of the points trained to their end in some order that were not in every one. (Who
+survives the certain mode is the same in every order; who else comes to the end before it is sure is not.)
 """
 
 import argparse
@@ -152,7 +154,7 @@ def summarised(results: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str,
     return {
         key: {
             name: statistics.fmean(one[name] for one in found)
-            for name in ("cost", "cost_s", "wall", "regret", "hit")
+            for name in ("cost", "cost_s", "wall", "regret", "hit", "choices", "contested")
         }
         for key, found in grouped.items()
     }
@@ -182,6 +184,8 @@ def print_tables(summary: dict[tuple[str, str], dict[str, float]], console: Cons
         "lowest hit",
         "families: lowest hit",
         "in",
+        "choices",
+        "contested",
     ):
         totals.add_column(column, justify="left" if column in ("pruner", "in") else "right")
     for pruner in pruners:
@@ -199,7 +203,11 @@ def _totals(summary: dict[tuple[str, str], dict[str, float]], groups: list[str],
         wall = statistics.median(one["wall"] for one in recorded)
         cells = [f"{statistics.median(costs):.2f}", f"{max(costs):.2f}", f"{wall:.2f}", f"{lowest:.0%}"]
     worst = min(families, key=lambda g: families[g], default="")
-    return [*cells, f"{families[worst]:.0%}" if worst else "", worst]
+    found = [one for (_, label), one in summary.items() if label == pruner]
+    varies = [statistics.fmean(one[name] for one in found) for name in ("choices", "contested")]
+    return [
+        *cells, f"{families[worst]:.0%}" if worst else "", worst, f"{varies[0]:.1f}", f"{varies[1]:.0%}",
+    ]  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
