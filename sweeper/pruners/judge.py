@@ -7,8 +7,9 @@ from typing import Protocol, runtime_checkable
 from sweeper.config.models import SweepConfig
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.divergence import DivergenceRules
-from sweeper.pruners.early_dynamics import PAPER_SIGNALS, EarlyDynamicsPruner, RankedSignal
+from sweeper.pruners.early_dynamics import EarlyDynamicsPruner
 from sweeper.pruners.optuna_judge import OptunaJudge, make_pruner
+from sweeper.pruners.ranked import PAPER_SIGNALS, RankedSignal
 from sweeper.records import Decision, TrialRecord
 
 

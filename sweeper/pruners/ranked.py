@@ -1,0 +1,44 @@
+"""What ranks of signals are made of, and how a decision by rank says them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from sweeper.records import GRAD_NORM, LOSS, RungRecord
+
+RULE = "early_dynamics"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankedSignal:
+    """A signal that takes part in the rank."""
+
+    direction: Literal["minimize", "maximize"]
+    weight: float = 1.0
+
+
+PAPER_SIGNALS: Mapping[str, RankedSignal] = {
+    LOSS: RankedSignal(direction="maximize"),
+    GRAD_NORM: RankedSignal(direction="minimize"),
+}
+
+
+def shares(signals: Mapping[str, RankedSignal]) -> dict[str, float]:
+    """Return each signal's part of the rank; together they are 1."""
+    total = sum(signal.weight for signal in signals.values())
+    return {name: signal.weight / total for name, signal in signals.items()}
+
+
+def shown_signals(signals: Mapping[str, RankedSignal], record: RungRecord) -> dict[str, float | None]:
+    """Return what a trial showed of the ranked signals; None for one that it did not report."""
+    return {name: record.signals.get(name) for name in signals}
+
+
+def values_text(signals: Mapping[str, RankedSignal], record: RungRecord) -> str:
+    """Return the same in words."""
+    return ", ".join(
+        f"{name} {record.signals.get(name, math.nan):.4g} "
+        f"({'low' if signal.direction == 'minimize' else 'high'} is good)"
+        for name, signal in signals.items()
+    )

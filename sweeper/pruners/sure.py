@@ -1,0 +1,88 @@
+"""The certain and the probe mode of the rank rule as judges: who surely does not survive is stopped."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from sweeper.pruners.certain import CertainRank
+from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
+from sweeper.records import Decision, TrialRecord
+
+
+class CertainRule:
+    """Stops nobody before it is sure whoever is still to come. Keeps caches only.
+
+    Args:
+        signals: Signals to rank.
+        keep_frac: Fraction that goes on.
+        n_points: Points of the whole grid; None: as many as there are records.
+    """
+
+    def __init__(
+        self, signals: Mapping[str, RankedSignal], *, keep_frac: float, n_points: int | None
+    ) -> None:
+        self._signals = signals
+        self._rank = CertainRank(
+            directions={n: 1.0 if s.direction == "maximize" else -1.0 for n, s in signals.items()},
+            weights=shares(signals), keep_frac=keep_frac, n_points=n_points,
+        )  # fmt: skip
+
+    def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
+        """Judge at every rung that the trials passed: what was not sure there may have become so."""
+        self._rank.read(records)
+        condemned = set(self._rank.open_condemned)
+        first, *others = numbers
+        return [
+            self._decision(records[first], rung),
+            *(self._decision(records[number]) for number in others if number in condemned),
+        ]
+
+    def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
+        """Return the stops that are sure now."""
+        self._rank.read(records)
+        return [self._decision(records[number]) for number in self._rank.open_condemned]
+
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return the first."""
+        return waiting[0]
+
+    def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
+        """Return who survives: the same under any order, once every trial has ended."""
+        return self._rank.survivors(records)
+
+    def _decision(self, record: TrialRecord, rung: int | None = None) -> Decision:
+        verdict = self._rank.verdict(record.number)
+        at = max(record.rungs) if rung is None else rung
+        if verdict is not None:
+            at = min((index for index in record.rungs if index >= verdict.rung), default=at)
+        kept = (
+            "not sure yet to be outside the kept"
+            if verdict is None
+            else f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of "
+            f"which the best {verdict.n_kept} go on"
+        )
+        shown = record.rungs[at]
+        return Decision(
+            trial=record.number, stop=verdict is not None, rule=RULE,
+            reason=f"{values_text(self._signals, shown)}: at rung {at} {kept}", rung=at, samples=record.samples,
+            details={
+                "signals": shown_signals(self._signals, shown), "mode": "certain",
+                **({} if verdict is None else dataclasses.asdict(verdict)),
+            },
+        )  # fmt: skip
+
+
+class ProbeRule(CertainRule):
+    """The same for trials that wait at a rung until all that enter it have come there."""
+
+    def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
+        """Judge, and set the first aside while others have to come."""
+        first, *others = super().judge(numbers, rung, records)
+        waits = not first.stop and self._rank.is_waiting(first.trial, records)
+        return [dataclasses.replace(first, aside=waits), *others]
+
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return one that need not wait, new ones first; None while those that train come to their rung."""
+        free = [number for number in waiting if not self._rank.is_waiting(number, records)]
+        if free or any(record.is_training for record in records.values()):
+            return min(free, key=lambda number: bool(records[number].rungs), default=None)
+        return waiting[0]  # the others of its rung failed without a word
