@@ -68,7 +68,7 @@ def life_of(record: TrialRecord) -> list[Event]:
 def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
     notes, record = Notes(), VIEW.records[0]
 
-    with TrackerListener("notes", lambda: notes, curve=VIEW.curve) as listener:
+    with TrackerListener("notes", lambda: notes, curve=VIEW.curve, logged=Path("steps")) as listener:
         for one in life_of(record):
             listener.on_event(one)
 
@@ -83,12 +83,35 @@ def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
     assert notes.told[4][2] is TrialState.PRUNED
 
 
+def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
+    notes, record = Notes(), VIEW.records[0]
+    half = record.step // 2
+
+    def upto(step: int) -> TrackerListener:
+        curve = VIEW.curve(record.number)
+        return TrackerListener(
+            "notes", lambda: notes, curve=lambda _: curve[curve["step"] <= step], logged=Path("kept", "steps")
+        )
+
+    for last in (half, record.step):
+        with upto(last) as listener:
+            for one in life_of(record)[:2]:
+                listener.on_event(one)
+    with Path("kept", "steps").open("a") as file:
+        file.write(f"{record.number} 1")  # a driver that died while it wrote
+    with upto(record.step) as listener:
+        listener.on_event(life_of(record)[1])
+
+    logged = [[step for step, _ in told[2]] for told in notes.told if told[0] == "log"]  # type: ignore[attr-defined]
+    assert logged == [[*range(1, half + 1)], [*range(half + 1, record.step + 1)]]
+
+
 def test_a_failing_tracker_says_so_once_and_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     broken = Broken()
 
     with (
         caplog.at_level(logging.WARNING),
-        TrackerListener("broken", lambda: broken, curve=VIEW.curve) as listener,
+        TrackerListener("broken", lambda: broken, curve=VIEW.curve, logged=Path("steps")) as listener,
     ):
         for record in VIEW.records[:3]:
             for one in life_of(record):
@@ -105,7 +128,7 @@ def test_a_tracker_that_cannot_be_opened_stops_nothing(caplog: pytest.LogCapture
     def make() -> Notes:
         raise OSError("read-only file system")
 
-    with TrackerListener("shut", make, curve=VIEW.curve) as listener:
+    with TrackerListener("shut", make, curve=VIEW.curve, logged=Path("steps")) as listener:
         listener.on_event(event(EventKind.TRIAL_STARTED, VIEW.records[0]))
 
     assert "Tracker `shut` failed" in caplog.text

@@ -49,7 +49,10 @@ def trackers_for(
         "mlflow": lambda: _mlflow(config, directory),
         "wandb": lambda: _wandb(config, directory),
     }
-    return [TrackerListener(name, makers[name], curve=curve) for name in config.trackers]
+    return [
+        TrackerListener(name, makers[name], curve=curve, logged=directory / "trackers" / f"{name}.steps")
+        for name in config.trackers
+    ]
 
 
 def _tensorboard(directory: Path) -> Tracker:

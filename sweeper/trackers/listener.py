@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import pandas as pd
 from sweeper.records import Decision, Event, EventKind, TrialState
 from sweeper.reporting.formats import one_line
 from sweeper.trackers.base import Point, Run, Tracker
+from sweeper.trackers.logged import LoggedSteps
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,20 @@ class TrackerListener:
     """A listener that notes events and hands them to the tracker's thread. It never raises."""
 
     def __init__(
-        self, name: str, make: Callable[[], Tracker], *, curve: Callable[[int], pd.DataFrame]
+        self, name: str, make: Callable[[], Tracker], *, curve: Callable[[int], pd.DataFrame], logged: Path
     ) -> None:
+        """Make a listener.
+
+        Args:
+            name: Of the tracker.
+            make: Opens it; called on the tracker's thread.
+            curve: Every recorded step of one trial.
+            logged: The file that keeps what the tracker has; see `LoggedSteps`.
+        """
         self._name = name
         self._make = make
         self._curve = curve
-        self._logged: dict[int, int] = {}  # by trial: the last step that the tracker has
+        self._logged = logged
         self._todo: queue.SimpleQueue[tuple[Event, Run] | None] = queue.SimpleQueue()
         self._is_broken = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
@@ -57,9 +67,9 @@ class TrackerListener:
 
     def _work(self) -> None:
         try:
-            tracker = self._make()
+            tracker, logged = self._make(), LoggedSteps(self._logged)
             while (noted := self._todo.get()) is not None:
-                self._hand_on(tracker, *noted)
+                self._hand_on(tracker, logged, *noted)
             tracker.close()
         except Exception as error:  # noqa: BLE001 - a client may raise anything, and must not end the sweep
             self._is_broken.set()
@@ -71,12 +81,12 @@ class TrackerListener:
                 one_line(str(error)),
             )
 
-    def _hand_on(self, tracker: Tracker, event: Event, run: Run) -> None:
+    def _hand_on(self, tracker: Tracker, logged: LoggedSteps, event: Event, run: Run) -> None:
         match event.kind:
             case EventKind.TRIAL_STARTED:
                 tracker.start(run)
             case EventKind.REPORTED | EventKind.RUNG:
-                self._log_steps(tracker, run)
+                self._log_steps(tracker, logged, run)
                 if event.rung is not None:
                     metrics = {k: v for k, v in event.rung.signals.items() if k not in _SIGNALS}
                     at = Point(step=event.rung.step, samples=event.rung.samples, values=metrics)
@@ -85,7 +95,7 @@ class TrackerListener:
                 tracker.tag(run, _decision_tags(event.decision))
             case EventKind.TRIAL_ENDED:
                 if run.step:
-                    self._log_steps(tracker, run)
+                    self._log_steps(tracker, logged, run)
                 if run.metrics:
                     tracker.log(run, [Point(step=run.step, samples=run.samples, values=run.metrics)])
                 tracker.tag(run, _end_tags(run))
@@ -93,13 +103,15 @@ class TrackerListener:
             case _:
                 return
 
-    def _log_steps(self, tracker: Tracker, run: Run) -> None:
-        """Hand on the steps that are recorded and were not handed on yet.
+    def _log_steps(self, tracker: Tracker, logged: LoggedSteps, run: Run) -> None:
+        """Hand on the steps that are recorded and were not handed on yet, by this driver or one before.
 
         A trial that goes on from a checkpoint has fewer steps than were handed on; those it repeats are equal.
         """
+        if run.step <= logged.last(run.number):
+            return
         rows = self._curve(run.number)
-        rows = rows[rows["step"] > self._logged.get(run.number, 0)]
+        rows = rows[rows["step"] > logged.last(run.number)]
         if not len(rows):
             return
         points = [
@@ -111,7 +123,7 @@ class TrackerListener:
             for row in rows.to_dict("records")
         ]
         tracker.log(run, points)
-        self._logged[run.number] = points[-1].step
+        logged.note(run.number, points[-1].step)
 
 
 def _decision_tags(decision: Decision) -> Mapping[str, str]:

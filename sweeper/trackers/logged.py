@@ -1,0 +1,37 @@
+"""Which steps a tracker has already, kept with the study, so that a resumed sweep does not hand them on again."""
+
+import contextlib
+from pathlib import Path
+
+
+class LoggedSteps:
+    """The last step of each trial that a tracker was handed. Each is a line of a file, appended once it was taken.
+
+    A driver that dies in between leaves at most one window to be handed on again, or half a line, which counts as none.
+
+    Args:
+        path: The file; made with the first step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: dict[int, int] = {}
+        text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+        for line in text.splitlines(keepends=True):
+            with contextlib.suppress(ValueError):
+                number, step = map(int, line.split())
+                if line.endswith("\n"):
+                    self._last[number] = step
+        self._ending = "" if text.endswith("\n") or not text else "\n"  # of half a line
+
+    def last(self, number: int) -> int:
+        """Return a trial's last step that the tracker has; 0 where it has none."""
+        return self._last.get(number, 0)
+
+    def note(self, number: int, step: int) -> None:
+        """Keep that the tracker has a trial up to a step."""
+        self._last[number] = step
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(f"{self._ending}{number} {step}\n")
+        self._ending = ""
