@@ -125,9 +125,12 @@ def test_this_machine_is_healthy_and_each_thing_that_is_broken_is_found(
     assert not list(small_disk.iterdir())
 
 
-def test_a_node_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_does_not_answer_is_named_and_one_that_left_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import ray
 
+    from sweeper.executors import ray_session
     from sweeper.preflight import nodes
 
     def get(reference: str, *, timeout: float) -> str:
@@ -136,11 +139,19 @@ def test_a_node_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -
         return "here"
 
     monkeypatch.setattr(ray, "get", get)
-    places = [
-        {"NodeManagerHostname": f"node-{name}", "NodeManagerAddress": f"10.0.0.{name}"} for name in (1, 2)
-    ]
-    assert nodes._answers(places, ["fine", "fine"]) == ["here", "here"]
+    places = {
+        index: {
+            "NodeManagerHostname": f"node-{index}",
+            "NodeManagerAddress": f"10.0.0.{index}",
+            "NodeID": f"n{index}",
+        }
+        for index in (1, 2)
+    }
+    monkeypatch.setattr(ray_session, "described_nodes", lambda: list(places.values()))
+    assert nodes._answers(places, {1: "fine", 2: "fine"}) == {1: "here", 2: "here"}
     with pytest.raises(
         ConfigError, match=r"Node node-2 \(10\.0\.0\.2\) did not answer: Get timed out.* Mend it"
     ):
-        nodes._answers(places, ["fine", "lost"])
+        nodes._answers(places, {1: "fine", 2: "lost"})
+    monkeypatch.setattr(ray_session, "described_nodes", lambda: [places[1]])
+    assert nodes._answers(places, {1: "fine", 2: "lost"}) == {1: "here"}

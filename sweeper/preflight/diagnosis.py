@@ -14,7 +14,7 @@ LEAST_FREE_BYTES = 1e9  # a journal, curves and a report take less; checkpoints 
 class Finding:
     """One thing that was checked."""
 
-    check: str  # versions, gpus, paths, code, shared, disk, storage, checkpoints, collective, room
+    check: str  # nodes, versions, gpus, paths, code, shared, disk, storage, checkpoints, collective, room
     where: str  # a node's name, or "driver"
     is_fine: bool
     text: str  # what is so, or what is wrong

@@ -41,7 +41,11 @@ def examine(
         disks = (str(directory), tempfile.gettempdir(), _cache_dir())
         with written_token(directory) as token:
             nodes = ray_session.described_nodes()
-            reports = ask_nodes(config, token, nodes=nodes, disks=disks, counts_gpus=True)
+            reports, left = ask_nodes(config, token, nodes=nodes, disks=disks, counts_gpus=True)
+        findings += [
+            Finding(check="nodes", where=name, is_fine=False, text="left the cluster while it was asked")
+            for name in left
+        ]
         findings += diagnose(reports, _wanted(config, reports, directory))
         findings.append(_collective())
     finally:

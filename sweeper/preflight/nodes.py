@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def check_nodes(
     share = config.resources.share(slots.gpus_per_trial)
     able = [node for node in described_nodes() if Node(name="", resources=node["Resources"]).holds(share)]
     with written_token(directory) as token:
-        reports = ask_nodes(config, token, nodes=able, function=function)
+        reports, left = ask_nodes(config, token, nodes=able, function=function)
     versions = own_versions()
     # What another version of can break; of the rest, it is told.
     is_built_in = config.trial.function is None and function is None
@@ -54,7 +54,7 @@ def check_nodes(
     }
     needs_shared = is_built_in and config.trial.checkpoint.url is None
     refused: list[str] = []
-    told: list[str] = []
+    told = [f"Node {name} left the cluster while it was asked." for name in left]
     for finding in diagnose(reports, Wanted(versions=versions, share={}, study_dir=str(directory))):
         is_fatal = {
             "paths": True, "code": True, "shared": needs_shared, "versions": finding.where in other_versions
@@ -73,8 +73,10 @@ def _in_words(finding: Finding) -> str:
 def ask_nodes(
     config: SweepConfig | None, token: Path, *, nodes: Sequence[dict[str, Any]], disks: Sequence[str] = (),
     counts_gpus: bool = False, function: Callable[..., Any] | None = None,
-) -> list[NodeReport]:  # fmt: skip
+) -> tuple[list[NodeReport], list[str]]:  # fmt: skip
     """Let nodes of the joined cluster say what they have, all at a time; none of them gives a core for it.
+
+    A node that dies is listed for some seconds more: one that is gone when it should answer is no node of the cluster.
 
     Args:
         config: The sweep, whose paths and trial function should be there; None asks for neither.
@@ -83,56 +85,73 @@ def ask_nodes(
         disks: Directories whose free room is asked for.
         counts_gpus: Whether torch is asked for the GPUs of nodes that have any, which takes seconds.
         function: Run instead of what the config names.
+
+    Returns:
+        What each node says, and the names of those that have left the cluster meanwhile.
+
+    Raises:
+        ConfigError: If some of the others do not answer, with their names.
     """
     import ray
 
     cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
     try:
         look = ray.remote(num_cpus=0)(node_module.look)
-        asked = [
-            look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
+        asked = {
+            index: look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
                 packages=PACKAGES, paths=_paths_of(config, function), token=str(token), disks=tuple(disks),
                 counts_gpus=counts_gpus and bool(node["Resources"].get("GPU")),
             )
-            for node in nodes
-        ]  # fmt: skip
-        said = _answers(nodes, asked)
+            for index, node in enumerate(nodes)
+        }  # fmt: skip
+        said = _answers(dict(enumerate(nodes)), asked)
     finally:
         cloudpickle.unregister_pickle_by_value(node_module)
+    errors = _code_errors(config, function, {n: nodes[n] for n in said}, said)
     names = [node["NodeManagerHostname"] for node in nodes]
-    errors = _code_errors(config, function, nodes, [answer["versions"] for answer in said])
-    return [
+    told = [
+        name if names.count(name) == 1 else f"{name} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})"
+        for name, node in zip(names, nodes, strict=True)
+    ]
+    reports = [
         NodeReport(
-            name=name if names.count(name) == 1 else f"{name} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})",
-            resources=node["Resources"], versions=answer["versions"], missing=answer["missing"],
-            free_bytes=answer["free_bytes"], sees_study=answer["token"] == token.name, torch_gpus=answer["torch_gpus"],
-            code_error=error,
+            name=told[n], resources=nodes[n]["Resources"], versions=said[n]["versions"], missing=said[n]["missing"],
+            free_bytes=said[n]["free_bytes"], sees_study=said[n]["token"] == token.name,
+            torch_gpus=said[n]["torch_gpus"], code_error=error,
         )
-        for name, node, answer, error in zip(names, nodes, said, errors, strict=True)
+        for n, error in errors.items()
     ]  # fmt: skip
+    return reports, [name for n, name in enumerate(told) if n not in errors]
 
 
-def _answers(nodes: Sequence[dict[str, Any]], asked: Sequence[Any]) -> list[Any]:
-    """Return what nodes answer.
+def _answers(nodes: Mapping[int, dict[str, Any]], asked: Mapping[int, Any]) -> dict[int, Any]:
+    """Return what nodes answer, without those that have left the cluster.
 
     Raises:
-        ConfigError: If some do not, with their names.
+        ConfigError: If some of the others do not, with their names.
     """
     import ray
 
     deadline = time.monotonic() + _NODE_S
-    found, problems = [], []
-    for node, reference in zip(nodes, asked, strict=True):
+    found, silent = {}, {}
+    for index, reference in asked.items():
         try:
-            found.append(ray.get(reference, timeout=max(0.0, deadline - time.monotonic())))
+            found[index] = ray.get(reference, timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.RayError as error:
-            why = str(error).strip().splitlines()
-            problems.append(
-                Problem(
-                    f"Node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) did not answer: "
-                    f"{(why[-1] if why else type(error).__name__).rstrip('.')}. Mend it, or take it out of the cluster."
-                )
-            )
+            silent[index] = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+    if not silent:
+        return found
+    from sweeper.executors.ray_session import described_nodes
+
+    alive = {node["NodeID"] for node in described_nodes()}
+    problems = [
+        Problem(
+            f"Node {nodes[index]['NodeManagerHostname']} ({nodes[index]['NodeManagerAddress']}) did not answer: {why}. "
+            "Mend it, or take it out of the cluster."
+        )
+        for index, why in silent.items()
+        if nodes[index]["NodeID"] in alive
+    ]
     if problems:
         raise ConfigError(problems)
     return found
@@ -141,14 +160,14 @@ def _answers(nodes: Sequence[dict[str, Any]], asked: Sequence[Any]) -> list[Any]
 def _code_errors(
     config: SweepConfig | None,
     function: Callable[..., Any] | None,
-    nodes: Sequence[dict[str, Any]],
-    versions: Sequence[dict[str, str | None]],
-) -> list[str | None]:
+    nodes: Mapping[int, dict[str, Any]],
+    said: Mapping[int, Any],
+) -> dict[int, str | None]:
     """Let each node that has this sweeper load the trial function; return what went wrong there."""
     import ray
 
     if config is None or (function is None and config.trial.function is None):
-        return [None] * len(nodes)
+        return dict.fromkeys(nodes)
     own = own_versions()["sweeper"]
     pickled = None if function is None else cloudpickle.dumps(function)
     load = ray.remote(num_cpus=0)(import_error)
@@ -156,11 +175,11 @@ def _code_errors(
         index: load.options(scheduling_strategy=on_node(node["NodeID"])).remote(
             config.trial.function, config.trial.function_dir, pickled, driver_paths()
         )
-        for index, (node, here) in enumerate(zip(nodes, versions, strict=True))
-        if here["sweeper"] == own
+        for index, node in nodes.items()
+        if said[index]["versions"]["sweeper"] == own
     }
-    said = dict(zip(asked, _answers([nodes[index] for index in asked], list(asked.values())), strict=True))
-    return [said.get(index) for index in range(len(nodes))]
+    answers = _answers(nodes, asked)
+    return {index: answers.get(index) for index in nodes if index in answers or index not in asked}
 
 
 def own_versions() -> dict[str, str | None]:
