@@ -1,8 +1,6 @@
 """What `sweeper doctor` finds on a healthy cluster and on broken ones."""
 
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +83,6 @@ def sweep(tmp_path: Path) -> Path:
         "  budget: {samples: 640}\nsearch_space:\n  learning_rate: {grid: [1e-5, 1e-4]}\n"
     )
     return path
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
-    try:
-        subprocess.run(words, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system cannot be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.ray

@@ -18,19 +18,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState as OptunaState
 
+from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
 from sweeper.errors import ConfigError
 from sweeper.records import Decision, TrialRecord, TrialState
-
-OPTUNA_PRUNERS: Mapping[str, str] = {
-    "nop": "NopPruner",
-    "median": "MedianPruner",
-    "percentile": "PercentilePruner",
-    "successive_halving": "SuccessiveHalvingPruner",
-    "hyperband": "HyperbandPruner",
-    "threshold": "ThresholdPruner",
-    "patient": "PatientPruner",
-    "wilcoxon": "WilcoxonPruner",
-}
 
 
 def make_pruner(name: str, options: Mapping[str, Any], *, directory: Path | None = None) -> BasePruner:
@@ -73,7 +63,7 @@ def _imported(name: str, directory: Path | None) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"`pruner.name` {name} does not import: {error}. "
-            f"Give one of {', '.join(['early_dynamics', *OPTUNA_PRUNERS])}, or `module:Class` "
+            f"Give one of {', '.join([EARLY_DYNAMICS, *OPTUNA_PRUNERS])}, or `module:Class` "
             "of a module that is installed or lies in the working directory."
         ) from error
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -21,20 +20,6 @@ def wait_for(condition, what, timeout_s=60.0):
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"
         time.sleep(0.02)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 16 MB: the report alone takes 5."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
-    try:
-        subprocess.run(words, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system cannot be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("payload_bytes", [100, 100_000], ids=["journal-or-curve", "checkpoint"])

@@ -5,12 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, command, environment, outcome, records_of, write_sweep
+from chaos_sweeps import MADE_UP, command, environment, write_sweep
 from namespaces import Namespaces, may_make_namespaces
 from sweeps import merged
-from test_gang_nodes import PAIRS, TOGETHER, wait_for
-
-from sweeper.records import TrialState
+from test_gang_nodes import PAIRS, TOGETHER, check_pairs, wait_for
 
 pytestmark = [
     pytest.mark.chaos,
@@ -46,11 +44,4 @@ def test_pairs_across_hosts_survive_one_that_is_cut_off_and_use_one_that_joins(t
     finally:
         hosts.end()
 
-    records = records_of(study)
-    assert [record.state for record in records.values()] == [TrialState.COMPLETE] * len(RATES)
-    assert len({record.point_id for record in records.values()}) == len(RATES)
-    assert any(record.attempts > 1 for record in records.values())
-    for record in records.values():
-        assert record.worker is not None
-        assert len({rank["ray_node"] for rank in record.worker["ranks"]}) == 2
-    assert all(len(found["curve"]) == 20 for found in outcome(study).values())
+    check_pairs(study)
