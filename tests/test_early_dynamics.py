@@ -35,6 +35,11 @@ def test_the_default_directions_are_the_papers():
     assert stopped(EarlyDynamicsPruner(min_peers=2), peers) == {1}
 
 
+def test_signals_without_weight_are_refused():
+    with pytest.raises(ValueError, match="must add up to more than 0, but got 0"):
+        EarlyDynamicsPruner(signals={"loss": RankedSignal(direction="minimize", weight=0.0)})
+
+
 def test_only_the_best_fraction_goes_on():
     assert stopped(
         EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.34), records(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)

@@ -10,8 +10,9 @@ import transformers
 from training_fixtures import make_model_dir
 
 from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.errors import ConfigError
 from sweeper.training import model as reading
-from sweeper.training.model import load_model, stored_in_16_bits
+from sweeper.training.model import Stored, load_model, stored_in_16_bits
 
 pytestmark = pytest.mark.train
 
@@ -39,6 +40,7 @@ print(json.dumps([own() - before, sum(p.numel() * p.element_size() for p in mode
 @pytest.fixture(autouse=True)
 def _none_kept(monkeypatch):
     monkeypatch.setattr(reading, "_models", {})
+    monkeypatch.setattr(reading, "_not_shortened", set())
 
 
 def stored(path, dtype, *, seed=0):
@@ -59,7 +61,7 @@ def test_a_model_is_trained_in_float32_from_exactly_the_stored_weights(tmp_path,
 
     model = load_model(trial_of(path), TrainSettings())
 
-    assert stored_in_16_bits(trial_of(path)) == (None if dtype == torch.float32 else dtype)
+    assert stored_in_16_bits(trial_of(path)) == (None if dtype == torch.float32 else Stored(dtype, None))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.config.dtype == expected.config.dtype == torch.float32
     found, wanted = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (model, expected))
@@ -97,7 +99,7 @@ def test_weights_in_several_files_are_read_alike(tmp_path):
     transformers.AutoModelForCausalLM.from_pretrained(whole).save_pretrained(parts, max_shard_size="20KB")
 
     assert len(list(parts.glob("*.safetensors"))) > 1
-    assert stored_in_16_bits(trial_of(parts)) == torch.bfloat16
+    assert stored_in_16_bits(trial_of(parts)) == Stored(torch.bfloat16, None)
     next(iter(parts.glob("*.safetensors"))).unlink()
     assert stored_in_16_bits(trial_of(parts)) is None
 
@@ -112,11 +114,34 @@ def test_a_model_that_makes_buffers_in_the_precision_it_is_read_in_is_read_in_fl
         return model
 
     monkeypatch.setattr(reading, "_read_model", read)
+    monkeypatch.setattr(reading, "KEEP_BELOW_BYTES", 0)
 
-    model = load_model(trial_of(path), TrainSettings())
+    models = [load_model(trial_of(path), TrainSettings()) for _ in range(2)]
+
+    assert asked == [torch.bfloat16, torch.float32, torch.float32]
+    assert all(model.scale == torch.tensor(1 / 3) for model in models)
+
+
+def test_a_newer_commit_than_was_looked_at_is_read_in_float32(tmp_path, monkeypatch):
+    path, asked = stored(tmp_path, torch.bfloat16), []
+    monkeypatch.setattr(reading, "stored_in_16_bits", lambda trial: Stored(torch.bfloat16, "older"))
+
+    def read(trial, settings, dtype, **options):
+        asked.append(dtype)
+        model = transformers.AutoModelForCausalLM.from_pretrained(trial.model, dtype=dtype)
+        model.config._commit_hash = "newer"
+        return model
+
+    monkeypatch.setattr(reading, "_read_model", read)
+
+    load_model(trial_of(path), TrainSettings())
 
     assert asked == [torch.bfloat16, torch.float32]
-    assert model.scale == torch.tensor(1 / 3)
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="could not be loaded"):
+        load_model(trial_of(tmp_path / "none"), TrainSettings())
 
 
 def test_a_change_to_one_trials_model_is_not_seen_by_the_next(tmp_path):

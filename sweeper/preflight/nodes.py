@@ -43,6 +43,11 @@ def check_nodes(
     able = [node for node in described_nodes() if Node(name="", resources=node["Resources"]).holds(share)]
     with written_token(directory) as token:
         reports, left = ask_nodes(config, token, nodes=able, function=function)
+    if left and not reports:
+        raise ConfigError(
+            f"All nodes that can hold a trial left the cluster while they were asked: {', '.join(left)}. "
+            "Start it again when there are others."
+        )
     versions = own_versions()
     # What another version of can break; of the rest, it is told.
     is_built_in = config.trial.function is None and function is None

@@ -98,12 +98,15 @@ class CertainRank:
         self.read(records)
         return [number for number in sorted(records) if number not in self._condemned]
 
-    def is_waiting(self, number: int, records: Mapping[int, TrialRecord]) -> bool:
-        """Whether an open trial stands at a rung to which others still have to come."""
+    def waiting(self, numbers: Iterable[int], records: Mapping[int, TrialRecord]) -> set[int]:
+        """Return which of some trials are open and stand at a rung to which others still have to come."""
         self.read(records)
-        return number not in self._finished and any(
-            level.n_pending and number in level.known for level in self._levels
-        )
+        levels = [level for level in self._levels if level.n_pending]
+        return {
+            number
+            for number in numbers
+            if number not in self._finished and any(number in level.known for level in levels)
+        }
 
     def _take_in(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> None:
         number = record.number

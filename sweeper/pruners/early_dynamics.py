@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.eager import EagerRule
 from sweeper.pruners.plain import plain_record, rungs_of
-from sweeper.pruners.ranked import PAPER_SIGNALS, RankedSignal
+from sweeper.pruners.ranked import PAPER_SIGNALS, RankedSignal, shares
 from sweeper.pruners.sure import CertainRule, ProbeRule
 from sweeper.records import Decision, TrialRecord
 
@@ -64,7 +64,7 @@ class EarlyDynamicsPruner(BasePruner):
         learned: How `learned` spends its risk.
 
     Raises:
-        ValueError: If options of different modes are mixed.
+        ValueError: If options of different modes are mixed, or the signals have no weight.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class EarlyDynamicsPruner(BasePruner):
         if not self._is_learned and learned is not None:
             raise ValueError('`learned` belongs to `directions="learned"`, not to the rank. Leave it out.')
         self._signals = dict(PAPER_SIGNALS if signals is None else signals)
+        shares(self._signals)  # raises where they have no weight
         self._keep_frac = 0.5 if keep_frac is None else keep_frac
         self._min_peers = 4 if min_peers is None else min_peers
         self._mode = mode or "eager"

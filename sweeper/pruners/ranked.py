@@ -25,8 +25,14 @@ PAPER_SIGNALS: Mapping[str, RankedSignal] = {
 
 
 def shares(signals: Mapping[str, RankedSignal]) -> dict[str, float]:
-    """Return each signal's part of the rank; together they are 1."""
+    """Return each signal's part of the rank; together they are 1.
+
+    Raises:
+        ValueError: If no signal has a weight.
+    """
     total = sum(signal.weight for signal in signals.values())
+    if not total > 0:
+        raise ValueError(f"The weights of the ranked signals must add up to more than 0, but got {total:g}.")
     return {name: signal.weight / total for name, signal in signals.items()}
 
 

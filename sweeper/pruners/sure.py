@@ -77,12 +77,13 @@ class ProbeRule(CertainRule):
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge, and set the first aside while others have to come."""
         first, *others = super().judge(numbers, rung, records)
-        waits = not first.stop and self._rank.is_waiting(first.trial, records)
+        waits = not first.stop and bool(self._rank.waiting([first.trial], records))
         return [dataclasses.replace(first, aside=waits), *others]
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return one that need not wait, new ones first; None while those that train come to their rung."""
-        free = [number for number in waiting if not self._rank.is_waiting(number, records)]
+        at_a_rung = self._rank.waiting(waiting, records)
+        free = [number for number in waiting if number not in at_a_rung]
         if free or any(record.is_training for record in records.values()):
             return min(free, key=lambda number: bool(records[number].rungs), default=None)
         return waiting[0]  # the others of its rung failed without a word

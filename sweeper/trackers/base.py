@@ -51,8 +51,11 @@ class Point:
 class Tracker(Protocol):
     """One tracker. Called from a single thread; may raise anything, and is then left alone."""
 
-    def start(self, run: Run) -> None:
-        """Open a trial's run. Called again for each attempt; a run that exists is gone on with."""
+    def start(self, run: Run) -> bool:
+        """Open a trial's run; return whether it was there, with all that was logged to it.
+
+        Called again for each attempt; a run that exists is gone on with.
+        """
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
         """Record signals, in the order of their steps."""

@@ -84,7 +84,8 @@ class TrackerListener:
     def _hand_on(self, tracker: Tracker, logged: LoggedSteps, event: Event, run: Run) -> None:
         match event.kind:
             case EventKind.TRIAL_STARTED:
-                tracker.start(run)
+                if not tracker.start(run):
+                    logged.forget(run.number)
             case EventKind.REPORTED | EventKind.RUNG:
                 self._log_steps(tracker, logged, run)
                 if event.rung is not None:

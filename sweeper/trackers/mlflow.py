@@ -35,8 +35,10 @@ class MlflowTracker:
         self._study = study
         self._ids: dict[int, str] = {}
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run) -> bool:
+        was_there = self._found(run) is not None
         self._client.update_run(self._id(run), status=RunStatus.to_string(RunStatus.RUNNING))
+        return was_there
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
         now = int(time.time() * 1000)
@@ -68,15 +70,20 @@ class MlflowTracker:
 
     def _id(self, run: Run) -> str:
         """Return the run of a trial: that of an earlier driver, or a new one."""
+        return self._found(run) or self._new(run)
+
+    def _found(self, run: Run) -> str | None:
         if run.number not in self._ids:
             trial = f"tags.`{_PREFIX}trial` = '{run.number}'"
             found = self._client.search_runs([self._experiment], filter_string=trial, max_results=1)
-            self._ids[run.number] = found[0].info.run_id if found else self._new(run)
-        return self._ids[run.number]
+            if found:
+                self._ids[run.number] = found[0].info.run_id
+        return self._ids.get(run.number)
 
     def _new(self, run: Run) -> str:
         tags = {_PREFIX + "study": self._study, _PREFIX + "trial": str(run.number)}
         made = self._client.create_run(self._experiment, tags=tags, run_name=f"trial-{run.number}")
         params = [Param(name, exact(value)[:6000]) for name, value in run.params.items()]
         self._client.log_batch(made.info.run_id, params=params)
-        return str(made.info.run_id)
+        self._ids[run.number] = str(made.info.run_id)
+        return self._ids[run.number]

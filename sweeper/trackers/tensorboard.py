@@ -19,9 +19,11 @@ class TensorBoardTracker:
         self._directory = directory
         self._writers: dict[int, SummaryWriter] = {}
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run) -> bool:
+        was_there = self._place(run).is_dir()
         writer = self._writer(run)
         writer.add_text("params", params_text(run.params), run.step)
+        return was_there
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
         writer = self._writer(run)
@@ -48,5 +50,8 @@ class TensorBoardTracker:
 
     def _writer(self, run: Run) -> SummaryWriter:
         if run.number not in self._writers:
-            self._writers[run.number] = SummaryWriter(str(self._directory / f"trial-{run.number:05d}"))
+            self._writers[run.number] = SummaryWriter(str(self._place(run)))
         return self._writers[run.number]
+
+    def _place(self, run: Run) -> Path:
+        return self._directory / f"trial-{run.number:05d}"

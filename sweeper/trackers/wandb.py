@@ -26,8 +26,10 @@ class WandbTracker:
         is_chosen = "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ
         self._mode: Literal["offline"] | None = None if is_chosen else "offline"
 
-    def start(self, run: Run) -> None:
-        self._run(run)
+    def start(self, run: Run) -> bool:
+        was_open = run.number in self._runs
+        # Kept offline, each driver's part is a directory of its own, which may be sent without the others.
+        return bool(self._run(run).resumed) or was_open
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
         opened = self._run(run)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterator
@@ -59,21 +60,56 @@ def _read_in_float32(trial: TrialSection, settings: TrainSettings, device: int |
     Weights stored in 16 bits are turned into float32, which loses nothing, on the device that trains them: half as much
     travels there, and no copy is made on the host, where turning 500M weights takes over a second.
     """
-    stored = stored_in_16_bits(trial)
+    key = (trial.model, trial.revision)
+    stored = None if key in _not_shortened else stored_in_16_bits(trial)
     if stored is not None:
-        model = _read_model(trial, settings, stored)
-        # A model may make buffers, which are not stored, in the precision it is read in.
-        if all(b.dtype == torch.float32 for b in model.buffers() if b.is_floating_point()):
-            model.config.dtype = torch.float32
+        model = _read_model(trial, settings, stored.dtype)
+        if _is_as_looked_at(model, stored):
+            _say_float32(model.config)
             return (model if device is None else model.to(device)).float()
+        _not_shortened.add(key)  # or each trial would read it twice
     model = _read_model(trial, settings, torch.float32)
     return model if device is None else model.to(device)
 
 
-def stored_in_16_bits(trial: TrialSection) -> torch.dtype | None:
+_not_shortened: set[tuple[str | None, str | None]] = set()
+
+
+def _is_as_looked_at(model: Any, stored: "Stored") -> bool:
+    """Whether a model that was read as its files seemed to be stored has lost nothing by it."""
+    commit = getattr(model.config, "_commit_hash", None)
+    is_same = commit is None or commit == stored.commit  # a hub may have a newer one than was here
+    is_named = (
+        getattr(model.config, "transformers_weights", None) is not None
+    )  # another file than was looked at
+    # A model may make buffers, which are not stored, in the precision it is read in.
+    buffers = (b.dtype for b in model.buffers() if b.is_floating_point())
+    return is_same and not is_named and all(dtype == torch.float32 for dtype in buffers)
+
+
+def _say_float32(config: Any) -> None:
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        if part is not None:
+            part.dtype = torch.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """How a model's weights lie on this machine."""
+
+    dtype: torch.dtype
+    commit: str | None  # of the hub; None for a directory
+
+
+def stored_in_16_bits(trial: TrialSection) -> Stored | None:
     """Return the 16-bit type of all weights of a model, by its safetensors files; None where it has others or none."""
-    found = {kind for file in _weight_files(trial) for kind in _kinds_in(file)}
-    return _HALF.get(found.pop()) if len(found) == 1 else None
+    files = _weight_files(trial)
+    found = {kind for file in files for kind in _kinds_in(file)}
+    dtype = _HALF.get(found.pop()) if len(found) == 1 else None
+    if dtype is None:
+        return None
+    is_local = Path(trial.model or "").is_dir()
+    return Stored(dtype, None if is_local else Path(files[0]).parent.name)  # .../snapshots/COMMIT/FILE
 
 
 _HALF = {"BF16": torch.bfloat16, "F16": torch.float16}  # by their names in safetensors files
@@ -93,10 +129,13 @@ def _weight_files(trial: TrialSection) -> list[str]:
 
 
 def _local_file(trial: TrialSection, name: str) -> str | None:
-    found: str | None = transformers.utils.cached_file(
-        trial.model, name, revision=trial.revision, local_files_only=True,
-        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
+    try:
+        found: str | None = transformers.utils.cached_file(
+            trial.model, name, revision=trial.revision, local_files_only=True,
+            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+    except OSError:
+        return None  # there is no such model, which reading it says better
     return found
 
 

@@ -105,7 +105,8 @@ def played(path: Path | None) -> dict[Task, dict[str, Any]]:
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 result = json.loads(line)
-                found[Task(**result["task"])] = result
+                if "contested" in result:  # else an earlier version's, which did not measure all
+                    found[Task(**result["task"])] = result
     return found
 
 
