@@ -97,6 +97,53 @@ def test_a_trial_that_raises_is_retried_then_fails_and_the_sweep_goes_on(make_ex
     assert "raises_at_high_rate" in records[3].errors[0]["traceback"]
 
 
+def exits_at_high_rate(context):
+    if context.params["learning_rate"] > 5e-3:
+        raise SystemExit(3)  # as a command line's `main` does; no `Exception`
+    return trial_functions.steady(context)
+
+
+def test_an_exit_in_the_users_code_is_a_failure_like_any_other(make_executor, tmp_path):
+    study, _ = run(make_executor, tmp_path, exits_at_high_rate, failures={"retries": 0})
+
+    records = reopened(study).records()
+    assert [record.state.value for record in records.values()] == ["COMPLETE"] * 3 + ["FAIL"]
+    assert records[3].reason == "SystemExit: 3"
+
+
+class ComesLate:
+    """A trial function that the first two worker processes cannot load."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, context):
+        return trial_functions.steady(context)
+
+    def __reduce__(self):
+        return _loaded, (self.folder,)
+
+
+def _loaded(folder):
+    n_tries = len(list(folder.iterdir()))
+    (folder / f"{n_tries}-{time.time_ns()}").touch()
+    if n_tries < 2:
+        raise OSError("the shared directory is not mounted yet")
+    return ComesLate(folder)
+
+
+@pytest.mark.ray
+def test_a_worker_that_does_not_come_to_train_is_no_failure_of_its_trial(ray_session, tmp_path):
+    folder = tmp_path / "tries"
+    folder.mkdir()
+    study, orchestrator = run(on_ray, tmp_path / "study", ComesLate(folder), slots=1, failures={"retries": 0})
+
+    records = reopened(study).records()
+    assert orchestrator.failure is None
+    assert [(record.state, record.errors) for record in records.values()] == [(TrialState.COMPLETE, [])] * 4
+    assert records[0].attempts == 3
+
+
 def test_a_trial_that_recovers_completes_with_one_curve(make_executor, tmp_path):
     study, _ = run(make_executor, tmp_path, trial_functions.fails_once)
 

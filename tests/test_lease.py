@@ -13,6 +13,7 @@ from sweeps import make_config, make_orchestrator, make_study, reopened
 from sweeper.errors import StudyMismatchError
 from sweeper.study.holder import Holder
 from sweeper.study.lease import Lease, LeaseTimes
+from sweeper.study.patient import PatientStorage
 
 TIMES = LeaseTimes(beat_s=0.02, expiry_s=60.0, settle_s=0.0, look_s=1.0)
 
@@ -224,3 +225,73 @@ def test_a_study_whose_driver_is_dead_shows_as_interrupted(tmp_path):
     study._storage.set_study_user_attr(study._id, "sweeper:driver", elsewhere(**dead_process()))
 
     assert study.state() == "interrupted"
+
+
+def test_a_beat_that_fails_is_no_end_of_beating(caplog):
+    register = Register()
+    lease = Lease(register, study="s", times=TIMES)
+    lease.acquire()
+
+    def stumble():
+        raise OSError("Stale file handle")
+
+    register.at_read[register.n_reads + 1] = stumble
+    deadline = time.monotonic() + 20
+    while register.facts["beat"] < 3 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    lease.release("interrupted")
+
+    assert register.facts["beat"] >= 3
+    assert "could not be renewed: Stale file handle" in caplog.text
+
+
+def test_a_holder_whose_beats_did_not_come_through_looks_before_it_writes():
+    register, passing = Register(), Time()
+    lease = make_lease(register, passing, LeaseTimes(beat_s=600.0, expiry_s=60.0, settle_s=0.0))
+    lease.acquire()
+    n_reads = register.n_reads
+    lease.check()
+    assert register.n_reads == n_reads
+    passing.now += 61.0
+
+    lease.check()
+    assert register.n_reads == n_reads + 1
+    lease.check()
+    assert register.n_reads == n_reads + 1
+    passing.now += 61.0
+    register.write(elsewhere())
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        lease.check()
+
+
+def test_a_driver_that_waited_for_its_storage_writes_nothing_once_another_has_taken_over(tmp_path):
+    study = make_study(tmp_path, make_config(storage=f"sqlite:///{tmp_path}/s.db"))
+    study.take(times=dataclasses.replace(TIMES, beat_s=600.0))
+    storage = study._storage
+    assert isinstance(storage, PatientStorage)
+    inner, faults, written = storage._inner, [True], []
+
+    def away(*arguments):
+        if faults:
+            faults.pop()
+            inner.set_study_user_attr(study._id, "sweeper:driver", elsewhere())  # meanwhile
+            raise ConnectionError("gone")
+        written.append(arguments)
+
+    storage._inner = Wrapped(inner, set_trial_user_attr=away)
+    storage._sleep = lambda seconds: None
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        storage.set_trial_user_attr(1, "a", 1)
+    assert written == []
+
+
+class Wrapped:
+    """An object with some of its methods replaced."""
+
+    def __init__(self, inner, **methods):
+        self._inner = inner
+        self.__dict__.update(methods)
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)

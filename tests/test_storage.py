@@ -22,6 +22,7 @@ from sweeps import make_config, make_study, reopened
 from sweeper.errors import SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.storage_url import hide, keep_password, mask_url, password_of, with_password, without_password
+from sweeper.study import journal as journal_module
 from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
 from sweeper.study.journal_lock import JournalLock
@@ -135,6 +136,7 @@ import resource, sys
 from pathlib import Path
 from sweeper.errors import SweeperError
 from sweeper.plan import plan_sweep
+from sweeper.study import journal as journal_module
 from sweeper.study.journal import JournalBackend
 backend = JournalBackend(Path(sys.argv[1]))
 backend.append_logs([{"first": 1}])
@@ -354,3 +356,58 @@ def test_what_is_gathered_is_appended_as_one_write_and_in_order(tmp_path):
         backend.append_logs([{"n": 3}])
 
     assert [log["n"] for log in backend.read_logs(0)] == [0, 1, 2, 3]
+
+
+class Full(optuna.storages.InMemoryStorage):
+    """A database without room; the statement's own values say something else."""
+
+    def set_trial_user_attr(self, *args, **kwargs):
+        error = Exception("database or disk is full")
+        raise StorageInternalError("failed") from sqlalchemy.exc.OperationalError("insert", {}, error)
+
+
+def test_a_database_without_room_ends_the_sweep_at_once():
+    storage = patient(Full())
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
+    trial_id = storage.create_new_trial(study_id, waiting_trial())
+
+    with pytest.raises(
+        SweeperError, match="The disk is full: the storage postgresql://db/x takes nothing more"
+    ):
+        storage.set_trial_user_attr(trial_id, "a", 1)
+
+
+def test_a_value_that_speaks_of_a_full_disk_does_not_make_an_outage_one():
+    inner = Unsteady(n_faults=0, after=False)
+    storage = patient(inner)
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
+    trial_id = storage.create_new_trial(study_id, waiting_trial())
+    inner.n_faults = 1
+
+    storage.set_trial_user_attr(trial_id, "reason", "The disk is full")
+
+    assert storage.get_trial(trial_id).user_attrs == {"reason": "The disk is full"}
+
+
+@pytest.mark.parametrize(
+    ("number", "is_waited_for"), [(errno.ESTALE, True), (errno.EIO, True), (errno.ENODEV, False)]
+)
+def test_a_shared_file_system_that_stumbles_is_read_again(journal, monkeypatch, number, is_waited_for):
+    backend = JournalBackend(journal)
+    backend.append_logs([{"a": 1}, {"a": 2}])
+    real, faults = open, [1, 2]
+
+    def stumbling(path, *words, **more):
+        if path == journal and faults:
+            faults.pop()
+            raise OSError(number, os.strerror(number))
+        return real(path, *words, **more)
+
+    monkeypatch.setattr("builtins.open", stumbling)
+    monkeypatch.setattr(journal_module, "_AGAIN_S", 0.0)
+
+    if is_waited_for:
+        assert list(backend.read_logs(0)) == [{"a": 1}, {"a": 2}]
+    else:
+        with pytest.raises(SweeperError, match=r"cannot be read: .*sweeper resume"):
+            list(backend.read_logs(0))

@@ -1,6 +1,7 @@
 """One attempt of one trial, inside whatever process runs it."""
 
 import importlib
+import logging
 import os
 import shutil
 import socket
@@ -18,6 +19,8 @@ from sweeper.records import FailureCause, Outcome, OutcomeKind
 from sweeper.study.machine import write_attempt_environment
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
+logger = logging.getLogger(__name__)
+
 TrialFunction = Callable[[TrialContext], Any]
 _NO_ROOM_BYTES = 1 << 20
 
@@ -30,7 +33,7 @@ def worker_facts() -> dict[str, Any]:
 def run_attempt(
     spec: TrialSpec, channel: Channel, *, function: TrialFunction | None = None, ranks: Ranks | None = None
 ) -> Outcome:
-    """Run a trial's code to its end; never raises what the code raised.
+    """Run a trial's code to its end; never raises: an attempt that says nothing would be waited for for ever.
 
     Args:
         spec: What to train.
@@ -38,6 +41,24 @@ def run_attempt(
         function: Run instead of what the spec names; for tests and for sweeps from Python.
         ranks: The trial's workers, where there are several; each of them calls this.
     """
+    try:
+        return _attempt(spec, channel, function=function, ranks=ranks)
+    except BaseException as error:  # noqa: BLE001 - before and after the code: a store that cannot be opened, a GPU that is lost
+        return _failed(error)
+
+
+def _failed(error: BaseException, **facts: Any) -> Outcome:
+    return Outcome(
+        kind=OutcomeKind.FAILED,
+        error=f"{type(error).__name__}: {error}",
+        traceback=traceback.format_exc(),
+        **facts,
+    )
+
+
+def _attempt(
+    spec: TrialSpec, channel: Channel, *, function: TrialFunction | None, ranks: Ranks | None
+) -> Outcome:
     if function is None and spec.trial.get("function") is None:
         importlib.import_module("torch")  # which device this is has to be known before the batch is cut
     device = device_name()
@@ -57,12 +78,10 @@ def run_attempt(
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())
-    except Exception as error:  # noqa: BLE001 - whatever a user's code raises ends this attempt, not the sweep
-        outcome = Outcome(
-            kind=OutcomeKind.FAILED,
+    except BaseException as error:  # noqa: BLE001 - whatever a user's code raises, `sys.exit` too, ends this attempt alone
+        outcome = _failed(
+            error,
             report=context.take_report(),
-            error=f"{type(error).__name__}: {error}",
-            traceback=traceback.format_exc(),
             cause=_cause_of(error, spec),
             device=device,
             micro_batch_size=context.micro_batch_size or spec.micro_batch_size,
@@ -74,11 +93,15 @@ def run_attempt(
             device=device,
             micro_batch_size=context.micro_batch_size,
         )
-    free_memory()  # only here, where the error is forgotten: its traceback held what the trial had made
+    try:
+        free_memory()  # only here, where the error is forgotten: its traceback held what the trial had made
+    except RuntimeError as error:
+        # A GPU that has failed answers every call so. What came first is told; the process is replaced.
+        logger.warning("The memory of trial %d could not be freed: %s", spec.number, error)
     return outcome
 
 
-def _cause_of(error: Exception, spec: TrialSpec) -> FailureCause | None:
+def _cause_of(error: BaseException, spec: TrialSpec) -> FailureCause | None:
     if is_out_of_memory(error):
         return FailureCause.OUT_OF_MEMORY
     if is_disk_full(error):

@@ -1,5 +1,6 @@
 """One attempt of a trial in a thread of a worker process, and what such a process loads first."""
 
+import logging
 import os
 import queue
 import threading
@@ -14,8 +15,11 @@ from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
 
+logger = logging.getLogger(__name__)
+
 StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
 JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
+SAVE_S = 1800.0  # the same, where it is to save a checkpoint first
 
 
 def attempt_key(spec: TrialSpec) -> str:
@@ -127,6 +131,19 @@ class ThreadAttempt:
         while word != "stop" and not self._ended.is_set():
             word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
             self._obey(word)
+            if word is not None:
+                seconds = JOIN_S if word == "stop" else SAVE_S
+                threading.Thread(target=self._give_up, args=(seconds,), daemon=True).start()
+
+    def _give_up(self, after_s: float) -> None:
+        """End this process where the trial does not end in time: one that hangs would hold its slot for ever."""
+        if not self._ended.wait(after_s):
+            logger.error(
+                "Trial %d has not ended %.0f s after it was told to: its process ends.",
+                self.spec.number,
+                after_s,
+            )
+            os._exit(1)
 
     def _obey(self, word: StopWord | None) -> None:
         if word == "pause":

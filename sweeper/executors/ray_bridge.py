@@ -120,6 +120,7 @@ class Bridge:
             self.board.tell.remote(keys, word)
 
     def on_lost(self, tune_id: str, reason: str) -> None:
+        has_begun = tune_id not in self._starting
         self.on_started(tune_id)
         number = self._numbers[tune_id]
         if self.keys.pop(number, None) is None:
@@ -128,8 +129,10 @@ class Bridge:
             self.orchestrator.on_returned(
                 number, reason.partition(f"{WorkerReplacedError.__name__}: ")[2] or reason
             )
-        else:
+        elif has_begun:
             self.orchestrator.on_lost(number, reason)
+        else:
+            self.orchestrator.on_unstarted(number, reason)
 
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""

@@ -16,7 +16,7 @@ from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.ray_attempt import ThreadAttempt, assigned_gpus, prepare_process
-from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
+from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, wait_for_free_gpu
 from sweeper.records import FailureCause, Outcome, OutcomeKind, Report
 
 _JOIN_S = 300.0  # how long all ranks of a told trial may take to their next step boundary
@@ -92,8 +92,8 @@ class RankWorker:
         return run_attempt(spec, _Silent(), function=self._function, ranks=self._ranks)
 
     def leak(self, after: int) -> str | None:
-        """Say that this process has kept too much of a trial's memory, if it has."""
-        return self._memory.leak(after)
+        """Say that this process has kept too much of a trial's memory, or has lost its GPU, if so."""
+        return lost_gpu(after) or self._memory.leak(after)
 
     def take(self) -> list[Report | Outcome]:
         assert self._attempt is not None

@@ -99,6 +99,7 @@ class RayTuneExecutor:
             yield
         finally:
             self._is_started.wait()
+            ray_session.take_sigterm_back()
             ray_session.end()
             done.set()
             thread.join()
@@ -116,6 +117,7 @@ class RayTuneExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         if self._is_started is not None:
             self._is_started.wait()
+            ray_session.take_sigterm_back()
         try:
             self._connect()
             with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:

@@ -18,7 +18,7 @@ from sweeper.executors.ray_attempt import (
     prepare_process,
 )
 from sweeper.executors.ray_gang import RankProcesses
-from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
+from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, wait_for_free_gpu
 from sweeper.records import Outcome, Report
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
@@ -119,8 +119,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             )
         if self._gang is not None:
             self._note = self._gang.end_if_leaking(number)
-        elif (leak := self._memory.leak(number)) is not None:
-            raise WorkerReplacedError(leak)
+        elif (why := lost_gpu(number) or self._memory.leak(number)) is not None:
+            raise WorkerReplacedError(why)
         self._spec = new_config["spec"]
         return True
 

@@ -66,6 +66,25 @@ class WorkerMemory:
         return [name for name, size in held.items() if size - self._first.get(name, 0) > self._may_grow]
 
 
+def lost_gpu(after: int) -> str | None:
+    """Return that the GPU of this process answers no more, a sentence; None where it does, or there is none.
+
+    An error inside a kernel stays: every later call fails, so no trial could be trained here any more.
+
+    Args:
+        after: The number of the trial before.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[0]
+        return f"process {os.getpid()} is replaced: after trial {after} its GPU answers no more: {why}"
+    return None
+
+
 def wait_for_free_gpu(
     n_gpus: float,
     *,

@@ -1,6 +1,7 @@
 """How a trial ends: pruned, complete, set aside, tried again, failed."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from sweeper.batch import BatchPlan
@@ -43,6 +44,7 @@ class Ending:
         self._retention = retention
         self._micro_batches = micro_batches
         self._failed_in_row = 0
+        self._unbegun_in_row = 0
 
     def carry_out_decisions(self) -> None:
         """Stop the trials whose stop was recorded, but not carried out before the driver died."""
@@ -75,7 +77,22 @@ class Ending:
         if out_of_memory and self._halve(running, outcome):
             self._queue.again.appendleft(running.spec.number)
         else:
-            self._fail(running, reason, None)
+            self._fail(running, reason, None, is_lost=True)
+
+    def end_unstarted(self, running: Running, reason: str) -> None:
+        """End an attempt whose worker did not come to train: that is no failure of the trial."""
+        failures = self._state.config.failures
+        self.end_unbegun(running, f"not begun, is given out again: {reason}")
+        self._unbegun_in_row += 1
+        if self._unbegun_in_row >= failures.max_consecutive * (1 + failures.retries):
+            self._state.failure = (
+                f"{self._unbegun_in_row} workers in a row did not come to train, the last one: {reason}. "
+                "The study is kept; mend the cause and go on with `sweeper resume`."
+            )
+
+    def note_begun(self) -> None:
+        """Take note that a worker has come to train a trial."""
+        self._unbegun_in_row = 0
 
     def end_unbegun(self, running: Running, reason: str) -> None:
         """End an attempt that never began; the trial is the next one to be started."""
@@ -87,6 +104,7 @@ class Ending:
     def prune(self, running: Running, decision: Decision) -> None:
         """Record a stop before anyone acts on it: from here on the trial is PRUNED."""
         record = self._state.records[decision.trial]
+        self._failed_in_row = 0
         self._recording.decision(decision)
         self._recording.flush(running)
         record.reason = decision.reason
@@ -165,7 +183,21 @@ class Ending:
         """Keep a trial that was interrupted or set aside as RUNNING, to be taken up again."""
         record = self._state.records[running.spec.number]
         is_aside = bool(record.decisions and record.decisions[-1].get("aside"))
+        if not is_aside and not running.told_aside and not self._state.is_draining:
+            self._fail(
+                running, "the trial ended as if it had been told to stop, but nobody had told it", None
+            )
+            return
         self._recording.flush(running)
+        if not is_aside and not self._state.is_draining:
+            # It was judged again before its worker had heard that it is set aside, and goes on.
+            self._recording.attempt(running, outcome="interrupted")
+            self._queue.again.append(record.number)
+            words = (
+                f"trial {record.number} ended at {record.samples} samples, to be set aside, and goes on now"
+            )
+            self._state.tell(EventKind.NOTE, words, record=record)
+            return
         self._recording.attempt(running, outcome=SET_ASIDE if is_aside else "interrupted")
         if is_aside:
             record.is_set_aside = True
@@ -219,24 +251,27 @@ class Ending:
         """Stop the sweep: no trial could go on, and each would only be counted as failed."""
         self._keep(running)
         self._state.may_save = False
+        where = f" on {running.worker['node']}" if running.worker else ""
         self._state.failure = (
-            f"The disk is full: trial {running.spec.number} could not write ({error}). Everything recorded so far is "
-            "kept. Make room and go on with `sweeper resume`."
+            f"The disk is full: trial {running.spec.number}{where} could not write ({error}). Everything recorded so "
+            "far is kept. Make room and go on with `sweeper resume`."
         )
 
-    def _fail(self, running: Running, error: str, traceback: str | None) -> None:
+    def _fail(self, running: Running, error: str, traceback: str | None, *, is_lost: bool = False) -> None:
         failures = self._state.config.failures
         record = self._state.records[running.spec.number]
         self._recording.flush(running)
-        record.errors.append({"error": error, "traceback": traceback, "attempt": record.attempts})
-        own = [failure for failure in record.errors if failure.get("outcome") != FailureCause.OUT_OF_MEMORY]
-        if len(own) <= failures.retries:
-            self._recording.attempt(running, outcome="failed", error=error, traceback=traceback)
+        failure: dict[str, Any] = {"error": error, "traceback": traceback}
+        if is_lost:
+            failure |= {"lost": True, "checkpoint": record.checkpoint}
+        record.errors.append({**failure, "attempt": record.attempts})
+        if sum(_counts(one, record) for one in record.errors) <= failures.retries:
+            self._recording.attempt(running, outcome="failed", **failure)
             self._queue.again.append(record.number)
             self._state.tell(EventKind.TRIAL_RETRIED, f"failed, is tried again: {error}", record=record)
             return
         record.reason = error
-        self._end(running, TrialState.FAIL, outcome="failed", error=error, traceback=traceback)
+        self._end(running, TrialState.FAIL, outcome="failed", **failure)
         self._state.commit()
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"failed: {error}", record=record)
@@ -256,3 +291,14 @@ class Ending:
         )  # fmt: skip
         record.state = state
         self._state.records.note(record.number)
+
+
+def _counts(failure: Mapping[str, Any], record: TrialRecord) -> bool:
+    """Whether a failure counts against a trial's retries.
+
+    Running out of memory does not, nor does a process or node that died before the trial's newest checkpoint was saved:
+    a long trial on machines that come and go has many of these.
+    """
+    if failure.get("outcome") == FailureCause.OUT_OF_MEMORY:
+        return False
+    return not failure.get("lost") or failure.get("checkpoint") == record.checkpoint

@@ -134,6 +134,7 @@ class Judging:
             elif decision.trial == number:
                 self._recording.decision(decision)
                 if decision.aside:
+                    self._state.running[number].told_aside = True
                     stops.append(decision)
         return stops
 

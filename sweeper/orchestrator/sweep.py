@@ -238,8 +238,15 @@ class Orchestrator:
         if running is not None and not self.records[number].state.is_finished:
             self._ending.end_unbegun(running, reason)
 
+    def on_unstarted(self, number: int, reason: str) -> None:
+        """Take a trial back whose worker did not come to train it. The trial bears no blame; too many end the sweep."""
+        running = self._state.running.pop(number, None)
+        if running is not None and not self.records[number].state.is_finished:
+            self._ending.end_unstarted(running, reason)
+
     def on_worker(self, number: int, worker: dict[str, Any]) -> None:
         """Record which process took a trial up, and that it starts now: the process may have had to start first."""
+        self._ending.note_begun()
         running = self._state.running.get(number)
         record = self.records.get(number)
         # One that another trial's report has stopped by now is not to be touched: its worker hears of it only later.

@@ -1,9 +1,11 @@
 """A journal file for Optuna's journal storage that survives whatever dies while writing it."""
 
 import contextlib
+import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,15 @@ from optuna.storages.journal import BaseJournalBackend
 from sweeper.errors import SweeperError
 from sweeper.files import write_error
 from sweeper.study.journal_lock import JournalLock
+
+# What a shared file system says that loses its server, or one of its servers, for some time.
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EREMOTEIO", "ENETDOWN", "EHOSTDOWN", "ENOTCONN")
+    if hasattr(errno, name)
+)
+_PATIENCE_S = 120.0
+_AGAIN_S = 0.5
 
 
 class JournalBackend(BaseJournalBackend):
@@ -46,18 +57,39 @@ class JournalBackend(BaseJournalBackend):
         """Yield operations from a number on. A last line without a newline is not there yet.
 
         Raises:
-            SweeperError: If a line is no JSON object.
+            SweeperError: If a line is no JSON object, or the file cannot be read.
         """
-        start = log_number_from if log_number_from in self._offsets else 0
-        with open(self.path, "rb") as file:
-            file.seek(self._offsets[start])
-            for number, line in enumerate(file, start=start):
-                if not line.endswith(b"\n"):
-                    return
-                entry = self._parsed(line, number)
-                self._offsets[number + 1] = self._offsets[number] + len(line)
-                if number >= log_number_from:
-                    yield entry
+        number = log_number_from if log_number_from in self._offsets else 0
+        for line in self._lines(self._offsets[number]):
+            entry = self._parsed(line, number)
+            self._offsets[number + 1] = self._offsets[number] + len(line)
+            number += 1
+            if number > log_number_from:
+                yield entry
+
+    def _lines(self, offset: int) -> Iterator[bytes]:
+        """Yield whole lines from an offset on; a shared file system that stumbles is asked again."""
+        since: float | None = None
+        while True:
+            try:
+                with open(self.path, "rb") as file:
+                    file.seek(offset)
+                    for line in file:
+                        if not line.endswith(b"\n"):
+                            return
+                        since, offset = None, offset + len(line)
+                        yield line
+                return
+            except OSError as error:
+                since = since or time.monotonic()
+                if isinstance(error, (FileNotFoundError, PermissionError)):
+                    raise
+                if error.errno not in _PASSING or time.monotonic() - since > _PATIENCE_S:
+                    raise SweeperError(
+                        f"{self.path} cannot be read: {error.strerror or error}. What was recorded so far is kept. "
+                        "Mend the cause and go on with `sweeper resume`."
+                    ) from error
+                time.sleep(_AGAIN_S)
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:

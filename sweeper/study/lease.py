@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.errors import StudyMismatchError
 from sweeper.study.holder import Holder
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Lease:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
+        self._sure_at = 0.0  # when this process last saw its own name there
 
     def acquire(self) -> None:
         """Take the lease, waiting for a holder that may be dead.
@@ -93,17 +94,31 @@ class Lease:
         if found.get("token") != self._token:
             raise StudyMismatchError(self._held_by(found))
         _held_here.add(self._token)
+        self._sure_at = self._clock()
         self._thread = threading.Thread(target=self._beat_until_ended, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Refuse to go on once another process has taken the lease. Cheap; asked before every write.
 
+        Where no beat came through for as long as others wait before they take over, the record itself is asked.
+
         Raises:
             StudyMismatchError: If so.
         """
+        if self._lost is None and self._clock() - self._sure_at > self._times.expiry_s:
+            self._look()
         if self._lost is not None:
             raise StudyMismatchError(self._lost)
+
+    def confirm(self, record: LeaseRecord) -> None:
+        """Look into a record, which may be reached in another way, and refuse as `check` does.
+
+        Raises:
+            StudyMismatchError: If another process has taken the lease.
+        """
+        self._look(record)
+        self.check()
 
     def release(self, state: str) -> None:
         """Hand the lease back and say how the sweep stands. Does nothing where it was lost."""
@@ -148,13 +163,16 @@ class Lease:
                         return
                     self._facts["beat"] += 1
                     self._record.write(dict(self._facts))
-            except SweeperError as error:
+            except Exception as error:  # noqa: BLE001 - a thread that died would let others take over unnoticed
                 # The driver's own next write meets the same and says so; a beat that comes later is no harm.
                 logger.warning("The lease of study `%s` could not be renewed: %s", self._study, error)
 
-    def _look(self) -> None:
-        found = self._record.read()
-        if self._facts and found.get("token") != self._token and self._lost is None:
+    def _look(self, record: LeaseRecord | None = None) -> None:
+        asked_at = self._clock()
+        found = (record or self._record).read()
+        if self._facts and found.get("token") == self._token:
+            self._sure_at = asked_at
+        elif self._facts and self._lost is None:
             self._lost = (
                 f"{self._held_by(found, advice=False)} It took the study over from this process, which stops here "
                 "and writes nothing more."

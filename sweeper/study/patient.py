@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -24,6 +24,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 PATIENCE_S = (
     1800.0  # half an hour: longer than a server's upgrade, short enough that GPUs do not idle for a night
 )
+# What SQLite and PostgreSQL say when there is no room: that does not pass by itself.
+_FULL = ("disk is full", "no space left on device")
 _TOKEN = "sweeper:token"  # the key that tells a trial which was entered from one which was not
 
 
@@ -54,9 +56,19 @@ class PatientStorage(BaseStorage):
         self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
-        self.is_unwanted: Callable[[], bool] = lambda: (
-            False
-        )  # whether nobody waits any more: the sweep is stopped
+        # Whether nobody waits any more: the sweep is stopped.
+        self.is_unwanted: Callable[[], bool] = lambda: False
+        # Called with the storage itself before a change is made again; raises where another driver has taken over.
+        self.check_again: Callable[[BaseStorage], None] = lambda inner: None
+
+    def _write(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Make a change; after an outage only where this process may still make any."""
+
+        def once_more() -> T:
+            self.check_again(self._inner)
+            return (again or call)()
+
+        return self._patiently(call, once_more)
 
     def _patiently(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """Return what a call returns, trying until it does; `again` is called instead after the first time."""
@@ -66,6 +78,11 @@ class PatientStorage(BaseStorage):
             try:
                 result = call() if since is None or again is None else again()
             except Exception as error:
+                if _is_full(error):
+                    raise SweeperError(
+                        f"The disk is full: the storage {self._place} takes nothing more. Everything recorded so far "
+                        "is kept. Make room and go on with `sweeper resume`."
+                    ) from None
                 if not _is_passing(error):
                     raise
                 now = self._clock()
@@ -90,13 +107,13 @@ class PatientStorage(BaseStorage):
         return self._patiently(lambda: self._inner.create_new_study(directions, study_name))
 
     def delete_study(self, study_id: int) -> None:
-        self._patiently(lambda: self._inner.delete_study(study_id))
+        self._write(lambda: self._inner.delete_study(study_id))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self._inner.set_study_user_attr(study_id, key, value))
+        self._write(lambda: self._inner.set_study_user_attr(study_id, key, value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self._inner.set_study_system_attr(study_id, key, value))
+        self._write(lambda: self._inner.set_study_system_attr(study_id, key, value))
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self._patiently(lambda: self._inner.get_study_id_from_name(study_name))
@@ -121,7 +138,7 @@ class PatientStorage(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Enter a trial, once: a token in it tells whether an earlier try has entered it."""
         if template_trial is None:
-            return self._patiently(lambda: self._inner.create_new_trial(study_id))
+            return self._write(lambda: self._inner.create_new_trial(study_id))
         token = uuid.uuid4().hex
         template_trial.system_attrs = {**template_trial.system_attrs, _TOKEN: token}
 
@@ -130,12 +147,12 @@ class PatientStorage(BaseStorage):
             found = [trial._trial_id for trial in entered if trial.system_attrs.get(_TOKEN) == token]
             return found[0] if found else self._inner.create_new_trial(study_id, template_trial)
 
-        return self._patiently(lambda: self._inner.create_new_trial(study_id, template_trial), again)
+        return self._write(lambda: self._inner.create_new_trial(study_id, template_trial), again)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._patiently(
+        self._write(
             lambda: self._inner.set_trial_param(trial_id, param_name, param_value_internal, distribution)
         )
 
@@ -158,16 +175,16 @@ class PatientStorage(BaseStorage):
                 raise
             return done or self._inner.get_trial(trial_id).state is state
 
-        return self._patiently(lambda: self._inner.set_trial_state_values(trial_id, state, values), again)
+        return self._write(lambda: self._inner.set_trial_state_values(trial_id, state, values), again)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._patiently(lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value))
+        self._write(lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
+        self._write(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
+        self._write(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._patiently(lambda: self._inner.get_trial(trial_id))
@@ -181,16 +198,27 @@ class PatientStorage(BaseStorage):
         self._inner.remove_session()
 
 
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a database has no room left, by its own words; SQLAlchemy's hold the values of a statement too."""
+    said = (str(getattr(one, "orig", "")).lower() for one in _chain(error))
+    return any(words in text for text in said for words in _FULL)
+
+
 def _is_passing(error: BaseException) -> bool:
     """Whether an error is that of a server that is away, not that of a wrong question."""
     import sqlalchemy.exc
 
     passing = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, (*passing, ConnectionError)):
-            return True
-        if isinstance(seen, sqlalchemy.exc.DBAPIError) and seen.connection_invalidated:
-            return True
-        seen = seen.__cause__
-    return False
+    return any(
+        isinstance(one, (*passing, ConnectionError))
+        or (isinstance(one, sqlalchemy.exc.DBAPIError) and one.connection_invalidated)
+        for one in _chain(error)
+    )

@@ -46,12 +46,17 @@ class DrivenStudy(StoredStudy):
         lease = Lease(_StoredLease(self._storage, self._id), study=self.name, times=times, now=utc_now)
         lease.acquire()
         self._lease = lease
+        if isinstance(self._storage, PatientStorage):
+            # Not through the patience itself: who asks is waiting there already.
+            self._storage.check_again = lambda inner: lease.confirm(_StoredLease(inner, self._id))
 
     def hand_back(self, state: StudyState) -> None:
         """Be its driver no more, and say how the sweep stands."""
         if self._lease is not None:
             self._lease.release(state)
             self._lease = None
+            if isinstance(self._storage, PatientStorage):
+                self._storage.check_again = lambda inner: None
 
     def check_held(self) -> None:
         """Refuse to write once another driver has taken the study over. Cheap.

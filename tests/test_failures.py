@@ -1,0 +1,239 @@
+"""What counts as a trial's failure and what does not; and that no attempt ends without a word."""
+
+import os
+import sys
+import threading
+import types
+
+import pytest
+import trial_functions
+from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
+
+from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.context import TrialStopped
+from sweeper.executors import attempt as attempt_module
+from sweeper.executors import worker_memory
+from sweeper.executors.in_process import InProcessExecutor
+from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+
+FEW = {"retries": 1, "max_consecutive": 2}
+ONE = {"search_space": {"learning_rate": {"grid": [1e-3]}}}
+
+
+def rows(*steps):
+    return tuple(StepRow(step, step * 10, 0, 1.0, 1.0, 1e-3) for step in steps)
+
+
+def started(tmp_path, **changes):
+    study = make_study(tmp_path, make_config(**changes))
+    recorder = Recorder()
+    orchestrator = make_orchestrator(study, recorder)
+    return study, orchestrator, recorder
+
+
+def run(tmp_path, function, *, slots=1, judge=None, **changes):
+    study, orchestrator, _ = started(tmp_path, **changes)
+    if judge is not None:
+        orchestrator._judging._judge = judge
+    InProcessExecutor(slots=slots, function=function).run(orchestrator)
+    return reopened(study).records(), orchestrator
+
+
+# -- an attempt always says how it ended ---------------------------------------------------------------------
+
+
+def test_an_exit_in_the_users_code_ends_its_attempt_alone(tmp_path):
+    def exits(context):
+        if context.params["learning_rate"] > 5e-3:
+            sys.exit(3)
+        return trial_functions.steady(context)
+
+    records, _ = run(tmp_path, exits, slots=2, failures=FEW)
+
+    assert [record.state.value for record in records.values()] == ["COMPLETE"] * 3 + ["FAIL"]
+    assert records[3].reason == "SystemExit: 3"
+    assert records[3].attempts == 2
+
+
+@pytest.mark.parametrize("broken", ["device_name", "open_checkpoints"])
+def test_what_fails_before_the_users_code_is_told_too(tmp_path, monkeypatch, broken):
+    def fails(*_, **__):
+        raise OSError("the store is gone")
+
+    monkeypatch.setattr(attempt_module, broken, fails)
+
+    records, _ = run(tmp_path, trial_functions.steady, failures=FEW)
+
+    assert {record.reason for record in records.values() if record.state is TrialState.FAIL} == {
+        "OSError: the store is gone"
+    }
+
+
+def test_memory_that_cannot_be_freed_does_not_hide_what_came_first(tmp_path, monkeypatch):
+    def fails():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(attempt_module, "free_memory", fails)
+
+    records, _ = run(tmp_path, trial_functions.raises_at_high_rate, failures=FEW)
+
+    assert records[3].reason == "RuntimeError: the rate is too high for this function"
+
+
+def test_a_trial_that_ends_as_if_it_were_told_to_is_tried_again_and_then_fails(tmp_path):
+    def gives_up(context):
+        raise TrialStopped
+
+    records, _ = run(tmp_path, gives_up, failures=FEW, **ONE)
+
+    assert (records[0].state, records[0].attempts) == (TrialState.FAIL, 2)
+    assert "nobody had told it" in records[0].reason
+
+
+class AsideThenOn:
+    """A judge that sets each trial aside at its first rung, and lets it go on at the next one."""
+
+    def judge(self, numbers, rung, records):
+        return [
+            Decision(trial=numbers[0], stop=False, rule="made up", reason="so", rung=rung, aside=rung == 0)
+        ]
+
+
+def test_a_trial_that_was_judged_again_before_it_was_set_aside_goes_on(tmp_path):
+    def coarse(context):
+        """Comes to both rungs before it looks whether it is to save and end."""
+        is_first = context.spec.attempt == 1
+        context.report_rows(list(rows(1, 2)), {"score": 0.5})
+        context.report_rows(list(rows(3, 4, 5)), {"score": 0.5})
+        if is_first and context.channel.should_pause():
+            raise TrialStopped
+        context.report_rows(list(rows(6, 7, 8, 9, 10)), {"score": 0.5})
+        return {"score": 0.5}
+
+    records, orchestrator = run(tmp_path, coarse, judge=AsideThenOn(), **ONE)
+
+    assert orchestrator.is_done
+    assert (records[0].state, records[0].attempts, records[0].errors) == (TrialState.COMPLETE, 2, [])
+
+
+# -- what counts ---------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_never_came_to_train_is_not_held_against_its_trial(tmp_path):
+    study, orchestrator, recorder = started(tmp_path, failures=FEW)
+
+    for _ in range(3):
+        spec = orchestrator.next_trial()
+        orchestrator.on_unstarted(spec.number, "the GPU of this worker is not free")
+
+    assert orchestrator.failure is None
+    assert spec.number == 0
+    assert reopened(study).records()[0].errors == []
+    notes = [event.message for event in recorder.events if event.kind is EventKind.NOTE]
+    assert notes[-1] == "not begun, is given out again: the GPU of this worker is not free"
+    orchestrator.on_unstarted(orchestrator.next_trial().number, "the GPU of this worker is not free")
+    assert "4 workers in a row did not come to train, the last one: the GPU" in orchestrator.failure
+
+
+def test_a_worker_that_comes_to_train_ends_the_row(tmp_path):
+    _, orchestrator, _ = started(tmp_path, failures=FEW)
+
+    for pid in range(6):
+        orchestrator.on_unstarted(orchestrator.next_trial().number, "gone")
+        spec = orchestrator.next_trial()
+        orchestrator.on_worker(spec.number, {"node": "a", "pid": pid})
+        orchestrator.on_returned(spec.number, "a worker is replaced")
+
+    assert orchestrator.failure is None
+
+
+def save(tmp_path, orchestrator, spec, step):
+    saving = tmp_path / "saving"
+    saving.mkdir()
+    (saving / "a").write_text("a")
+    name = DirectoryCheckpoints(tmp_path / "trials/0/checkpoints").save(saving, step=step, samples=10 * step)
+    orchestrator.on_report(spec.number, Report(rows=rows(*range(1, step + 1)), checkpoint=name))
+
+
+def test_a_process_that_died_counts_until_a_newer_checkpoint_was_saved(tmp_path):
+    study, orchestrator, _ = started(tmp_path, failures={"retries": 1}, **ONE)
+
+    for step in (1, 2, 4):  # pre-empted again and again, and each time a little further
+        spec = orchestrator.next_trial()
+        save(tmp_path, orchestrator, spec, step)
+        orchestrator.on_lost(spec.number, "the node is gone")
+        orchestrator = make_orchestrator(reopened(study), Recorder())
+    assert reopened(study).records()[0].state is TrialState.RUNNING
+
+    orchestrator.on_lost(orchestrator.next_trial().number, "the node is gone")  # no further than before
+
+    record = reopened(study).records()[0]
+    assert (record.state, record.reason) == (TrialState.FAIL, "the node is gone")
+
+
+def test_what_the_code_raises_counts_whatever_it_saved(tmp_path):
+    _, orchestrator, _ = started(tmp_path, failures={"retries": 1}, **ONE)
+
+    for step in (1, 2):
+        spec = orchestrator.next_trial()
+        save(tmp_path, orchestrator, spec, step)
+        orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.FAILED, error="ValueError: no"))
+
+    assert orchestrator.records[0].state is TrialState.FAIL
+
+
+def test_a_pruned_trial_ends_a_row_of_failures(tmp_path):
+    rates = [1e-5, 2e-5, 3e-5, 1e-4, 2e-4, 3e-4]
+    _, orchestrator, _ = started(
+        tmp_path,
+        failures={"retries": 0, "max_consecutive": 2},
+        search_space={"learning_rate": {"grid": rates}},
+    )
+
+    for number in range(len(rates)):
+        spec = orchestrator.next_trial()
+        if number % 2:
+            nan = StepRow(1, 10, 0, float("nan"), 1.0, 1e-3)
+            orchestrator.on_report(spec.number, Report(rows=(nan,)))
+            orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.STOPPED))
+        else:
+            orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.FAILED, error="ValueError: no"))
+
+    states = [record.state.value for record in orchestrator.records.values()]
+    assert states == ["FAIL", "PRUNED"] * 3
+    assert orchestrator.failure is None
+
+
+# -- workers that cannot go on -------------------------------------------------------------------------------
+
+
+def test_a_gpu_that_answers_no_more_replaces_its_process(monkeypatch):
+    def fails():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    cuda = types.SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, synchronize=lambda: None
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    assert worker_memory.lost_gpu(7) is None
+    cuda.synchronize = fails
+
+    assert worker_memory.lost_gpu(7).endswith(
+        "after trial 7 its GPU answers no more: CUDA error: an illegal memory access was encountered"
+    )
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_trial_that_hangs_long_after_it_was_told_ends_its_process(monkeypatch, ends):
+    from sweeper.executors.ray_attempt import ThreadAttempt
+
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    hung = ThreadAttempt.__new__(ThreadAttempt)
+    hung.spec, hung._ended = types.SimpleNamespace(number=7), threading.Event()
+    if ends:
+        hung._ended.set()
+
+    hung._give_up(0.01)
+
+    assert exits == ([] if ends else [1])
