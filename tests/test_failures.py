@@ -237,3 +237,27 @@ def test_a_trial_that_hangs_long_after_it_was_told_ends_its_process(monkeypatch,
     hung._give_up(0.01)
 
     assert exits == ([] if ends else [1])
+
+
+def test_a_trial_that_says_nothing_is_told_of_after_10_minutes_and_twice_as_long_again(tmp_path):
+    from sweeper.executors.ray_silence import Silence
+
+    _, orchestrator, recorder = started(tmp_path)
+    number, other = (orchestrator.next_trial().number for _ in range(2))
+    orchestrator.on_worker(number, {"node": "far", "pid": 17})
+    now = [0.0]
+    silence = Silence(orchestrator, clock=lambda: now[0])
+
+    for minute in range(45):
+        now[0] = 60.0 * minute
+        silence.heard(other)
+        silence.look([number, other])
+    silence.heard(number)
+    now[0] += 300.0
+    silence.look([number, other])
+
+    told = [event.message for event in recorder.events if event.kind is EventKind.NOTE]
+    assert [message.split(": ")[0] for message in told] == [
+        f"trial {number} has said nothing for {minutes} minutes (node far, process 17)"
+        for minutes in (10, 20, 40)
+    ]

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
     "errors records batch rungs phases files optimizer learning encoding items context gang checkpoint room "
-    "storage_url differences help_text",
+    "storage_url differences help_text extras",
     "config pruners",
     "plan study",
     "control orchestrator optimum evidence_text plan_text extend",

@@ -13,6 +13,7 @@ from typing import Any
 from sweeper.benchmarks.loaded import LoadedModel, Measured
 from sweeper.config.benchmark_models import BENCH, BenchmarkSection, TaskBenchmark
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.extras import install_command
 from sweeper.items import Items
 from sweeper.study.benchmark_records import Score
 
@@ -29,7 +30,7 @@ def check_harness() -> None:
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
             "`benchmarks.tasks` needs lm-evaluation-harness, which is not installed. Install it with "
-            f"`pip install 'sweeper[{EXTRA}]'` where the benchmarks run, or leave the tasks out."
+            f"`{install_command(EXTRA)}` where the benchmarks run, or leave the tasks out."
         )
 
 

@@ -22,17 +22,22 @@ from sweeper.checkpoint.manifest import (
 )
 from sweeper.context import LoadedCheckpoint
 from sweeper.errors import ConfigError
+from sweeper.extras import install_command
 
 logger = logging.getLogger(__name__)
 
-_EXTRAS = {
-    "s3": "sweeper[s3]",
-    "s3a": "sweeper[s3]",
+_PACKAGES = {  # of other stores than S3
     "gs": "gcsfs",
     "gcs": "gcsfs",
     "abfs": "adlfs",
     "az": "adlfs",
 }
+
+
+def _installing(scheme: str) -> str:
+    if scheme in ("s3", "s3a"):
+        return install_command("s3")
+    return f"pip install {_PACKAGES.get(scheme, 'the fsspec package for ' + scheme)}"
 
 
 def check_url(url: str) -> None:
@@ -64,7 +69,7 @@ def _open(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise ConfigError(
             f"`trial.checkpoint.url` = {url} needs a package that is not installed ({error}). Install it with "
-            f"`pip install '{_EXTRAS.get(scheme, 'the fsspec package for ' + scheme)}'`."
+            f"`{_installing(scheme)}`."
         ) from error
     except ValueError as error:
         raise ConfigError(

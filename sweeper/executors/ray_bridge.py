@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_silence import Silence
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import RESULT, WorkerReplacedError, WorkerResult
 from sweeper.orchestrator import Orchestrator
@@ -29,6 +30,7 @@ class Bridge:
 
     def __init__(self, orchestrator: Orchestrator, board: Any, waiting: Waiting) -> None:
         self._waiting = waiting
+        self._silence = Silence(orchestrator)
         self.orchestrator = orchestrator
         self.board = board
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
@@ -86,6 +88,7 @@ class Bridge:
         number = self._numbers[tune_id]
         if number not in self.keys:
             return str(TrialScheduler.STOP)
+        self._silence.heard(number)
         said: WorkerResult = result[RESULT]
         self.orchestrator.on_worker(number, said.worker)
         if said.note is not None:
@@ -138,6 +141,8 @@ class Bridge:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""
         self.guarded(self.orchestrator.check_held, None)
         self.guarded(lambda: self._waiting.look(len(self._starting)), None)
+        starting = {self._numbers[tune_id] for tune_id in self._starting}
+        self.guarded(lambda: self._silence.look(self.keys.keys() - starting), None)
         self.guarded(self.steer, None)
         if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
             self._drained = True

@@ -9,6 +9,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig, TrialSection
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
+from sweeper.extras import install_command
 from sweeper.preflight.weights import WeightFacts, count_weights, read_weights
 
 _KNOWN_SCHEDULES = (
@@ -171,7 +172,7 @@ def _missing_extras(config: SweepConfig) -> list[Problem]:
     return [
         Problem(
             "`method: qlora` needs bitsandbytes, which is not installed. Install it where the trials run: "
-            "`pip install 'sweeper[qlora]'`."
+            f"`{install_command('qlora')}`."
         )
     ]
 

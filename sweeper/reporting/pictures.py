@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ConfigError
+from sweeper.extras import install_command
 from sweeper.files import write_bytes
 from sweeper.records import TrialState
 from sweeper.reporting.curve_lines import CurveLine, curve_line, metric_line, trials_drawn
@@ -36,7 +37,7 @@ def write_pictures(view: StudyView, out: Path) -> list[Path]:
         import matplotlib
     except ImportError as error:
         raise ConfigError(
-            "PNGs are drawn by matplotlib, which is not installed. Install it with `pip install 'sweeper[png]'`, "
+            f"PNGs are drawn by matplotlib, which is not installed. Install it with `{install_command('png')}`, "
             "or leave `--png` out."
         ) from error
     matplotlib.use("agg", force=False)

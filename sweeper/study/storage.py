@@ -8,6 +8,7 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalStorage
 
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.extras import install_command
 from sweeper.storage_url import hide, mask_url, with_password, without_password
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
@@ -63,7 +64,7 @@ def _open_database(url: str) -> BaseStorage:
     except ImportError as error:
         raise ConfigError(
             f"The storage {shown} needs a database driver that is not installed ({error.name}). "
-            "Install it, for PostgreSQL with `pip install 'sweeper[postgresql]'`."
+            f"Install it, for PostgreSQL with `{install_command('postgresql')}`."
         ) from error
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each driver have their own trees
         raise ConfigError(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.extras import install_command
 from sweeper.trackers.base import Tracker
 from sweeper.trackers.listener import TrackerListener
 
@@ -30,7 +31,7 @@ def check_trackers(config: SweepConfig) -> None:
         named = ", ".join(f"`{name}`" for name in missing)
         raise ConfigError(
             f"`trackers` names {named}, whose client is not installed. "
-            f"Install it with `pip install 'sweeper[{','.join(missing)}]'`, or leave it out."
+            f"Install it with `{install_command(*missing)}`, or leave it out."
         )
 
 

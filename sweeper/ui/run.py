@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from sweeper.errors import ConfigError
+from sweeper.extras import install_command
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.ui.live_page import LivePage
@@ -63,7 +64,7 @@ def _dashboard(study: Study) -> Iterator[str]:
         from optuna_dashboard import wsgi
     except ImportError as error:
         raise ConfigError(
-            "optuna-dashboard is not installed. Install it with `pip install 'sweeper[dashboard]'`, "
+            f"optuna-dashboard is not installed. Install it with `{install_command('dashboard')}`, "
             "or leave `--dashboard` out."
         ) from error
     application = wsgi(open_storage(study.config.storage, study.directory))

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.config.benchmark_models import JudgedBenchmark
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.extras import install_command
 from sweeper.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def check_client() -> None:
     if importlib.util.find_spec("openai") is None:
         raise ConfigError(
             "`benchmarks.judged` needs the client of OpenAI-compatible endpoints, which is not installed. Install it "
-            f"with `pip install 'sweeper[{EXTRA}]'` where the benchmarks run, or leave the judge out."
+            f"with `{install_command(EXTRA)}` where the benchmarks run, or leave the judge out."
         )
 
 
