@@ -1,6 +1,6 @@
 """The sections of a sweep file, as frozen data with their rules.
 
-Every field is documented in README's "The sweep file". Rules that need one value stand here; rules that need
+Every field is documented in docs/sweep-file.md. Rules that need one value stand here; rules that need
 several sections stand in `rules_*.py`, so that all of a file's problems can be told at once.
 """
 
