@@ -4,7 +4,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A property holds or not; how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("sweeper", deadline=None)
+hypothesis.settings.load_profile("sweeper")
 
 
 @pytest.fixture(autouse=True)

@@ -90,7 +90,7 @@ def test_the_survivors_are_the_same_for_200_orders_of_reports():
     assert 0 < len(found.pop()) < n
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_values_orders_and_slots_leave_the_same_survivors(data):
     n = data.draw(st.integers(4, 10))

@@ -373,7 +373,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
     study=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
     metric=st.text(min_size=1, max_size=20),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_config_survives_being_written_and_read(
     grid: list[float], settings_: dict[str, Any], study: str, metric: str
 ) -> None:

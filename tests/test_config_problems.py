@@ -252,7 +252,7 @@ def test_a_config_from_python_must_be_plain_data() -> None:
         ]
     ),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_stands_in_a_place_is_accepted_or_told(value: object, place: str) -> None:
     data = {
         "study": "demo",

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -115,7 +115,6 @@ def test_one_comparison_needs_no_correction_by_flips() -> None:
     assert found.p_corrected == pytest.approx(found.p)
 
 
-@settings(deadline=None)  # a busy machine is no mistake
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5))
 def test_flips_never_correct_below_the_single_p_and_keep_the_order_of_the_statistic(
     seed: int, n_points: int

@@ -36,7 +36,9 @@ def test_another_version_is_named_with_the_command_that_mends_it() -> None:
     (found,) = wrong(node(), node("node-b", versions={**VERSIONS, "torch": "2.11.0", "sweeper": None}))
     assert found.where == "node-b"
     assert "sweeper not installed (driver: 0.1.0), torch 2.11.0 (driver: 2.13.0)" in found.text
-    assert found.remedy == "Install the driver's there: pip install 'sweeper==0.1.0' 'torch==2.13.0'"
+    assert found.remedy == (
+        "Install the driver's there: sweeper from where the driver's came, then pip install 'torch==2.13.0'"
+    )
 
 
 def test_another_build_of_the_same_release_is_fine() -> None:

@@ -19,7 +19,7 @@ from sweeper.reporting.status import status_json
 from sweeper.study.curves import CurveStore
 from sweeper.study.study import Study
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ pruner: {name: early_dynamics, keep_frac: 0.5}
 """
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_sweep_file_is_read_or_refused_with_a_message(data):
     text = SWEEP
@@ -167,7 +167,7 @@ def test_a_damaged_sweep_file_is_read_or_refused_with_a_message(data):
         return
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     content=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -7,7 +7,8 @@ import pytest
 import sweeps
 from recorded_sweeps import MARKS, make_point, make_recorded
 from sweep_files import config_of
-from test_learned_sweep import SPACE, hill
+from test_learned_sweep import hill
+from trial_functions import HILL_SPACE
 
 from sweeper import api
 from sweeper.driving import complete
@@ -20,18 +21,13 @@ from sweeper.study.recorded_files import write_recorded
 from sweeper.study.study import Study
 
 
-@pytest.fixture(autouse=True)
-def _batch_is_swept(monkeypatch):
-    monkeypatch.setitem(sweeps.BASE["trial"], "settings", {})
-
-
 def config_for(directory, *, name="learned", prior=None, **changes):
     pruner = {"name": "early_dynamics", "audit_frac": 0.0}
     if prior is not None:
         pruner["prior"] = str(prior)
     trial = {"budget": {"samples": 640}, "settings": {}, **changes.pop("trial", {})}
     return sweeps.make_config(
-        study=name, dir=str(directory / name), pruner=pruner, trial=trial, rungs={}, search_space=SPACE,
+        study=name, dir=str(directory / name), pruner=pruner, trial=trial, rungs={}, search_space=HILL_SPACE,
         resources={"slots": 1}, **changes,
     )  # fmt: skip
 

@@ -74,12 +74,17 @@ def _versions(node: NodeReport, wanted: Wanted) -> Finding:
     told = ", ".join(
         f"{name} {here or 'not installed'} (driver: {there})" for name, (here, there) in others.items()
     )
-    wheels = " ".join(
-        f"'{name}=={there}'" for name, (_, there) in others.items() if there and name != "python"
-    )
+    wheels = [
+        f"'{name}=={there}'"
+        for name, (_, there) in others.items()
+        if there and name not in ("python", "sweeper")
+    ]
+    # Not by its name, which another package may have on an index.
+    steps = ["sweeper from where the driver's came"] if "sweeper" in others else []
+    steps += [f"pip install {' '.join(wheels)}"] if wheels else []
     return Finding(
         check="versions", where=node.name, is_fine=False, text=f"other versions than the driver's: {told}",
-        remedy=f"Install the driver's there: pip install {wheels}" if wheels else "Use the same Python on all nodes.",
+        remedy=f"Install the driver's there: {', then '.join(steps)}" if steps else "Use the same Python on all nodes.",
     )  # fmt: skip
 
 
