@@ -18,6 +18,7 @@ from sweeper.driving import ExecutorName, make_executor
 from sweeper.errors import ConfigError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
+from sweeper.executors.interrupt import take_signals_back
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, checking, count_slots
 from sweeper.preflight.nodes import check_nodes
@@ -120,6 +121,7 @@ def ready(
         if config.pruner.directions == "learned":
             importlib.import_module("sweeper.pruners.learned")  # takes a second, which the check takes anyway
         found = checked()
+        take_signals_back()  # Ray has started meanwhile
         _tell(config, found, function, directory=directory, options=options)
         yield found, executor
 

@@ -14,7 +14,17 @@ from sweeper.context import TrialStopped
 from sweeper.executors import attempt as attempt_module
 from sweeper.executors import worker_memory
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.executors.ray_rest import RestingSlots
+from sweeper.records import (
+    Decision,
+    EventKind,
+    FailureCause,
+    Outcome,
+    OutcomeKind,
+    Report,
+    StepRow,
+    TrialState,
+)
 
 FEW = {"retries": 1, "max_consecutive": 2}
 ONE = {"search_space": {"learning_rate": {"grid": [1e-3]}}}
@@ -124,27 +134,112 @@ def test_a_worker_that_never_came_to_train_is_not_held_against_its_trial(tmp_pat
 
     for _ in range(3):
         spec = orchestrator.next_trial()
-        orchestrator.on_unstarted(spec.number, "the GPU of this worker is not free")
+        assert not orchestrator.on_lost(spec.number, "the GPU of this worker is not free")
 
     assert orchestrator.failure is None
     assert spec.number == 0
     assert reopened(study).records()[0].errors == []
     notes = [event.message for event in recorder.events if event.kind is EventKind.NOTE]
     assert notes[-1] == "not begun, is given out again: the GPU of this worker is not free"
-    orchestrator.on_unstarted(orchestrator.next_trial().number, "the GPU of this worker is not free")
+    orchestrator.on_lost(orchestrator.next_trial().number, "the GPU of this worker is not free")
     assert "4 workers in a row did not come to train, the last one: the GPU" in orchestrator.failure
+
+
+def come(orchestrator, pid):
+    """Let a worker come to train the next trial, and give it back."""
+    spec = orchestrator.next_trial()
+    orchestrator.on_worker(spec.number, {"node": "a", "pid": pid})
+    orchestrator.on_returned(spec.number, "a worker is replaced")
 
 
 def test_a_worker_that_comes_to_train_ends_the_row(tmp_path):
     _, orchestrator, _ = started(tmp_path, failures=FEW)
 
     for pid in range(6):
-        orchestrator.on_unstarted(orchestrator.next_trial().number, "gone")
-        spec = orchestrator.next_trial()
-        orchestrator.on_worker(spec.number, {"node": "a", "pid": pid})
-        orchestrator.on_returned(spec.number, "a worker is replaced")
+        orchestrator.on_lost(orchestrator.next_trial().number, "gone")
+        come(orchestrator, pid)
 
     assert orchestrator.failure is None
+
+
+def test_where_some_train_each_slot_may_try_as_often_as_failures_are_borne(tmp_path):
+    _, orchestrator, _ = started(tmp_path, failures=FEW)
+    come(orchestrator, 1)
+
+    for _ in range(4 * 3 - 1):
+        orchestrator.on_lost(orchestrator.next_trial().number, "gone", slots=3)
+    assert orchestrator.failure is None
+    orchestrator.on_lost(orchestrator.next_trial().number, "gone", slots=3)
+
+    assert "12 workers in a row" in orchestrator.failure
+
+
+def test_a_first_wave_on_many_slots_does_not_end_the_sweep(tmp_path):
+    _, orchestrator, _ = started(tmp_path, failures=FEW)
+
+    for _ in range(16):
+        orchestrator.on_lost(orchestrator.next_trial().number, "gone", slots=16)
+    assert orchestrator.failure is None
+    orchestrator.on_lost(orchestrator.next_trial().number, "gone", slots=16)
+
+    assert orchestrator.failure is not None
+
+
+def test_slots_rest_longer_each_time_until_a_new_worker_comes():
+    now = [0.0]
+    resting = RestingSlots(clock=lambda: now[0])
+
+    for seconds in (30.0, 60.0, 120.0):
+        resting.rest()
+        now[0] += seconds - 1
+        assert resting.count == 1
+        now[0] += 1
+        assert resting.count == 0
+    for _ in range(8):
+        resting.rest()
+    now[0] += 900.0
+    assert resting.count == 0
+    resting.wake()
+    resting.rest()
+    now[0] += 30.0
+    assert resting.count == 0
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_process_that_dies_once_it_was_told_to_end_counts_nothing(tmp_path, is_interrupted):
+    study, orchestrator, _ = started(tmp_path, failures={"retries": 0}, **ONE)
+    spec = begun(orchestrator)
+    if is_interrupted:
+        orchestrator.interrupt()
+    else:
+        orchestrator._judging._judge = AsideThenOn()
+        orchestrator.on_report(spec.number, Report(rows=rows(1, 2, 3)))
+
+    orchestrator.on_lost(spec.number, "the node is gone")
+
+    record = reopened(study).records()[0]
+    assert (record.state, record.errors) == (TrialState.RUNNING, [])
+    assert record.is_set_aside is not is_interrupted
+
+
+def test_a_full_disk_is_not_held_against_a_trial(tmp_path):
+    study, orchestrator, _ = started(tmp_path, failures={"retries": 0}, **ONE)
+    spec = begun(orchestrator)
+
+    orchestrator.on_end(
+        spec.number, Outcome(kind=OutcomeKind.FAILED, error="No space", cause=FailureCause.DISK_FULL)
+    )
+
+    record = reopened(study).records()[0]
+    assert (record.state, record.errors) == (TrialState.RUNNING, [])
+    assert "The disk is full: trial 0 on a could not write (No space)" in orchestrator.failure
+
+
+def begun(orchestrator):
+    """Return the next trial, which a worker has come to train."""
+    spec = orchestrator.next_trial()
+    orchestrator.on_worker(spec.number, {"node": "a", "pid": spec.attempt})
+    return spec
 
 
 def save(tmp_path, orchestrator, spec, step):
@@ -159,13 +254,13 @@ def test_a_process_that_died_counts_until_a_newer_checkpoint_was_saved(tmp_path)
     study, orchestrator, _ = started(tmp_path, failures={"retries": 1}, **ONE)
 
     for step in (1, 2, 4):  # pre-empted again and again, and each time a little further
-        spec = orchestrator.next_trial()
+        spec = begun(orchestrator)
         save(tmp_path, orchestrator, spec, step)
         orchestrator.on_lost(spec.number, "the node is gone")
         orchestrator = make_orchestrator(reopened(study), Recorder())
     assert reopened(study).records()[0].state is TrialState.RUNNING
 
-    orchestrator.on_lost(orchestrator.next_trial().number, "the node is gone")  # no further than before
+    orchestrator.on_lost(begun(orchestrator).number, "the node is gone")  # no further than before
 
     record = reopened(study).records()[0]
     assert (record.state, record.reason) == (TrialState.FAIL, "the node is gone")
@@ -175,7 +270,7 @@ def test_what_the_code_raises_counts_whatever_it_saved(tmp_path):
     _, orchestrator, _ = started(tmp_path, failures={"retries": 1}, **ONE)
 
     for step in (1, 2):
-        spec = orchestrator.next_trial()
+        spec = begun(orchestrator)
         save(tmp_path, orchestrator, spec, step)
         orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.FAILED, error="ValueError: no"))
 

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,16 @@ def run_attempt(
     """
     try:
         return _attempt(spec, channel, function=function, ranks=ranks)
-    except BaseException as error:  # noqa: BLE001 - before and after the code: a store that cannot be opened, a GPU that is lost
-        return _failed(error)
+    except BaseException as error:
+        if _ends_this_process(error):
+            raise
+        return _failed(error, cause=_cause_of(error, spec))
+
+
+def _ends_this_process(error: BaseException) -> bool:
+    """Whether it is a signal's doing, or what a process that runs this alone is to end with."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
 def _failed(error: BaseException, **facts: Any) -> Outcome:
@@ -78,7 +87,9 @@ def _attempt(
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())
-    except BaseException as error:  # noqa: BLE001 - whatever a user's code raises, `sys.exit` too, ends this attempt alone
+    except BaseException as error:
+        if _ends_this_process(error):
+            raise
         outcome = _failed(
             error,
             report=context.take_report(),

@@ -51,6 +51,18 @@ def interrupt_on_signals(orchestrator: Orchestrator, *, grace_s: float) -> Itera
             interrupt.end()
 
 
+def take_signals_back() -> None:
+    """Let signals do what Python was told, after Ray was started in another thread. Does nothing in such a one.
+
+    Ray makes SIGTERM end the process by an abort 3 s later, and only the main thread can put that right (ray 2.60).
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if handler is not None:  # None: not Python's
+                signal.signal(number, handler)
+
+
 class _Interrupt:
     def __init__(self, orchestrator: Orchestrator, grace_s: float) -> None:
         self._orchestrator = orchestrator

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
 JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
-SAVE_S = 1800.0  # the same, where it is to save a checkpoint first
 
 
 def attempt_key(spec: TrialSpec) -> str:
@@ -131,12 +130,14 @@ class ThreadAttempt:
         while word != "stop" and not self._ended.is_set():
             word = ray.get(self._board.word_for.remote(attempt_key(self.spec), word))
             self._obey(word)
-            if word is not None:
-                seconds = JOIN_S if word == "stop" else SAVE_S
-                threading.Thread(target=self._give_up, args=(seconds,), daemon=True).start()
+        if word == "stop":
+            self._give_up(JOIN_S)
 
     def _give_up(self, after_s: float) -> None:
-        """End this process where the trial does not end in time: one that hangs would hold its slot for ever."""
+        """End this process where a stopped trial does not end in time: one that hangs would hold its slot for ever.
+
+        One that is to save first is left alone: its last evaluation may take long, and is worth something.
+        """
         if not self._ended.wait(after_s):
             logger.error(
                 "Trial %d has not ended %.0f s after it was told to: its process ends.",

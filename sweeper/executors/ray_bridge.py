@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_rest import RestingSlots
 from sweeper.executors.ray_silence import Silence
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import RESULT, WorkerReplacedError, WorkerResult
@@ -31,6 +32,8 @@ class Bridge:
     def __init__(self, orchestrator: Orchestrator, board: Any, waiting: Waiting) -> None:
         self._waiting = waiting
         self._silence = Silence(orchestrator)
+        self._resting = RestingSlots()
+        self._workers: set[tuple[Any, Any]] = set()  # node and process of all that came to train
         self.orchestrator = orchestrator
         self.board = board
         self.keys: dict[int, str] = {}  # trial number -> attempt key, of trials in flight
@@ -40,6 +43,7 @@ class Bridge:
         self._drained = False
         self.on_sigusr1 = signal.getsignal(signal.SIGUSR1)  # ours; Tune will take it
         self.set_limit: Callable[[], object] = lambda: None  # lets Tune run as many trials as are wanted now
+        self.n_slots: Callable[[], int] = lambda: 1  # that are wanted now
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -74,6 +78,8 @@ class Bridge:
 
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
         self.steer()  # here too: while nothing runs, Tune does nothing else but ask for trials, once a second
+        if self._resting.count and len(self.keys) + self._resting.count >= self.n_slots():
+            return None
         spec = self.orchestrator.next_trial()
         if spec is None:
             return Searcher.FINISHED if self.orchestrator.is_done else None
@@ -91,6 +97,10 @@ class Bridge:
         self._silence.heard(number)
         said: WorkerResult = result[RESULT]
         self.orchestrator.on_worker(number, said.worker)
+        who = (said.worker.get("node"), said.worker.get("pid"))
+        if who not in self._workers:
+            self._workers.add(who)
+            self._resting.wake()
         if said.note is not None:
             self.orchestrator.tell(EventKind.NOTE, said.note)
         stopped: set[int] = set()
@@ -123,7 +133,6 @@ class Bridge:
             self.board.tell.remote(keys, word)
 
     def on_lost(self, tune_id: str, reason: str) -> None:
-        has_begun = tune_id not in self._starting
         self.on_started(tune_id)
         number = self._numbers[tune_id]
         if self.keys.pop(number, None) is None:
@@ -132,10 +141,8 @@ class Bridge:
             self.orchestrator.on_returned(
                 number, reason.partition(f"{WorkerReplacedError.__name__}: ")[2] or reason
             )
-        elif has_begun:
-            self.orchestrator.on_lost(number, reason)
-        else:
-            self.orchestrator.on_unstarted(number, reason)
+        elif not self.orchestrator.on_lost(number, reason, slots=self.n_slots()) and self._workers:
+            self._resting.rest()  # where none has come to train yet, too many end the sweep soon
 
     def drain(self) -> None:
         """Once the orchestrator starts nothing more, tell what still runs to stop."""

@@ -182,7 +182,7 @@ def _check_port(address: str) -> None:
 def _keeping_sigterm() -> Iterator[None]:
     """Keep what SIGTERM does: Ray makes it end the process, at once or by an abort 3 s later (ray 2.60).
 
-    Only the main thread can: where Ray starts in another one, that is to call `take_sigterm_back` afterwards.
+    Only the main thread can: where Ray starts in another one, `interrupt.take_signals_back` puts it right afterwards.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -192,13 +192,6 @@ def _keeping_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def take_sigterm_back() -> None:
-    """Let SIGTERM do what Python was told, after Ray was started in another thread. Does nothing in such a one."""
-    handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread() and handler is not None:  # None: not Python's
-        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import ConcurrencyLimiter
 
 from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.interrupt import take_signals_back
 from sweeper.executors.ray_board import make_board
 from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepWatch
 from sweeper.executors.ray_waiting import Waiting
@@ -99,7 +100,7 @@ class RayTuneExecutor:
             yield
         finally:
             self._is_started.wait()
-            ray_session.take_sigterm_back()
+            take_signals_back()
             ray_session.end()
             done.set()
             thread.join()
@@ -117,7 +118,7 @@ class RayTuneExecutor:
     def run(self, orchestrator: Orchestrator) -> None:
         if self._is_started is not None:
             self._is_started.wait()
-            ray_session.take_sigterm_back()
+            take_signals_back()
         try:
             self._connect()
             with tempfile.TemporaryDirectory(prefix="sweeper-") as scratch:
@@ -139,7 +140,8 @@ class RayTuneExecutor:
         bridge = Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
         limiter = ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
-        bridge.set_limit = lambda: limiter.set_max_concurrency(orchestrator.slots(self._fitting()))
+        bridge.n_slots = lambda: orchestrator.slots(self._fitting())
+        bridge.set_limit = lambda: limiter.set_max_concurrency(bridge.n_slots())
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S, growth_gb=self._growth_gb,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,

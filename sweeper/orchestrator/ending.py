@@ -45,6 +45,7 @@ class Ending:
         self._micro_batches = micro_batches
         self._failed_in_row = 0
         self._unbegun_in_row = 0
+        self._has_any_begun = False
 
     def carry_out_decisions(self) -> None:
         """Stop the trials whose stop was recorded, but not carried out before the driver died."""
@@ -71,6 +72,9 @@ class Ending:
 
     def end_lost(self, running: Running, reason: str) -> None:
         """End an attempt whose process or node died."""
+        if self._state.is_draining or running.told_aside:
+            self._keep(running)  # it was to end anyway, and goes on from its newest checkpoint
+            return
         # Ray ends a worker when the node's memory runs out. (Its words for any other kill name that as a possibility.)
         out_of_memory = "OutOfMemoryError" in reason or "low on memory" in reason
         outcome = Outcome(kind=OutcomeKind.FAILED, error=reason, device=HOST)
@@ -79,12 +83,19 @@ class Ending:
         else:
             self._fail(running, reason, None, is_lost=True)
 
-    def end_unstarted(self, running: Running, reason: str) -> None:
-        """End an attempt whose worker did not come to train: that is no failure of the trial."""
+    def end_unstarted(self, running: Running, reason: str, *, slots: int) -> None:
+        """End an attempt whose worker did not come to train: that is no failure of the trial.
+
+        The sweep is given up where that happens too often: at once where no worker came to train yet, else where each
+        slot had as many tries as it takes to end a sweep by failures.
+        """
         failures = self._state.config.failures
         self.end_unbegun(running, f"not begun, is given out again: {reason}")
+        if self._state.is_draining:
+            return
         self._unbegun_in_row += 1
-        if self._unbegun_in_row >= failures.max_consecutive * (1 + failures.retries):
+        tries = failures.max_consecutive * (1 + failures.retries)
+        if self._unbegun_in_row >= (tries * slots if self._has_any_begun else max(tries, slots + 1)):
             self._state.failure = (
                 f"{self._unbegun_in_row} workers in a row did not come to train, the last one: {reason}. "
                 "The study is kept; mend the cause and go on with `sweeper resume`."
@@ -93,6 +104,7 @@ class Ending:
     def note_begun(self) -> None:
         """Take note that a worker has come to train a trial."""
         self._unbegun_in_row = 0
+        self._has_any_begun = True
 
     def end_unbegun(self, running: Running, reason: str) -> None:
         """End an attempt that never began; the trial is the next one to be started."""
@@ -249,13 +261,15 @@ class Ending:
 
     def _stop_without_room(self, running: Running, error: str) -> None:
         """Stop the sweep: no trial could go on, and each would only be counted as failed."""
-        self._keep(running)
-        self._state.may_save = False
         where = f" on {running.worker['node']}" if running.worker else ""
+        self._state.may_save = False
         self._state.failure = (
             f"The disk is full: trial {running.spec.number}{where} could not write ({error}). Everything recorded so "
             "far is kept. Make room and go on with `sweeper resume`."
         )
+        self._keep(
+            running
+        )  # after the failure is known: the sweep ends, and nothing is held against the trial
 
     def _fail(self, running: Running, error: str, traceback: str | None, *, is_lost: bool = False) -> None:
         failures = self._state.config.failures

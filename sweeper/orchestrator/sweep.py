@@ -226,11 +226,28 @@ class Orchestrator:
         self._queue.note_end(self.records[number])
         return [*stops, *self._judging.judge_again()]
 
-    def on_lost(self, number: int, reason: str) -> None:
-        """Record that an attempt ended without a word: its process or node died."""
+    def on_lost(self, number: int, reason: str, *, slots: int = 1) -> bool:
+        """Record that an attempt ended without a word: its process or node died.
+
+        Args:
+            number: The trial.
+            reason: What is known of it.
+            slots: Trials at a time: where a worker never came to train, how many of these in a row are too many.
+
+        Returns:
+            Whether its worker had come to train it. If not, the trial bears no blame.
+        """
         running = self._state.running.pop(number, None)
-        if running is not None and not self.records[number].state.is_finished:
+        if running is None:
+            return True
+        has_begun = running.worker is not None
+        if self.records[number].state.is_finished:
+            self._state.checkpoints(number).clear()  # it may have saved one while it was being stopped
+        elif has_begun:
             self._ending.end_lost(running, reason)
+        else:
+            self._ending.end_unstarted(running, reason, slots=slots)
+        return has_begun
 
     def on_returned(self, number: int, reason: str) -> None:
         """Take a trial back that its worker has not begun: it is started next, and nothing is held against it."""
@@ -238,20 +255,14 @@ class Orchestrator:
         if running is not None and not self.records[number].state.is_finished:
             self._ending.end_unbegun(running, reason)
 
-    def on_unstarted(self, number: int, reason: str) -> None:
-        """Take a trial back whose worker did not come to train it. The trial bears no blame; too many end the sweep."""
-        running = self._state.running.pop(number, None)
-        if running is not None and not self.records[number].state.is_finished:
-            self._ending.end_unstarted(running, reason)
-
     def on_worker(self, number: int, worker: dict[str, Any]) -> None:
         """Record which process took a trial up, and that it starts now: the process may have had to start first."""
-        self._ending.note_begun()
         running = self._state.running.get(number)
         record = self.records.get(number)
         # One that another trial's report has stopped by now is not to be touched: its worker hears of it only later.
         if running is None or record is None or record.state.is_finished or running.worker == worker:
             return
+        self._ending.note_begun()
         running.worker = record.worker = worker
         running.started = utc_now()
         if record.attempts == 1:
