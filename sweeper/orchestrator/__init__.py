@@ -8,7 +8,8 @@ queue.py     what is started next, and the sampler's new points
 longest.py   which waiting trial takes longest
 starting.py  one attempt: its spec, and the curve that it goes on from
 judging.py   windows come in, rungs are reached, the judge is asked
-ending.py    how a trial ends: pruned, complete, set aside, tried again, failed
+ending.py    how a trial ends: pruned, complete, interrupted, set aside
+failing.py   what counts as a failure, and what follows from it
 recording.py what of a running trial is written to the study, and when
 sweep.py     the calls themselves
 """

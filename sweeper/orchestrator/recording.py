@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.orchestrator.state import Running, SweepState
-from sweeper.records import Decision, EventKind, StepRow, TrialRecord
+from sweeper.records import Decision, EventKind, StepRow, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
 
 _FLUSH_S = 2.0  # how old the curve and the progress of a running trial may be on disk
@@ -45,6 +45,17 @@ class Recording:
             record.ended = utc_now()
             facts.update(ended=record.ended, train_s=running.train_s, evaluation_s=running.evaluation_s)
         self._state.study.record_attempt(record.number, running.spec.attempt, facts)
+
+    def end(self, running: Running, state: TrialState, **attempt: Any) -> None:
+        """Write that a trial has ended, and how its last attempt did."""
+        record = self._state.records[running.spec.number]
+        self.attempt(running, **attempt)
+        self._state.study.finish(
+            record.number, state, value=record.value if state is TrialState.COMPLETE else None,
+            metrics=record.metrics if state is TrialState.COMPLETE else None, reason=record.reason,
+        )  # fmt: skip
+        record.state = state
+        self._state.records.note(record.number)
 
     def decision(self, decision: Decision) -> None:
         record = self._state.records[decision.trial]

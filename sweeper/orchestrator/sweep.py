@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.checkpoint import KeptCheckpoints, Retention
 from sweeper.context import TrialSpec
 from sweeper.orchestrator.ending import Ending
+from sweeper.orchestrator.failing import Failing
 from sweeper.orchestrator.judging import Judging
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
@@ -75,10 +76,17 @@ class Orchestrator:
             self._sharing,
             monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
         )
-        self._ending = Ending(
+        self._failing = Failing(
             state, recording=self._recording, queue=self._queue, retention=self._retention,
             micro_batches=micro_batches,
         )  # fmt: skip
+        self._ending = Ending(
+            state,
+            recording=self._recording,
+            queue=self._queue,
+            retention=self._retention,
+            failing=self._failing,
+        )
         self._judging = Judging(
             state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue
         )
@@ -262,7 +270,7 @@ class Orchestrator:
         # One that another trial's report has stopped by now is not to be touched: its worker hears of it only later.
         if running is None or record is None or record.state.is_finished or running.worker == worker:
             return
-        self._ending.note_begun()
+        self._failing.note_begun()
         running.worker = record.worker = worker
         running.started = utc_now()
         if record.attempts == 1:

@@ -1,0 +1,159 @@
+"""What counts as a failure, and what follows: another attempt, half a micro-batch, the end of a trial or a sweep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.batch import BatchPlan
+from sweeper.checkpoint import Retention
+from sweeper.orchestrator.queue import TrialQueue
+from sweeper.orchestrator.recording import Recording
+from sweeper.orchestrator.state import Running, SweepState
+from sweeper.records import HOST, EventKind, FailureCause, Outcome, TrialRecord, TrialState
+from sweeper.study.micro_batches import MicroBatchLimits
+
+
+class Failing:
+    """Carries out failures, and counts those that follow one another."""
+
+    def __init__(
+        self,
+        state: SweepState,
+        *,
+        recording: Recording,
+        queue: TrialQueue,
+        retention: Retention,
+        micro_batches: MicroBatchLimits,
+    ) -> None:
+        self._state = state
+        self._recording = recording
+        self._queue = queue
+        self._retention = retention
+        self._micro_batches = micro_batches
+        self._failed_in_row = 0
+        self._unbegun_in_row = 0
+        self._has_any_begun = False
+
+    def note_end(self) -> None:
+        """Take note that a trial has come to an end of its own: pruned or complete."""
+        self._failed_in_row = 0
+
+    def note_begun(self) -> None:
+        """Take note that a worker has come to train a trial."""
+        self._unbegun_in_row = 0
+        self._has_any_begun = True
+
+    def note_unbegun(self, reason: str, *, slots: int) -> None:
+        """Take note that a worker did not come to train.
+
+        The sweep is given up where that happens too often: at once where no worker came to train yet, else where each
+        slot had as many tries as it takes to end a sweep by failures.
+        """
+        if self._state.is_draining:
+            return
+        failures = self._state.config.failures
+        self._unbegun_in_row += 1
+        tries = failures.max_consecutive * (1 + failures.retries)
+        if self._unbegun_in_row >= (tries * slots if self._has_any_begun else max(tries, slots + 1)):
+            self._state.failure = (
+                f"{self._unbegun_in_row} workers in a row did not come to train, the last one: {reason}. "
+                "The study is kept; mend the cause and go on with `sweeper resume`."
+            )
+
+    def give_up_without_room(self, running: Running, error: str) -> None:
+        """Stop the sweep: no trial could go on, and each would only be counted as failed."""
+        where = f" on {running.worker['node']}" if running.worker else ""
+        self._state.may_save = False
+        self._state.failure = (
+            f"The disk is full: trial {running.spec.number}{where} could not write ({error}). Everything recorded so "
+            "far is kept. Make room and go on with `sweeper resume`."
+        )
+
+    def out_of_memory(self, running: Running, outcome: Outcome, *, is_lost: bool = False) -> None:
+        """End an attempt that ran out of memory: the next one has half the micro-batch, where that is possible."""
+        if self._halve(running, outcome):
+            self._queue.again.appendleft(running.spec.number)
+        else:
+            self.fail(running, outcome.error or "unknown error", outcome.traceback, is_lost=is_lost)
+
+    def fail(self, running: Running, error: str, traceback: str | None, *, is_lost: bool = False) -> None:
+        """End an attempt that failed: the trial is tried again, or ends as FAIL; too many of these end the sweep.
+
+        Args:
+            running: The trial.
+            error: One line.
+            traceback: Of the trial's code.
+            is_lost: Whether its process or node died, which says little about the trial.
+        """
+        failures = self._state.config.failures
+        record = self._state.records[running.spec.number]
+        self._recording.flush(running)
+        failure: dict[str, Any] = {"error": error, "traceback": traceback}
+        if is_lost:
+            failure |= {"lost": True, "checkpoint": record.checkpoint}
+        record.errors.append({**failure, "attempt": record.attempts})
+        if sum(_counts(one, record) for one in record.errors) <= failures.retries:
+            self._recording.attempt(running, outcome="failed", **failure)
+            self._queue.again.append(record.number)
+            self._state.tell(EventKind.TRIAL_RETRIED, f"failed, is tried again: {error}", record=record)
+            return
+        record.reason = error
+        self._recording.end(running, TrialState.FAIL, outcome="failed", **failure)
+        self._state.commit()
+        self._retention.after_end(record.number, self._state.records)
+        self._state.tell(EventKind.TRIAL_ENDED, f"failed: {error}", record=record)
+        self._failed_in_row += 1
+        if self._failed_in_row >= failures.max_consecutive:
+            self._state.failure = (
+                f"{self._failed_in_row} trials failed one after another, the last with: {error}. "
+                "The study is kept; mend the cause and go on with `sweeper resume`."
+            )
+
+    def _halve(self, running: Running, outcome: Outcome) -> bool:
+        """Plan the next attempt with half the micro-batch, if that is possible."""
+        spec, record = running.spec.fitted(outcome.device or HOST), self._state.records[running.spec.number]
+        if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None:
+            return False
+        batch = BatchPlan(
+            micro_batch_size=spec.micro_batch_size,
+            gradient_accumulation_steps=spec.gradient_accumulation_steps,
+            data_parallel_size=spec.data_parallel_size,
+        )
+        known = outcome.micro_batch_size or running.micro_batch_size
+        used = batch.cut(known) if spec.is_auto and known is not None else batch.within(known)
+        half = (
+            used.cut(used.micro_batch_size // 2)
+            if spec.is_auto and used.micro_batch_size > 1
+            else used.halved()
+        )
+        if half is None:
+            return False
+        self._micro_batches.lower(half, outcome.device)
+        self._recording.flush(running)
+        failure = {
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+            "outcome": str(FailureCause.OUT_OF_MEMORY),
+        }
+        record.errors.append({**failure, "attempt": record.attempts})
+        self._recording.attempt(
+            running, **failure, micro_batch_size=used.micro_batch_size, device=outcome.device
+        )
+        text = (
+            f"Trial {record.number} ran out of memory ({outcome.device}) at micro_batch_size = "
+            f"{used.micro_batch_size}. Going on with micro_batch_size = {half.micro_batch_size}, "
+            f"gradient_accumulation_steps = {half.gradient_accumulation_steps}; "
+            f"effective_batch_size = {half.effective_batch_size} is unchanged."
+        )
+        self._state.tell(EventKind.TRIAL_RETRIED, text, record=record)
+        return True
+
+
+def _counts(failure: Mapping[str, Any], record: TrialRecord) -> bool:
+    """Whether a failure counts against a trial's retries.
+
+    Running out of memory does not, nor does a process or node that died before the trial's newest checkpoint was saved:
+    a long trial on machines that come and go has many of these.
+    """
+    if failure.get("outcome") == FailureCause.OUT_OF_MEMORY:
+        return False
+    return not failure.get("lost") or failure.get("checkpoint") == record.checkpoint
