@@ -17,7 +17,7 @@ from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever call
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
 from sweeper.records import Listener
 from sweeper.study.bulk import sparing_the_collector
-from sweeper.study.changes import check_same
+from sweeper.study.changes import changed_config, check_same
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -31,9 +31,9 @@ def read_config(source: ConfigSource, overrides: Sequence[str] = ()) -> SweepCon
         ConfigError: With every problem.
     """
     if isinstance(source, SweepConfig):
-        return source
+        return changed_config(source, overrides) if overrides else source
     if isinstance(source, Mapping):
-        return config_from_dict(dict(source))
+        return config_from_dict(dict(source), overrides=overrides)
     return load_config(source, overrides)
 
 
@@ -49,7 +49,7 @@ def launch(
 
     Args:
         source: Sweep file, mapping, or config.
-        overrides: `key=value`, applied to a sweep file.
+        overrides: `key=value`, laid over it.
         options: Where and how to run.
         function: Python function that is run for every trial instead of what the config names.
         listeners: Told of every event, beside the terminal's own view.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
 from sweeper.config import dump_config
@@ -13,7 +13,7 @@ from sweeper.optimizer import STEADY_SCHEDULES
 from sweeper.orchestrator.queue import n_undrawn
 from sweeper.phases import PHASED
 from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
-from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord, TrialState, params_key
 from sweeper.study.changes import changed_config, check_extension
 from sweeper.study.control_records import whoami
 from sweeper.study.study import Study
@@ -63,13 +63,15 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     if continues:
         trial = changed.trial.model_copy(update={"budget": study.config.trial.budget})
         changed = changed.model_copy(update={"trial": trial})
+    if (changed.dir, changed.storage) != (study.config.dir, study.config.storage):
+        raise ConfigError(
+            "`dir` and `storage` say where a study lies, which a resume does not change. Move the directory, or name "
+            "the storage with `--storage`."
+        )
     check_extension(study, changed)
     records = study.records()
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
-    known = {record.point_id for record in records.values()}
-    points = [
-        point for point in plan_sweep(changed, facts=study.facts()).points if point.point_id not in known
-    ]
+    points = _new_points(records, plan_sweep(changed, facts=study.facts()).points)
     if changed.pruner != study.config.pruner:
         was, now = (json.dumps(config.pruner.name) for config in (study.config, changed))
         notes.append(f"the pruner was {was} and is now {now}; decisions that were taken stay")
@@ -77,6 +79,29 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     if points:
         notes.append(f"{len(points)} more points wait to be trained")
     return Extension(config=changed, longer=longer, n_points=n_points, notes=tuple(notes))
+
+
+def _new_points(records: Mapping[int, TrialRecord], planned: Sequence[Point]) -> list[Point]:
+    """Return the planned points that the study has not got.
+
+    Raises:
+        StudyMismatchError: If the others would train another number of samples now.
+    """
+    ids = {record.point_id for record in records.values()}
+    own = {params_key(record.params): record for record in records.values() if not record.is_continued}
+    new = [point for point in planned if point.point_id not in ids and params_key(point.params) not in own]
+    if not new:
+        return []
+    for point in planned:
+        record = own.get(params_key(point.params))
+        was, now = (None if record is None else record.budget_samples), point.budget_samples
+        if record is not None and was is not None and now is not None and was != now:
+            raise StudyMismatchError(
+                f"With the new points every trial would train {now} samples, whole steps of every batch size, but "
+                f"trial {record.number} has {was}: they would not compare. Choose batch sizes that divide {was}, or a "
+                "new study name."
+            )
+    return new
 
 
 def _longer(
@@ -126,8 +151,7 @@ def _chosen(study: Study, records: dict[int, TrialRecord], continues: Sequence[s
         return [
             record
             for record in records.values()
-            if record.state is TrialState.COMPLETE
-            and (record.origin is None or record.origin.continues is None)
+            if record.state is TrialState.COMPLETE and not record.is_continued
         ]
     found = []
     for word in dict.fromkeys(continues):

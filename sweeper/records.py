@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -181,6 +182,16 @@ class TrialRecord:
         return self.state is TrialState.RUNNING and not self.is_set_aside
 
     @property
+    def is_continued(self) -> bool:
+        """Whether it trains another one on: it has more data than the others, and is not compared with them."""
+        return self.origin is not None and self.origin.continues is not None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it has a result that may be held against others'."""
+        return self.state is TrialState.COMPLETE and self.value is not None and not self.is_continued
+
+    @property
     def own_samples(self) -> int:
         """Samples that were trained for this trial alone: not those that it shares with another one."""
         if self.read_off is not None:
@@ -195,6 +206,11 @@ class TrialRecord:
     @property
     def _from_samples(self) -> int:
         return 0 if self.origin is None else self.origin.from_samples
+
+
+def params_key(params: Mapping[str, Any]) -> str:
+    """Return text that is equal for equal params."""
+    return json.dumps(dict(params), sort_keys=True)
 
 
 class LoggedRecords(dict[int, TrialRecord]):

@@ -1,12 +1,17 @@
 """Extending a study when it is resumed: what it takes, and what it refuses."""
 
+import shutil
+
 import pytest
 import trial_functions
 from cli_fixtures import cli
-from sweeps import make_config
+from sweep_files import BASE as FILE
+from sweep_files import config_of
+from sweeps import BASE, make_config, make_study, merged
 
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.extend import plan_extension
 from sweeper.records import EventKind, TrialState
 from sweeper.study.study import Study
 
@@ -78,12 +83,15 @@ def test_more_trials_of_a_sampler_are_drawn(tmp_path):
         go_on(place, "sampler.n_trials=3")
 
 
-def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, capsys):
-    class Interrupt:
-        def on_event(self, event):
-            if event.kind is EventKind.TRIAL_ENDED and event.record.number == 0:
-                raise KeyboardInterrupt
+class Interrupt:
+    """A listener that ends the driver once the first trial has ended."""
 
+    def on_event(self, event):
+        if event.kind is EventKind.TRIAL_ENDED and event.record.number == 0:
+            raise KeyboardInterrupt
+
+
+def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, capsys):
     space = {"learning_rate": {"grid": [1e-3, 1e-5, 1e-2]}}
     options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
     with pytest.raises(InterruptedSweepError):
@@ -183,3 +191,53 @@ def test_the_command_line_says_what_differs_and_exits_4(study):
     assert run.err.startswith(
         "error: Cannot extend study `made-up`, whose trials would no longer compare: `metric`"
     )
+
+
+def test_more_batch_sizes_may_not_change_what_the_others_train(tmp_path):
+    grid = "search_space.effective_batch_size.grid"
+    study = make_study(
+        tmp_path / "s", config_of(FILE, f"{grid}=[16, 32]", "trial.budget.samples=2048", "rungs={}")
+    )
+
+    with pytest.raises(
+        StudyMismatchError, match=r"every trial would train 2016 samples.*but trial 0 has 2048"
+    ):
+        plan_extension(study, [f"{grid}=[16, 32, 48]"], [])
+
+    assert plan_extension(study, [f"{grid}=[16, 32, 64]"], []).n_points == len(study.records()) // 2
+
+
+def test_other_resources_enter_no_point_again(tmp_path):
+    place = tmp_path / "s"
+    options = LaunchOptions(dir=str(place), executor="in-process")
+    with pytest.raises(InterruptedSweepError):
+        launch(make_config(), options=options, function=trial_functions.steady, listeners=[Interrupt()])
+
+    view = go_on(str(place), "resources.threads_per_trial=4")
+
+    assert len(view.records) == 4
+    assert all(record.state is TrialState.COMPLETE for record in view.records)
+
+
+@pytest.mark.parametrize("override", ["dir=/elsewhere", "storage=sqlite:///other.db"])
+def test_where_a_study_lies_is_not_changed_by_a_resume(study, override):
+    with pytest.raises(ConfigError, match="say where a study lies"):
+        go_on(study, override)
+
+
+def test_a_copied_study_is_gone_on_with_where_it_is(tmp_path):
+    finished(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    config = make_config(trial={"checkpoint": {"every_samples": 40}})
+
+    found = Study.find(name=config.study, url=None, directory=tmp_path / "new")
+
+    assert found.directory == tmp_path / "new"
+    assert found.curves.path(0).parent == tmp_path / "new" / "curves"
+
+
+def test_overrides_are_laid_over_mappings_and_configs_too():
+    from sweeper.api import read_config
+
+    assert read_config(make_config(), ["seed=7"]).seed == 7
+    assert read_config(merged(BASE, {}), ["seed=7"]).seed == 7

@@ -41,6 +41,14 @@ def test_without_options_the_pruner_learns_and_has_more_rungs():
     assert plan.rung_marks == (64, 128, 192, 320, 448)
 
 
+def test_of_listed_points_as_many_count_as_are_listed():
+    points = [
+        {"effective_batch_size": 8, "learning_rate": rate} for rate in HILL_SPACE["learning_rate"]["grid"][:3]
+    ]
+
+    assert plan_sweep(config_for({"name": "early_dynamics"}, points=points)).rung_marks == (64, 192)
+
+
 def test_the_plan_names_the_calibration_points_and_the_risk():
     notes = " ".join(plan_sweep(config_for("early_dynamics")).notes)
 

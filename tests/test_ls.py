@@ -74,6 +74,18 @@ def test_a_study_that_sweeper_did_not_make_is_named_unreadable(tmp_path: Path) -
     assert "was not made by sweeper" in row["error"]
 
 
+def test_a_study_of_another_version_hides_no_other(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    studies = [make_study(tmp_path / name, make_config(study=name, storage=url)) for name in ("a", "b")]
+    studies[0]._storage.set_study_user_attr(studies[0]._id, "sweeper:config", {"study": "a", "later": 1})
+
+    first, second = studies_json(find_studies(None, url))
+
+    assert first["state"] is None
+    assert first["error"]
+    assert second["state"] is not None
+
+
 def test_a_missing_directory_is_an_error_unless_it_is_the_default(tmp_path: Path) -> None:
     assert find_studies(None, None) == []
     with pytest.raises(ConfigError, match="`nowhere` does not exist"):

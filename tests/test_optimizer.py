@@ -131,3 +131,11 @@ def test_a_warm_up_in_samples_ends_on_the_same_sample_at_every_batch_size() -> N
     assert {point.settings["lr_scheduler_type"] for point in plan.points} == {"constant_with_warmup"}
     assert [text for text in plan.warnings if "ends within its warm-up of 64 steps" in text]
     assert [text for text in plan.warnings if "ends within its warm-up of 256 steps" in text]
+
+
+@pytest.mark.parametrize(
+    "override", ["trial.settings.optimizer=schedule_free_adamw", "optimizer=schedule_free_sgd"]
+)
+def test_an_optimizer_whose_weights_between_steps_are_others_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"`schedule_free_\w+`: its weights between steps are not those"):
+        config_of(BASE, override)

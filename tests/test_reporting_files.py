@@ -6,16 +6,22 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
+from report_fixtures import BUDGET, make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
 from sweep_files import FUNCTION
+from sweeps import make_config as make_sweep_config
 
 from sweeper.config import load_config, parse_config
-from sweeper.records import TrialState
+from sweeper.config.models import Budget
+from sweeper.errors import ConfigError
+from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.formats import duration, percent, short
+from sweeper.reporting.grid import trial_grid
+from sweeper.reporting.importance import importance_of
 from sweeper.reporting.markdown import report_markdown
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.summary import answer_sentences, savings_of
+from sweeper.reporting.uncertainty import uncertainty_of
 from sweeper.study.view import StudyView
 
 FILES = ["best.yaml", "index.html", "report.json", "report.md", "trials.csv", "trials.parquet"]
@@ -176,7 +182,8 @@ def test_best_yaml_is_a_sweep_of_the_best_point_alone(tmp_path: Path) -> None:
     assert best.study == "demo-best"
     assert best.search_space["rate"].grid == [0.3123456789]
     assert (best.sampler.name, best.sampler.n_trials, best.pruner.name) == ("grid", None, "nop")
-    assert best.trial == config.trial
+    assert best.trial.budget == Budget(samples=BUDGET)  # what the trial had, not what the file says
+    assert best.trial.model_copy(update={"budget": config.trial.budget}) == config.trial
     header = (tmp_path / "best.yaml").read_text().splitlines()[:2]
     assert header == ["# The best point of study demo: trial 1 of 2.", "# score = 0.3123456789 (maximize)"]
 
@@ -241,3 +248,59 @@ def test_shares_and_times_read_well() -> None:
         "100 %",
     ]
     assert [duration(s) for s in (0.4, 61, 3600, 90000)] == ["0 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]
+
+
+def test_params_that_are_mappings_or_huge_are_text_in_the_table(tmp_path: Path) -> None:
+    params = [{"rate": 0.1, "kwargs": {}, "big": 1}, {"rate": 0.2, "kwargs": {}, "big": 2**70}]
+    trials = [make_record(n, TrialState.COMPLETE, given, value=0.5) for n, given in enumerate(params)]
+
+    write_report(make_view(trials, make_sweep_config()), tmp_path)
+
+    table = pd.read_parquet(tmp_path / "trials.parquet")
+    assert list(table["params.kwargs"]) == ["{}", "{}"]
+    assert list(table["params.big"]) == ["1", str(2**70)]
+
+
+def test_a_report_is_not_written_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+
+    with pytest.raises(ConfigError, match="is a file, but a report is a directory"):
+        write_report(view_of_5(), tmp_path / "out")
+
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_trial_that_trains_another_on_is_held_against_none(tmp_path: Path) -> None:
+    rates = (0.1, 0.2, 0.1)
+    trials = [
+        make_record(number, TrialState.COMPLETE, {"rate": rate}, value=value)
+        for number, (rate, value) in enumerate(zip(rates, (0.5, 0.4, 0.9), strict=True))
+    ]
+    trials[2].origin = Origin(by="me", continues=0, from_samples=BUDGET)
+    view = make_view(trials, make_sweep_config())
+
+    found = uncertainty_of(view)
+
+    assert view.best is trials[0]
+    assert found is not None
+    assert (found.n_seeds, found.mean, found.runner_up) == (1, 0.5, 1)
+    assert found.margin == pytest.approx(0.1)
+    grid = trial_grid(view)
+    assert grid is not None
+    assert [cell.record.number for cell in grid.cells] == [0, 1]
+
+
+def test_points_from_outside_the_grid_leave_the_importances(tmp_path: Path) -> None:
+    rates = [1e-5, 1e-4, 1e-3, 1e-2]
+    config = make_sweep_config(
+        search_space={"learning_rate": {"choice": rates}, "other": {"uniform": [0.0, 1.0]}},
+        sampler={"name": "random", "n_trials": 15},
+    )
+    trials = [
+        make_record(n, TrialState.COMPLETE, {"learning_rate": rate, "other": other}, value=rate + other)
+        for n, (rate, other) in enumerate(itertools.product([*rates, 8e-4], [0.1, 0.5, 1.5]))
+    ]
+
+    found = importance_of(make_view(trials, config))
+
+    assert set(found.shares) == {"learning_rate", "other"}

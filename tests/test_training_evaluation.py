@@ -107,6 +107,44 @@ def test_a_learned_answer_is_an_exact_match(tmp_path: Path, tiny: Tiny) -> None:
     assert metrics["same/token_accuracy"] > 0.9
 
 
+def test_an_answer_behind_a_template_s_block_of_thoughts_is_an_exact_match(
+    tmp_path: Path, tiny: Tiny
+) -> None:
+    from sweeper.training import finetune
+
+    template = tmp_path / "thinks.jinja"
+    template.write_text(
+        "{% for message in messages %}<|{{ message.role }}|>"
+        "{% if message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ message.content }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    rows = [{"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "one two"}]}]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows * 4)
+    context = make_context(
+        tiny.model, data, tmp_path / "t", eval_data={"same": data}, total_steps=60, micro_batch_size=4,
+        gradient_accumulation_steps=1,
+        trial={"evaluation": {"max_new_tokens": 40}, "chat_template": str(template)},
+    )  # fmt: skip
+
+    assert finetune.run(context)["same/exact_match"] == 1.0
+
+
+def test_a_model_s_own_penalties_do_not_change_its_answers(tiny: Tiny) -> None:
+    import transformers
+
+    from sweeper.training.generation import greedy_answers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.model)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.model).eval()
+    prompts = [tokenizer(text)["input_ids"] for text in ("red green red green", "one one one")]
+    expected = greedy_answers(model, tokenizer, prompts, max_new_tokens=12, stops=[])
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.no_repeat_ngram_size = 1
+    model.generation_config.suppress_tokens = list(range(40, 300))
+
+    assert greedy_answers(model, tokenizer, prompts, max_new_tokens=12, stops=[]) == expected
+
+
 def test_the_batch_size_of_evaluation_does_not_change_a_measure(tmp_path: Path, tiny: Tiny) -> None:
     from sweeper.training import finetune
 

@@ -158,6 +158,13 @@ def test_a_change_to_one_trials_model_is_not_seen_by_the_next(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), expected, strict=True))
 
 
+def test_adapters_keep_the_revision_of_their_base():
+    settings = TrainSettings(method="lora")
+
+    assert reading.lora_config(settings, revision="abc").revision == "abc"
+    assert reading.lora_config(TrainSettings(), revision="abc") is None
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_frozen_base_model_takes_no_memory_of_a_worker_s_own(tmp_path):
     tiny = stored(tmp_path / "tiny", torch.bfloat16)

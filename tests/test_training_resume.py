@@ -58,6 +58,42 @@ def test_a_resumed_curve_is_bitwise_the_uninterrupted_one(
     assert got == expected
 
 
+def test_a_trial_that_saved_after_its_last_step_ends_without_another_one(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    # Inside the last step, as `every_samples` may put it; with a metric that is made of the last losses.
+    options: dict[str, Any] = {
+        "total_steps": 8, "eval_data": {"dev": tiny.dev}, "checkpoint_marks": (60,), "metric": "loss",
+        "direction": "minimize",
+    }  # fmt: skip
+    first = make_context(tiny.model, tiny.train, tmp_path, **options)
+    expected = finetune.run(first)
+    assert len(all_rows(first)) == 8
+
+    again = make_context(tiny.model, tiny.train, tmp_path, **options)
+
+    assert finetune.run(again) == expected
+    assert all_rows(again) == []
+
+
+def test_the_loss_of_a_resumed_trial_is_the_mean_of_as_many_steps(tmp_path: Path, tiny: Tiny) -> None:
+    from sweeper.training import finetune
+
+    options: dict[str, Any] = {"total_steps": 10, "metric": "loss", "direction": "minimize"}
+    expected = finetune.run(make_context(tiny.model, tiny.train, tmp_path / "whole", **options))
+    options |= {"checkpoint_marks": (56,), "step_marks": (8,)}
+    killed = make_context(
+        tiny.model, tiny.train, tmp_path / "cut", channel=RecordingChannel(raise_at_step=8), **options
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        finetune.run(killed)
+
+    resumed = make_context(tiny.model, tiny.train, tmp_path / "cut", **options)
+
+    assert finetune.run(resumed) == expected
+    assert [row.step for row in all_rows(resumed)] == [8, 9, 10]
+
+
 def test_a_paused_trial_saves_where_it_is_and_goes_on_bitwise(tmp_path: Path, tiny: Tiny) -> None:
     from sweeper.training import finetune
 

@@ -1,6 +1,7 @@
 """A model in memory, ready to be measured. Importing this loads no torch."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,7 @@ def load_kept(directory: Path, *, trust_remote_code: bool) -> LoadedModel:
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype="auto", trust_remote_code=trust_remote_code
-        )
+        model = _read(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise SweeperError(f"The model in {directory} cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
@@ -47,3 +46,20 @@ def load_kept(directory: Path, *, trust_remote_code: bool) -> LoadedModel:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     model.eval()
     return LoadedModel(model=model, tokenizer=tokenizer)
+
+
+def _read(directory: Path, *, trust_remote_code: bool) -> Any:
+    import transformers
+
+    described = directory / "adapter_config.json"
+    read = transformers.AutoModelForCausalLM.from_pretrained
+    if not described.exists():
+        return read(directory, dtype="auto", trust_remote_code=trust_remote_code)
+    # The base by hand: transformers takes its newest revision, whatever the adapters say (5.23).
+    adapters = json.loads(described.read_text())
+    base = read(
+        adapters["base_model_name_or_path"], revision=adapters.get("revision"), dtype="auto",
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    base.load_adapter(str(directory))
+    return base

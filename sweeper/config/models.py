@@ -76,8 +76,18 @@ def _follows_the_step(value: str) -> str:
     return value
 
 
+def _is_evaluated_as_it_is(value: str) -> str:
+    if value.startswith("schedule_free_"):
+        raise PydanticCustomError(
+            "schedule_free",
+            "its weights between steps are not those that it is to be judged by, and a trial is evaluated between "
+            "steps; choose for example `adamw_torch` with a constant schedule",
+        )
+    return value
+
+
 ScheduleName = Annotated[str, AfterValidator(_follows_the_step), _one_of(SCHEDULER_TYPES)]
-OptimizerName = Annotated[str, _one_of(OPTIMIZERS)]
+OptimizerName = Annotated[str, AfterValidator(_is_evaluated_as_it_is), _one_of(OPTIMIZERS)]
 TrackerName = Annotated[str, _one_of(TRACKERS)]
 FloatBounds = Annotated[tuple[Float, Float], BeforeValidator(_as_bounds)]
 IntBounds = Annotated[tuple[int, int], BeforeValidator(_as_bounds)]

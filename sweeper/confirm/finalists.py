@@ -9,7 +9,7 @@ from typing import Any
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord
 from sweeper.study.view import StudyView
 
 SEED = "seed"
@@ -87,9 +87,8 @@ def _ranked(view: StudyView) -> list[Finalist]:
     """Return the completed points, the best first."""
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     groups: dict[str, list[TrialRecord]] = {}
-    for record in view.records:
-        if record.state is TrialState.COMPLETE and record.value is not None:
-            groups.setdefault(identity(record.params), []).append(record)
+    for record in view.compared:
+        groups.setdefault(identity(record.params), []).append(record)
     found = []
     for records in groups.values():
         best = min(records, key=lambda record: (sign * (record.value or 0.0), record.number))

@@ -2,7 +2,6 @@
 
 from sweeper.optimum.edge import is_number
 from sweeper.optimum.fit import RateFit, Trained, fit_best_rate
-from sweeper.records import TrialState
 from sweeper.study.view import StudyView
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
@@ -16,10 +15,10 @@ def best_rate_of(view: StudyView) -> RateFit | None:
     free = (RATE, BATCH, _SEED)
     others = {name: value for name, value in view.best.params.items() if name not in free}
     trained = []
-    for record in view.records:
+    for record in view.compared:
         rate, batch = (record.params.get(name, record.settings.get(name)) for name in (RATE, BATCH))
         is_alike = all(record.params.get(name) == value for name, value in others.items())
-        if record.state is TrialState.COMPLETE and record.value is not None and is_alike:
+        if record.value is not None and is_alike:
             if rate is None or batch is None or not is_number(rate) or not is_number(batch):
                 return None
             trained.append(Trained(rate=float(rate), batch=int(batch), value=record.value))

@@ -123,7 +123,8 @@ class TrialQueue:
                 self._state.study.set_point(record.number, point)
                 record.point_id = point.point_id
                 record.budget_samples, record.total_steps = point.budget_samples, point.total_steps
-            points[point.point_id] = point
+            # Under its own id: resources that have changed since, or other code, would give it another one.
+            points[record.point_id] = point
         return points[record.point_id]
 
     def _planned(self, params: dict[str, Any]) -> Point:

@@ -88,6 +88,8 @@ def n_points(config: SweepConfig) -> int:
     """Return how many points the sweep has, as far as the config says; repeated ones count."""
     if config.sampler.n_trials is not None:
         return config.sampler.n_trials
+    if config.points is not None:
+        return len(config.points)
     return math.prod(len(possible_values(dimension) or ()) for dimension in config.search_space.values())
 
 

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from sweeper.config import dump_config
-from sweeper.config.models import Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.config.models import Budget, Dimension, PrunerSection, SamplerSection, SweepConfig
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
 from sweeper.study.view import StudyView
@@ -13,9 +13,16 @@ MAX_STUDY_NAME = 100  # characters; see `SweepConfig.study`
 
 
 def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
-    """Return a sweep of one trial: `best`'s params, each fixed by a grid of one value, and no pruning."""
+    """Return a sweep of one trial: `best`'s params, each fixed by a grid of one value, and no pruning.
+
+    Its budget is what `best` had: the sweep's own was rounded to whole steps of every batch size.
+    """
+    trial = config.trial
+    if best.budget_samples is not None and trial.budget.kinds and trial.budget.steps is None:
+        trial = trial.model_copy(update={"budget": Budget(samples=best.budget_samples)})
     return config.model_copy(
         update={
+            "trial": trial,
             "study": f"{config.study[: MAX_STUDY_NAME - len('-best')]}-best",
             "search_space": {name: Dimension(grid=[value]) for name, value in best.params.items()},
             "points": None,

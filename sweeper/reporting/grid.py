@@ -119,11 +119,12 @@ def _places(axis: Axis | None) -> dict[str, int]:
 def _shown(records: list[TrialRecord], direction: str) -> TrialRecord:
     sign = -1.0 if direction == "maximize" else 1.0
 
-    def key(record: TrialRecord) -> tuple[int, float, int, int]:
+    def key(record: TrialRecord) -> tuple[int, bool, float, int, int]:
         value = result_of(record)
         worst = float("inf")
         return (
             _SHOWN_FIRST.index(record.state),
+            record.is_continued,  # one that is compared first
             worst if value is None else sign * value,
             -record.samples,
             record.number,

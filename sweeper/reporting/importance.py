@@ -85,7 +85,13 @@ def _shares(
 
 
 def _frozen(view: StudyView, complete: list[TrialRecord]) -> list[optuna.trial.FrozenTrial]:
-    distributions = space.distributions(view.config)
+    # Points that were added by hand may lie outside of the sweep file's space.
+    distributions = {
+        name: space.widened(
+            distribution, [record.params[name] for record in complete if name in record.params]
+        )
+        for name, distribution in space.distributions(view.config).items()
+    }
     return [
         create_trial(
             state=OptunaState.COMPLETE,

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from sweeper.files import write_bytes, write_text
+from sweeper.errors import ConfigError
+from sweeper.files import write_bytes, write_error, write_text
 from sweeper.reporting.best import best_yaml
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.formats import jsonable
@@ -14,9 +15,20 @@ from sweeper.study.view import StudyView
 
 
 def write_report(view: StudyView, out: Path) -> Path:
-    """Write index.html, report.md, the tables of trials, best.yaml and report.json; return the path of the first."""
+    """Write index.html, report.md, the tables of trials, best.yaml and report.json; return the path of the first.
+
+    Raises:
+        SweeperError: If the directory or a file cannot be written.
+    """
     findings = findings_of(view)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"`{out}` is a file, but a report is a directory. Give another place with `--out`."
+        ) from error
+    except OSError as error:
+        raise write_error(out, error) from error
     best = view.best
     if best is None:
         # One of an earlier report would say that there is a best point.

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.records import TrialState
 from sweeper.reporting.formats import one_line, short
 from sweeper.study.storage import open_storage
@@ -65,7 +65,7 @@ def studies_in_storage(url: str) -> list[FoundStudy]:
     for stored in sorted(storage.get_all_studies(), key=lambda study: study.study_name):
         try:
             view = Study(storage=storage, name=stored.study_name).view()
-        except StudyMismatchError as error:
+        except SweeperError as error:  # one that cannot be read hides no other
             found.append(FoundStudy(name=stored.study_name, directory=Path(), view=None, error=str(error)))
         else:
             found.append(FoundStudy(name=view.name, directory=view.directory, view=view))

@@ -25,8 +25,12 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     frame = frame.copy()
     for name in frame.columns:
         try:
+            # A mapping would be a struct, of which Parquet takes no empty one.
+            is_plain = not any(isinstance(value, dict) for value in frame[name])
             pa.array(frame[name], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowException, OverflowError):
+            is_plain = False
+        if not is_plain:
             frame[name] = [None if value is None else exact(value) for value in frame[name]]
     sink = io.BytesIO()
     frame.to_parquet(sink, index=False)

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord
 from sweeper.reporting.formats import plural, short
 from sweeper.study.view import StudyView
 
@@ -26,7 +26,7 @@ def uncertainty_of(view: StudyView) -> Uncertainty | None:
     best = view.best
     if best is None or best.value is None:
         return None
-    complete = [r for r in view.records if r.state is TrialState.COMPLETE and r.value is not None]
+    complete = view.compared
     repeats = [record.value or 0.0 for record in complete if _but_seed(record) == _but_seed(best)]
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     others = [record for record in complete if _but_seed(record) != _but_seed(best)]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -47,6 +47,20 @@ def contains(distribution: BaseDistribution, choice: Any) -> bool:
     if isinstance(distribution, FloatDistribution | IntDistribution):
         return bool(distribution.low <= choice <= distribution.high)
     return False
+
+
+def widened(distribution: BaseDistribution, values: Iterable[Any]) -> BaseDistribution:
+    """Return a dimension that holds some further values too."""
+    choices = [encode_choice(value) for value in values]
+    outside = [choice for choice in dict.fromkeys(choices) if not contains(distribution, choice)]
+    if not outside:
+        return distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return CategoricalDistribution([*distribution.choices, *outside])
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kind = type(distribution)
+    ends = (distribution.low, distribution.high, *outside)
+    return kind(low=min(ends), high=max(ends), log=distribution.log)
 
 
 _JSON = "json:"  # marks a list or mapping; Optuna's choices are None, bool, int, float or str

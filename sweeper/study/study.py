@@ -68,7 +68,12 @@ class Study(DrivenStudy):
             study_id = storage.get_study_id_from_name(name)
         except KeyError:
             return None
-        return None if _is_begun(storage, study_id) else cls(storage=storage, name=name)
+        if _is_begun(storage, study_id):
+            return None
+        found = cls(storage=storage, name=name)
+        if url is None:
+            found._move_to(directory)
+        return found
 
     @classmethod
     def open(cls, place: str, *, url: str | None = None) -> "Study":
@@ -102,9 +107,13 @@ class Study(DrivenStudy):
         found = cls.find(name=name, url=url or stored_url, directory=directory)
         if found is None:
             raise StudyMismatchError(f"The storage of {directory} holds no study named `{name}`.")
-        found.directory = directory.absolute()  # the directory may have been moved
-        found.curves = CurveStore(found.directory / "curves", check=found.check_held)
+        found._move_to(directory)
         return found
+
+    def _move_to(self, directory: Path) -> None:
+        """Take a study's directory to be where it was found: it may have been moved or copied."""
+        self.directory = directory.absolute()
+        self.curves = CurveStore(self.directory / "curves", check=self.check_held)
 
 
 def _is_begun(storage: BaseStorage, study_id: int) -> bool:

@@ -36,22 +36,20 @@ class StudyView:
     benchmarks: tuple[BenchmarkRun, ...] = ()  # what was measured on trials that had ended
 
     @property
+    def compared(self) -> list[TrialRecord]:
+        """The trials whose results may be held against one another."""
+        return [record for record in self.records if record.is_compared]
+
+    @property
     def best(self) -> TrialRecord | None:
         """The COMPLETE trial with the best value, the lowest number among equals; None where none completed.
 
         A trial that continues another one had more data than the others and is not compared with them.
         """
-        completed = [
-            record
-            for record in self.records
-            if record.state is TrialState.COMPLETE
-            and record.value is not None
-            and (record.origin is None or record.origin.continues is None)
-        ]
-        if not completed:
+        if not self.compared:
             return None
         sign = -1.0 if self.config.direction == "maximize" else 1.0
-        return min(completed, key=lambda record: (sign * (record.value or 0.0), record.number))
+        return min(self.compared, key=lambda record: (sign * (record.value or 0.0), record.number))
 
     def count(self, state: TrialState) -> int:
         return sum(record.state is state for record in self.records)

@@ -15,7 +15,7 @@ from sweeper import encoding
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState
+from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState, params_key
 from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
@@ -104,14 +104,17 @@ class DrivenStudy(StoredStudy):
     def add_points(self, points: Sequence[Point]) -> None:
         """Enter points as WAITING trials, each with its id; those that are there already are left alone.
 
-        Once all were entered, a later version of the code that would hash them differently enters none again.
+        Once all were entered, a later version of the code that would hash them differently enters none again. Nor are
+        points entered again whose id would be another one now, since a worker has other threads.
         """
         if self.is_complete:
             return
-        known = {trial.user_attrs.get(encoding.POINT, {}).get("point_id") for trial in self.frozen_trials()}
+        entered = list(self.records().values())
+        known = {record.point_id for record in entered}
+        known |= {params_key(record.params) for record in entered if not record.is_continued}
         dimensions = self._dimensions()
         for point in points:
-            if point.point_id not in known:
+            if known.isdisjoint((point.point_id, params_key(point.params))):
                 self._writable.create_new_trial(self._id, _template(point, dimensions))
         self._writable.set_study_user_attr(self._id, keys.N_POINTS, len(points))
 

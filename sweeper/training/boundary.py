@@ -1,13 +1,14 @@
 """What happens after every optimiser step of a trial: gather, look whether to stop, evaluate, save, report."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
 from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
+from sweeper.records import StepRow
 from sweeper.training.checkpoints import (
     carried_of,
     load_moments,
@@ -56,6 +57,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._total_steps = total_steps
         self._keep = keep
         self._signals = StepSignals()
+        self._taken: list[StepRow] = []  # on the host, not reported yet
         self._tokens = 0
         self._flushed_at = 0.0
         self._flushed = (0, 0)  # step and samples
@@ -85,9 +87,10 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self._is_seeded = False  # making the trainer has seeded all ranks alike
         self._best = None if loaded is None else read_best(loaded[0].path, loaded[1])
 
-    def stand_at(self, loaded: LoadedCheckpoint, *, tokens: int) -> None:
+    def stand_at(self, loaded: LoadedCheckpoint, state: Mapping[str, Any]) -> None:
         """Say where the trial goes on from a checkpoint."""
-        self._tokens = tokens
+        self._tokens = int(state["tokens"])
+        self._last_losses.extend(state.get("last_losses", ()))
         self._context.start_from(step=loaded.step, samples=loaded.samples)
         self._flushed = self._position = (loaded.step, loaded.samples)
 
@@ -206,10 +209,16 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         self, step: int, samples: int, metrics: dict[str, float] | None = None, checkpoint: str | None = None
     ) -> None:
         self._flushed = (step, samples)
-        rows = self._signals.take()
-        self._last_losses.extend(row.loss for row in rows if row.loss is not None)
+        self._take()
+        rows, self._taken = self._taken, []
         self._context.report_rows(rows, metrics, checkpoint=checkpoint)
         self._flushed_at = self._context.clock()
+
+    def _take(self) -> None:
+        """Bring the steps' signals to the host, to be reported with the next window."""
+        rows = self._signals.take()
+        self._last_losses.extend(row.loss for row in rows if row.loss is not None)
+        self._taken += rows
 
     def _evaluate(self) -> dict[str, float]:
         started = self._context.clock()
@@ -219,12 +228,14 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
 
     def _save(self, step: int, samples: int) -> str:
         directory = self._context.spec.trial_dir
+        self._take()
         return save_checkpoint(
             self._made_trainer(),
             self._context.checkpoint,
             step=step,
             samples=samples,
             tokens=self._tokens,
+            last_losses=tuple(self._last_losses),
             best=self._best,
             beside=Path(directory) if directory else None,
             ranks=None if self._context.gang is None else self._context.gang.ranks,

@@ -20,7 +20,7 @@ def write_checkpoint_model(
     """
     resolved = TrainSettings.model_validate(dict(settings))
     model = load_model(trial, resolved)
-    adapters = lora_config(resolved)
+    adapters = lora_config(resolved, revision=trial.revision)
     if adapters is not None:
         import peft
 

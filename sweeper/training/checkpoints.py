@@ -4,6 +4,7 @@ import copy
 import random
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
 from sweeper.gang import Ranks
 from sweeper.training.legs import Best, Carried
-from sweeper.training.sharding import optimizer_shares, whole
+from sweeper.training.sharding import optimizer_shares, whole, whole_on_first
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
 BEST = "best.safetensors"  # as these; where the next phase starts from the best weights of this one
@@ -31,6 +32,7 @@ def save_checkpoint(
     step: int,
     samples: int,
     tokens: int,
+    last_losses: Sequence[float] = (),
     best: Best | None = None,
     beside: Path | None,
     ranks: Ranks | None = None,
@@ -39,14 +41,18 @@ def save_checkpoint(
 
     Where several ranks train, all call this and rank 0 saves: whole tensors, so that any number of ranks can go on.
     """
-    weights = {name: whole(p.detach()).cpu().contiguous() for name, p in _trained(trainer.model).items()}
-    optimizer = whole(trainer.optimizer.state_dict())
+    is_first = ranks is None or ranks.rank == 0
+    weights = whole_on_first(
+        {name: p.detach() for name, p in _trained(trainer.model).items()}, is_first=is_first
+    )
+    optimizer = whole_on_first(trainer.optimizer.state_dict(), is_first=is_first)
     randoms = [random_state()] if ranks is None else ranks.gathered(random_state())
     if randoms is None:
         return name_of(step)
     directory = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=beside))
     try:
-        safetensors.torch.save_file(weights, directory / WEIGHTS)
+        saved = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+        safetensors.torch.save_file(saved, directory / WEIGHTS)
         state = {
             "optimizer": optimizer,
             "schedule": trainer.lr_scheduler.state_dict(),
@@ -54,6 +60,7 @@ def save_checkpoint(
             "random": randoms[0],
             "random_of_others": randoms[1:],  # of ranks 1, 2, …
             "tokens": tokens,
+            "last_losses": list(last_losses),  # a trial whose metric is the loss ends with their mean
         }
         if best is not None:
             safetensors.torch.save_file(best.carried.weights, directory / BEST)

@@ -108,7 +108,7 @@ class Encoder:
             columns["labels"].append(labels)
             if self._settings.with_prompts:
                 columns["prompt_ids"].append(self._prompt_ids(rendered))
-                columns["answer"].append(example.answer)
+                columns["answer"].append(_answer(example, rendered))
 
     def _labelled(
         self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]
@@ -148,3 +148,14 @@ class Encoder:
             "so nothing "
             "of it can be learned. Raise `max_length`, or shorten or remove the row."
         )
+
+
+def _answer(example: Example, rendered: Rendered) -> str | None:
+    """Return what a generated answer is compared with, as the template writes it; None for plain text.
+
+    Templates of models that think write a block ahead of the answer, which a trained model gives too.
+    """
+    prompt = rendered.prompt
+    if rendered.is_chat and prompt and rendered.text.startswith(prompt):
+        return rendered.text[len(prompt) :]
+    return example.answer

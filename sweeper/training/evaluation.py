@@ -12,7 +12,7 @@ from sweeper.config.models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.items import Items
 from sweeper.training.encode import IGNORED
-from sweeper.training.generation import greedy_answers, stop_ids
+from sweeper.training.generation import greedy_answers, stop_ids, words_of
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded
@@ -133,11 +133,12 @@ class Evaluator:
     def _exact_matches(self, model: Any, one: EvalSet) -> dict[int, bool]:
         """Return whether each answer is right, by its place among the prompts; of this rank's part."""
         right: dict[int, bool] = {}
+        stops = stop_ids(model, self._tokenizer, self._end_of_turn)
         for part, counts in self._shared(list(enumerate(zip(one.prompts, one.answers, strict=True)))):
-            texts = self._answer(model, [prompt for _, (prompt, _) in part])
+            texts = self._answer(model, [prompt for _, (prompt, _) in part], stops)
             if counts:
                 right |= {
-                    index: text.strip() == answer.strip()
+                    index: text.strip() == words_of(self._tokenizer, answer, stops).strip()
                     for text, (index, (_, answer)) in zip(texts, part, strict=True)
                 }
         return right
@@ -161,11 +162,11 @@ class Evaluator:
         everyone = None if self._ranks is None else self._ranks.gathered(found)
         return found if everyone is None else {key: value for one in everyone for key, value in one.items()}
 
-    def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
+    def _answer(self, model: Any, prompts: list[list[int]], stops: list[int]) -> list[str]:
         return greedy_answers(
             model, self._tokenizer, prompts,
             max_new_tokens=self._how.max_new_tokens,
-            stops=stop_ids(model, self._tokenizer, self._end_of_turn),
+            stops=stops,
             in_step=self._ranks is not None and is_sharded(model),
         )  # fmt: skip
 

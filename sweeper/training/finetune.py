@@ -26,7 +26,7 @@ from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.micro_batch import MicroBatchSearch
 from sweeper.training.model import load_model, precision, precision_dtype, single_device
 from sweeper.training.ranks import TorchRanks
-from sweeper.training.sharding import is_sharded, shard, whole
+from sweeper.training.sharding import is_sharded, shard, whole_on_first
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_train_rows
@@ -156,7 +156,7 @@ class _Finetuning:
                 "remove it."
             )
         state = read_state(loaded.path)
-        self._steps.stand_at(loaded, tokens=int(state["tokens"]))
+        self._steps.stand_at(loaded, state)
         if loaded.step < leg.stop_step or index + 1 == len(self._legs):
             self._inside = (loaded, state)
             return index
@@ -178,8 +178,10 @@ class _Finetuning:
                 shard(trainer.model, precision_dtype(leg.settings))
             moments = carried.moments if carried is not None and leg.keeps_moments else None
             self._steps.enter(leg, trainer, moments=moments, loaded=inside)
+            is_over = inside is not None and inside[0].step >= leg.stop_step  # only what comes after is left
             del inside, carried, moments  # as large as model and optimiser, and no longer needed
-            trainer.train()
+            if not is_over:
+                trainer.train()
         self._carried = None if is_last else self._steps.leave()
         return trainer.model
 
@@ -189,6 +191,7 @@ class _Finetuning:
             model=load_model(self._trial, leg.settings, device=None if self._gang else single_device()),
             tokenizer=self._tokenizer,
             settings=leg.settings,
+            revision=self._trial.revision,
             arguments=training_arguments(
                 leg.settings,
                 output_dir=scratch,
@@ -225,7 +228,9 @@ class _Finetuning:
             self._save_model(model, trial_dir / "model")
 
     def _save_model(self, model: Any, target: Path) -> None:
-        weights = whole(model.state_dict()) if is_sharded(model) else None  # all ranks put it together
+        # All ranks put it together.
+        is_first = self._context.rank == 0
+        weights = whole_on_first(model.state_dict(), is_first=is_first) if is_sharded(model) else None
         if self._context.rank != 0:
             return
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")

@@ -29,6 +29,13 @@ def greedy_answers(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         do_sample=False,
+        # Models bring penalties for their own use, which would count copied words as wrong.
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_length=0,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
         use_cache=True,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
@@ -46,6 +53,11 @@ def stop_ids(model: Any, tokenizer: Any, end_of_turn: str | None) -> list[int]:
     if end_of_turn is not None:
         stops.add(tokenizer.convert_tokens_to_ids(end_of_turn))
     return sorted(stop for stop in stops if stop is not None)
+
+
+def words_of(tokenizer: Any, text: str, stops: Sequence[int]) -> str:
+    """Return what a model says that gives a text, as `greedy_answers` would return it."""
+    return _words(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"], stops)
 
 
 def _words(tokenizer: Any, ids: list[int], stops: Sequence[int]) -> str:

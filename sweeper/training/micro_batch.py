@@ -151,6 +151,7 @@ class MicroBatchSearch:
                 model=load_model(self._trial, self._settings, device=single_device()),
                 tokenizer=self._tokenizer,
                 settings=self._settings,
+                revision=self._trial.revision,
                 arguments=training_arguments(
                     self._settings,
                     output_dir=Path(scratch),

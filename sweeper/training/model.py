@@ -208,8 +208,8 @@ def without_peft_warning() -> Iterator[None]:
         yield
 
 
-def lora_config(settings: TrainSettings) -> Any:
-    """Return peft's config of the adapters, or None for full fine-tuning."""
+def lora_config(settings: TrainSettings, *, revision: str | None) -> Any:
+    """Return peft's config of the adapters, or None for full fine-tuning. `revision` is that of their base."""
     if settings.method == "full":
         return None
     import peft
@@ -219,5 +219,6 @@ def lora_config(settings: TrainSettings) -> Any:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_target_modules,
+        revision=revision,
         task_type="CAUSAL_LM",
     )

@@ -64,6 +64,21 @@ def whole(value: Any) -> Any:
     return value
 
 
+def whole_on_first(value: Any, *, is_first: bool) -> Any:
+    """Return a nested value on rank 0 with every shared-out tensor put together, on the CPU. All ranks have to call it.
+
+    One tensor after the other: all of them together fit on no GPU. Other ranks get None in their places.
+    """
+    if isinstance(value, DTensor):
+        put_together = value.full_tensor()
+        return put_together.cpu() if is_first else None
+    if isinstance(value, dict):
+        return {key: whole_on_first(item, is_first=is_first) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole_on_first(item, is_first=is_first) for item in value]
+    return value
+
+
 def optimizer_shares(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Return a whole optimiser state with every tensor that belongs to a shared-out parameter shared out like it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -169,7 +169,7 @@ def training_arguments(
     """Return the trainer's arguments, with everything switched off that a trial does not need."""
     used = precision(settings)
     on_gpu = torch.cuda.is_available()
-    return trl.SFTConfig(
+    arguments = trl.SFTConfig(
         output_dir=str(output_dir),
         per_device_train_batch_size=micro_batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
@@ -210,6 +210,10 @@ def training_arguments(
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,
     )
+    if on_gpu and n_ranks == 1:
+        # A process that sees several GPUs uses one: the trainer would share each batch out over all (DataParallel).
+        arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _optimizer_name(name: str) -> str:
@@ -222,6 +226,7 @@ def make_trainer(
     model: Any,
     tokenizer: Any,
     settings: TrainSettings,
+    revision: str | None,
     arguments: Any,
     batches: MicroBatches,
     train_dataset: Any,
@@ -241,7 +246,7 @@ def make_trainer(
             train_dataset=train_dataset,
             processing_class=tokenizer,
             data_collator=collate,
-            peft_config=lora_config(settings),
+            peft_config=lora_config(settings, revision=revision),
             callbacks=[callback],
             ranks=ranks,
             agree=agree,

@@ -31,7 +31,7 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         "activation_checkpointing": chosen.settings.gradient_checkpointing,
         "router_aux_loss_coef": 0.0,
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
-        "num_processes": 1,  # read by `accelerate launch`, which `trl sft` calls
+        "num_processes": chosen.batch.data_parallel_size,  # read by `accelerate launch`, which `trl sft` calls
     }
     return Body(text=yaml_text(content), lost=tuple(lost))
 
