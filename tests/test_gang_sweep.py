@@ -132,6 +132,8 @@ def test_a_killed_rank_ends_the_attempt_on_all_and_it_goes_on_from_the_checkpoin
 
     def note(event: Event) -> None:
         killed["noticed_s"] = time.monotonic() - killed["at"]
+        while is_alive(killed["pids"][0]) and time.monotonic() - killed["at"] < 20:  # it is being killed
+            time.sleep(0.05)
         killed["lives"] = is_alive(killed["pids"][0])
 
     started: list[str] = []
