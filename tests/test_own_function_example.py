@@ -49,6 +49,7 @@ def test_interrupted_and_resumed_it_comes_to_the_same_as_in_one_go(tmp_path):
     assert max(values(calm)) > 0.9
 
 
+@pytest.mark.slow
 def test_its_pruner_stops_poor_points_and_keeps_the_best(tmp_path):
     study = make_study(tmp_path, load_config(FILE))
 

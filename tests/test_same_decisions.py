@@ -105,7 +105,7 @@ def in_plain_optuna(points, options):
     return study, pruner.said
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["eager", pytest.param("certain", marks=pytest.mark.slow), "learned"])
 def test_a_sweep_on_ray_and_plain_optuna_decide_the_same(case, tmp_path, ray_session):
     for_sweep, for_optuna = CASES[case]
 

@@ -99,9 +99,7 @@ EXECUTORS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "executor", [IN_PROCESS, pytest.param(RAY, marks=pytest.mark.ray)], ids=["in-process", "ray"]
-)
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_trial_that_does_not_listen_is_given_up_after_the_grace_time(tmp_path, executor):
     sweep = write_sweep(tmp_path / "sweep.yaml", merged(MADE_UP, {**STUCK, "failures": {"grace_s": 1.0}}))
     study, log = tmp_path / "study", tmp_path / "log"
