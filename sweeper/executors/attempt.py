@@ -45,6 +45,7 @@ def run_attempt(
     try:
         return _attempt(spec, channel, function=function, ranks=ranks)
     except BaseException as error:
+        # Before and after the trial's code: a store that cannot be opened, a GPU that is lost.
         if _ends_this_process(error):
             raise
         return _failed(error, cause=_cause_of(error, spec))
@@ -88,6 +89,7 @@ def _attempt(
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())
     except BaseException as error:
+        # Whatever a user's code raises, `sys.exit` too, ends this attempt, not the sweep.
         if _ends_this_process(error):
             raise
         outcome = _failed(
