@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and tests/run.sh: makes .venv and installs sweeper into it, once.
-# Usage: set up_root, then `sweeper_setup EXTRAS`, e.g. `sweeper_setup dev,postgresql`.
+# Usage: sweeper_setup ROOT EXTRAS, e.g. `sweeper_setup "$PWD" dev,postgresql`.
 # shellcheck shell=bash
 
 sweeper_setup() {

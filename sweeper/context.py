@@ -86,7 +86,9 @@ class TrialSpec:
     checkpoint_marks: tuple[int, ...]
     step_marks: tuple[int, ...] = ()  # the same as `marks`, for rungs that are given in steps
     data_parallel_size: int = 1  # workers that train the trial together
-    gpu_share: float = 1.0  # of the memory of the GPU that each of them trains on, if it is on a GPU
+    gpu_share: float = (
+        1.0  # of the memory of the GPU that each of them trains on, if there is one; 0: trains on CPUs
+    )
     sharding: str | None = None  # how they share the model; None: each has all of it
     threads: int = 1  # of each worker
     trial_dir: str = ""  # this trial's own directory

@@ -309,6 +309,12 @@ def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_tr
     assert notes[0].startswith(f"process {pids[0]} leaks memory and is replaced: after trial 2 it holds ")
 
 
+@pytest.mark.ray
+def test_a_worker_without_a_gpu_of_its_own_sees_none(ray_session, tmp_path):
+    study, _ = run(on_ray, tmp_path, function=trial_functions.sees_gpus, resources={"gpus_per_trial": 0})
+    assert [record.value for record in reopened(study).records().values()] == [0.0] * 4
+
+
 def test_a_worker_waits_until_its_gpu_is_free_and_gives_up_in_words():
     free = iter([20_000_000_000, 60_000_000_000, 79_000_000_000])
     waited = []

@@ -85,6 +85,13 @@ def test_workers_share_the_effective_batch() -> None:
     assert spec.sharding == "fsdp2"
 
 
+@pytest.mark.parametrize(
+    ("gpus", "share"), [("null", 1.0), ("0", 0.0), ("0.25", 0.25), ("1", 1.0), ("2", 1.0)]
+)
+def test_a_worker_knows_what_share_of_its_gpu_it_may_take(gpus: str, share: float) -> None:
+    assert spec_of(f"resources={{gpus_per_trial: {gpus}}}").gpu_share == share
+
+
 def test_a_micro_batch_that_did_not_fit_is_halved_for_every_worker() -> None:
     spec = spec_of("resources={gpus_per_trial: 2}")
     halved = type(spec)(**{**vars(spec), "micro_batch_limits": {"host": 4}}).fitted("host")

@@ -10,6 +10,7 @@ import training_fixtures
 from training_fixtures import Tiny, all_rows, make_context
 
 from sweeper.context import TrialContext
+from sweeper.training.memory import limit_gpu_memory
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
@@ -65,7 +66,7 @@ def test_where_there_is_a_gpu_the_trial_trains_with_what_was_tried_out(
     monkeypatch.setattr(micro_batch, "is_on_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties())
     shares = []
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    monkeypatch.setattr(micro_batch, "limit_gpu_memory", shares.append)
     free = [1 << 30]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free[0], 1 << 40))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
@@ -75,7 +76,7 @@ def test_where_there_is_a_gpu_the_trial_trains_with_what_was_tried_out(
     finetune.run(context)
     assert tried == [16, 8, 4, 2]
     assert context.micro_batch_size == 2
-    assert shares == [0.475, 1.0] * 4
+    assert shares == [0.475, 0.5] * 4
     (kept,) = (Path(tiny.model).parent / "cache" / "micro_batches").glob("*.json")
     assert json.loads(kept.read_text()) == {"fits": 2, "fails": 4}
 
@@ -101,6 +102,18 @@ def test_on_a_gpu_with_little_memory_a_smaller_micro_batch_is_found(tiny: Tiny, 
 
     from sweeper.training import finetune
 
-    context = auto(tiny, tmp_path, gpu_share=4e8 / torch.cuda.get_device_properties(0).total_memory)
+    total = torch.cuda.get_device_properties(0).total_memory
+    finetune.run(make_context(tiny.model, tiny.train, tmp_path / "whole", micro_batch_size=16, total_steps=3))
+    whole = torch.cuda.max_memory_reserved()
+    finetune.run(make_context(tiny.model, tiny.train, tmp_path / "one", micro_batch_size=1, total_steps=3))
+    held = torch.cuda.memory_allocated()
+
+    # A little less than what the whole batch takes in one pass.
+    context = auto(tiny, tmp_path / "auto", gpu_share=0.9 * whole / total)
     finetune.run(context)
-    assert context.micro_batch_size in (1, 2, 4, 8, 16)
+    assert context.micro_batch_size is not None
+    assert context.micro_batch_size < 16
+    (kept,) = (Path(tiny.model).parent / "cache" / "micro_batches").glob("*.json")
+    assert json.loads(kept.read_text())["fails"] is not None
+    assert torch.cuda.memory_allocated() <= held  # nothing of what was tried stays
+    limit_gpu_memory(1.0)

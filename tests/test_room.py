@@ -1,10 +1,12 @@
 """How many trials a cluster's nodes hold, and what is said where they hold none."""
 
+from pathlib import Path
+
 import pytest
 from sweeps import make_config
 
 from sweeper.errors import ConfigError
-from sweeper.preflight.cluster import ClusterFacts, plan_slots
+from sweeper.preflight.cluster import ClusterFacts, plan_slots, probe_machine
 from sweeper.room import Node, room_for
 
 
@@ -44,6 +46,32 @@ def test_a_cluster_takes_as_many_trials_as_fit() -> None:
     facts = cluster({"CPU": 16, "GPU": 4}, {"CPU": 2, "GPU": 4})
     assert slots(facts, gpus_per_trial=2) == 3  # the second node has cores for two workers only
     assert slots(facts, gpus_per_trial=2, slots=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "room"), [(2, 0.4, 4), (2, 0.6, 2), (4, 0.3, 12), (1, 0.5, 2), (4, 2, 2)]
+)
+def test_one_machine_takes_as_many_trials_as_fit_on_each_gpu(gpus: int, share: float, room: int) -> None:
+    facts = ClusterFacts(cpus=64, gpus=gpus, place="this machine")
+    assert slots(facts, gpus_per_trial=share) == room  # a fraction is taken of one GPU, never of two
+    with pytest.raises(ConfigError, match=f"has room for {room} trials"):
+        slots(facts, gpus_per_trial=share, slots=room + 1)
+
+
+def test_gpus_are_counted_by_the_drivers_page_or_else_by_their_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("sweeper.preflight.cluster._NVIDIA_GPUS", tmp_path / "gpus")
+    monkeypatch.setattr("sweeper.preflight.cluster._DEVICES", tmp_path)
+    assert probe_machine().gpus == 0
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert probe_machine().gpus == 2
+    (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
+    assert probe_machine().gpus == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
+    assert probe_machine().gpus == 3
 
 
 def test_a_cluster_that_holds_no_trial_says_what_is_missing_where() -> None:

@@ -42,6 +42,11 @@ def steady(context: TrialContext) -> dict[str, float]:
     return {"score": value}
 
 
+def sees_gpus(context: TrialContext) -> dict[str, float]:
+    """Say whether the worker was left any GPU to train on; which ones there are is not asked."""
+    return {"score": float(os.environ.get("CUDA_VISIBLE_DEVICES") != "")}
+
+
 _kept = []
 
 

@@ -59,7 +59,7 @@ class _TurnChannel:
 
 
 class InProcessExecutor:
-    """Runs at most `slots` trials at a time, in turns.
+    """Runs at most `slots` trials at a time, in turns, with whatever GPUs this process sees.
 
     Args:
         slots: Trials in flight at a time.

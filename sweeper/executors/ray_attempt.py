@@ -14,6 +14,7 @@ from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
+from sweeper.training.memory import hide_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ def attempt_key(spec: TrialSpec) -> str:
 def prepare_process(paths: list[str], function: bytes | None, *, preload: bool) -> TrialFunction | None:
     """Make a worker process ready for its first trial; return the function that it runs instead of the spec's."""
     prepare_imports(paths)
+    if assigned_gpus() == 0:
+        hide_gpus()  # before anything asks for them, after which it would be too late
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if preload:
         from sweeper.training import warm

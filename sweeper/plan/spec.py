@@ -31,6 +31,7 @@ def trial_spec(
     evaluation = _evaluation_marks(config, point, point.budget_samples)
     rungs_in_samples = {rung.mark for rung in point.rungs if rung.unit == "samples"}
     seed = point.settings.get("seed", config.seed)
+    gpus = config.resources.gpus_per_trial
     return TrialSpec(
         number=number,
         attempt=attempt,
@@ -44,7 +45,7 @@ def trial_spec(
         micro_batch_size=point.batch.micro_batch_size if point.batch else None,
         gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
         data_parallel_size=config.resources.n_workers,
-        gpu_share=min(1.0, config.resources.gpus_per_trial or 1.0),
+        gpu_share=1.0 if gpus is None else min(1.0, gpus),
         sharding=config.resources.sharding,
         marks=tuple(sorted(rungs_in_samples | set(evaluation))),
         evaluation_marks=evaluation,

@@ -10,6 +10,7 @@ from sweeper.executors.user_code import UserCode
 from sweeper.room import Node, missing, room_for, workers_in_words
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_DEVICES = Path("/dev")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def _on_this_machine(resources: ResourceSection, facts: ClusterFacts, gpus: floa
             f"`resources.custom_resources` asks for {names}, which nodes of a Ray cluster have, but there is no "
             "`resources.address`. Give the cluster's with `--address`, or leave them out."
         )
-    by_gpu = int(facts.gpus / gpus + 1e-9) if gpus else None
+    by_gpu = Node(name="", resources={"GPU": facts.gpus}).holds({"GPU": gpus}) if gpus else None
     if by_gpu == 0:
         raise ConfigError(
             f"`resources.gpus_per_trial` = {gpus:g} does not fit: {facts.place} has {facts.gpus} GPUs. "
@@ -123,4 +124,8 @@ def _visible_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else 0
+    if _NVIDIA_GPUS.is_dir():
+        return len(list(_NVIDIA_GPUS.iterdir()))
+    return len(
+        list(_DEVICES.glob("nvidia[0-9]*"))
+    )  # in a container that has the devices without the driver's page

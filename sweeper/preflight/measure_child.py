@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.context import TrialSpec, TrialStopped
 from sweeper.executors.attempt import run_attempt
 from sweeper.records import OutcomeKind, Report
+from sweeper.training.memory import hide_gpus, peak_gb
 
 MAX_STEPS = 14
 WARM_UP_STEPS = 2  # not timed, where there are others: they allocate and compile
@@ -62,16 +63,9 @@ def measure(spec: TrialSpec) -> dict[str, Any]:
     timed = times[WARM_UP_STEPS:] or times[-1:]
     measured = {
         "steps": len(timed), "step_s": statistics.median(timed), "evaluation_s": watch.evaluation_s,
-        "peak_gb": _peak_gb(),
+        "peak_gb": peak_gb(),
     }  # fmt: skip
     return {"error": None, "measured": measured}
-
-
-def _peak_gb() -> float | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return float(torch.cuda.max_memory_allocated()) / 1e9
 
 
 def main() -> int:
@@ -79,6 +73,8 @@ def main() -> int:
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     spec = TrialSpec(**json.loads(sys.stdin.read()))
+    if spec.gpu_share == 0:
+        hide_gpus()
     answer = measure(spec)
     with answer_to:
         json.dump(answer, answer_to)

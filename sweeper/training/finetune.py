@@ -23,6 +23,7 @@ from sweeper.training.boundary import StepBoundary
 from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
+from sweeper.training.memory import limit_gpu_memory
 from sweeper.training.micro_batch import MicroBatchSearch
 from sweeper.training.model import load_model, precision, precision_dtype, single_device
 from sweeper.training.ranks import TorchRanks
@@ -41,6 +42,7 @@ def run(context: TrialContext) -> dict[str, float]:
         ConfigError: If data, model or settings cannot be used.
     """
     torch.set_num_threads(context.spec.threads)
+    limit_gpu_memory(context.spec.gpu_share)
     try:
         metrics = _Finetuning(context).run()
     except TrialStopped:

@@ -1,7 +1,8 @@
-"""Running out of memory: told from other errors, and cleaned up after. Imports torch nowhere: most trials of a
-user's own function have none."""
+"""The GPU of this process and its memory: which it is, how much a trial may take, running out of it. Imports torch
+nowhere: most trials of a user's own function have none."""
 
 import gc
+import os
 import sys
 
 from sweeper.records import HOST
@@ -21,6 +22,36 @@ def device_name() -> str:
     if torch is None or not torch.cuda.is_available():
         return HOST
     return str(torch.cuda.get_device_name())
+
+
+def hide_gpus() -> None:
+    """Let this process train on CPUs, whatever GPUs its machine has; to be called before it uses one.
+
+    Ray 2.60 lets a worker that was given no GPU see all of them, and every slot would train on the first one.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def limit_gpu_memory(share: float) -> None:
+    """Let this process take no more than a share of its GPU's memory, so that a neighbour keeps its own."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def peak_gb() -> float | None:
+    """Return the most that tensors of this process have taken of its GPU, in GB; None on a CPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.max_memory_allocated()) / 1e9
+
+
+def forget_peak() -> None:
+    """Let `peak_gb` count from now on."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

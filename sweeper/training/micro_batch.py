@@ -25,7 +25,13 @@ from sweeper.batch import AUTO_ON_CPU, Known, cuts, largest_that_fits
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import TrialStopped
 from sweeper.files import write_text
-from sweeper.training.memory import device_name, free_memory, is_out_of_memory
+from sweeper.training.memory import (
+    device_name,
+    forget_peak,
+    free_memory,
+    is_out_of_memory,
+    limit_gpu_memory,
+)
 from sweeper.training.model import load_model, precision, single_device
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokens import JoinedTables, cache_dir, one_at_a_time
@@ -103,6 +109,7 @@ class MicroBatchSearch:
 
             lasting = dataclasses.replace(known)
             found = largest_that_fits(sizes, fits, known)
+        forget_peak()  # what was tried out is not what the trial takes
         logger.info("micro_batch_size: auto is %d on %s", found, device_name())
         return found
 
@@ -129,7 +136,7 @@ class MicroBatchSearch:
     def _fits(self, size: int) -> bool:
         if self._should_stop():
             raise TrialStopped
-        with _limited_memory(self._gpu_share * _HEADROOM):
+        with self._limited_memory():
             try:
                 self.train(size)
             except Exception as error:
@@ -142,6 +149,15 @@ class MicroBatchSearch:
             free_memory()
         logger.info("micro_batch_size %d %s", size, "fits" if fits else "does not fit")
         return fits
+
+    @contextmanager
+    def _limited_memory(self) -> Iterator[None]:
+        """Let this process have a little less of the GPU's memory than the trial may."""
+        limit_gpu_memory(self._gpu_share * _HEADROOM)
+        try:
+            yield
+        finally:
+            limit_gpu_memory(self._gpu_share)
 
     def train(self, size: int) -> None:
         """Train a fresh model on the longest rows for as many steps as fill the memory."""
@@ -189,13 +205,3 @@ def has_free_memory(share: float) -> bool:
     """Whether so much of the GPU's memory is free, or held by this process."""
     free, total = torch.cuda.mem_get_info()
     return free + torch.cuda.memory_reserved() >= share * total - _CONTEXT_BYTES
-
-
-@contextmanager
-def _limited_memory(share: float) -> Iterator[None]:
-    """Let this process have so much of the GPU's memory, and no more."""
-    torch.cuda.set_per_process_memory_fraction(share)
-    try:
-        yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)

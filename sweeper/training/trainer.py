@@ -1,6 +1,7 @@
 """TRL's trainer with an exact batch, exact signals and nothing else."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,19 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         self.step_loss = None
         return batches, self.step_tokens
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Send a micro-batch to the GPU without waiting for the passes that are queued there."""
+        if self.args.device.type != "cuda":
+            prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+            return prepared
+        return {
+            name: value.pin_memory().to(self.args.device, non_blocking=True)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in inputs.items()
+            if name != "attention_mask"  # which `target_log_probs` has no use for
+        }
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -156,6 +170,14 @@ def plain_log_probs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, t
     return log_probs, logits.argmax(-1) == targets[is_target]
 
 
+# transformers renamed it between 5.17 and 5.23, and warns of the older name.
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in {field.name for field in dataclasses.fields(trl.SFTConfig)}
+)
+
+
 def training_arguments(
     settings: TrainSettings,
     *,
@@ -197,7 +219,7 @@ def training_arguments(
         ddp_broadcast_buffers=False,  # nor do its buffers change
         bf16=used == "bf16",
         fp16=used == "fp16",
-        activation_checkpointing=settings.gradient_checkpointing,
+        **{_CHECKPOINTING: settings.gradient_checkpointing},
         dataset_kwargs={"skip_prepare_dataset": True},
         router_aux_loss_coef=0.0,  # the loss is that of the target tokens alone
         logging_strategy="no",
