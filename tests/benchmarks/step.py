@@ -1,8 +1,9 @@
 """What a step costs: one trial beside TRL's own trainer with the same model, rows and settings, and its signals alone.
 
-`tokens/s` of both, in turn, in one process. Then the same trial under torch's profiler: `signals` is all that is done
-between two steps to gather loss and norm, to look for NaN, and to send a window each second, as a share of the step;
-`host reads` are the values that the host waits for in each step (on CUDA each of them would hold it).
+`tokens/s` of both, in turn, in one process; on a GPU both wait for it at the same two steps. Then the same trial under
+torch's profiler: `signals` is all that is done between two steps to gather loss and norm, to look for NaN, and to send
+a window each second, as a share of the step; `host reads` are the values that the host waits for in each step (on CUDA
+each of them would hold it).
 
     python tests/benchmarks/step.py [--width 96] [--layers 2] [--length 64] [--batch 16] [--steps 60] [--repeats 3]
 """
@@ -62,15 +63,21 @@ class Marks:
 
 
 class Clock(TrainerCallback):
-    """Notes when steps of TRL's trainer ended."""
+    """Notes when two steps of TRL's trainer ended; a trial of sweeper's waits for the device at the same ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: tuple[int, ...] = ()) -> None:
+        self._steps = steps
         self.at: dict[int, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.at[state.global_step] = time.monotonic()
+        if state.global_step in self._steps:
+            wait_for_device()
+            self.at[state.global_step] = time.monotonic()
+
+
+def wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def make_files(root: Path, options: argparse.Namespace) -> tuple[Path, Path]:
@@ -124,7 +131,7 @@ def bare_trainer(model: Path, train: Path, root: Path, options: argparse.Namespa
 
 def bare(model: Path, train: Path, root: Path, options: argparse.Namespace) -> float:
     """Return the seconds of a step of TRL's trainer."""
-    clock = Clock()
+    clock = Clock((WARM, options.steps))
     bare_trainer(model, train, root, options, clock).train()
     return (clock.at[options.steps] - clock.at[WARM]) / (options.steps - WARM)
 
@@ -135,6 +142,7 @@ def marked(owner: type, name: str) -> None:
 
     @functools.wraps(inner)
     def call(*args: Any, **kwargs: Any) -> Any:
+        wait_for_device()  # or the step's own passes, which are still queued there, would count as the signals'
         with record_function(SIGNALS):
             return inner(*args, **kwargs)
 
