@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs."""
 
+import dataclasses
 import datetime
 import io
 import logging
@@ -25,6 +26,7 @@ STOP = Decision(
     rung=1,
     samples=616,
 )
+ASIDE = dataclasses.replace(STOP, stop=False, aside=True)
 NOW = datetime.datetime(2026, 11, 3, 12, 0, tzinfo=datetime.UTC)
 
 
@@ -56,6 +58,11 @@ def running(number: int, **changes: Any) -> TrialRecord:
         (
             event(EventKind.DECIDED, VIEW.records[0], decision=STOP),
             "trial 0 effective_batch_size=8 learning_rate=1e-5: pruned at rung 1 (616 samples): "
+            "loss 2.31 ranks 5 of 6",
+        ),
+        (
+            event(EventKind.DECIDED, VIEW.records[0], decision=ASIDE),
+            "trial 0 effective_batch_size=8 learning_rate=1e-5: set aside at rung 1 (616 samples): "
             "loss 2.31 ranks 5 of 6",
         ),
         (

@@ -19,9 +19,11 @@ from sweeper.reporting.formats import duration, percent, short
 from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.importance import importance_of
 from sweeper.reporting.markdown import report_markdown
+from sweeper.reporting.page_tables import decisions_table
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.summary import answer_sentences, savings_of
 from sweeper.reporting.uncertainty import uncertainty_of
+from sweeper.reporting.watch import decision_lines
 from sweeper.study.view import StudyView
 
 FILES = ["best.yaml", "index.html", "report.json", "report.md", "trials.csv", "trials.parquet"]
@@ -57,9 +59,9 @@ Its params were trained once, with one seed, so how far chance moves the value i
 
 ## Decisions
 
-| rule | stopped a trial | let it go on |
-| --- | ---: | ---: |
-| early_dynamics | 1 | 6 |
+| rule | stopped a trial | set it aside | let it go on |
+| --- | ---: | ---: | ---: |
+| early_dynamics | 1 | 0 | 6 |
 
 ## Training spent
 
@@ -112,6 +114,15 @@ def test_report_markdown_of_a_running_study() -> None:
     view.records[4].evaluation_s = 0.0
 
     assert report_markdown(view) == GOLDEN_MARKDOWN
+
+
+def test_a_trial_that_was_set_aside_is_said_to_be_so_everywhere() -> None:
+    view = view_of_5()
+    view.records[3].decisions[-1] |= {"aside": True, "at": "2026-11-03T12:01:00+00:00"}
+
+    assert "| early_dynamics | 1 | 1 | 5 |" in report_markdown(view)
+    assert decisions_table(view).count("<td>set aside</td>") == 1
+    assert decision_lines(view, 80)[-1].plain.startswith("trial 3 set aside at rung 1: loss 2.31")
 
 
 def test_report_markdown_lists_the_best_20_of_a_large_study() -> None:

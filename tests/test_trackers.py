@@ -86,6 +86,16 @@ def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
     assert notes.told[4][2] is TrialState.PRUNED
 
 
+def test_a_tracker_is_told_that_a_trial_is_set_aside() -> None:
+    notes, record = Notes(), VIEW.records[0]
+    aside = Decision(trial=0, stop=False, aside=True, rule="learned", reason="others are likelier", rung=0)
+
+    with TrackerListener("notes", lambda: notes, curve=VIEW.curve, logged=Path("steps")) as listener:
+        listener.on_event(event(EventKind.DECIDED, record, decision=aside))
+
+    assert notes.told[0][2]["decision"] == "set aside at rung 0"  # type: ignore[index]
+
+
 def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
     notes, record = Notes(), VIEW.records[0]
     half = record.step // 2

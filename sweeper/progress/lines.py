@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from sweeper.records import Decision, Event, EventKind, RungRecord, TrialRecord, TrialState
-from sweeper.reporting.formats import one_line, params_text, plural, short
+from sweeper.reporting.formats import one_line, params_text, plural, short, verb
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def trial_text(record: TrialRecord) -> str:
 
 def decision_text(decision: Decision) -> str:
     """Return a judgement: `pruned at rung 1 (615 samples): loss 2.31 ranks 5 of 6`."""
-    words = "pruned" if decision.stop else "goes on"
+    words = verb(decision.entry())
     if decision.rung is not None:
         words += f" at rung {decision.rung}"
     if decision.samples is not None:

@@ -172,7 +172,7 @@ def _folded(message: _Message, width: int) -> tuple[Text, int]:
 def _message(event: Event) -> _Message | None:
     """Return the line to keep on screen for an event, if it is one that explains something."""
     if event.kind is EventKind.DECIDED and event.decision is not None:
-        style = "yellow" if event.decision.stop else "dim"
+        style = "yellow" if event.decision.stop else "" if event.decision.aside else "dim"
         return _Message(f"trial {event.decision.trial} {decision_text(event.decision)}", style)
     if event.kind is EventKind.TRIAL_ENDED and event.record and event.record.state is TrialState.FAIL:
         return _Message(f"trial {event.record.number} failed: {one_line(event.record.reason or '')}", "red")

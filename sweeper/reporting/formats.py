@@ -97,6 +97,17 @@ def clipped(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
+def verb(decision: Mapping[str, Any]) -> str:
+    """Return what a decision does to its trial. It is given as records hold it; see `Decision.entry`.
+
+    >>> [verb({"stop": True}), verb({"stop": False, "aside": True}), verb({"stop": False})]
+    ['pruned', 'set aside', 'goes on']
+    """
+    if decision.get("stop"):
+        return "pruned"
+    return "set aside" if decision.get("aside") else "goes on"
+
+
 def plural(number: int, noun: str) -> str:
     """Return a count with its noun: `1 trial`, `2 trials`."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"

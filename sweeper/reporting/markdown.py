@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
-from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short
+from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
 from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
 from sweeper.reporting.summary import answer_sentences, result_of, savings_of, varying_params
 from sweeper.reporting.tables import decisions_of
@@ -128,10 +128,11 @@ def _decisions_section(view: StudyView) -> str:
     controls = _controls_table(view)
     if not decisions:
         return f"## Decisions\n\n{controls}" if controls else ""
-    stops = Counter(str(decision.get("rule")) for decision in decisions if decision.get("stop"))
-    others = Counter(str(decision.get("rule")) for decision in decisions if not decision.get("stop"))
-    rows = [[rule, count(stops[rule]), count(others[rule])] for rule in sorted(stops | others)]
-    text = f"## Decisions\n\n{table(['rule', 'stopped a trial', 'let it go on'], rows, right=[1, 2])}"
+    found = Counter((str(decision.get("rule")), verb(decision)) for decision in decisions)
+    rules = sorted({rule for rule, _ in found})
+    verbs = {"pruned": "stopped a trial", "set aside": "set it aside", "goes on": "let it go on"}
+    rows = [[rule, *(count(found[rule, done]) for done in verbs)] for rule in rules]
+    text = f"## Decisions\n\n{table(['rule', *verbs.values()], rows, right=[1, 2, 3])}"
     return f"{text}\n\n{controls}" if controls else text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.optimum.edge import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
-from sweeper.reporting.formats import count, exact, short
+from sweeper.reporting.formats import count, exact, short, verb
 from sweeper.reporting.grid import cell_text, trial_grid
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
@@ -143,7 +143,7 @@ def _control_row(event: ControlEvent) -> str:
 def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:
     cells = [
         _cell(record.number),
-        f"<td>{'stop' if decision.get('stop') else 'go on'}</td>",
+        f"<td>{verb(decision)}</td>",
         f"<td>{esc(decision.get('rule', ''))}</td>",
         _cell(decision.get("rung"), blank=True),
         _cell(decision.get("samples"), blank=True),

@@ -17,6 +17,7 @@ from sweeper.reporting.formats import (
     parse_time,
     plural,
     short,
+    verb,
 )
 from sweeper.reporting.grid import TrialGrid, trial_grid
 from sweeper.reporting.status import best_text, header_text, training_text
@@ -190,9 +191,8 @@ def decision_lines(view: StudyView, width: int) -> list[Text]:
     newest = sorted(decisions, key=lambda entry: (entry[0], entry[1]))[-N_DECISIONS:]
     lines = []
     for _, number, decision in newest:
-        verb = "pruned" if decision.get("stop") else "goes on"
         place = f" at rung {decision['rung']}" if decision.get("rung") is not None else ""
         reason = one_line(str(decision.get("reason", "")))
-        text = clipped(f"trial {number} {verb}{place}: {reason}", width)
+        text = clipped(f"trial {number} {verb(decision)}{place}: {reason}", width)
         lines.append(Text(text, style="yellow" if decision.get("stop") else ""))
     return lines

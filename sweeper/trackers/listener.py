@@ -11,7 +11,7 @@ from typing import Self
 import pandas as pd
 
 from sweeper.records import Decision, Event, EventKind, TrialState
-from sweeper.reporting.formats import one_line
+from sweeper.reporting.formats import one_line, verb
 from sweeper.trackers.base import Point, Run, Tracker
 from sweeper.trackers.logged import LoggedSteps
 
@@ -128,9 +128,12 @@ class TrackerListener:
 
 
 def _decision_tags(decision: Decision) -> Mapping[str, str]:
-    verb = "pruned" if decision.stop else "goes on"
     place = "" if decision.rung is None else f" at rung {decision.rung}"
-    return {"decision": f"{verb}{place}", "rule": decision.rule, "reason": one_line(decision.reason)}
+    return {
+        "decision": f"{verb(decision.entry())}{place}",
+        "rule": decision.rule,
+        "reason": one_line(decision.reason),
+    }
 
 
 def _end_tags(run: Run) -> Mapping[str, str]:
