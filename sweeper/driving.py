@@ -113,7 +113,7 @@ def drive(
         progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
         stack.enter_context(progress)
         log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
-        trackers = trackers_for(config, study.directory, study.curves.frame)
+        trackers = trackers_for(config, study.directory, study.curves.frame, created=study.created)
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
             listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),

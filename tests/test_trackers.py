@@ -1,5 +1,6 @@
 """Trackers hold what the study holds, and a sweep does not depend on them."""
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -188,6 +189,11 @@ def swept(tmp_path: Path, tracker: str) -> StudyView:
     return load_study(str(tmp_path / "study"))
 
 
+def stamp(view: StudyView) -> str:
+    """Return what tells the runs of a study at Weights & Biases from those of an earlier one of its name."""
+    return hashlib.sha256(str(view.created).encode()).hexdigest()[:8]
+
+
 def last_loss(curve: pd.DataFrame) -> float:
     return float(curve["loss"].iloc[-1])
 
@@ -235,6 +241,24 @@ def test_mlflow_holds_the_last_loss_of_every_trial(tmp_path: Path, monkeypatch: 
         assert sorted(steps) == view.curve(record.number)["samples"].tolist()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
+def test_a_new_study_of_an_earlier_ones_name_has_runs_of_its_own_and_a_resumed_one_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    pytest.importorskip("mlflow")
+    from sweeper.trackers.mlflow import MlflowTracker
+
+    run = Run.of(VIEW.records[0])
+
+    first = MlflowTracker("made-up", tmp_path, "2026-11-03T12:00:00.000+00:00")
+    later = MlflowTracker("made-up", tmp_path, "2026-11-04T12:00:00.000+00:00")
+    resumed = MlflowTracker("made-up", tmp_path, "2026-11-03T12:00:00.000+00:00")
+
+    assert [tracker.start(run) for tracker in (first, later, resumed)] == [False, False, True]
+
+
 def log_records(content: bytes) -> Iterator[bytes]:
     """Yield the records of an offline run's file: a LevelDB log (blocks of 32 KiB) after a header of 7 bytes."""
     place, begun = 7, b""
@@ -275,6 +299,6 @@ def test_wandb_offline_holds_the_last_loss_of_every_trial(
         found[str(rows["id"])] = rows
     assert len(found) == len(view.records)
     for trial in view.records:
-        rows = found[f"made-up-{trial.number}"]
+        rows = found[f"made-up-{stamp(view)}-{trial.number}"]
         assert rows["loss"] == last_loss(view.curve(trial.number))
         assert (rows["score"], rows["samples"]) == (trial.value, trial.samples)

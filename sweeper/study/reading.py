@@ -53,6 +53,12 @@ class StoredStudy:
         """Whether all points were entered; not so where the driver was killed while it did."""
         return self._storage.get_study_user_attrs(self._id).get(keys.N_POINTS) is not None
 
+    @property
+    def created(self) -> str | None:
+        """When the study was made: ISO 8601, UTC. It tells it from an earlier one of its name."""
+        stored = self._storage.get_study_user_attrs(self._id).get(keys.CREATED)
+        return None if stored is None else str(stored)
+
     def facts(self) -> DataFacts | None:
         stored = self._storage.get_study_user_attrs(self._id).get(keys.FACTS)
         return DataFacts(**stored) if stored else None

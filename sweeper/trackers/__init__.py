@@ -36,7 +36,7 @@ def check_trackers(config: SweepConfig) -> None:
 
 
 def trackers_for(
-    config: SweepConfig, directory: Path, curve: Callable[[int], pd.DataFrame]
+    config: SweepConfig, directory: Path, curve: Callable[[int], pd.DataFrame], *, created: str | None
 ) -> list[TrackerListener]:
     """Return a listener for each tracker of the config, to be entered as a context.
 
@@ -44,11 +44,12 @@ def trackers_for(
         config: Names them.
         directory: Of the study; local runs are kept below it.
         curve: Every recorded step of one trial.
+        created: When the study was made; a server may still hold the runs of an earlier one of its name.
     """
     makers: Mapping[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _tensorboard(directory),
-        "mlflow": lambda: _mlflow(config, directory),
-        "wandb": lambda: _wandb(config, directory),
+        "mlflow": lambda: _mlflow(config, directory, created or ""),
+        "wandb": lambda: _wandb(config, directory, created or ""),
     }
     return [
         TrackerListener(name, makers[name], curve=curve, logged=directory / "trackers" / f"{name}.steps")
@@ -62,16 +63,16 @@ def _tensorboard(directory: Path) -> Tracker:
     return TensorBoardTracker(directory / "tensorboard")
 
 
-def _mlflow(config: SweepConfig, directory: Path) -> Tracker:
+def _mlflow(config: SweepConfig, directory: Path, created: str) -> Tracker:
     from sweeper.trackers.mlflow import MlflowTracker
 
-    return MlflowTracker(config.study, directory)
+    return MlflowTracker(config.study, directory, created)
 
 
-def _wandb(config: SweepConfig, directory: Path) -> Tracker:
+def _wandb(config: SweepConfig, directory: Path, created: str) -> Tracker:
     from sweeper.trackers.wandb import WandbTracker
 
-    return WandbTracker(config.study, directory)
+    return WandbTracker(config.study, directory, created)
 
 
 __all__ = ["check_trackers", "trackers_for"]

@@ -20,9 +20,15 @@ _PREFIX = "sweeper."
 
 
 class MlflowTracker:
-    """An experiment per study, a run per trial. The client is told which run it writes; nothing global is set."""
+    """An experiment per study's name, a run per trial. The client is told which run it writes; nothing global is set.
 
-    def __init__(self, study: str, directory: Path) -> None:
+    Args:
+        study: Its name.
+        directory: Its directory.
+        created: When it was made; runs of an earlier study of this name are not its own.
+    """
+
+    def __init__(self, study: str, directory: Path, created: str) -> None:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{directory / 'mlflow.db'}"
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(study)
@@ -32,7 +38,7 @@ class MlflowTracker:
             if found is not None
             else self._client.create_experiment(study, artifact_location=artifacts)
         )
-        self._study = study
+        self._of_study = {_PREFIX + "study": study, _PREFIX + "created": created}
         self._ids: dict[int, str] = {}
 
     def start(self, run: Run) -> bool:
@@ -74,15 +80,18 @@ class MlflowTracker:
 
     def _found(self, run: Run) -> str | None:
         if run.number not in self._ids:
-            trial = f"tags.`{_PREFIX}trial` = '{run.number}'"
-            found = self._client.search_runs([self._experiment], filter_string=trial, max_results=1)
+            own = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self._tags(run).items())
+            found = self._client.search_runs([self._experiment], filter_string=own, max_results=1)
             if found:
                 self._ids[run.number] = found[0].info.run_id
         return self._ids.get(run.number)
 
+    def _tags(self, run: Run) -> dict[str, str]:
+        """Return the tags by which a trial's run is found again."""
+        return {**self._of_study, _PREFIX + "trial": str(run.number)}
+
     def _new(self, run: Run) -> str:
-        tags = {_PREFIX + "study": self._study, _PREFIX + "trial": str(run.number)}
-        made = self._client.create_run(self._experiment, tags=tags, run_name=f"trial-{run.number}")
+        made = self._client.create_run(self._experiment, tags=self._tags(run), run_name=f"trial-{run.number}")
         params = [Param(name, exact(value)[:6000]) for name, value in run.params.items()]
         self._client.log_batch(made.info.run_id, params=params)
         self._ids[run.number] = str(made.info.run_id)

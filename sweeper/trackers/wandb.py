@@ -3,6 +3,7 @@
 `wandb sync STUDY/wandb/offline-run-*` sends what was kept offline.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,18 @@ _MAX_TAG = 64  # characters, by wandb's own rule
 
 
 class WandbTracker:
-    """A group per study, a run per trial. `step` and `samples` are both axes."""
+    """A group per study's name, a run per trial. `step` and `samples` are both axes.
 
-    def __init__(self, study: str, directory: Path) -> None:
+    Args:
+        study: Its name.
+        directory: Its directory.
+        created: When it was made; runs of an earlier study of this name are not its own.
+    """
+
+    def __init__(self, study: str, directory: Path, created: str) -> None:
         self._study = study
+        # An id may hold no colon.
+        self._ids = f"{study}-{hashlib.sha256(created.encode()).hexdigest()[:8]}"
         self._directory = directory
         self._runs: dict[int, Any] = {}
         is_chosen = "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ
@@ -56,7 +65,7 @@ class WandbTracker:
         if run.number not in self._runs:
             opened = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "sweeper"), group=self._study, dir=str(self._directory),
-                id=f"{self._study}-{run.number}", name=f"trial-{run.number}", resume="allow", mode=self._mode,
+                id=f"{self._ids}-{run.number}", name=f"trial-{run.number}", resume="allow", mode=self._mode,
                 config=dict(run.params), reinit="create_new",
                 settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True),
             )  # fmt: skip
