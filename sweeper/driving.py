@@ -16,8 +16,7 @@ from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_p
 from sweeper.executors.user_code import code_of
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
-from sweeper.orchestrator.queue import n_undrawn
-from sweeper.plan import DataFacts, Plan, plan_sweep
+from sweeper.plan import DataFacts, Plan, n_undrawn, plan_sweep
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.environment import capture_environment
 from sweeper.progress import EventLog, progress_for
@@ -108,9 +107,7 @@ def drive(
     """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
     config = study.config
     with contextlib.ExitStack() as stack:
-        records = study.records()
-        n_ended = sum(record.state.is_finished for record in records.values())
-        progress = progress_for(sys.stderr, config, plan.n_trials, n_ended=n_ended)
+        progress = progress_for(sys.stderr, config, study.records().values())
         stack.enter_context(progress)
         log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
         trackers = trackers_for(config, study.directory, study.curves.frame, created=study.created)

@@ -10,9 +10,8 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
 from sweeper.optimizer import STEADY_SCHEDULES
-from sweeper.orchestrator.queue import n_undrawn
 from sweeper.phases import PHASED
-from sweeper.plan import Point, plan_longer, plan_point, plan_sweep
+from sweeper.plan import Point, n_undrawn, plan_longer, plan_point, plan_sweep
 from sweeper.records import Origin, TrialRecord, TrialState, params_key
 from sweeper.study.changes import changed_config, check_extension
 from sweeper.study.control_records import whoami

@@ -204,6 +204,11 @@ class TrialRecord:
         return 0 if self.read_off is not None else max(0, (self.budget_samples or 0) - self._from_samples)
 
     @property
+    def own_frac(self) -> float:
+        """The part of its own training that is done, in [0, 1]; 0 where its budget is not known."""
+        return min(1.0, self.own_samples / self.own_budget) if self.own_budget else 0.0
+
+    @property
     def _from_samples(self) -> int:
         return 0 if self.origin is None else self.origin.from_samples
 

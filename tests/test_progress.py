@@ -5,17 +5,18 @@ import datetime
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixtures import make_record, view_of_16
+from report_fixtures import make_config, make_record, view_of_16
 from rich.console import Console
 
+from sweeper.config.models import SweepConfig
 from sweeper.progress import EventLog, LiveProgress, PlainProgress, progress_for
 from sweeper.progress.lines import event_line
-from sweeper.records import Decision, Event, EventKind, TrialRecord, TrialState
+from sweeper.records import Decision, Event, EventKind, Origin, TrialRecord, TrialState
 
 VIEW = view_of_16()
 STOP = Decision(
@@ -147,9 +148,19 @@ def test_event_log_gives_a_torn_line_its_end(tmp_path: Path) -> None:
     ]
 
 
-def live_view(width: int, height: int = 24, clock: Callable[[], float] = lambda: 0.0) -> LiveProgress:
+WAITING = [make_record(record.number, TrialState.WAITING, record.params) for record in VIEW.records]
+
+
+def live_view(
+    width: int,
+    height: int = 24,
+    clock: Callable[[], float] = lambda: 0.0,
+    *,
+    records: Sequence[TrialRecord] = WAITING,
+    config: SweepConfig = VIEW.config,
+) -> LiveProgress:
     console = Console(width=width, height=height, file=io.StringIO(), color_system=None)
-    return LiveProgress(console, VIEW.config, 16, clock=clock)
+    return LiveProgress(console, config, records, clock=clock)
 
 
 def shown(progress: LiveProgress) -> list[str]:
@@ -168,7 +179,7 @@ def test_live_progress_shows_running_trials_the_best_and_decisions() -> None:
     lines = shown(progress)
 
     assert lines[0].startswith("tiny-batch-rate ")
-    assert "1/16 trials" in lines[0]
+    assert "2/16 trials, 1 pruned" in lines[0]
     assert lines[1] == (
         "best so far: trial 5, accuracy = 0.6399 (effective_batch_size=16 learning_rate=1e-4)"
     )
@@ -184,6 +195,47 @@ def test_live_progress_estimates_the_time_that_is_left() -> None:
     now[0] = 60.0
 
     assert "1 min 0 s, about 3 min 0 s left" in shown(progress)[0]
+
+
+def test_what_earlier_drivers_trained_is_no_speed_of_this_one() -> None:
+    now = [0.0]
+    nearly = [running(number, samples=1843) for number in range(4)]  # 90 %
+    progress = live_view(120, clock=lambda: now[0], records=[*nearly, *WAITING[4:]])
+    for record in nearly:
+        progress.on_event(event(EventKind.TRIAL_STARTED, running(record.number, samples=1638)))  # 80 %
+    now[0] = 30.0
+    assert shown(progress)[0].endswith("0/16 trials 30 s")
+
+    for record in nearly:
+        progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[record.number]))
+
+    assert shown(progress)[0].endswith(
+        "4/16 trials, 4 pruned 30 s, about 7 min 30 s left"
+    )  # 0.8 trials in 30 s
+
+
+def test_the_counts_and_the_best_are_those_of_the_whole_study() -> None:
+    progress = live_view(120, records=VIEW.records[:14] + tuple(WAITING[14:]))
+    continued = make_record(
+        16, TrialState.COMPLETE, {"learning_rate": 1e-3}, value=0.99, origin=Origin(by="me", continues=10)
+    )
+
+    progress.on_event(event(EventKind.TRIAL_ENDED, continued))
+
+    lines = shown(progress)
+    assert "15/17 trials, 7 pruned" in lines[0]
+    assert lines[1].startswith("best so far: trial 10, accuracy = 0.9 ")
+
+
+def test_points_that_a_sampler_draws_are_in_the_total_from_the_first() -> None:
+    config = make_config(
+        {"learning_rate": {"log_uniform": (1e-5, 1e-3)}}, sampler={"name": "tpe", "n_trials": 50}
+    )
+    progress = live_view(120, records=[], config=config)
+
+    progress.on_event(event(EventKind.TRIAL_STARTED, running(0)))
+
+    assert "0/50 trials" in shown(progress)[0]
 
 
 def test_a_trial_that_ended_is_no_longer_shown_as_running() -> None:
@@ -217,7 +269,7 @@ def test_live_progress_takes_events_while_it_is_drawn() -> None:
             progress.on_event(event(EventKind.REPORTED, running(number)))
         progress.on_event(event(EventKind.TRIAL_ENDED, VIEW.records[number]))
 
-    with LiveProgress(console, VIEW.config, 16) as progress:
+    with LiveProgress(console, VIEW.config, WAITING) as progress:
         threads = [threading.Thread(target=report, args=(progress, number)) for number in (5, 6, 7)]
         for thread in threads:
             thread.start()
@@ -234,8 +286,8 @@ def test_a_pipe_gets_lines_and_a_terminal_the_live_view(monkeypatch: pytest.Monk
 
     monkeypatch.setenv("TERM", "xterm-256color")
 
-    assert isinstance(progress_for(io.StringIO(), VIEW.config, 16), PlainProgress)
-    assert isinstance(progress_for(Terminal(), VIEW.config, 16), LiveProgress)
+    assert isinstance(progress_for(io.StringIO(), VIEW.config, WAITING), PlainProgress)
+    assert isinstance(progress_for(Terminal(), VIEW.config, WAITING), LiveProgress)
 
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(progress_for(Terminal(), VIEW.config, 16), PlainProgress)
+    assert isinstance(progress_for(Terminal(), VIEW.config, WAITING), PlainProgress)

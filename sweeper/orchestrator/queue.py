@@ -2,14 +2,12 @@
 
 import collections
 import logging
-from collections.abc import Iterable
 from typing import Any
 
-from sweeper.config.models import SweepConfig
 from sweeper.orchestrator.longest import TrialLengths
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
-from sweeper.plan import Point, plan_longer, plan_point
+from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.records import EventKind, Origin, TrialRecord, TrialState
 
@@ -150,13 +148,6 @@ class TrialQueue:
         logger.warning("The sampler drew %d known points in a row; no new one is left.", _DUPLICATE_DRAWS)
         self._exhausted = True
         return None
-
-
-def n_undrawn(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
-    """Return how many points a sampler has still to draw; those that were added by hand do not count."""
-    if config.sampler.name == "grid":
-        return 0
-    return max(0, (config.sampler.n_trials or 0) - sum(record.origin is None for record in records))
 
 
 def _record_of(point: Point, number: int, state: TrialState) -> TrialRecord:

@@ -1,7 +1,7 @@
 """What a sweep will do, computed from its config: points, batches, budgets, rungs. Pure."""
 
 from sweeper.plan.data import DataFacts, Plan, PlannedRung, Point
-from sweeper.plan.points import plan_longer, plan_point
+from sweeper.plan.points import n_undrawn, plan_longer, plan_point
 from sweeper.plan.spec import trial_spec
 from sweeper.plan.sweep import grid_params, plan_sweep
 
@@ -11,6 +11,7 @@ __all__ = [
     "PlannedRung",
     "Point",
     "grid_params",
+    "n_undrawn",
     "plan_longer",
     "plan_point",
     "plan_sweep",

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks, point_rungs, rung_marks
 from sweeper.plan.phases import is_phased, plan_phases
 from sweeper.plan.settings import batch_of, hashed_settings, named_schedule, with_beta2
+from sweeper.records import TrialRecord
 
 # Parts of the `trial` section that change nothing of what a trial trains and measures.
 _NOT_IN_ID = ("metrics", "checkpoint", "compare", "settings", "budget", "function_dir")
@@ -131,6 +132,13 @@ def resolve_settings(config: SweepConfig, params: Mapping[str, Any]) -> dict[str
 def trial_section(config: SweepConfig) -> dict[str, Any]:
     """Return the `trial` section as plain data."""
     return config_to_dict(config.trial)
+
+
+def n_undrawn(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
+    """Return how many points a sampler has still to draw; those that were added by hand do not count."""
+    if config.sampler.name == "grid":
+        return 0
+    return max(0, (config.sampler.n_trials or 0) - sum(record.origin is None for record in records))
 
 
 def threads_of(config: SweepConfig) -> int:

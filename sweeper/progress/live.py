@@ -4,7 +4,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from sweeper.config.models import SweepConfig
 from sweeper.progress.lines import decision_text
 from sweeper.progress.running import MAX_BAR, MIN_BAR, RunningTrial, running_table
+from sweeper.progress.tally import Tally
 from sweeper.records import Event, EventKind, TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
 
@@ -24,7 +25,6 @@ REFRESH_PER_SECOND = 4
 N_MESSAGES = 6
 _RUNNING_KINDS = (EventKind.TRIAL_STARTED, EventKind.REPORTED, EventKind.RUNG, EventKind.DECIDED)
 MAX_NAME = 24  # characters
-MIN_ETA_S = 5.0  # an estimate from less says nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +50,22 @@ class LiveProgress:
         self,
         console: Console,
         config: SweepConfig,
-        n_trials: int,
+        records: Iterable[TrialRecord],
         *,
-        n_ended: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
         self._config = config
-        self._n_trials = n_trials
-        self._n_ended_before = n_ended
+        found = list(records)
+        self._tally = Tally(config, found)
         self._clock = clock
         self._started = clock()
         self._lock = threading.Lock()
         self._running: dict[int, RunningTrial] = {}
-        self._ended: dict[TrialState, int] = dict.fromkeys(TrialState, 0)
         self._messages: deque[_Message] = deque(maxlen=N_MESSAGES)
         self._best: _Best | None = None
+        for record in found:
+            self._note_best(record)
         self._has_started = False  # whether any trial has
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND)
 
@@ -93,29 +93,30 @@ class LiveProgress:
                 self._messages.append(message)
 
     def _note_trial(self, kind: EventKind, record: TrialRecord) -> None:
-        if kind in _RUNNING_KINDS and record.state is TrialState.RUNNING:
+        self._tally.note(record)
+        if kind in _RUNNING_KINDS and record.is_training:
             self._running[record.number] = RunningTrial.of(record)
             return
         # Ended, set aside, or waiting for its next attempt.
         self._running.pop(record.number, None)
-        if kind is not EventKind.TRIAL_ENDED:
+        self._note_best(record)
+
+    def _note_best(self, record: TrialRecord) -> None:
+        if record.value is None or not record.is_compared:
             return
-        self._ended[record.state] += 1
-        if record.state is TrialState.COMPLETE and record.value is not None:
-            sign = -1.0 if self._config.direction == "maximize" else 1.0
-            if self._best is None or sign * record.value < sign * self._best.value:
-                self._best = _Best(record.number, record.value, params_text(record.params))
+        sign = -1.0 if self._config.direction == "maximize" else 1.0
+        if self._best is None or sign * record.value < sign * self._best.value:
+            self._best = _Best(record.number, record.value, params_text(record.params))
 
     def render(self) -> RenderableType:
         """Return the whole view for the console's present size."""
         with self._lock:
             running = sorted(self._running.values(), key=lambda trial: trial.number)
             messages = list(self._messages)
-            ended, best = dict(self._ended), self._best
-        parts: list[RenderableType] = [self._overall(ended, running)]
+            best, overall = self._best, self._overall()
+        parts: list[RenderableType] = [overall]
         if best is not None:
-            since = "since it goes on" if self._n_ended_before else "so far"
-            text = f"best {since}: trial {best.number}, {one_line(self._config.metric)} = {short(best.value)}"
+            text = f"best so far: trial {best.number}, {one_line(self._config.metric)} = {short(best.value)}"
             parts.append(_line(f"{text} ({best.params})", "green"))
         told = [_folded(message, self._console.width) for message in messages]
         # 7: the sweep, the best, up to four lines of header, and the note on trials that are not shown.
@@ -130,15 +131,14 @@ class LiveProgress:
         parts += [text for text, _ in told]
         return Group(*parts)
 
-    def _overall(self, ended: dict[TrialState, int], running: list[RunningTrial]) -> RenderableType:
-        n_ended = self._n_ended_before + sum(ended.values())
-        partly = sum(trial.done_frac for trial in running)
-        words = f"{n_ended}/{self._n_trials} trials"
-        if ended[TrialState.PRUNED]:
-            words += f", {ended[TrialState.PRUNED]} pruned"
-        if ended[TrialState.FAIL]:
-            words += f", {ended[TrialState.FAIL]} failed"
-        times = self._times(ended, partly)
+    def _overall(self) -> RenderableType:
+        tally = self._tally
+        words = f"{tally.n_ended}/{tally.n_trials} trials"
+        if tally.counts[TrialState.PRUNED]:
+            words += f", {tally.counts[TrialState.PRUNED]} pruned"
+        if tally.counts[TrialState.FAIL]:
+            words += f", {tally.counts[TrialState.FAIL]} failed"
+        times = self._times()
         name = clipped(self._config.study, MAX_NAME)
         room = self._console.width - sum(len(text) + 1 for text in (name, words, times))
         grid = Table.grid(padding=(0, 1))
@@ -146,17 +146,14 @@ class LiveProgress:
         grid.add_column(width=max(MIN_BAR, min(MAX_BAR, room - 1)))
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-        bar = ProgressBar(total=max(1, self._n_trials), completed=n_ended + partly)
+        bar = ProgressBar(total=max(1, tally.n_trials), completed=tally.done)
         grid.add_row(Text(name, style="bold"), bar, words, times)
         return grid
 
-    def _times(self, ended: dict[TrialState, int], partly: float) -> str:
+    def _times(self) -> str:
         elapsed = self._clock() - self._started
-        done = sum(ended.values()) + partly
-        left = self._n_trials - self._n_ended_before - done
-        if done <= 0 or elapsed < MIN_ETA_S or left <= 0:
-            return duration(elapsed)
-        return f"{duration(elapsed)}, about {duration(elapsed / done * left)} left"
+        left = self._tally.left_s(elapsed)
+        return duration(elapsed) if left is None else f"{duration(elapsed)}, about {duration(left)} left"
 
 
 def _line(text: str, style: str) -> Text:
