@@ -3,6 +3,7 @@
 After a change that is meant, write them anew with SWEEPER_WRITE_GOLDEN=1 and look at what changed.
 """
 
+import dataclasses
 import datetime
 import doctest
 import os
@@ -16,9 +17,9 @@ from report_fixtures import START, make_config, make_record, make_view, quality,
 from rich.console import Console
 from rich.live import Live
 
-from sweeper.records import TrialState
+from sweeper.records import Origin, TrialState
 from sweeper.reporting import watch_bits
-from sweeper.reporting.watch import WatchView
+from sweeper.reporting.watch import WatchView, _running_table
 from sweeper.study.view import StudyView
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -96,6 +97,32 @@ def test_no_line_is_wider_than_the_terminal(view: StudyView, width: int) -> None
         console.print(WatchView(view, now=lambda: NOW))
 
     assert max(len(line) for line in capture.get().splitlines()) <= width
+
+
+def left_of(view: StudyView) -> list[str]:
+    """Return what the view says is left of each running trial, beside its progress."""
+    table = _running_table(view, [record for record in view.records if record.is_training], NOW, 80)
+    return [str(cell) for cell in table.columns[4]._cells]
+
+
+def stamp(seconds: float) -> str:
+    return (START + datetime.timedelta(seconds=seconds)).isoformat()
+
+
+def test_the_time_left_counts_neither_a_pause_nor_what_another_trial_trained() -> None:
+    view = view_at_work()
+    attempts = [
+        {"started": stamp(-100_000), "ended": stamp(-99_960), "outcome": "interrupted"},
+        {"started": stamp(180)},
+    ]  # 60 s of training for half of the budget
+    view.records[8].history, view.records[8].started = attempts, stamp(-100_000)
+    longer = view.records[9]
+    longer.budget_samples, longer.samples = 4096, 2048 + 512  # a quarter of what is its own, in 20 s
+    longer.origin = Origin(by="me", continues=0, from_samples=2048, from_step=64)
+    longer.history = [{"started": stamp(180)}]
+
+    assert left_of(view) == ["1 min 0 s", "1 min 0 s"]
+    assert left_of(dataclasses.replace(view, state="interrupted")) == ["", ""]
 
 
 def test_bars_and_curves_in_characters() -> None:

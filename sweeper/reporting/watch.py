@@ -20,6 +20,7 @@ from sweeper.reporting.formats import (
     verb,
 )
 from sweeper.reporting.grid import TrialGrid, trial_grid
+from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status import best_text, header_text, training_text
 from sweeper.reporting.status_table import STATE_STYLES
 from sweeper.reporting.summary import result_of, varying_params
@@ -77,7 +78,7 @@ def _running_table(view: StudyView, running: list[TrialRecord], now: datetime.da
     names += ["loss", "gradient norm"] if is_wide else ["loss"]
     for name in names:
         table.add_column(name, no_wrap=True)
-    varying = varying_params(view)
+    varying, earlier = varying_params(view), _earlier_s(view, running)
     for record in running:
         curve = view.curve(record.number)
         worker = record.worker or {}
@@ -88,7 +89,7 @@ def _running_table(view: StudyView, running: list[TrialRecord], now: datetime.da
             *([clipped(told, width // 4)] if is_wide else []),
             _progress(record),
             bar(_frac(record), 20 if is_wide else 8),
-            _left(record, now),
+            _left(record, earlier[record.number], now) if view.state == "running" else "",
             f"{sparkline(curve['loss'], 24 if is_wide else 10)} {_number(record.last_loss)}".strip(),
         ]
         if is_wide:
@@ -106,12 +107,30 @@ def _frac(record: TrialRecord) -> float:
     return min(1.0, record.samples / record.budget_samples) if record.budget_samples else 0.0
 
 
-def _left(record: TrialRecord, now: datetime.datetime) -> str:
-    """Return the time left at the pace so far, pauses and evaluations included."""
-    started, frac = parse_time(record.started), _frac(record)
+def _left(record: TrialRecord, earlier_s: float, now: datetime.datetime) -> str:
+    """Return the time left at the trial's own pace so far, evaluations included, time between attempts not.
+
+    Args:
+        record: The trial.
+        earlier_s: What its earlier attempts took.
+        now: Until when the newest one has run, unless it has ended.
+    """
+    newest = record.history[-1] if record.history else {"started": record.started}
+    started, frac = parse_time(newest.get("started")), record.own_frac
     if started is None or not frac:
         return ""
-    return duration((now - started).total_seconds() * (1 - frac) / frac)
+    spent = (parse_time(newest.get("ended")) or now) - started
+    return duration((earlier_s + spent.total_seconds()) * (1 - frac) / frac)
+
+
+def _earlier_s(view: StudyView, running: list[TrialRecord]) -> dict[int, float]:
+    """Return the seconds that the attempts before the newest one took, by trial."""
+    seconds = dict.fromkeys((record.number for record in running), 0.0)
+    if any(len(record.history) > 1 for record in running):
+        for use in slot_uses(view):
+            if use.record.number in seconds and not use.is_last:
+                seconds[use.record.number] += use.seconds
+    return seconds
 
 
 def _number(value: float | None) -> str:
