@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,16 @@ from cli_fixtures import cli, write_sweep
 from report_fixtures import view_of_16
 
 from sweeper.api import load_study
-from sweeper.records import Decision, Event, EventKind, TrialRecord, TrialState
+from sweeper.records import Decision, Event, EventKind, StepRow, TrialRecord, TrialState
 from sweeper.study.view import StudyView
 from sweeper.trackers.base import Point, Run
 from sweeper.trackers.listener import TrackerListener
 
 VIEW = view_of_16()
+
+
+def rows_of(number: int) -> list[StepRow]:
+    return [StepRow(*row) for row in VIEW.curve(number).itertuples(index=False, name=None)]
 
 
 class Notes:
@@ -72,7 +77,7 @@ def life_of(record: TrialRecord) -> list[Event]:
 def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
     notes, record = Notes(), VIEW.records[0]
 
-    with TrackerListener("notes", lambda: notes, curve=VIEW.curve, logged=Path("steps")) as listener:
+    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")) as listener:
         for one in life_of(record):
             listener.on_event(one)
 
@@ -91,7 +96,7 @@ def test_a_tracker_is_told_that_a_trial_is_set_aside() -> None:
     notes, record = Notes(), VIEW.records[0]
     aside = Decision(trial=0, stop=False, aside=True, rule="learned", reason="others are likelier", rung=0)
 
-    with TrackerListener("notes", lambda: notes, curve=VIEW.curve, logged=Path("steps")) as listener:
+    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")) as listener:
         listener.on_event(event(EventKind.DECIDED, record, decision=aside))
 
     assert notes.told[0][2]["decision"] == "set aside at rung 0"  # type: ignore[index]
@@ -102,10 +107,8 @@ def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
     half = record.step // 2
 
     def upto(step: int) -> TrackerListener:
-        curve = VIEW.curve(record.number)
-        return TrackerListener(
-            "notes", lambda: notes, curve=lambda _: curve[curve["step"] <= step], logged=Path("kept", "steps")
-        )
+        rows = [row for row in rows_of(record.number) if row.step <= step]
+        return TrackerListener("notes", lambda: notes, curve=lambda _: rows, logged=Path("kept", "steps"))
 
     for last in (half, record.step):
         with upto(last) as listener:
@@ -127,12 +130,24 @@ def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
     ]  # fmt: skip
 
 
+def test_a_signal_that_is_not_reported_is_not_handed_on_as_nan() -> None:
+    notes = Notes()
+    rows = [StepRow(1, 8, 0, 2.5, None, None), StepRow(2, 16, 0, math.nan, None, None)]
+
+    with TrackerListener("notes", lambda: notes, curve=lambda _: rows, logged=Path("steps")) as listener:
+        listener.on_event(event(EventKind.REPORTED, VIEW.records[0]))
+
+    (first, second) = notes.told[0][2]  # type: ignore[misc]
+    assert first == (1, {"loss": 2.5})
+    assert second == (2, {"loss": pytest.approx(math.nan, nan_ok=True)})
+
+
 def test_a_failing_tracker_says_so_once_and_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     broken = Broken()
 
     with (
         caplog.at_level(logging.WARNING),
-        TrackerListener("broken", lambda: broken, curve=VIEW.curve, logged=Path("steps")) as listener,
+        TrackerListener("broken", lambda: broken, curve=rows_of, logged=Path("steps")) as listener,
     ):
         for record in VIEW.records[:3]:
             for one in life_of(record):
@@ -149,7 +164,7 @@ def test_a_tracker_that_cannot_be_opened_stops_nothing(caplog: pytest.LogCapture
     def make() -> Notes:
         raise OSError("read-only file system")
 
-    with TrackerListener("shut", make, curve=VIEW.curve, logged=Path("steps")) as listener:
+    with TrackerListener("shut", make, curve=rows_of, logged=Path("steps")) as listener:
         listener.on_event(event(EventKind.TRIAL_STARTED, VIEW.records[0]))
 
     assert "Tracker `shut` failed" in caplog.text

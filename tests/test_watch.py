@@ -125,5 +125,14 @@ def test_the_time_left_counts_neither_a_pause_nor_what_another_trial_trained() -
     assert left_of(dataclasses.replace(view, state="interrupted")) == ["", ""]
 
 
+def test_a_signal_that_a_trial_does_not_report_has_no_curve() -> None:
+    view = view_at_work()
+    view.records[8].last_loss = None
+
+    cells = [str(cell) for cell in _running_table(view, [view.records[8]], NOW, 80).columns[5]._cells]
+
+    assert cells == [""]
+
+
 def test_bars_and_curves_in_characters() -> None:
     assert doctest.testmod(watch_bits) == doctest.TestResults(failed=0, attempted=2)

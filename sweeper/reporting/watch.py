@@ -1,7 +1,7 @@
 """What `status --watch` shows in a terminal, from the study alone: the driver does not notice who looks."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -90,10 +90,10 @@ def _running_table(view: StudyView, running: list[TrialRecord], now: datetime.da
             _progress(record),
             bar(_frac(record), 20 if is_wide else 8),
             _left(record, earlier[record.number], now) if view.state == "running" else "",
-            f"{sparkline(curve['loss'], 24 if is_wide else 10)} {_number(record.last_loss)}".strip(),
+            _signal(curve["loss"], record.last_loss, 24 if is_wide else 10),
         ]
         if is_wide:
-            cells.append(f"{sparkline(curve['grad_norm'], 24)} {_number(record.last_grad_norm)}".strip())
+            cells.append(_signal(curve["grad_norm"], record.last_grad_norm, 24))
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -133,8 +133,9 @@ def _earlier_s(view: StudyView, running: list[TrialRecord]) -> dict[int, float]:
     return seconds
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else short(value)
+def _signal(values: Iterable[float], last: float | None, width: int) -> str:
+    """Return a signal's curve and its last value; nothing where the trial does not report it."""
+    return "" if last is None else f"{sparkline(values, width)} {short(last)}".strip()
 
 
 def rung_lines(view: StudyView) -> list[Text]:

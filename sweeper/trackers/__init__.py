@@ -5,14 +5,13 @@ tracker that fails is said so once and left alone.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.extras import install_command
+from sweeper.records import StepRow
 from sweeper.trackers.base import Tracker
 from sweeper.trackers.listener import TrackerListener
 
@@ -36,7 +35,7 @@ def check_trackers(config: SweepConfig) -> None:
 
 
 def trackers_for(
-    config: SweepConfig, directory: Path, curve: Callable[[int], pd.DataFrame], *, created: str | None
+    config: SweepConfig, directory: Path, curve: Callable[[int], Sequence[StepRow]], *, created: str | None
 ) -> list[TrackerListener]:
     """Return a listener for each tracker of the config, to be entered as a context.
 

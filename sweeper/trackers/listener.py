@@ -3,14 +3,12 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pandas as pd
-
-from sweeper.records import Decision, Event, EventKind, TrialState
+from sweeper.records import Decision, Event, EventKind, StepRow, TrialState
 from sweeper.reporting.formats import one_line, verb
 from sweeper.trackers.base import Point, Run, Tracker
 from sweeper.trackers.logged import LoggedSteps
@@ -25,7 +23,12 @@ class TrackerListener:
     """A listener that notes events and hands them to the tracker's thread. It never raises."""
 
     def __init__(
-        self, name: str, make: Callable[[], Tracker], *, curve: Callable[[int], pd.DataFrame], logged: Path
+        self,
+        name: str,
+        make: Callable[[], Tracker],
+        *,
+        curve: Callable[[int], Sequence[StepRow]],
+        logged: Path,
     ) -> None:
         """Make a listener.
 
@@ -111,20 +114,18 @@ class TrackerListener:
         """
         if run.step <= logged.last(run.number):
             return
-        rows = self._curve(run.number)
-        rows = rows[rows["step"] > logged.last(run.number)]
-        if not len(rows):
+        rows = [row for row in self._curve(run.number) if row.step > logged.last(run.number)]
+        if not rows:
             return
-        points = [
-            Point(
-                step=int(row["step"]),
-                samples=int(row["samples"]),
-                values={name: float(row[name]) for name in _SIGNALS if row[name] is not None},
-            )
-            for row in rows.to_dict("records")
-        ]
+        points = [Point(step=row.step, samples=row.samples, values=_reported(row)) for row in rows]
         tracker.log(run, points)
         logged.note(run.number, points[-1].step)
+
+
+def _reported(row: StepRow) -> dict[str, float]:
+    """Return the signals that a trial reported for a step; NaN is one, None is not."""
+    values = ((name, getattr(row, name)) for name in _SIGNALS)
+    return {name: value for name, value in values if value is not None}
 
 
 def _decision_tags(decision: Decision) -> Mapping[str, str]:
