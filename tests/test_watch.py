@@ -6,6 +6,7 @@ After a change that is meant, write them anew with SWEEPER_WRITE_GOLDEN=1 and lo
 import dataclasses
 import datetime
 import doctest
+import math
 import os
 import pty
 import threading
@@ -17,9 +18,10 @@ from report_fixtures import START, make_config, make_record, make_view, quality,
 from rich.console import Console
 from rich.live import Live
 
+from sweeper.config.models import Direction
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import watch_bits
-from sweeper.reporting.watch import WatchView, _running_table
+from sweeper.reporting.watch import WatchView, _running_table, rung_lines
 from sweeper.study.view import StudyView
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,6 +134,18 @@ def test_a_signal_that_a_trial_does_not_report_has_no_curve() -> None:
     cells = [str(cell) for cell in _running_table(view, [view.records[8]], NOW, 80).columns[5]._cells]
 
     assert cells == [""]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_metric_that_is_not_finite_leads_no_rung(direction: Direction) -> None:
+    view = view_at_work()
+    config = view.config.model_copy(update={"direction": direction})
+    for record, value in zip(view.records, (0.5, math.nan, 0.7, math.inf), strict=False):
+        record.rungs[0] = dataclasses.replace(record.rungs[0], signals={"accuracy": value})
+    view = dataclasses.replace(view, config=config, records=view.records[:4])
+
+    order = ["0.7 (trial 2)", "0.5 (trial 0)"][:: 1 if direction == "maximize" else -1]
+    assert rung_lines(view)[0].plain.endswith(f"accuracy: {', '.join(order)}")
 
 
 def test_bars_and_curves_in_characters() -> None:

@@ -1,6 +1,7 @@
 """What `status --watch` shows in a terminal, from the study alone: the driver does not notice who looks."""
 
 import datetime
+import math
 from collections.abc import Callable, Iterable
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -157,7 +158,8 @@ def rung_lines(view: StudyView) -> list[Text]:
 def _standing(view: StudyView, there: list[TrialRecord], rung: int) -> str:
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     metric = view.config.metric
-    known = [(sign * r.rungs[rung].signals[metric], r) for r in there if metric in r.rungs[rung].signals]
+    shown = ((sign * r.rungs[rung].signals.get(metric, math.nan), r) for r in there)
+    known = [(value, record) for value, record in shown if math.isfinite(value)]  # NaN has no place in an order
     first = sorted(known, key=lambda pair: (pair[0], pair[1].number))[:N_STANDING]
     return ", ".join(f"{short(sign * value)} (trial {record.number})" for value, record in first)
 
