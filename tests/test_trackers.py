@@ -1,5 +1,6 @@
 """Trackers hold what the study holds, and a sweep does not depend on them."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -272,6 +273,29 @@ def test_a_new_study_of_an_earlier_ones_name_has_runs_of_its_own_and_a_resumed_o
     resumed = MlflowTracker("made-up", tmp_path, "2026-11-03T12:00:00.000+00:00")
 
     assert [tracker.start(run) for tracker in (first, later, resumed)] == [False, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
+def test_names_that_mlflow_refuses_are_changed_and_lose_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    mlflow = pytest.importorskip("mlflow")
+    from sweeper.trackers.mlflow import MlflowTracker
+
+    names = ["acc@5", "pass[/k]", "held_out/loss", "a//b", "../a", "/a", ".", "é" * 300]
+    run = dataclasses.replace(Run.of(VIEW.records[0]), params=dict.fromkeys(["rate[0]", "rate(0)"], 0.5))
+    tracker = MlflowTracker("made-up", tmp_path, "")
+    tracker.start(run)
+    tracker.log(run, [Point(step=1, samples=8, values=dict.fromkeys(names, 0.25))])
+
+    client = mlflow.tracking.MlflowClient()
+    (kept,) = client.search_runs([client.get_experiment_by_name("made-up").experiment_id])
+    assert kept.data.params == {"rate_0_": "0.5"}
+    assert set(kept.data.metrics.values()) == {0.25}
+    plain = {name for name in kept.data.metrics if not name.startswith("by_samples/")}
+    assert plain == {"acc_5", "pass_/k_", "held_out/loss", "a__b", "___a", "_a", "_", "é" * 230}
 
 
 def log_records(content: bytes) -> Iterator[bytes]:

@@ -159,7 +159,9 @@ def _standing(view: StudyView, there: list[TrialRecord], rung: int) -> str:
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     metric = view.config.metric
     shown = ((sign * r.rungs[rung].signals.get(metric, math.nan), r) for r in there)
-    known = [(value, record) for value, record in shown if math.isfinite(value)]  # NaN has no place in an order
+    known = [
+        (value, record) for value, record in shown if math.isfinite(value)
+    ]  # NaN has no place in an order
     first = sorted(known, key=lambda pair: (pair[0], pair[1].number))[:N_STANDING]
     return ", ".join(f"{short(sign * value)} (trial {record.number})" for value, record in first)
 

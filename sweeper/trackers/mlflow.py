@@ -4,6 +4,8 @@
 """
 
 import os
+import posixpath
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,19 @@ from sweeper.trackers.base import BY_SAMPLES, Point, Run
 
 _BATCH = 900  # metrics of one call; MLflow takes 1,000
 _PREFIX = "sweeper."
+_REFUSED = re.compile(r"[^/\w.\- :]")  # what MLflow takes in no name of a metric or a param
+_MAX_NAME = 230  # characters; MLflow takes 250, of which the prefix of the other axis has some
+
+
+def allowed_name(name: str) -> str:
+    """Return a metric's or a param's name with `_` for what MLflow refuses, which would end the tracker.
+
+    >>> [allowed_name(name) for name in ("acc@5", "held_out/loss", "a//b", "../a")]
+    ['acc_5', 'held_out/loss', 'a__b', '___a']
+    """
+    name = _REFUSED.sub("_", name)[:_MAX_NAME]
+    is_path = posixpath.normpath(name) == name and not name.startswith(("/", "..")) and name != "."
+    return name if is_path else name.replace("/", "_").replace(".", "_")
 
 
 class MlflowTracker:
@@ -53,8 +68,8 @@ class MlflowTracker:
             for point in points
             for name, value in point.values.items()
             for metric in (
-                Metric(name, value, now, point.step),
-                Metric(BY_SAMPLES + name, value, now, point.samples),
+                Metric(allowed_name(name), value, now, point.step),
+                Metric(BY_SAMPLES + allowed_name(name), value, now, point.samples),
             )
         ]
         for begin in range(0, len(metrics), _BATCH):
@@ -92,7 +107,8 @@ class MlflowTracker:
 
     def _new(self, run: Run) -> str:
         made = self._client.create_run(self._experiment, tags=self._tags(run), run_name=f"trial-{run.number}")
-        params = [Param(name, exact(value)[:6000]) for name, value in run.params.items()]
-        self._client.log_batch(made.info.run_id, params=params)
+        # By name: MLflow refuses a batch with two values of one, which two names may have become.
+        values = {allowed_name(name): exact(value)[:6000] for name, value in run.params.items()}
+        self._client.log_batch(made.info.run_id, params=[Param(*pair) for pair in values.items()])
         self._ids[run.number] = str(made.info.run_id)
         return self._ids[run.number]
