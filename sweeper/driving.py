@@ -173,7 +173,7 @@ def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
         raise SweeperError(orchestrator.failure)
     if orchestrator.is_interrupted and study.reached != "finished":
         raise InterruptedSweepError(
-            f"Interrupted: {ended} of {len(view.records)} trials have ended, everything is saved. "
+            f"Interrupted: {ended} of {view.n_trials} trials have ended, everything is saved. "
             f"Go on with: sweeper resume {study.directory}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):

@@ -15,7 +15,7 @@ from sweeps import make_study
 from sweeper.api import load_study
 from sweeper.records import TrialState
 from sweeper.reporting.status import MAX_ROWS, rows_shown, status_json, status_text
-from sweeper.study.view import StudyView
+from sweeper.study.view import StudyState, StudyView
 
 GOLDEN_80 = """\
 tiny-batch-rate: running; 1 complete, 1 pruned, 1 failed, 1 running, 1 waiting
@@ -91,6 +91,29 @@ def test_status_json_is_strict_json_when_params_and_values_are_not_finite() -> N
     text = json.dumps(status_json(make_view([record], config)), allow_nan=False)
 
     assert json.loads(text)["trials"][0]["params"] == {"dropout": None}
+
+
+def view_of_drawn(state: StudyState) -> StudyView:
+    """Four of the fifty points of a sampler: three complete, one running."""
+    space = {"learning_rate": {"log_uniform": (1e-6, 1e-2)}}
+    config = make_config(space, sampler={"name": "tpe", "n_trials": 50})
+    states = [TrialState.COMPLETE] * 3 + [TrialState.RUNNING]
+    records = [make_record(n, kind, {"learning_rate": 10**-n}) for n, kind in enumerate(states)]
+    return make_view(records, config, state=state)
+
+
+def test_points_that_are_not_drawn_yet_are_part_of_the_whole() -> None:
+    first, _, trained = rendered(view_of_drawn("interrupted"), 120)[:3]
+
+    assert first == "tiny-batch-rate: interrupted; 3 complete, 1 running, 46 not drawn yet"
+    assert trained.startswith("trained: 7,168 of 102,400 samples (7 %)")
+
+
+def test_a_finished_study_waits_for_no_further_point() -> None:
+    first, _, trained = rendered(view_of_drawn("finished"), 120)[:3]
+
+    assert "not drawn yet" not in first
+    assert trained.startswith("trained: 7,168 of 8,192 samples")
 
 
 def test_an_early_value_of_a_pruned_trial_is_never_its_value() -> None:

@@ -8,7 +8,7 @@ from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
 from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
-from sweeper.reporting.summary import answer_sentences, result_of, savings_of, varying_params
+from sweeper.reporting.summary import answer_sentences, result_of, savings_of, untrained_text, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.study.view import StudyView
 
@@ -152,7 +152,7 @@ def _spent_section(view: StudyView) -> str:
     rows = [
         ["trained", count(savings.spent), percent(savings.spent_frac)],
         ["saved by stopping early", count(savings.saved), percent(savings.saved_frac)],
-        ["of trials that wait, run or failed", count(savings.not_trained), percent(savings.not_trained_frac)],
+        [untrained_text(view), count(savings.not_trained), percent(savings.not_trained_frac)],
         ["every trial in full", count(savings.full), "100 %"],
     ]
     train_s = sum(record.train_s for record in view.records)

@@ -141,7 +141,7 @@ def _cards(view: StudyView) -> str:
         f"best {view.config.metric}": "none yet" if best is None else short(best.value),
         "saved by stopping early": percent(savings.saved_frac),
         "samples trained": count(savings.spent),
-        "trials ended": f"{count(n_ended)} of {count(len(view.records))}",
+        "trials ended": f"{count(n_ended)} of {count(view.n_trials)}",
         "stopped early": count(view.count(TrialState.PRUNED)),
     }
     items = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in cards.items())

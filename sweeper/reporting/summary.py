@@ -18,7 +18,7 @@ class Savings:
     spent: int
     full: int  # what training every trial to its end takes
     saved: int  # what stopping trials early left untrained
-    not_trained: int  # of trials that wait, run or failed
+    not_trained: int  # of trials that wait, run, failed or are not drawn yet
 
     @property
     def saved_frac(self) -> float:
@@ -62,6 +62,7 @@ def counts_text(view: StudyView) -> str:
     numbers = {word: view.count(state) for state, word in words.items()}
     numbers["running"] -= n_aside
     numbers["set aside"] = n_aside
+    numbers["not drawn yet"] = view.n_undrawn
     counts = [f"{count(n)} {word}" for word, n in numbers.items() if n]
     return ", ".join(counts) or "no trials"
 
@@ -91,8 +92,15 @@ def training_sentence(view: StudyView) -> str:
         f"early saved {count(savings.saved)} ({percent(savings.saved_frac)})"
     )
     if savings.not_trained:
-        text += f"; the other {count(savings.not_trained)} are of trials that wait, run or failed"
+        text += f"; the other {count(savings.not_trained)} are {untrained_text(view)}"
     return text + "."
+
+
+def untrained_text(view: StudyView) -> str:
+    """Say whose training is neither done nor saved."""
+    if view.n_undrawn:
+        return "of trials that wait, run, failed or are not drawn yet"
+    return "of trials that wait, run or failed"
 
 
 def _no_answer(view: StudyView) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from sweeper.config.models import SweepConfig
+from sweeper.plan import n_undrawn
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
@@ -60,6 +61,18 @@ class StudyView:
         return sum(record.own_samples for record in self.records)
 
     @property
+    def n_undrawn(self) -> int:
+        """Points that the sampler has still to draw; none of a finished study, whose sampler may know no more."""
+        return 0 if self.state == "finished" else n_undrawn(self.config, self.records)
+
+    @property
+    def n_trials(self) -> int:
+        """All trials, those that are not drawn yet among them."""
+        return len(self.records) + self.n_undrawn
+
+    @property
     def full_samples(self) -> int:
-        """Samples that training every point to its end would take."""
-        return sum(record.own_budget for record in self.records)
+        """Samples that training every point to its end would take; one that is not drawn yet as the others' mean."""
+        budgets = [record.budget_samples or 0 for record in self.records if record.origin is None]
+        mean = sum(budgets) / len(budgets) if budgets else self.config.trial.budget.samples or 0
+        return sum(record.own_budget for record in self.records) + round(self.n_undrawn * mean)
