@@ -261,6 +261,19 @@ def test_live_progress_fits_any_terminal(width: int) -> None:
     assert len(lines) <= 24
 
 
+def test_a_long_value_of_a_param_leaves_room_for_the_signals() -> None:
+    mix = [f"data/mix-{part}.jsonl" for part in range(8)]
+    config = make_config({"train_data": {"grid": [mix, mix[:1]]}})
+    progress = live_view(80, config=config)
+
+    record = make_record(0, TrialState.RUNNING, {"train_data": mix}, last_loss=2.305)
+    progress.on_event(event(EventKind.REPORTED, record))
+
+    assert '["data/mix-0.jsonl", "d…' in shown(progress)[-1]
+    assert "1,024/2,048" in shown(progress)[-1]
+    assert "2.305" in shown(progress)[-1]
+
+
 def test_live_progress_takes_events_while_it_is_drawn() -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
 

@@ -93,6 +93,17 @@ def test_status_json_is_strict_json_when_params_and_values_are_not_finite() -> N
     assert json.loads(text)["trials"][0]["params"] == {"dropout": None}
 
 
+def test_a_long_value_of_a_param_leaves_room_for_the_results() -> None:
+    mixes = [[f"data/mix-{number}-{part}.jsonl" for part in range(8)] for number in range(2)]
+    config = make_config({"train_data": {"grid": mixes}})
+    records = [make_record(n, TrialState.COMPLETE, {"train_data": mix}) for n, mix in enumerate(mixes)]
+
+    *_, header, _, first, _ = rendered(make_view(records, config), 80)
+
+    assert header.split() == ["trial", "state", "data", "accuracy", "samples"]
+    assert first == '    0  COMPLETE  ["data/mix-0-0.jsonl", …       0.9    2,048'
+
+
 def view_of_drawn(state: StudyState) -> StudyView:
     """Four of the fifty points of a sampler: three complete, one running."""
     space = {"learning_rate": {"log_uniform": (1e-6, 1e-2)}}

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import clipped, count, one_line, params_text, short
+from sweeper.reporting.status_table import MAX_PARAM_WIDTH
 
 MAX_PARAM_COLUMNS = 3
 MIN_BAR, MAX_BAR = 8, 30  # columns
@@ -52,16 +53,16 @@ class RunningTrial:
 def running_table(trials: list[RunningTrial], names: list[str], width: int) -> RenderableType:
     """Return the running trials with as many columns as the width has room for. `names` are the params."""
     columns = _columns(trials, names)
+    limit = max(6, width // 2)
     for dropped in DROP_ORDER:
-        if _taken(columns) + MIN_BAR <= width:
+        if _taken(columns, limit) + MIN_BAR <= width:
             break
         del columns[dropped]
-    room = width - _taken(columns)
+    room = width - _taken(columns, limit)
     bar_width = max(4, min(MAX_BAR, room))
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
-    limit = max(6, width // 2)
     for header, cells in columns.items():
-        cell_width = min(limit, _width(header, cells))
+        cell_width = _width(header, cells, limit)
         table.add_column(Text(header), justify="right", no_wrap=True, width=cell_width, vertical="bottom")
         if header == "trial":
             table.add_column("", width=bar_width, no_wrap=True, vertical="middle")
@@ -76,7 +77,7 @@ def _columns(trials: list[RunningTrial], names: list[str]) -> dict[str, list[str
     if len(names) <= MAX_PARAM_COLUMNS:
         for name in names:
             header = "\n".join(one_line(name).replace(".", "_").split("_"))
-            columns[header] = [short(trial.params.get(name)) for trial in trials]
+            columns[header] = [clipped(short(trial.params.get(name)), MAX_PARAM_WIDTH) for trial in trials]
     else:
         columns["params"] = [clipped(params_text(trial.params), 40) for trial in trials]
     return columns | {
@@ -94,10 +95,10 @@ def _of_budget(trial: RunningTrial) -> str:
     return f"{count(trial.samples)}/{count(trial.budget_samples)}"
 
 
-def _width(header: str, cells: list[str]) -> int:
-    return max(len(line) for line in [*header.split("\n"), *cells])
+def _width(header: str, cells: list[str], limit: int) -> int:
+    return min(limit, max(len(line) for line in [*header.split("\n"), *cells]))
 
 
-def _taken(columns: dict[str, list[str]]) -> int:
-    """Return the width of all columns with their gaps, the bar's gap included."""
-    return sum(_width(header, cells) + GAP for header, cells in columns.items()) + GAP
+def _taken(columns: dict[str, list[str]], limit: int) -> int:
+    """Return the width of all columns, each of at most `limit`, with their gaps, the bar's gap included."""
+    return sum(_width(header, cells, limit) + GAP for header, cells in columns.items()) + GAP

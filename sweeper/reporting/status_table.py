@@ -20,6 +20,7 @@ STATE_STYLES = {
     TrialState.WAITING: "dim",
 }
 MAX_PARAM_COLUMNS = 4  # more are told in one column, as `name=value`
+MAX_PARAM_WIDTH = 24  # a list, or a long name, must not push the results out of the table
 MIN_TEXT_WIDTH = 14  # below this a reason says nothing
 WIDE = 110  # columns from which steps, attempts and the worker have room
 GAP = 2  # between two columns: one of padding and one that the box draws
@@ -92,7 +93,7 @@ def _param_columns(names: list[str], records: list[TrialRecord]) -> list[Column]
     return [
         Column(
             header="\n".join(one_line(name).replace(".", "_").split("_")),
-            cells=[short(record.params.get(name)) for record in records],
+            cells=[clipped(short(record.params.get(name)), MAX_PARAM_WIDTH) for record in records],
             justify="right",
         )
         for name in names
