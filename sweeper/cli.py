@@ -1,5 +1,6 @@
 """The command line: words and exit codes; nothing else."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -164,8 +165,10 @@ def _finish(view: Any, *, as_json: bool) -> None:
     from sweeper.reporting import write_report
     from sweeper.reporting.status import status_json, status_text
 
-    console(stderr=True).print(status_text(view))
     path = write_report(view, view.directory / "report")
+    # A terminal that went away while the sweep ran: nobody is there to be told, and the report says it all.
+    with contextlib.suppress(OSError):
+        console(stderr=True).print(status_text(view))
     print(json.dumps(status_json(view) | {"report": str(path)}, indent=2) if as_json else f"report: {path}")
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime
+import errno
 import io
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -292,11 +294,40 @@ def test_live_progress_takes_events_while_it_is_drawn() -> None:
     assert "3/16 trials" in shown(progress)[0]
 
 
-def test_a_pipe_gets_lines_and_a_terminal_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    """A terminal that may go away."""
 
+    is_gone = False
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.is_gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_sweep_and_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    terminal, before = Terminal(), sys.stderr
+
+    with (
+        caplog.at_level(logging.WARNING),
+        LiveProgress(Console(file=terminal, force_terminal=True), VIEW.config, WAITING) as progress,
+    ):
+        terminal.is_gone = True
+        progress._live.refresh()
+        progress.on_event(event(EventKind.TRIAL_STARTED, running(10)))
+
+    assert sys.stderr is before
+    assert [record.message for record in caplog.records] == [
+        "Progress can no longer be shown: [Errno 5] Input/output error. The sweep goes on."
+    ]
+
+
+def test_a_pipe_gets_lines_and_a_terminal_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
 
     assert isinstance(progress_for(io.StringIO(), VIEW.config, WAITING), PlainProgress)

@@ -1,7 +1,11 @@
 """The report's files for people and programs, beside the page."""
 
+import dataclasses
+import errno
+import io
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +14,7 @@ from report_fixtures import BUDGET, make_config, make_record, make_view, view_of
 from sweep_files import FUNCTION
 from sweeps import make_config as make_sweep_config
 
+from sweeper import cli
 from sweeper.config import load_config, parse_config
 from sweeper.config.models import Budget
 from sweeper.errors import ConfigError
@@ -94,6 +99,22 @@ def test_write_report_writes_its_files_and_returns_the_page(tmp_path: Path) -> N
 
     assert index == tmp_path / "report" / "index.html"
     assert sorted(path.name for path in index.parent.iterdir()) == FILES
+
+
+class GoneTerminal(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_sweeps_report_is_written_where_nobody_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", GoneTerminal())
+
+    cli._finish(dataclasses.replace(view_of_5(), directory=tmp_path), as_json=False)
+
+    assert capsys.readouterr().out == f"report: {tmp_path / 'report' / 'index.html'}\n"
+    assert (tmp_path / "report" / "report.md").exists()
 
 
 def test_without_a_complete_trial_a_stale_best_yaml_goes_and_the_report_says_why(tmp_path: Path) -> None:

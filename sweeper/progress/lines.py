@@ -12,6 +12,8 @@ from sweeper.reporting.formats import one_line, params_text, plural, short, verb
 
 logger = logging.getLogger(__name__)
 
+LOST = "Progress can no longer be shown: %s. The sweep goes on."
+
 
 def event_line(event: Event, *, metric: str = "") -> str | None:
     """Return what an event says in one line, or None for REPORTED, of which there are too many.
@@ -94,7 +96,7 @@ class PlainProgress:
         except (OSError, ValueError) as error:
             # ValueError: the stream was closed. The sweep is worth more than its lines, so it goes on.
             self._stream = None
-            logger.warning("Progress can no longer be shown: %s. The sweep goes on.", error)
+            logger.warning(LOST, error)
 
     def __enter__(self) -> Self:
         return self

@@ -1,12 +1,13 @@
 """The live view of a sweep in a terminal."""
 
 import dataclasses
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,11 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.config.models import SweepConfig
-from sweeper.progress.lines import decision_text
+from sweeper.progress.guarded import GuardedStream
+from sweeper.progress.lines import LOST, decision_text
 from sweeper.progress.running import MAX_BAR, MIN_BAR, RunningTrial, running_table
 from sweeper.progress.tally import Tally
 from sweeper.records import Event, EventKind, TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
+
+logger = logging.getLogger(__name__)
 
 REFRESH_PER_SECOND = 4
 N_MESSAGES = 6
@@ -67,6 +71,10 @@ class LiveProgress:
         for record in found:
             self._note_best(record)
         self._has_started = False  # whether any trial has
+        # rich would raise in its own thread, and where it puts the terminal back at the sweep's end.
+        self._stream = GuardedStream(console.file)
+        self._has_warned = False
+        console.file = cast(IO[str], self._stream)
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND)
 
     def __enter__(self) -> Self:
@@ -81,9 +89,17 @@ class LiveProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._live.stop()
+        self._warn_if_gone()
+
+    def _warn_if_gone(self) -> None:
+        """Say, once, that the terminal cannot be written to any more. Not from within rich, which holds its locks."""
+        if self._stream.error is not None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(LOST, self._stream.error)
 
     def on_event(self, event: Event) -> None:
         """Note what an event says. Quick, from any thread."""
+        self._warn_if_gone()
         with self._lock:
             self._has_started = self._has_started or event.kind is EventKind.TRIAL_STARTED
             if event.record is not None:
