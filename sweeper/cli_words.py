@@ -36,7 +36,7 @@ ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Wher
 
 
 def console(*, stderr: bool = False) -> Any:
-    """Return a rich console."""
+    """Return a rich console that prints text as it is: names of metrics and params may look like its markup."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, markup=False, emoji=False)

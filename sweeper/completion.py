@@ -1,9 +1,11 @@
 """What a shell offers after a tab: studies, trial numbers, names. Never raises: a tab must not print a traceback."""
 
+import contextlib
 import itertools
 import logging
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,9 @@ def _names_in(url: str) -> list[str]:
 
 
 def _local_names(incomplete: str) -> list[str]:
-    found = sorted(Path("studies").glob(f"*/{_MARKER}"))
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found = sorted(Path("studies").glob(f"*/{_MARKER}"))
     return [marker.parent.name for marker in found if marker.parent.name.startswith(incomplete)]
 
 
@@ -94,12 +98,19 @@ def _directories(incomplete: str) -> list[str]:
     """Return the directories that begin so and are a study, or may hold one."""
     head, _, start = incomplete.rpartition("/")
     base = Path(head or ("/" if incomplete.startswith("/") else "."))
-    if not base.is_dir():
-        return []
-    found = sorted(p for p in base.iterdir() if p.name.startswith(start) and p.is_dir())
+    found: list[Path] = []
+    with contextlib.suppress(OSError):  # one that is not there, or that this user may not list
+        found = sorted(path for path in base.iterdir() if path.name.startswith(start) and _is(path.is_dir))
     prefix = f"{head}/" if "/" in incomplete else ""
     return [
-        f"{prefix}{path.name}{'' if (path / _MARKER).exists() else '/'}"
+        f"{prefix}{path.name}{'' if _is((path / _MARKER).exists) else '/'}"
         for path in found
         if start.startswith(".") or not path.name.startswith(".")
     ]
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Return a path's answer about itself; no where this user may not look."""
+    with contextlib.suppress(OSError):
+        return question()
+    return False

@@ -16,8 +16,25 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 SWEEPER = Path(sys.executable).with_name("sweeper")
 TESTS = Path(__file__).resolve().parent
+
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+
+
+@contextlib.contextmanager
+def another_user(folder: Path) -> Iterator[None]:
+    """Be somebody else while the block runs, who may come to a folder and read what is open to all."""
+    for path in [folder, *folder.parents[:3]]:
+        path.chmod(path.stat().st_mode | 0o055)
+    os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
 
 # A sweep over a made-up function that lies beside the file; `resources` keeps two trials in flight on any machine.
 SWEEP = """\

@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from cli_fixtures import cli, write_sweep
+from cli_fixtures import another_user, cli, only_root, write_sweep
 
 from sweeper.cli import app
+from sweeper.completion import studies
 from sweeper.help_text import examples
 
 COMMANDS = [
@@ -67,6 +69,18 @@ def test_a_study_that_is_not_there_offers_nothing_and_says_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offered(folder, "bash", "sweeper export nobody --trial 1", monkeypatch).strip() == ""
+
+
+@only_root
+def test_directories_of_another_user_are_offered_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "studies" / "closed").mkdir(parents=True)
+    (tmp_path / "studies" / "closed").chmod(0o700)
+    (tmp_path / "studies").chmod(0o755)
+    context = SimpleNamespace(params={})
+
+    with another_user(tmp_path):
+        assert studies(context, f"{tmp_path}/studies/") == [f"{tmp_path}/studies/closed/"]
+        assert studies(context, f"{tmp_path}/studies/closed/") == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,17 +1,19 @@
 """`sweeper ls`: which studies there are."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
 
 import pytest
-from cli_fixtures import cli
+from cli_fixtures import another_user, cli, only_root
 from export_fixtures import finished_study
+from report_fixtures import view_of_5
 from rich.console import Console
 from sweeps import make_config, make_study
 
 from sweeper.errors import ConfigError
-from sweeper.reporting.studies import find_studies, studies_json, studies_table
+from sweeper.reporting.studies import FoundStudy, find_studies, studies_json, studies_table
 
 
 def rendered(directory: Path) -> list[str]:
@@ -52,6 +54,32 @@ def test_a_damaged_study_hides_no_other(tmp_path: Path) -> None:
 
     assert [(row["study"], row["state"]) for row in rows] == [("bad", None), ("good", "interrupted")]
     assert "cannot be read" in rows[0]["error"]
+
+
+@only_root
+def test_a_study_of_another_user_hides_no_other(tmp_path: Path) -> None:
+    for name in ("closed", "mine"):
+        make_study(tmp_path / name, make_config(study=name))
+        for path in (tmp_path / name, *(tmp_path / name).iterdir()):
+            path.chmod(path.stat().st_mode | 0o055)
+    (tmp_path / "closed" / "study.json").chmod(0o600)
+
+    with another_user(tmp_path):
+        rows = studies_json(find_studies(tmp_path, None))
+
+    assert [(row["study"], row["state"]) for row in rows] == [("closed", None), ("mine", "interrupted")]
+    assert "Permission denied" in rows[0]["error"]
+
+
+@pytest.mark.parametrize("metric", ["acc[val]", "pass[/k]", "a:fire:b"])
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(metric: str) -> None:
+    view = view_of_5()
+    view = dataclasses.replace(view, config=view.config.model_copy(update={"metric": metric}))
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+
+    console.print(studies_table([FoundStudy(name=view.name, directory=view.directory, view=view)]))
+
+    assert f"{metric} = 0.8217 (trial 2)" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_studies_of_a_storage_are_listed(tmp_path: Path) -> None:

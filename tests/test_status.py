@@ -3,11 +3,10 @@
 import io
 import json
 import math
-import os
 
 import pytest
 import sweeps
-from cli_fixtures import fingerprint
+from cli_fixtures import another_user, cli, fingerprint, only_root
 from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
 from rich.console import Console
 from sweeps import make_study
@@ -158,19 +157,29 @@ def test_a_terminal_s_escape_codes_in_a_reason_are_not_printed() -> None:
     assert "bad [2J thing [bold]x" in text
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+@only_root
 def test_a_study_is_read_by_whoever_may_not_write_it(tmp_path):
     study = make_study(tmp_path / "study", sweeps.make_config())
     before = fingerprint(tmp_path)
-    for path in [tmp_path, *tmp_path.parents[:3], *tmp_path.rglob("*")]:
+    for path in tmp_path.rglob("*"):
         path.chmod(path.stat().st_mode | 0o055)
-    os.seteuid(65534)  # nobody
-    try:
+    with another_user(tmp_path):
         with pytest.raises(PermissionError):
             (study.directory / "x").touch()
         found = status_json(load_study(str(study.directory)))
-    finally:
-        os.seteuid(0)
 
     assert [trial["state"] for trial in found["trials"]] == ["WAITING"] * 4
     assert fingerprint(tmp_path) == before
+
+
+@only_root
+def test_a_study_that_may_not_be_read_is_named_with_a_remedy(tmp_path):
+    study = make_study(tmp_path / "study", sweeps.make_config())
+    study.directory.chmod(0o700)
+
+    with another_user(tmp_path):
+        run = cli("status", study.directory)
+
+    assert run.code == 6
+    assert f"error: The study `{study.directory}` cannot be read: [Errno 13] Permission denied" in run.err
+    assert "ask its owner" in run.err

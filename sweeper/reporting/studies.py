@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.records import TrialState
@@ -43,15 +44,23 @@ def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
     """Return the studies whose directories lie in one, by name; of None, in `studies/`.
 
     Raises:
-        ConfigError: If a given directory does not exist.
+        ConfigError: If a given directory does not exist, or it cannot be read.
     """
     place = directory or DEFAULT_DIRECTORY
-    if not place.is_dir():
-        if directory is None:
-            return []
-        raise ConfigError(f"The directory `{directory}` does not exist. Give the one that holds the studies.")
-    markers = [place / "study.json", *place.glob("*/study.json")]
-    return [_read(marker.parent) for marker in sorted(markers) if marker.is_file()]
+    try:
+        if not place.is_dir():
+            if directory is None:
+                return []
+            raise ConfigError(
+                f"The directory `{directory}` does not exist. Give the one that holds the studies."
+            )
+        markers = [place / "study.json", *place.glob("*/study.json")]
+        found = [marker.parent for marker in sorted(markers) if marker.is_file()]
+    except OSError as error:
+        raise ConfigError(
+            f"The directory `{place}` cannot be read: {error.strerror or error}. Give one that you may read."
+        ) from error
+    return [_read(directory) for directory in found]
 
 
 def studies_in_storage(url: str) -> list[FoundStudy]:
@@ -84,14 +93,19 @@ def studies_table(studies: list[FoundStudy]) -> Table:
         table.add_column(name, overflow="fold")
     for found in studies:
         if found.view is None:
-            table.add_row(found.name, "unreadable", "", one_line(found.error or ""))
+            table.add_row(*_cells(found.name, "unreadable", "", found.error or ""))
             continue
         view = found.view
         counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState if view.count(state))
         best = view.best
-        shown = f"{one_line(view.config.metric)} = {short(best.value)} (trial {best.number})" if best else ""
-        table.add_row(view.name, view.state, counts or "none", shown)
+        shown = f"{view.config.metric} = {short(best.value)} (trial {best.number})" if best else ""
+        table.add_row(*_cells(view.name, view.state, counts or "none", shown))
     return table
+
+
+def _cells(*texts: str) -> list[Text]:
+    """Return texts as a table shows them: a plain string would be read as markup."""
+    return [Text(one_line(text)) for text in texts]
 
 
 def _read(directory: Path) -> FoundStudy:

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from sweeper.config.models import SweepConfig
-from sweeper.errors import StudyMismatchError
+from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.storage_url import keep_password
 from sweeper.study import keys
 from sweeper.study.clock import utc_now
@@ -81,7 +81,18 @@ class Study(DrivenStudy):
 
         Raises:
             StudyMismatchError: If there is none.
+            SweeperError: If its files cannot be read.
         """
+        try:
+            return cls._opened(place, url)
+        except OSError as error:
+            raise SweeperError(
+                f"The study `{place}` cannot be read: {error}. Whoever reads a study needs leave to read its "
+                "directory and what lies in it: ask its owner, or copy it."
+            ) from error
+
+    @classmethod
+    def _opened(cls, place: str, url: str | None) -> "Study":
         directory = Path(place)
         marker = directory / "study.json"
         if url is not None and not marker.exists():
