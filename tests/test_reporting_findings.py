@@ -1,5 +1,6 @@
 """What the report says beyond the results: retries and gaps, spending, importance, uncertainty, evidence, PNGs."""
 
+import dataclasses
 import datetime
 import json
 import sys
@@ -78,6 +79,33 @@ def test_an_attempt_whose_driver_was_killed_ends_with_the_last_thing_recorded_be
     view.records[1].history[0] |= {"started": at(2), "ended": at(7)}
 
     assert spans(slot_uses(view))[0] == (0, 1, 0.0, 7.0)
+
+
+def view_of_two_drivers() -> StudyView:
+    """Two slots for an hour, and one of them again two days later; the first driver was killed."""
+    config = make_config({"learning_rate": {"grid": [1e-4, 3e-4]}})
+    first, later = {"node": "node-a", "pid": 1}, {"node": "node-b", "pid": 2}
+    day = 86_400
+    attempts = [
+        [{"worker": first, "started": at(0)}, {"worker": first, "started": at(2 * day), "ended": at(2 * day + 60)}],
+        [{"worker": later, "started": at(0), "ended": at(3600)}],
+        [{"worker": first, "started": at(2 * day + 90), "ended": at(2 * day + 150)}],
+    ]  # fmt: skip
+    records = [
+        make_record(number, TrialState.COMPLETE, {"learning_rate": 1e-4}, history=history)
+        for number, history in enumerate(attempts)
+    ]
+    sessions = ({"at": at(-5)}, {"at": at(2 * day - 30)})
+    return dataclasses.replace(make_view(records, config), environments=sessions)
+
+
+def test_time_in_which_no_driver_ran_is_no_gap() -> None:
+    uses = slot_uses(view_of_two_drivers())
+
+    assert [(use.record.number, use.session, use.seconds) for use in uses] == [
+        (0, 1, 3600.0), (1, 1, 3600.0), (0, 2, 60.0), (2, 2, 60.0)
+    ]  # fmt: skip
+    assert [(gap.slot, gap.seconds) for gap in idle_gaps(uses)] == [("node-a, slot 1", 30.0)]
 
 
 def test_the_timeline_tells_of_gaps_and_retries() -> None:

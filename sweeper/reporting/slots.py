@@ -23,6 +23,7 @@ class SlotUse:
     end_s: float
     attempt: int = 1
     is_last: bool = True  # of the trial's attempts
+    session: int = 0  # which driver's it was, counted from the first that the study has recorded
     error: str | None = None  # why the attempt failed
     is_set_aside: bool = False  # its slot went to another trial
 
@@ -33,7 +34,10 @@ class SlotUse:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlotGap:
-    """When a slot had nothing to do between two attempts, or after its last one while others still ran."""
+    """When a slot had nothing to do between two attempts, or after its last one while others still ran.
+
+    Time in which no driver ran is none.
+    """
 
     slot: str
     start_s: float
@@ -60,17 +64,19 @@ def slot_uses(view: StudyView) -> list[SlotUse]:
     """Return who ran when: on each node, an attempt takes its process's slot, else the first free one.
 
     An attempt whose end nobody recorded, since it still runs or its driver was killed, goes to the last time
-    that the study has recorded before the trial's next attempt.
+    that the study has recorded before the trial's next attempt and the next driver.
     """
     attempts = sorted(_attempts(view), key=lambda attempt: attempt.start)
     times = sorted(time for a in attempts for time in (a.start, a.end) if time is not None)
     if not times:
         return []
+    sessions = [parse_time(str(session["at"])) for session in view.environments if session.get("at")]
+    drivers = sorted(at for at in sessions if at is not None)
     lanes: dict[str, list[tuple[Any, float]]] = {}  # by node: the process last seen and when it was free
     uses = []
     for attempt in attempts:
         start = (attempt.start - times[0]).total_seconds()
-        end = max(start, (_end_of(attempt, attempts, times) - times[0]).total_seconds())
+        end = max(start, (_end_of(attempt, attempts, times, drivers) - times[0]).total_seconds())
         node = one_line(str(attempt.worker.get("node", "unknown node")))
         pid = attempt.worker.get("pid")
         lane = _free_lane(lanes.setdefault(node, []), pid, start)
@@ -79,14 +85,22 @@ def slot_uses(view: StudyView) -> list[SlotUse]:
             SlotUse(
                 record=attempt.record, slot=f"{node}, slot {lane + 1}", start_s=start, end_s=end,
                 attempt=attempt.number, is_last=attempt.is_last, error=attempt.error,
-                is_set_aside=attempt.is_set_aside,
+                is_set_aside=attempt.is_set_aside, session=bisect.bisect_right(drivers, attempt.start),
             )
         )  # fmt: skip
     return uses
 
 
 def idle_gaps(uses: list[SlotUse]) -> list[SlotGap]:
-    """Return when slots had nothing to do, from their first attempt on to the end of the last one of all."""
+    """Return when slots had nothing to do: under each driver, from a slot's first attempt to the last one's end."""
+    by_session: dict[int, list[SlotUse]] = {}
+    for use in uses:
+        by_session.setdefault(use.session, []).append(use)
+    return [gap for session in sorted(by_session) for gap in _gaps_of(by_session[session])]
+
+
+def _gaps_of(uses: list[SlotUse]) -> list[SlotGap]:
+    """Return the gaps under one driver."""
     whole = max((use.end_s for use in uses), default=0.0)
     free_from: dict[str, float] = {}
     gaps = []
@@ -120,14 +134,18 @@ def _attempts(view: StudyView) -> list[_Attempt]:
     return found
 
 
-def _end_of(attempt: _Attempt, attempts: list[_Attempt], times: list[datetime]) -> datetime:
+def _end_of(
+    attempt: _Attempt, attempts: list[_Attempt], times: list[datetime], drivers: list[datetime]
+) -> datetime:
     if attempt.end is not None:
         return attempt.end
-    if attempt.is_last:
-        return times[-1]
     number = attempt.record.number
-    after = min(a.start for a in attempts if a.record.number == number and a.number > attempt.number)
-    return times[max(0, bisect.bisect_left(times, after) - 1)]
+    until = drivers[bisect.bisect_right(drivers, attempt.start) :][:1]
+    if not attempt.is_last:
+        until.append(
+            min(a.start for a in attempts if a.record.number == number and a.number > attempt.number)
+        )
+    return times[max(0, bisect.bisect_left(times, min(until)) - 1)] if until else times[-1]
 
 
 def _free_lane(lanes: list[tuple[Any, float]], pid: Any, start: float) -> int:
