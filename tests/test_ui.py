@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from cli_fixtures import background, cli, wait_for, write_sweep
@@ -15,6 +16,7 @@ from report_fixtures import view_of_5
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.study.view import StudyView
 from sweeper.ui.live_page import LOOK_S, LivePage, dashboard_command
+from sweeper.ui.run import local_only
 from sweeper.ui.server import ReportServer, is_loopback
 
 
@@ -115,6 +117,32 @@ def test_another_sites_name_for_this_machine_is_refused() -> None:
     with served(Study().page()) as server:
         assert ask(server, "/version", Host="evil.example")[0] == 421
         assert ask(server, "/version", Host=f"localhost:{server.server_address[1]}")[0] == 200
+
+
+def test_the_dashboard_refuses_another_sites_name_too() -> None:
+    def dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"may write"]
+
+    def answer(host: str) -> tuple[str, bytes]:
+        told: list[str] = []
+        body = local_only(dashboard)({"HTTP_HOST": host}, lambda status, *_: told.append(status))
+        return told[0], b"".join(body)
+
+    assert answer("evil.example:8080") == ("421 Misdirected Request", b"Open it as http://127.0.0.1.")
+    assert answer("127.0.0.1:8080") == ("200 OK", b"may write")
+
+
+def test_two_pages_of_one_host_do_not_log_each_other_out() -> None:
+    with (
+        served(Study().page(), host="0.0.0.0") as first,
+        served(Study().page(), host="0.0.0.0") as second,
+    ):
+        cookies = [ask(one, f"/?token={one.token}")[2]["Set-Cookie"].split(";")[0] for one in (first, second)]
+        answers = [ask(one, "/version", Cookie="; ".join(cookies))[0] for one in (first, second)]
+
+    assert len({cookie.partition("=")[0] for cookie in cookies}) == 2
+    assert answers == [200, 200]
 
 
 def test_loopback_is_known_by_name_and_number() -> None:

@@ -5,7 +5,8 @@ import os
 import socketserver
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from sweeper.errors import ConfigError
@@ -13,7 +14,10 @@ from sweeper.extras import install_command
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.ui.live_page import LivePage
-from sweeper.ui.server import ReportServer
+from sweeper.ui.server import WRONG_NAME, ReportServer, is_local_name
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 TOKEN_VARIABLE = "SWEEPER_UI_TOKEN"
 _DASHBOARD_HOST = "127.0.0.1"
@@ -48,6 +52,18 @@ def serve(
             server.serve_forever(poll_interval=0.2)
 
 
+def local_only(application: "WSGIApplication") -> "WSGIApplication":
+    """Return an application that answers only who names this machine; see `is_local_name`."""
+
+    def checked(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if is_local_name(environ.get("HTTP_HOST", "")):
+            return application(environ, start_response)
+        start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
+        return [WRONG_NAME]
+
+    return checked
+
+
 class _DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -67,7 +83,7 @@ def _dashboard(study: Study) -> Iterator[str]:
             f"optuna-dashboard is not installed. Install it with `{install_command('dashboard')}`, "
             "or leave `--dashboard` out."
         ) from error
-    application = wsgi(open_storage(study.config.storage, study.directory))
+    application = local_only(wsgi(open_storage(study.config.storage, study.directory)))
     with make_server(
         _DASHBOARD_HOST, 0, application, server_class=_DashboardServer, handler_class=_Quiet
     ) as server:

@@ -20,7 +20,7 @@ from sweeper.ui.live_page import LivePage
 
 logger = logging.getLogger(__name__)
 
-_COOKIE = "sweeper_token"
+WRONG_NAME = b"Open it as http://127.0.0.1."
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -43,6 +43,11 @@ class ReportServer(ThreadingHTTPServer):
             ) from error
 
     @property
+    def cookie(self) -> str:
+        """The name of the cookie that holds the token: browsers send a host's cookies to all of its ports."""
+        return f"sweeper_token_{self.server_address[1]}"
+
+    @property
     def url(self) -> str:
         """The address to open, with the token where one is needed."""
         host, port = str(self.server_address[0]), self.server_address[1]
@@ -61,6 +66,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local_name(host: str) -> bool:
+    """Whether a request's Host header names this machine itself, with or without a port.
+
+    A page of another site could reach a server on loopback under a name of its own that points here.
+    """
+    name, _, port = host.rpartition(":")
+    return (name if port.isdigit() else host) in _LOOPBACK_NAMES
+
+
 class _Handler(BaseHTTPRequestHandler):
     server_version = "sweeper"
     sys_version = ""
@@ -68,9 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = cast(ReportServer, self.server)
         asked = urlsplit(self.path)
-        if server.is_loopback and not self._is_local_name():
-            # A page of another site could reach this one under a name of its own that points here.
-            self._answer(http.HTTPStatus.MISDIRECTED_REQUEST, b"Open it as http://127.0.0.1.", "text/plain")
+        if server.is_loopback and not is_local_name(self.headers.get("Host", "")):
+            self._answer(http.HTTPStatus.MISDIRECTED_REQUEST, WRONG_NAME, "text/plain")
             return
         given = parse_qs(asked.query).get("token", [""])[0]
         if server.token is not None and not self._knows(server.token, given):
@@ -94,13 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             logger.warning("The study cannot be read now: %s", error)
             self._answer(http.HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode(), "text/plain")
 
-    def _is_local_name(self) -> bool:
-        name = self.headers.get("Host", "")
-        return (name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() else name) in _LOOPBACK_NAMES
-
     def _knows(self, token: str, given: str) -> bool:
+        name = cast(ReportServer, self.server).cookie
         try:
-            kept = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
+            kept = SimpleCookie(self.headers.get("Cookie", "")).get(name)
         except CookieError:
             kept = None
         words = [given, *([kept.value] if kept is not None else [])]
@@ -115,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Frame-Options", "DENY")
         self.send_header("Referrer-Policy", "no-referrer")
         if cookie is not None:
-            self.send_header("Set-Cookie", f"{_COOKIE}={cookie}; HttpOnly; SameSite=Strict; Path=/")
+            name = cast(ReportServer, self.server).cookie
+            self.send_header("Set-Cookie", f"{name}={cookie}; HttpOnly; SameSite=Strict; Path=/")
         self.end_headers()
         try:
             self.wfile.write(body)
