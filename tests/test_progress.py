@@ -199,6 +199,18 @@ def test_live_progress_estimates_the_time_that_is_left() -> None:
     assert "1 min 0 s, about 3 min 0 s left" in shown(progress)[0]
 
 
+def test_a_sweep_that_is_done_has_nothing_left() -> None:
+    now = [0.0]
+    progress = live_view(120, clock=lambda: now[0])
+    for record in VIEW.records:
+        for samples in (200, 700, 1100):
+            progress.on_event(event(EventKind.REPORTED, running(record.number, samples=samples)))
+        progress.on_event(event(EventKind.TRIAL_ENDED, record))
+    now[0] = 60.0
+
+    assert shown(progress)[0].endswith("16/16 trials, 7 pruned, 1 failed 1 min 0 s")
+
+
 def test_what_earlier_drivers_trained_is_no_speed_of_this_one() -> None:
     now = [0.0]
     nearly = [running(number, samples=1843) for number in range(4)]  # 90 %

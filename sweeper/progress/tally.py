@@ -22,16 +22,21 @@ class Tally:
         found = list(records)
         self.n_trials = len(found) + n_undrawn(config, found)
         self._states = {record.number: record.state for record in found}
-        self._fracs = {record.number: _frac(record) for record in found}
         self.counts = Counter(self._states.values())
-        self._begun = {number for number, frac in self._fracs.items() if 0 < frac < 1}  # not heard of yet
-        self._before = sum(self._fracs.values())  # what earlier drivers did
-        self.done = self._before
+        # The trained part of each trial that has not ended.
+        self._fracs = {record.number: record.own_frac for record in found if not record.state.is_finished}
+        self._unheard = {number for number, frac in self._fracs.items() if frac}
+        self._before = self.done  # what earlier drivers did
 
     @property
     def n_ended(self) -> int:
         """How many trials have ended, whoever drove them."""
         return sum(number for state, number in self.counts.items() if state.is_finished)
+
+    @property
+    def done(self) -> float:
+        """How many trials' training is done."""
+        return self.n_ended + sum(self._fracs.values())
 
     def note(self, record: TrialRecord) -> None:
         """Take a trial as it stands now. Cheap."""
@@ -44,23 +49,17 @@ class Tally:
         self.counts[record.state] += 1
         self._states[number] = record.state
         self.n_trials = max(self.n_trials, len(self._states))
-        more = _frac(record) - self._fracs.get(number, 0.0)
-        if number in self._begun:
-            self._begun.remove(number)
-            if (
-                not record.state.is_finished
-            ):  # it goes on from its checkpoint, not from where it was seen last
-                self._before += more
-        self.done += more
-        self._fracs[number] = _frac(record)
+        frac = self._fracs.pop(number, 0.0)
+        if record.state.is_finished:
+            return
+        if number in self._unheard:  # it goes on from its checkpoint, not from where it was seen last
+            self._unheard.remove(number)
+            self._before += record.own_frac - frac
+        self._fracs[number] = record.own_frac
 
     def left_s(self, elapsed_s: float) -> float | None:
         """Return the seconds that the rest takes at this driver's pace; None where too little is known of that."""
         done, left = self.done - self._before, self.n_trials - self.done
-        if done <= 1e-6 or left <= 0 or elapsed_s < MIN_ETA_S:
+        if done < 1e-6 or left <= 0 or elapsed_s < MIN_ETA_S:
             return None
         return elapsed_s / done * left
-
-
-def _frac(record: TrialRecord) -> float:
-    return 1.0 if record.state.is_finished else record.own_frac
