@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -166,10 +167,26 @@ def _finish(view: Any, *, as_json: bool) -> None:
     from sweeper.reporting.status import status_json, status_text
 
     path = write_report(view, view.directory / "report")
-    # A terminal that went away while the sweep ran: nobody is there to be told, and the report says it all.
-    with contextlib.suppress(OSError):
+    # Where the terminal went away while the sweep ran, nobody is there to be told, and the report says it all.
+    try:
         console(stderr=True).print(status_text(view))
-    print(json.dumps(status_json(view) | {"report": str(path)}, indent=2) if as_json else f"report: {path}")
+    except OSError:
+        _leave(sys.stderr)
+    document = (
+        json.dumps(status_json(view) | {"report": str(path)}, indent=2) if as_json else f"report: {path}"
+    )
+    try:
+        print(document, flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:  # what a terminal says that is gone
+            raise
+        _leave(sys.stdout)
+
+
+def _leave(stream: TextIO) -> None:
+    """Write no more to a stream that cannot be written to: Python would fail when it flushes it at the end."""
+    with contextlib.suppress(OSError):  # a stream without a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 for commands in (cli_again, cli_judging, cli_reading, cli_control, cli_doctor):
@@ -193,7 +210,7 @@ def main() -> None:
         code = InterruptedSweepError.exit_code
     except BrokenPipeError:
         # Whoever read our output has enough of it, such as `head`; Python must not complain when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(sys.stdout)
         code = SweeperError.exit_code
     except Exception as error:  # noqa: BLE001 - a mistake of ours: told in full, with an exit code of its own kind
         traceback.print_exc()
