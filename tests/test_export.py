@@ -58,6 +58,19 @@ def test_every_format_has_the_trials_effective_batch(
     assert arguments["max_tokens_per_gpu"] == split[0] * 64
 
 
+def test_axolotl_says_that_it_weighs_tokens_by_their_pass(tmp_path: Path) -> None:
+    study = finished_study(tmp_path)
+
+    of_one_pass = exported(study, "axolotl", number=0).text
+    of_two = exported(study, "axolotl", number=1).text
+
+    assert "The loss:" not in of_one_pass
+    assert "axolotl takes the mean of each pass and then that of the passes, so a token" in of_two
+    assert (
+        "raise micro_batch_size as far as it fits, up to 8, and lower gradient_accumulation_steps" in of_two
+    )
+
+
 def test_every_yaml_format_has_the_trials_schedule_and_rate(tmp_path: Path) -> None:
     study = finished_study(tmp_path)
 

@@ -127,7 +127,7 @@ def _run_keys(chosen: ChosenTrial, target: Target) -> dict[str, Any]:
 
 
 def _lost(chosen: ChosenTrial) -> list[str]:
-    said = lost_adapters(chosen)
+    said = lost_adapters(chosen) + _lost_loss(chosen)
     if not chosen.is_lora and chosen.precision.name != "fp32":
         said.append(
             f"Weights in float32: axolotl trains them in {chosen.precision.name} itself, in which the updates of a "
@@ -136,6 +136,27 @@ def _lost(chosen: ChosenTrial) -> list[str]:
     if chosen.warmup_steps == 1:
         said.append("The single step of warm-up: axolotl makes it two.")
     return said
+
+
+def _lost_loss(chosen: ChosenTrial) -> list[str]:
+    batch = chosen.batch
+    n_passes, n_ranks = batch.gradient_accumulation_steps, batch.data_parallel_size
+    if n_passes * n_ranks == 1:
+        return []
+    # Its trainer tells no model of the step's count of tokens, and switches off the mean across devices.
+    sentence = "The loss: axolotl takes the mean of each pass and then that of the passes"
+    if n_ranks > 1:
+        sentence += " and processes"
+    sentence += (
+        ", so a token of a pass with few targets weighs more; in the trial all of a step weigh the same."
+    )
+    if n_passes > 1:
+        largest = batch.effective_batch_size // n_ranks
+        sentence += (
+            f" The fewer passes, the closer: raise micro_batch_size as far as it fits, up to {largest}, and "
+        )
+        sentence += "lower gradient_accumulation_steps with it."
+    return [sentence]
 
 
 FORMAT = Format(
