@@ -179,6 +179,55 @@ def test_429s_time_outs_and_malformed_answers_are_survived(
     assert set(server.seen.values()) == {n_tries}
 
 
+def refuse_old_words(handler: Handler, count: int) -> bool:
+    body = json.loads(handler.text)
+    if "max_tokens" in body:
+        message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    elif "temperature" in body:
+        message = "Unsupported value: 'temperature' does not support 0.0 with this model."
+    else:
+        return False
+    handler.say(400, json.dumps({"error": {"message": message, "code": "unsupported_parameter"}}))
+    return True
+
+
+def test_a_judge_that_reasons_is_told_its_limit_by_the_name_that_it_wants(
+    server: Server, tmp_path: Path
+) -> None:
+    server.fault = refuse_old_words
+    with pytest.raises(SweeperError, match=r"status 400 .*'temperature'.* `temperature: null` and"):
+        asked(server, tmp_path / "other", concurrency=1)
+    server.seen.clear()
+
+    found = asked(server, tmp_path, temperature=None, max_tokens=9000, concurrency=1)
+
+    assert [one.rating for one in found] == [6.0, 7.0] * 6
+    bodies = [json.loads(text) for text in server.seen]
+    assert ["max_tokens" in body for body in bodies] == [True] + [False] * 12, "the name is learned once"
+    assert all(body["max_completion_tokens"] == 9000 for body in bodies[1:])
+
+
+def test_what_is_left_out_is_not_sent(server: Server, tmp_path: Path) -> None:
+    asked(server, tmp_path, temperature=None, max_tokens=None)
+
+    assert all(set(json.loads(text)) == {"model", "messages"} for text in server.seen)
+
+
+def test_a_reply_that_was_cut_off_is_not_asked_for_again(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = {"choices": [{"message": {"role": "assistant", "content": ""}, "finish_reason": "length"}]}
+    server.fault = lambda handler, count: handler.say(200, json.dumps(cut)) is None
+
+    found = asked(server, tmp_path)
+
+    assert {one.rating for one in found} == {None}
+    assert set(server.seen.values()) == {1}
+    assert "cut off at `max_tokens` = 512, before it said what was asked for" in caplog.text
+    with pytest.raises(SweeperError, match=r"raise its `max_tokens` \(512\) where it was cut off"):
+        measured_of("mt", entry(server), QUESTIONS, found)
+
+
 def test_the_server_s_own_waiting_time_is_kept(server: Server, tmp_path: Path) -> None:
     times: list[float] = []
 

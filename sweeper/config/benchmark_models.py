@@ -38,6 +38,10 @@ class JudgedBenchmark(Section):
     concurrency: int = Field(default=4, ge=1)  # requests at a time
     attempts: int = Field(default=6, ge=1)  # of one request, the first counted
     timeout_s: Float = Field(default=60.0, gt=0)
+    temperature: Float | None = Field(default=0.0, ge=0, le=2)  # of the judge; None: its own
+    max_tokens: int | None = Field(
+        default=512, ge=1
+    )  # of a reply, thoughts counted; None: the endpoint's own limit
     max_new_tokens: int = Field(default=512, ge=1)  # of an answer
     limit: int | None = Field(default=None, ge=1)  # the first questions
     weight: Float | None = Field(default=None, gt=0)

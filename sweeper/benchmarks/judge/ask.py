@@ -1,5 +1,6 @@
 """Asks a judge, some requests at a time, and keeps every usable reply on disk. Here alone is openai imported."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,10 @@ from sweeper.files import write_text
 logger = logging.getLogger(__name__)
 
 EXTRA = "judge"
-_MAX_TOKENS = 512  # of a reply
+_OLD_NAME, _NEW_NAME = (
+    "max_tokens",
+    "max_completion_tokens",
+)  # of the limit; each is refused by some endpoints
 
 Messages = list[dict[str, str]]
 
@@ -34,6 +38,14 @@ def check_client() -> None:
             "`benchmarks.judged` needs the client of OpenAI-compatible endpoints, which is not installed. Install it "
             f"with `{install_command(EXTRA)}` where the benchmarks run, or leave the judge out."
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Reply:
+    """What an endpoint answered."""
+
+    text: str | None = None  # None where it is no chat completion, or an empty one
+    is_cut: bool = False  # it reached the limit of tokens
 
 
 class Judge:
@@ -56,6 +68,7 @@ class Judge:
         self._client = openai.OpenAI(
             base_url=entry.base_url, api_key=key, timeout=entry.timeout_s, max_retries=entry.attempts - 1
         )
+        self._name_of_limit = _OLD_NAME
         self.n_asked = 0  # requests that were not in the cache
 
     def ask_all(self, requests: Sequence[Messages]) -> list[str | None]:
@@ -73,12 +86,7 @@ class Judge:
                 raise
 
     def _ask(self, messages: Messages) -> str | None:
-        body = {
-            "model": self._entry.model,
-            "messages": messages,
-            "temperature": 0.0,
-            "max_tokens": _MAX_TOKENS,
-        }
+        body = self._body(messages)
         path = self._path(body)
         known = _read(path)
         if known is not None and self._is_usable(known):
@@ -86,23 +94,37 @@ class Judge:
         self.n_asked += 1
         for _ in range(self._entry.attempts):
             reply = self._request(body)
-            if reply is not None and self._is_usable(reply):
-                write_text(path, json.dumps({"request": body, "reply": reply}, ensure_ascii=False))
-                return reply
-            logger.warning("The judge's reply cannot be used and is asked for again: %.200r", reply)
+            if reply.text is not None and self._is_usable(reply.text):
+                write_text(path, json.dumps({"request": body, "reply": reply.text}, ensure_ascii=False))
+                return reply.text
+            if reply.is_cut:
+                logger.warning(
+                    "The judge's reply was cut off at `max_tokens` = %s, before it said what was asked for: %.200r. "
+                    "Raise it, or set it to null.", self._entry.max_tokens, reply.text,
+                )  # fmt: skip
+                return None
+            logger.warning("The judge's reply cannot be used and is asked for again: %.200r", reply.text)
         return None
 
-    def _request(self, body: dict[str, Any]) -> str | None:
-        """Return the reply's text; None where the endpoint answered something that is no chat completion."""
+    def _body(self, messages: Messages) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self._entry.model, "messages": messages}
+        if self._entry.temperature is not None:
+            body["temperature"] = self._entry.temperature
+        if self._entry.max_tokens is not None:
+            body[_OLD_NAME] = self._entry.max_tokens
+        return body
+
+    def _request(self, body: dict[str, Any]) -> _Reply:
         import openai
 
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**body)
+            raw = self._send(body)
         except openai.APIStatusError as error:
             raise SweeperError(
                 f"The judge `{self._entry.model}` at {self._entry.base_url} refuses with status {error.status_code} "
                 f"after {self._entry.attempts} attempts: {error.message:.300}. Check `base_url`, `model` and the key "
-                "in `api_key_env`; what it answered so far is kept."
+                "in `api_key_env`; `temperature: null` and `max_tokens: null` leave these out. What it answered so far "
+                "is kept."
             ) from error
         except openai.APIConnectionError as error:
             raise SweeperError(
@@ -110,14 +132,33 @@ class Judge:
                 f"({error.__cause__ or error}). Check `base_url` and `timeout_s`; what it answered so far is kept."
             ) from error
         try:
-            content = json.loads(raw.text)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            return None
-        return content if isinstance(content, str) else None
+            choice = json.loads(raw.text)["choices"][0]
+            content, is_cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return _Reply()
+        return _Reply(text=content if isinstance(content, str) else None, is_cut=is_cut)
+
+    def _send(self, body: dict[str, Any]) -> Any:
+        """Send a request, with the limit of tokens under the name that the endpoint wants."""
+        import openai
+
+        name = self._name_of_limit
+        create = self._client.chat.completions.with_raw_response.create
+        try:
+            return create(**_renamed(body, name))
+        except openai.BadRequestError as error:
+            if name != _OLD_NAME or _OLD_NAME not in body or _NEW_NAME not in error.message:
+                raise
+            self._name_of_limit = _NEW_NAME
+            return create(**_renamed(body, _NEW_NAME))
 
     def _path(self, body: dict[str, Any]) -> Path:
         asked = json.dumps([self._entry.base_url, body], sort_keys=True)
         return self._cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.json"
+
+
+def _renamed(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name if key == _OLD_NAME else key: value for key, value in body.items()}
 
 
 def _read(path: Path) -> str | None:

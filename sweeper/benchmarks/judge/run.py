@@ -71,7 +71,8 @@ def measured_of(
     if not usable:
         raise SweeperError(
             f"The judge `{entry.model}` gave no usable grade to any of {len(rated)} answers of `{name}`. Its replies "
-            "must hold a grade such as `Rating: [[7]]`; choose a model that follows instructions."
+            "must hold a grade such as `Rating: [[7]]`; choose a model that follows instructions, or raise its "
+            f"`max_tokens` ({entry.max_tokens}) where it was cut off."
         )
     by_question = {
         question.id: [one.rating for one in usable if one.question == question.id and one.rating is not None]
@@ -81,7 +82,8 @@ def measured_of(
     values = list(means.values())
     stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     facts = {
-        "judge": entry.model, "base_url": entry.base_url, "prompt_version": PROMPT_VERSION, "prompt": SYSTEM,
+        "judge": entry.model, "base_url": entry.base_url, "temperature": entry.temperature,
+        "prompt_version": PROMPT_VERSION, "prompt": SYSTEM,
         "n": len(values), "n_unrated": len(rated) - len(usable),
         "by_turn": _by_turn(usable), "by_category": _by_category(questions, means),
         "position": "each answer is graded alone, so no order of answers can sway the judge",
