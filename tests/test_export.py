@@ -276,6 +276,14 @@ def test_sources_of_different_kinds_are_refused_with_the_way_out(tmp_path: Path)
         exported(study, "trl")
 
 
+def test_llamafactory_says_which_ends_of_pairs_it_does_not_write(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, rows=[{"prompt": "a", "completion": "b"}])
+
+    text = exported(study, "llamafactory", out=tmp_path / "train.yaml").text
+
+    assert "the template `empty` writes neither, so the model does not learn to stop. `--data FILE`" in text
+
+
 def test_training_hub_refuses_what_is_no_chat(tmp_path: Path) -> None:
     study = finished_study(tmp_path, rows=[{"text": "a"}])
 

@@ -201,6 +201,41 @@ def test_rows_for_axolotl_are_tokens_with_masks(study: Study, tmp_path: Path) ->
         assert len(row["input_ids"]) == len(row["attention_mask"]) == len(row["labels"])
 
 
+@pytest.mark.parametrize("has_bos", [True, False])
+def test_pairs_for_llamafactory_hold_the_ends_that_it_does_not_add(tmp_path: Path, has_bos: bool) -> None:
+    import transformers
+    from tokenizers import processors
+
+    from sweeper.reporting.export.chosen import choose_trial
+    from sweeper.training.tokenizer import load_tokenizer
+    from sweeper.training.tokens import load_train_rows
+
+    pairs = [{"prompt": f"say {n}:", "completion": f" {n}"} for n in range(4)]
+    made = finished_study(tmp_path, rows=[*pairs, {"prompt": "", "completion": " ended<|end|>"}])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY / "model")
+    if has_bos:
+        tokenizer.bos_token = "<|user|>"
+        start = [("<|user|>", tokenizer.bos_token_id)]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|user|> $A", pair="$A $B", special_tokens=start
+        )
+    tokenizer.save_pretrained(tmp_path / "model")
+
+    exported(made, "llamafactory", out=tmp_path / "train.yaml", rows=tmp_path / "rows.jsonl")
+
+    # The tool's template `empty` (0.9.5): each text as it is, and nothing else.
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    read = [
+        [tokenizer(row[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion")]
+        for row in rows
+    ]
+    chosen = choose_trial(made.view(), None, None)
+    own = load_train_rows(chosen.trial, chosen.settings, load_tokenizer(chosen.trial))
+    tokens = {tuple(own[index]["input_ids"].tolist()) for index in range(len(own))}
+    assert {tuple(prompt + completion) for prompt, completion in read} == tokens
+    assert all(completion.count(tokenizer.eos_token_id) == 1 for _, completion in read)
+
+
 def test_exported_model_loads_with_its_tokenizer(study: Study, tmp_path: Path) -> None:
     import transformers
 

@@ -37,5 +37,6 @@ class Format:
     row_kind: RowKind  # what `--data` writes: tokens with labels, or chats that the tool tokenises itself
     row_if_all: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # marks a chat learned as a whole
     has_attention_mask: bool = False  # of a row of tokens
+    adds_no_ends: bool = False  # to pairs of texts, whose rows then hold the first and the last token as text
     needs_out: bool = False  # it is more than one file
     build: Callable[[ChosenTrial, Target], Body]

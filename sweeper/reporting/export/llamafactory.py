@@ -38,7 +38,7 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         **_method_keys(chosen),
         "dataset": ",".join(info),
         "dataset_dir": str(directory),
-        **_template_keys(chosen, form, lost),
+        **_template_keys(chosen, form, target, lost),
         "cutoff_len": chosen.settings.max_length,
         "train_on_prompt": not chosen.learns_answers_only and form is not RowForm.TEXT,
         "packing": False,
@@ -80,7 +80,9 @@ def _method_keys(chosen: ChosenTrial) -> dict[str, Any]:
     }
 
 
-def _template_keys(chosen: ChosenTrial, form: RowForm, lost: list[str]) -> dict[str, Any]:
+def _template_keys(chosen: ChosenTrial, form: RowForm, target: Target, lost: list[str]) -> dict[str, Any]:
+    if form is RowForm.PAIR:
+        lost += _lost_of_pairs(target)
     if form in (RowForm.TEXT, RowForm.PAIR):
         return {"template": "empty"}  # the text as it is
     lost.append(
@@ -90,6 +92,19 @@ def _template_keys(chosen: ChosenTrial, form: RowForm, lost: list[str]) -> dict[
     if chosen.trial.chat_template is not None:
         lost.append(f"The file {chosen.trial.chat_template}, which replaces the tokenizer's own template.")
     return {}
+
+
+def _lost_of_pairs(target: Target) -> list[str]:
+    said = [
+        "Where prompt and completion meet: LLaMA-Factory makes tokens of each by itself, and there they may be others."
+    ]
+    if target.rows is None:
+        said.append(
+            "The token that ends a completion, and the one that begins a text where the tokenizer has one: the "
+            "template `empty` writes neither, so the model does not learn to stop. `--data FILE` writes them into the "
+            "texts."
+        )
+    return said
 
 
 def _dataset_info(
@@ -136,6 +151,7 @@ FORMAT = Format(
     tool="LLaMA-Factory 0.9",
     command="llamafactory-cli train {file}",
     row_kind="chats",
+    adds_no_ends=True,
     needs_out=True,
     build=build,
 )

@@ -155,10 +155,15 @@ def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
     sizes = [len(rows) for rows in each]
     rows = [item for one in each for item in one]
     told: list[dict[str, Any]] = []
+    ends = None
     mark = {} if chosen.learns_answers_only else dict(format.row_if_all)
     for place, row in rows:
         try:
-            told.append(_told(parse_row(row), chosen) | mark)
+            example = parse_row(row)
+            if format.adds_no_ends and not example.is_chat and example.text is None:
+                ends = ends or _ends(chosen)
+                example = _with_ends(example, *ends)
+            told.append(_told(example, chosen) | mark)
         except RowError as error:
             raise ConfigError(place.problem(f"The row {error}.")) from error
         if told[-1].keys() - {"tools"} != told[0].keys() - {"tools"}:
@@ -169,6 +174,20 @@ def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
             )
     for index in _order(chosen, sizes):
         yield told[index]
+
+
+def _ends(chosen: ChosenTrial) -> tuple[str, str]:
+    """Return the tokens that stand before a prompt and after a completion in the trial, as text."""
+    from sweeper.training.tokenizer import load_tokenizer  # imported here: see `_tokens`
+
+    tokenizer = load_tokenizer(chosen.trial)
+    has_first = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return (tokenizer.bos_token if has_first else ""), tokenizer.eos_token or ""
+
+
+def _with_ends(example: Example, first: str, last: str) -> Example:
+    ended = example.completion if example.completion.endswith(last) else example.completion + last
+    return dataclasses.replace(example, prompt=first + example.prompt, completion=ended)
 
 
 def _order(chosen: ChosenTrial, sizes: list[int]) -> list[int]:
