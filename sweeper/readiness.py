@@ -104,15 +104,16 @@ def ready(
     """
     _check_workers(config, options)
     check_trackers(config)
-    if config.benchmarks is not None and config.benchmarks.when != "asked":
-        from sweeper.benchmarks.measure import check_benchmarks
-
-        check_benchmarks(config.benchmarks)
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
     if sys.stderr.isatty():
         # It takes seconds, and longer where a model's files or data come from afar.
         print("Checking what the trials need ...", file=sys.stderr)
+    if config.benchmarks is not None and config.benchmarks.when != "asked":
+        # Imported here: most sweeps have no benchmarks.
+        from sweeper.benchmarks.measure import check_benchmarks
+
+        check_benchmarks(config.benchmarks)
     room = count_slots(config, function)
     with contextlib.ExitStack() as stack:
         checked = stack.enter_context(checking(config, room, function))

@@ -1,11 +1,13 @@
 """Benchmarks: their config, their numbers side by side, and lm-evaluation-harness on the tiny model."""
 
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from cli_fixtures import cli
 from sweep_files import BASE, config_of
 
 from sweeper import api
+from sweeper.benchmarks.measure import check_benchmarks
 from sweeper.benchmarks.one_number import mean_score, rank_means
+from sweeper.benchmarks.task_entry import check_entry
 from sweeper.config import dump_config, load_config
-from sweeper.config.benchmark_models import BenchmarkSection
+from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
 from sweeper.errors import ConfigError
 from sweeper.items import Items, paired, read_items, write_items
 from sweeper.reporting import write_report
@@ -208,6 +212,75 @@ def test_items_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
     kept = read_items(tmp_path)["dev"]
     assert (kept.ids, kept.lower_is_better) == (first.ids, ("loss",))
     assert paired(kept, second, "loss") == ([1.0, 3.0], [10.0, 30.0])
+
+
+def entry(kind: str, name: str, **cfg: Any) -> Any:
+    """Return what the harness's index holds of a task."""
+    return SimpleNamespace(kind=SimpleNamespace(name=kind), name=name, cfg=cfg, tags=set(cfg.pop("tags", ())))
+
+
+@pytest.mark.parametrize(
+    ("kind", "cfg", "told"),
+    [
+        ("TAG", {"tags": ["b", "a"]}, "names the tag `t` of .* Name each of what it holds instead: `a`, `b`"),
+        (
+            "GROUP",
+            {"task": ["a", {"task": "b"}, {"group": "c", "task": ["d"]}, {"group": "e"}]},
+            "names the group `t` .*`a`, `b`, `d`, `e`",
+        ),
+    ],
+)
+def test_names_of_several_tasks_without_a_number_are_refused_with_their_members(
+    kind: str, cfg: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"`benchmarks\.tasks\.mine` {told}"):
+        check_entry(entry(kind, "t", **cfg), TaskBenchmark(task="t"), "mine")
+
+
+ACC = [{"metric": "acc"}, {"metric": "acc_norm"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cfg", "metric", "is_known"),
+    [
+        ("TASK", {"metric_list": ACC}, "acc_norm", True),
+        ("TASK", {"metric_list": ACC}, "acc_norm,none", True),
+        ("TASK", {"metric_list": ACC}, "acc_nrom", False),
+        ("TASK", {"metric_list": ACC, "filter_list": [{"name": "strict"}]}, "acc,none", False),
+        ("GROUP", {"aggregate_metric_list": ACC[0]}, "acc,none", True),
+        ("GROUP", {"aggregate_metric_list": ACC[0]}, "acc_norm", False),
+        ("TASK", {"metric_list": ACC, "process_results": "x.f"}, "anything", True),
+        ("TASK", {"metric_list": [{"metric": "/x/utils.rouge"}]}, "anything", True),
+        ("PY_TASK", {"metric_list": ACC}, "anything", True),
+        ("TASK", {}, "anything", True),
+    ],
+)
+def test_a_metric_is_refused_before_the_task_runs_where_its_file_lists_others(
+    kind: str, cfg: dict[str, Any], metric: str, is_known: bool
+) -> None:
+    refused = (
+        contextlib.nullcontext() if is_known else pytest.raises(ConfigError, match=r"gives `acc.* Choose")
+    )
+    with refused:
+        check_entry(entry(kind, "t", **cfg), TaskBenchmark(metric=metric), "t")
+
+
+@pytest.mark.train
+def test_tasks_are_looked_up_before_anything_starts(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed")
+    task = "task: {name}\ntag: mine\noutput_type: generate_until\nmetric_list: [{{metric: exact_match}}]\n"
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(task.format(name=name))
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [one, two]\n")
+
+    check_benchmarks(section(tasks={"one": {"metric": "exact_match"}}, include_path=str(tmp_path)))
+    for name in ("mine", "both"):
+        with pytest.raises(
+            ConfigError, match=rf"`{name}` of .* Name each of what it holds instead: `one`, `two`"
+        ):
+            check_benchmarks(section(tasks={name: {}}, include_path=str(tmp_path)))
+    with pytest.raises(ConfigError, match="but the task `two` gives `exact_match,none`"):
+        check_benchmarks(section(tasks={"x": {"task": "two", "metric": "acc"}}, include_path=str(tmp_path)))
 
 
 # -- lm-evaluation-harness itself ------------------------------------------------------------------------------------

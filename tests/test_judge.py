@@ -307,7 +307,9 @@ def test_an_endpoint_that_is_not_there_is_told(
 def test_the_key_comes_from_the_environment(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = BenchmarkSection(judged={"mt": entry(server, api_key_env="MY_JUDGE_KEY")})
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "turns": ["a"]}\n')
+    judged = entry(server, questions=str(tmp_path / "q.jsonl"), api_key_env="MY_JUDGE_KEY")
+    section = BenchmarkSection(judged={"mt": judged})
     with pytest.raises(ConfigError, match="`MY_JUDGE_KEY`, which is not set"):
         check_benchmarks(section)
     monkeypatch.setenv("MY_JUDGE_KEY", "secret-1")
@@ -372,6 +374,14 @@ def test_bad_questions_are_told_with_their_lines(tmp_path: Path) -> None:
     assert "q.jsonl:3: " in told
     assert "`question_id` 1 is there twice" in told
     assert [question.id for question in load_questions(path, limit=1)] == ["1"]
+    judged = {"mt": JudgedBenchmark(questions=str(path), base_url="http://x", model="rule")}
+    with pytest.raises(ConfigError, match=r"q\.jsonl:2: "):
+        check_benchmarks(BenchmarkSection(judged=judged))
+    path.unlink()
+    with pytest.raises(
+        ConfigError, match=r"The questions `.*q\.jsonl` cannot be read: .* Correct `questions`"
+    ):
+        load_questions(path)
 
 
 @pytest.mark.train

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.benchmarks.harness import check_harness, run_tasks, task_files_hash
+from sweeper.benchmarks.harness import check_harness, check_tasks, run_tasks, task_files_hash
 from sweeper.benchmarks.judge.ask import check_client
 from sweeper.benchmarks.judge.prompt import PROMPT_VERSION
+from sweeper.benchmarks.judge.questions import load_questions
 from sweeper.benchmarks.judge.run import run_judged
 from sweeper.benchmarks.loaded import LoadedModel, Measured
 from sweeper.benchmarks.one_number import mean_score
@@ -23,7 +24,8 @@ def check_benchmarks(section: BenchmarkSection) -> None:
     """Find out before anything starts whether the benchmarks can be run from here.
 
     Raises:
-        ConfigError: If a package or a key is missing.
+        ConfigError: If a package or a key is missing, a task or its metric is unknown, or a file of questions holds
+            something else.
     """
     if section.tasks:
         check_harness()
@@ -35,6 +37,9 @@ def check_benchmarks(section: BenchmarkSection) -> None:
                 f"`benchmarks.judged.{name}.api_key_env` names the environment variable `{entry.api_key_env}`, which "
                 "is not set. Set it to the key of the judge's endpoint."
             )
+        load_questions(Path(entry.questions), limit=entry.limit)
+    if section.tasks:
+        check_tasks(section)  # last: it takes the longest
 
 
 def measure(loaded: LoadedModel, section: BenchmarkSection, names: Sequence[str]) -> dict[str, Measured]:

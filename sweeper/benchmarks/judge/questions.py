@@ -23,13 +23,15 @@ def load_questions(path: Path, *, limit: int | None = None) -> tuple[Question, .
     """Read the first `limit` questions.
 
     Raises:
-        ConfigError: With every line that is none.
+        ConfigError: With every line that is none, or if the file cannot be read.
     """
     found: list[Question] = []
     problems = []
-    lines = [
-        line for line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if line[1].strip()
-    ]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The questions `{path}` cannot be read: {error}. Correct `questions`.") from error
+    lines = [line for line in enumerate(text.splitlines(), start=1) if line[1].strip()]
     for number, line in lines[:limit]:
         try:
             question = _question(json.loads(line))
