@@ -20,7 +20,7 @@ from sweeper.benchmarks.judge.prompt import PROMPT_VERSION, judge_messages, pars
 from sweeper.benchmarks.judge.questions import Question, load_questions
 from sweeper.benchmarks.judge.run import Rated, measured_of, rate
 from sweeper.benchmarks.loaded import load_kept
-from sweeper.benchmarks.measure import check_benchmarks, measure
+from sweeper.benchmarks.measure import check_benchmarks, measure, measure_trial
 from sweeper.benchmarks.run import BenchmarkRequest, benchmark
 from sweeper.config.benchmark_models import BenchmarkSection, JudgedBenchmark
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
@@ -467,3 +467,33 @@ def test_a_model_answers_turn_by_turn_and_is_judged(
     found = measure(loaded, BenchmarkSection(judged={"mt": judged}), ["mt"])["mt"]
     assert found.score.value == pytest.approx((6.0 + 5 * 6.5) / 6)
     assert server.n_requests == 11
+
+
+@pytest.mark.train
+def test_a_trial_is_not_lost_with_a_benchmark_that_its_study_does_not_compare(
+    tiny: Tiny,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question_id": 1, "turns": ["Who?"]}) + "\n")
+    loaded = load_kept(tiny.model, trust_remote_code=False)
+    judged = entry(server, questions=str(tmp_path / "q.jsonl"), max_new_tokens=4)
+    section = BenchmarkSection(judged={"mt": judged}, when="completed")
+
+    def refuse(handler: Handler, count: int) -> bool:
+        handler.say(401, '{"error": {"message": "no such key"}}')
+        return True
+
+    server.fault = refuse
+    assert measure_trial(loaded, section, tmp_path, metric="dev/loss") == {}
+    assert server.n_requests == 2, "it is tried once more"
+    assert "The trial ends without the benchmark `mt`: The judge `rule` at" in caplog.text
+    with pytest.raises(SweeperError, match="refuses with status 401"):
+        measure_trial(loaded, section, tmp_path, metric="bench/score")
+
+    server.seen.clear()
+    server.fault = lambda handler, count: count == 1 and refuse(handler, count)
+    assert measure_trial(loaded, section, tmp_path, metric="bench/mt")["bench/mt"] == 6.0

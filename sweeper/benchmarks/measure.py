@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from sweeper.benchmarks.judge.questions import load_questions
 from sweeper.benchmarks.judge.run import run_judged
 from sweeper.benchmarks.loaded import LoadedModel, Measured
 from sweeper.benchmarks.one_number import mean_score
-from sweeper.config.benchmark_models import SCORE, BenchmarkSection
-from sweeper.errors import ConfigError
+from sweeper.config.benchmark_models import BENCH, SCORE, BenchmarkSection
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.items import write_items
 from sweeper.study.benchmark_records import as_metrics, write_scores
+
+logger = logging.getLogger(__name__)
 
 
 def check_benchmarks(section: BenchmarkSection) -> None:
@@ -57,13 +60,25 @@ def measure(loaded: LoadedModel, section: BenchmarkSection, names: Sequence[str]
     return {name: found[name] for name in names}
 
 
-def measure_trial(loaded: LoadedModel, section: BenchmarkSection, trial_dir: Path) -> dict[str, float]:
+def measure_trial(
+    loaded: LoadedModel, section: BenchmarkSection, trial_dir: Path, *, metric: str
+) -> dict[str, float]:
     """Measure a trial's model before the trial ends: keep items and facts beside it, return its metrics.
 
+    A benchmark that fails is run once more. Where it fails again, and the study's `metric` can do without it, the trial
+    ends without that number, since all that was trained would be lost with it.
+
     Raises:
-        ConfigError, SweeperError: As `measure`.
+        ConfigError, SweeperError: As `measure`, if the study's metric needs the benchmark.
     """
-    measured = measure(loaded, section, section.names)
+    measured: dict[str, Measured] = {}
+    for name in section.names:
+        try:
+            measured[name] = _measure_twice(loaded, section, name)
+        except SweeperError as error:
+            if f"{metric}/".startswith((f"{BENCH}/{name}/", f"{BENCH}/{SCORE}/")):
+                raise
+            logger.warning("The trial ends without the benchmark `%s`: %s", name, error)
     scores = {name: one.score for name, one in measured.items()}
     for one in measured.values():
         if one.items is not None:
@@ -71,6 +86,16 @@ def measure_trial(loaded: LoadedModel, section: BenchmarkSection, trial_dir: Pat
     write_scores(trial_dir, scores)
     together = None if section.score == "rank_mean" else mean_score(section, scores)
     return as_metrics(scores | ({} if together is None else {SCORE: together}))
+
+
+def _measure_twice(loaded: LoadedModel, section: BenchmarkSection, name: str) -> Measured:
+    try:
+        return measure(loaded, section, [name])[name]
+    except ConfigError:
+        raise
+    except SweeperError as error:
+        logger.warning("The benchmark `%s` is run once more: %s", name, error)
+        return measure(loaded, section, [name])[name]
 
 
 def identity(section: BenchmarkSection, name: str) -> str:

@@ -143,7 +143,7 @@ class _Finetuning:
         autocast = None if precision(self._settings) == "fp32" else precision_dtype(self._settings)
         loaded = LoadedModel(model=model, tokenizer=self._tokenizer, autocast_dtype=autocast)
         with undisturbed(model):
-            metrics = measure_trial(loaded, section, Path(spec.trial_dir))
+            metrics = measure_trial(loaded, section, Path(spec.trial_dir), metric=spec.metric)
         self._context.add_evaluation_s(self._context.clock() - started)
         return metrics
 
