@@ -31,7 +31,7 @@ known = set(fields) | {field.alias for field in fields.values()}
 config = Schema.model_validate(content)
 say(unknown=sorted(set(content) - known), batch=config.micro_batch_size * config.gradient_accumulation_steps,
     steps=config.max_steps, rate=config.learning_rate,
-    rank=config.lora_r)
+    rank=config.lora_r, flattens=config.batch_flattening, in_4_bits=bool(config.load_in_4bit))
 """
 LLAMAFACTORY = """
 from llamafactory.hparams import (
@@ -97,3 +97,14 @@ def test_the_tools_own_parser_knows_every_key_and_gets_the_same_batch(
         assert read["steps"] == 6
     if settings:
         assert read["rank"] == 4
+
+
+@pytest.mark.parametrize(("attention", "flattens"), [(None, False), ("flash_attention_2", True)])
+def test_axolotl_takes_a_trial_that_packs_with_whatever_attention(
+    tmp_path: Path, attention: str | None, flattens: bool
+) -> None:
+    file = tmp_path / "export.txt"
+    settings = {"packing": True, "attn_implementation": attention}
+    exported(finished_study(tmp_path, trial={"settings": settings}), "axolotl", out=file)
+
+    assert read_by_tool(AXOLOTL, file)["flattens"] is flattens

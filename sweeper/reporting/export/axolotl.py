@@ -10,6 +10,13 @@ from sweeper.reporting.export.lost import lost_adapters, lost_everywhere, lost_o
 from sweeper.reporting.export.rows import Part, RowForm, lost_of_sources, parts_of
 from sweeper.reporting.export.yaml_text import yaml_text
 
+_FLASH = (
+    "flash_attention_2",
+    "flash_attention_3",
+    "kernels-community/flash-attn2",
+    "kernels-community/flash-attn3",
+)
+
 
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file."""
@@ -97,7 +104,8 @@ def _run_keys(chosen: ChosenTrial, target: Target) -> dict[str, Any]:
         "excess_length_strategy": "truncate",
         "sample_packing": False,
         "pad_to_sequence_len": False,
-        "batch_flattening": settings.packing,
+        # It refuses others; without it rows are padded, to the same loss.
+        "batch_flattening": settings.packing and _is_flash(settings.attn_implementation),
         "micro_batch_size": batch.micro_batch_size,
         "gradient_accumulation_steps": batch.gradient_accumulation_steps,
         "num_epochs": 1 if in_order else chosen.total_steps,  # more than there can be; max_steps ends it
@@ -124,6 +132,10 @@ def _run_keys(chosen: ChosenTrial, target: Target) -> dict[str, Any]:
         "save_strategy": "no",
         "output_dir": chosen.name,
     }
+
+
+def _is_flash(attention: str | None) -> bool:
+    return (attention or "").partition("@")[0].partition(":")[0] in _FLASH
 
 
 def _lost(chosen: ChosenTrial) -> list[str]:
