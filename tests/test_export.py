@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,35 @@ def test_training_hub_knows_every_argument(
 
     assert called == function
     assert set(arguments) <= {*known[function], *known[backend]}
+
+
+@pytest.mark.parametrize("modules", [["q_proj"], ["q_proj", "v_proj"], r".*layers\.0\..*q_proj"])
+def test_trl_gets_the_modules_as_it_hands_them_on(tmp_path: Path, modules: Any) -> None:
+    study = finished_study(tmp_path, trial={"settings": {**LORA, "lora_target_modules": modules}})
+
+    written = read(exported(study, "trl").text)["lora_target_modules"]
+
+    if isinstance(modules, list) and len(modules) > 1:
+        assert written == modules
+        return
+    (pattern,) = written
+    names = {
+        name
+        for name in ("q_proj", "model.layers.0.q_proj", "model.layers.0.xq_proj")
+        if re.fullmatch(pattern, name)
+    }
+    of_list = {"q_proj", "model.layers.0.q_proj"}
+    assert names == (
+        of_list if isinstance(modules, list) else {"model.layers.0.q_proj", "model.layers.0.xq_proj"}
+    )
+
+
+@pytest.mark.parametrize("name", ["llamafactory", "training-hub"])
+def test_a_pattern_of_modules_is_refused_by_tools_of_names(tmp_path: Path, name: str) -> None:
+    study = finished_study(tmp_path, trial={"settings": {**LORA, "lora_target_modules": r".*\.q_proj"}})
+
+    with pytest.raises(ConfigError, match=r"is a pattern, and .* takes names of modules alone\. Choose"):
+        exported(study, name, out=tmp_path / "file")
 
 
 def test_header_says_where_the_file_comes_from(tmp_path: Path) -> None:

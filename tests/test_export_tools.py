@@ -100,6 +100,25 @@ def test_trls_parser_knows_every_key(tmp_path: Path, settings: dict[str, Any]) -
         assert model.lora_target_modules == modules
 
 
+def test_a_single_module_gets_its_adapters_from_trl(tmp_path: Path) -> None:
+    import peft
+    import transformers
+    from trl.trainer.utils import get_peft_config
+
+    from sweeper.training.model import without_peft_warning
+
+    settings = {**LORA, "lora_target_modules": ["q_proj"]}
+    exported(finished_study(tmp_path, trial={"settings": settings}), "trl", out=tmp_path / "trl.yaml")
+
+    config = get_peft_config(parse_trl(tmp_path / "trl.yaml")[2])
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(TINY / "model")
+    with without_peft_warning():
+        model = peft.get_peft_model(base, config)
+    adapted = {name.split(".")[-4] for name, _ in model.named_parameters() if "lora_" in name}
+    assert adapted == {"q_proj"}
+
+
 def test_packing_is_known_to_trl(tmp_path: Path) -> None:
     path = tmp_path / "trl.yaml"
     made = finished_study(tmp_path, trial={"settings": {"packing": True}})

@@ -64,6 +64,22 @@ class ChosenTrial:
     def is_lora(self) -> bool:
         return self.settings.method != "full"
 
+    def module_names(self, tool: str) -> list[str] | None:
+        """Return the modules that get adapters, for a tool that knows names alone; None: all linear ones.
+
+        Raises:
+            ConfigError: If they are given as a pattern.
+        """
+        modules = self.settings.lora_target_modules
+        if modules == "all-linear":
+            return None
+        if isinstance(modules, str):
+            raise ConfigError(
+                f"`lora_target_modules` = {modules!r} is a pattern, and {tool} takes names of modules alone. Choose "
+                "`--format trl` or `axolotl`, which take patterns."
+            )
+        return list(modules)
+
 
 def chosen_record(view: StudyView, number: int | None) -> TrialRecord:
     """Return the best trial, or the one with a number.

@@ -69,14 +69,13 @@ def _method_keys(chosen: ChosenTrial) -> dict[str, Any]:
     if not chosen.is_lora:
         return {"finetuning_type": "full"}
     settings = chosen.settings
-    modules, alpha = settings.lora_target_modules, settings.lora_alpha
-    named = "all" if modules == "all-linear" else modules if isinstance(modules, str) else ",".join(modules)
+    modules, alpha = chosen.module_names("LLaMA-Factory"), settings.lora_alpha
     return {
         "finetuning_type": "lora",
         "lora_rank": settings.lora_rank,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "lora_dropout": settings.lora_dropout,
-        "lora_target": named,
+        "lora_target": "all" if modules is None else ",".join(modules),
     }
 
 

@@ -77,7 +77,7 @@ def _full_arguments(chosen: ChosenTrial) -> dict[str, Any]:
 
 def _lora_arguments(chosen: ChosenTrial) -> dict[str, Any]:
     settings = chosen.settings
-    modules, alpha = settings.lora_target_modules, settings.lora_alpha
+    modules, alpha = chosen.module_names("training-hub"), settings.lora_alpha
     arguments: dict[str, Any] = {
         "gradient_accumulation_steps": chosen.batch.gradient_accumulation_steps,
         "lora_r": settings.lora_rank,
@@ -90,8 +90,8 @@ def _lora_arguments(chosen: ChosenTrial) -> dict[str, Any]:
         "sample_packing": False,
         "seed": settings.seed,
     }
-    if modules != "all-linear":
-        arguments["target_modules"] = [modules] if isinstance(modules, str) else list(modules)
+    if modules is not None:
+        arguments["target_modules"] = modules
     return arguments
 
 

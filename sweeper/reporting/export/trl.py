@@ -1,5 +1,6 @@
 """A config file of TRL's `trl sft`."""
 
+import re
 from typing import Any
 
 from sweeper.config.models import DataSource
@@ -61,15 +62,24 @@ def _model_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
 
 def _lora_keys(chosen: ChosenTrial) -> dict[str, Any]:
     settings = chosen.settings
-    modules = settings.lora_target_modules
     alpha = settings.lora_alpha
     return {
         "use_peft": True,
         "lora_r": settings.lora_rank,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "lora_dropout": settings.lora_dropout,
-        "lora_target_modules": [modules] if isinstance(modules, str) else list(modules),
+        "lora_target_modules": _modules(settings.lora_target_modules),
     }
+
+
+def _modules(modules: str | list[str]) -> list[str]:
+    """Return the modules as a list.
+
+    TRL hands a list of one on as its text, which peft takes as a pattern of whole names: so one name becomes a pattern.
+    """
+    if isinstance(modules, str):
+        return [modules]
+    return list(modules) if len(modules) != 1 else [rf"(.*\.)?{re.escape(modules[0])}"]
 
 
 def _loss_keys(chosen: ChosenTrial, parts: list[Part], lost: list[str]) -> dict[str, Any]:
