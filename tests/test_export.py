@@ -314,6 +314,35 @@ def test_llamafactory_says_which_ends_of_pairs_it_does_not_write(tmp_path: Path)
     assert "the template `empty` writes neither, so the model does not learn to stop. `--data FILE`" in text
 
 
+def test_chats_of_both_kinds_become_one_file_for_llamafactory(tmp_path: Path) -> None:
+    pair = [{"prompt": CHATS[0]["messages"][:1], "completion": CHATS[0]["messages"][1:]}]
+    sources = [write_rows(tmp_path / "pairs.jsonl", pair), write_rows(tmp_path / "chats.jsonl", CHATS)]
+    study = finished_study(tmp_path, trial={"train_data": [str(path) for path in sources]})
+    out = tmp_path / "train.yaml"
+
+    with pytest.raises(ConfigError, match=r"Write the rows to one file with `--data FILE`\."):
+        exported(study, "llamafactory", out=out)
+    exported(study, "llamafactory", out=out, rows=tmp_path / "rows.jsonl")
+
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert all(set(row) == {"messages"} for row in rows)
+    (entry,) = json.loads((tmp_path / "train-data" / "dataset_info.json").read_text()).values()
+    assert (entry["formatting"], entry["columns"]) == ("openai", {"messages": "messages"})
+
+
+def test_what_one_file_cannot_hold_is_refused_with_a_format_that_can(tmp_path: Path) -> None:
+    sources = [
+        write_rows(tmp_path / "texts.jsonl", [{"text": "a"}]),
+        write_rows(tmp_path / "chats.jsonl", CHATS),
+    ]
+    study = finished_study(tmp_path, trial={"train_data": [str(path) for path in sources]})
+
+    with pytest.raises(
+        ConfigError, match=r"Choose `--format trl` or `axolotl`, which take tokens with labels\."
+    ):
+        exported(study, "llamafactory", out=tmp_path / "train.yaml", rows=tmp_path / "rows.jsonl")
+
+
 def test_training_hub_refuses_what_is_no_chat(tmp_path: Path) -> None:
     study = finished_study(tmp_path, rows=[{"text": "a"}])
 

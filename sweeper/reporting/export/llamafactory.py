@@ -29,7 +29,7 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
     assert target.out is not None, "two files cannot be printed as one"
     lost = lost_everywhere(chosen) + lost_order(chosen, target) + lost_adapters(chosen)
     parts = parts_of(chosen.trial)
-    form = only_form(parts)
+    form = only_form(parts, in_rows=target.rows is not None)
     info = _dataset_info(chosen, parts, form, target, lost)
     directory = target.out.absolute().parent / f"{target.out.stem}-data"
     content = _model_keys(chosen, lost) | {

@@ -68,18 +68,24 @@ def parts_of(trial: TrialSection) -> list[Part]:
     return [_part(source) for source in trial.sources]
 
 
-def only_form(parts: list[Part]) -> RowForm:
-    """Return the form that all sources share.
+def only_form(parts: list[Part], *, in_rows: bool = False) -> RowForm:
+    """Return the form that all sources share; with `in_rows` in the file of `--data`, where every chat is `messages`.
 
     Raises:
         ConfigError: If they differ.
     """
     forms = {part.form for part in parts}
+    if in_rows:
+        forms = {RowForm.MESSAGES if form is RowForm.CHAT_PAIR else form for form in forms}
     if len(forms) > 1:
         shown = " and ".join(sorted(form.value for form in forms))
+        remedy = (
+            "Choose `--format trl` or `axolotl`, which take tokens with labels."
+            if in_rows
+            else "Write the rows to one file with `--data FILE`."
+        )
         raise ConfigError(
-            f"The train sources hold {shown}, which the other tool cannot read as one data set. "
-            "Write the rows to one file with `--data FILE`."
+            f"The train sources hold {shown}, which the other tool cannot read as one data set. {remedy}"
         )
     return forms.pop()
 
