@@ -275,6 +275,28 @@ def test_rows_are_written_in_the_trials_order_over_its_whole_budget(tmp_path: Pa
     assert made.written == (tmp_path / "train.yaml", rows, tmp_path / "train-data" / "dataset_info.json")
 
 
+@pytest.mark.parametrize(
+    ("n_workers", "settings", "command"),
+    [(1, LORA, "python FILE"), (2, LORA, "torchrun --nproc-per-node 2 FILE"), (2, {}, "python FILE")],
+)
+def test_training_hub_is_started_with_the_trials_processes_which_share_its_batch(
+    tmp_path: Path, n_workers: int, settings: dict[str, Any], command: str
+) -> None:
+    study = finished_study(
+        tmp_path,
+        trial={"settings": settings | {"micro_batch_size": 1}},
+        resources={"workers_per_trial": n_workers, "cpus_per_trial": n_workers, "gpus_per_trial": 0},
+    )
+
+    made = exported(study, "training-hub")
+
+    assert made.command == command
+    assert f"# Run it:  {command}\n" in made.text
+    assert (
+        f"made for {n_workers}, and any other number shares out the same effective batch of 8." in made.text
+    )
+
+
 def test_training_hub_trains_ordered_rows_once(tmp_path: Path) -> None:
     study = finished_study(tmp_path, trial={"settings": {"loss_on": "all"}})
     rows = tmp_path / "rows.jsonl"

@@ -25,6 +25,7 @@ class Body:
     text: str
     lost: tuple[str, ...]  # sentences: what does not carry over
     beside: Mapping[Path, str] = dataclasses.field(default_factory=dict)  # further files that it needs
+    command: str | None = None  # that runs it, where it is another than the format's; `{file}` stands for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

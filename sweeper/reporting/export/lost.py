@@ -4,12 +4,18 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Target
 
 
-def lost_everywhere(chosen: ChosenTrial) -> list[str]:
-    """Say what is the study's own business."""
+def lost_everywhere(chosen: ChosenTrial, *, holds_batch: bool = False) -> list[str]:
+    """Say what is the study's own business; `holds_batch`: the tool keeps the effective batch whatever runs it."""
+    batch = chosen.batch
+    per_process = batch.micro_batch_size * batch.gradient_accumulation_steps
     said = [
-        f"The number of processes: it is made for {chosen.batch.data_parallel_size}, and each further one adds "
-        f"{chosen.batch.micro_batch_size * chosen.batch.gradient_accumulation_steps} sequences to the effective "
-        f"batch of {chosen.batch.effective_batch_size}.",
+        f"The number of processes: it is made for {batch.data_parallel_size}, "
+        + (
+            f"and any other number shares out the same effective batch of {batch.effective_batch_size}."
+            if holds_batch
+            else f"and each further one adds {per_process} sequences to the effective batch of "
+            f"{batch.effective_batch_size}."
+        ),
         "Early stopping of poor and diverged runs, and the trial's checkpoints.",
     ]
     if chosen.settings.method == "qlora":

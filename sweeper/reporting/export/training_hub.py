@@ -13,7 +13,7 @@ from sweeper.training.sources import read_rows
 
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file."""
-    lost = lost_everywhere(chosen)
+    lost = lost_everywhere(chosen, holds_batch=True)
     arguments = _shared(chosen, target, lost)
     if chosen.is_lora:
         function, own = "lora_sft", _lora_arguments(chosen)
@@ -33,7 +33,13 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
             "",
         ]
     )
-    return Body(text=text, lost=tuple(lost))
+    return Body(text=text, lost=tuple(lost), command=_command(chosen))
+
+
+def _command(chosen: ChosenTrial) -> str | None:
+    """Return how several processes are started for `lora_sft`, which starts none itself; None: as always."""
+    n_processes = chosen.batch.data_parallel_size
+    return f"torchrun --nproc-per-node {n_processes} {{file}}" if chosen.is_lora and n_processes > 1 else None
 
 
 def _shared(chosen: ChosenTrial, target: Target, lost: list[str]) -> dict[str, Any]:

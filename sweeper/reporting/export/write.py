@@ -57,7 +57,7 @@ def export_trial(
     if format.needs_out and out is None:
         raise ConfigError(f"`--format {format.name}` is more than one file. Say where with `--out FILE`.")
     body = format.build(chosen, Target(out=out, rows=rows))
-    command = format.command.format(file=out if out is not None else "FILE")
+    command = (body.command or format.command).format(file=out if out is not None else "FILE")
     text = header(chosen, format, command, body.lost) + body.text
     written = []
     if rows is not None:
