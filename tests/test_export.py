@@ -176,6 +176,20 @@ def test_trl_gets_the_modules_as_it_hands_them_on(tmp_path: Path, modules: Any) 
     )
 
 
+def test_every_tool_is_told_of_the_4_bits(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trial={"settings": {**LORA, "method": "qlora"}})
+    own = {
+        "trl": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True},
+        "axolotl": {"adapter": "qlora", "load_in_4bit": True},
+        "llamafactory": {"quantization_bit": 4, "quantization_type": "nf4", "double_quantization": True},
+    }
+    for name, keys in own.items():
+        content = read(exported(study, name, out=tmp_path / f"{name}.yaml").text)
+        assert keys.items() <= content.items(), name
+    assert arguments_of(exported(study, "training-hub").text)[1]["load_in_4bit"] is True
+    assert "QLoRA: the base model in 4 bits, NF4" in exported(study, "training-args").text
+
+
 @pytest.mark.parametrize("name", ["llamafactory", "training-hub"])
 def test_a_pattern_of_modules_is_refused_by_tools_of_names(tmp_path: Path, name: str) -> None:
     study = finished_study(tmp_path, trial={"settings": {**LORA, "lora_target_modules": r".*\.q_proj"}})

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from export_fixtures import LORA, exported, finished_study
 
+QLORA = LORA | {"method": "qlora"}
 TOOLS = Path(sys.prefix) / "export-tools"
 pytestmark = [
     pytest.mark.slow,
@@ -44,7 +45,8 @@ parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments, Fin
 model, data, training, finetuning, _ = parser.parse_dict(content)  # raises for a key that it does not know
 say(unknown=[], batch=training.per_device_train_batch_size * training.gradient_accumulation_steps,
     steps=training.max_steps, rate=training.learning_rate,
-    rank=finetuning.lora_rank if finetuning.finetuning_type == "lora" else None)
+    rank=finetuning.lora_rank if finetuning.finetuning_type == "lora" else None,
+    in_4_bits=model.quantization_bit == 4 and model.quantization_type == "nf4" and model.double_quantization)
 """
 TRAINING_HUB = """
 import ast, inspect, re, training_hub
@@ -60,7 +62,7 @@ if call.func.id == "sft":
 else:
     backend = set(re.findall(r"params(?:\\.get\\(|\\[)'(\\w+)'", inspect.getsource(lora)))  # what it reads
 say(unknown=sorted(set(given) - known - backend), batch=given["effective_batch_size"], steps=None,
-    rate=given["learning_rate"], rank=given.get("lora_r"))
+    rate=given["learning_rate"], rank=given.get("lora_r"), in_4_bits=given.get("load_in_4bit", False))
 """
 
 
@@ -77,7 +79,7 @@ def read_by_tool(code: str, file: Path) -> dict[str, Any]:
     return dict(json.loads(line.removeprefix("FACTS ")))
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("settings", [{}, LORA, QLORA], ids=["full", "lora", "qlora"])
 @pytest.mark.parametrize(
     ("name", "code"),
     [("axolotl", AXOLOTL), ("llamafactory", LLAMAFACTORY), ("training-hub", TRAINING_HUB)],
@@ -97,6 +99,7 @@ def test_the_tools_own_parser_knows_every_key_and_gets_the_same_batch(
         assert read["steps"] == 6
     if settings:
         assert read["rank"] == 4
+    assert read["in_4_bits"] is (settings is QLORA)
 
 
 @pytest.mark.parametrize(("attention", "flattens"), [(None, False), ("flash_attention_2", True)])

@@ -77,7 +77,9 @@ def parse_trl(path: Path) -> tuple[Any, ...]:
     return parsed
 
 
-@pytest.mark.parametrize("settings", [{}, LORA, {**LORA, "lora_target_modules": "all-linear"}])
+@pytest.mark.parametrize(
+    "settings", [{}, LORA, {**LORA, "lora_target_modules": "all-linear"}, {**LORA, "method": "qlora"}]
+)
 def test_trls_parser_knows_every_key(tmp_path: Path, settings: dict[str, Any]) -> None:
     path = tmp_path / "trl.yaml"
     made = finished_study(
@@ -98,6 +100,8 @@ def test_trls_parser_knows_every_key(tmp_path: Path, settings: dict[str, Any]) -
         modules = settings["lora_target_modules"]
         assert (model.use_peft, model.lora_r, model.lora_alpha) == (True, 4, 8)
         assert model.lora_target_modules == modules
+    is_in_4_bits = settings.get("method") == "qlora"
+    assert (model.load_in_4bit, model.use_bnb_nested_quant) == (is_in_4_bits, is_in_4_bits)
 
 
 def test_a_single_module_gets_its_adapters_from_trl(tmp_path: Path) -> None:

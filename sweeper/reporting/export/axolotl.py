@@ -45,12 +45,14 @@ def _model_keys(chosen: ChosenTrial) -> dict[str, Any]:
         modules = settings.lora_target_modules
         alpha = settings.lora_alpha
         keys |= {
-            "adapter": "lora",
+            "adapter": "qlora" if chosen.is_in_4_bits else "lora",
             "lora_r": settings.lora_rank,
             "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
             "lora_dropout": settings.lora_dropout,
         }
         keys |= {"lora_target_linear": True} if modules == "all-linear" else {"lora_target_modules": modules}
+    if chosen.is_in_4_bits:
+        keys["load_in_4bit"] = True  # NF4 with double quantisation, unless told otherwise
     return keys
 
 

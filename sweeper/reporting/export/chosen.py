@@ -64,6 +64,11 @@ class ChosenTrial:
     def is_lora(self) -> bool:
         return self.settings.method != "full"
 
+    @property
+    def is_in_4_bits(self) -> bool:
+        """Whether the frozen weights are: NF4 with double quantisation."""
+        return self.settings.method == "qlora"
+
     def module_names(self, tool: str) -> list[str] | None:
         """Return the modules that get adapters, for a tool that knows names alone; None: all linear ones.
 

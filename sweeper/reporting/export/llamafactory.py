@@ -70,7 +70,9 @@ def _method_keys(chosen: ChosenTrial) -> dict[str, Any]:
         return {"finetuning_type": "full"}
     settings = chosen.settings
     modules, alpha = chosen.module_names("LLaMA-Factory"), settings.lora_alpha
+    bits = {"quantization_bit": 4, "quantization_type": "nf4", "double_quantization": True}
     return {
+        **(bits if chosen.is_in_4_bits else {}),
         "finetuning_type": "lora",
         "lora_rank": settings.lora_rank,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,

@@ -18,10 +18,6 @@ def lost_everywhere(chosen: ChosenTrial, *, holds_batch: bool = False) -> list[s
         ),
         "Early stopping of poor and diverged runs, and the trial's checkpoints.",
     ]
-    if chosen.settings.method == "qlora":
-        said.append(
-            "The base model's 4 bits (NF4 with double quantisation): this trains adapters on the whole weights."
-        )
     if chosen.trial.eval_data:
         sets = ", ".join(chosen.trial.eval_data)
         said.append(f"Evaluation: the eval sets ({sets}) and the metric `{chosen.view.config.metric}`.")

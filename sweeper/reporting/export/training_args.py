@@ -32,6 +32,10 @@ def _outside(chosen: ChosenTrial, target: Target) -> list[str]:
             f"LoRA: rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, dropout {settings.lora_dropout:g}, "
             f"target modules {settings.lora_target_modules}."
         )
+    if chosen.is_in_4_bits:
+        said.append(
+            "QLoRA: the base model in 4 bits, NF4 with double quantisation, which the script loads so."
+        )
     if settings.attn_implementation is not None:
         said.append(f"attn_implementation = {settings.attn_implementation}.")
     return said

@@ -98,6 +98,10 @@ def _lora_arguments(chosen: ChosenTrial) -> dict[str, Any]:
     }
     if modules is not None:
         arguments["target_modules"] = modules
+    if chosen.is_in_4_bits:
+        # Unsloth's 4 bits are NF4 with double quantisation; it hands further words about them to the model, which has
+        # no such arguments.
+        arguments["load_in_4bit"] = True
     return arguments
 
 

@@ -57,6 +57,9 @@ def _model_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
             )
     if chosen.is_lora:
         keys |= _lora_keys(chosen)
+    if chosen.is_in_4_bits:
+        keys |= {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
+        lost.append("Adapters in float32: on weights of 4 bits TRL keeps them in bfloat16.")
     return keys
 
 
