@@ -110,6 +110,26 @@ def test_axolotl_knows_every_key(
         assert set(entry) <= set(known["dataset_keys"])
 
 
+def test_axolotl_says_what_it_makes_of_data_in_place(tmp_path: Path) -> None:
+    of_chats = exported(
+        finished_study(tmp_path / "a", trial={"settings": {"loss_on": "all"}}), "axolotl"
+    ).text
+    of_texts = exported(finished_study(tmp_path / "b", rows=[{"text": "a"}]), "axolotl").text
+
+    assert (
+        "of a chat axolotl learns the words of the messages and the token that ends each, and nothing"
+        in of_chats
+    )
+    assert (
+        "the chat template could not be read here. Where it is not the tokenizer's `eos_token`, name"
+        in of_chats
+    )
+    assert (
+        "Texts of more than 64 tokens: axolotl makes several rows of one, which the trial cuts." in of_texts
+    )
+    assert "of a chat" not in of_texts
+
+
 def test_axolotl_knows_the_keys_of_pairs_of_texts(tmp_path: Path, known_keys: dict[str, Any]) -> None:
     study = finished_study(tmp_path, rows=[{"prompt": "a", "completion": "b"}])
 

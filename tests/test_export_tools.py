@@ -15,8 +15,10 @@ import export_fixtures
 import pytest
 from export_fixtures import LORA, exported, finished_study
 from ruamel.yaml import YAML
+from training_fixtures import CHAT_TEMPLATE, make_tokenizer
 
 from sweeper import api
+from sweeper.reporting.export.write import FORMATS
 from sweeper.study.study import Study
 
 pytestmark = pytest.mark.train
@@ -257,6 +259,33 @@ def test_pairs_for_llamafactory_hold_the_ends_that_it_does_not_add(tmp_path: Pat
     tokens = {tuple(own[index]["input_ids"].tolist()) for index in range(len(own))}
     assert {tuple(prompt + completion) for prompt, completion in read} == tokens
     assert all(completion.count(tokenizer.eos_token_id) == 1 for _, completion in read)
+
+
+def test_axolotl_is_told_of_a_turns_end_that_is_not_the_tokenizers(tmp_path: Path) -> None:
+    made = finished_study(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+
+    content = YAML(typ="safe", pure=True).load(exported(made, "axolotl").text)
+
+    assert (tokenizer.eos_token, content["eot_tokens"]) == ("<|eos|>", ["<|end|>"])
+
+
+def test_every_format_says_that_a_template_writes_the_day(tmp_path: Path) -> None:
+    made = finished_study(tmp_path)
+    template = "<|system|>{{ strftime_now('%d %b %Y') }}<|end|>" + CHAT_TEMPLATE
+    make_tokenizer(template=template).save_pretrained(tmp_path / "model")
+    out, rows = tmp_path / "file", tmp_path / "rows.jsonl"
+
+    for name, format in FORMATS.items():
+        in_place, written = exported(made, name, out=out).text, exported(made, name, out=out, rows=rows).text
+
+        assert (
+            "The date: the chat template writes that of the day, and in the trial always 26 Jul 2024."
+            in in_place
+        )
+        # Written chats are rendered by the tool all the same.
+        assert ("The date:" in written) is (format.row_kind == "chats"), name
 
 
 def test_exported_model_loads_with_its_tokenizer(study: Study, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_adapters, lost_everywhere, lost_order
 from sweeper.reporting.export.rows import Part, RowForm, lost_of_sources, parts_of
+from sweeper.reporting.export.template import lost_date, template_facts
 from sweeper.reporting.export.yaml_text import yaml_text
 
 _FLASH = (
@@ -24,8 +25,12 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
     content = _model_keys(chosen)
     if target.rows is None:
         parts = parts_of(chosen.trial)
-        content["datasets"] = [_dataset(part, chosen, lost) for part in parts]
+        content["datasets"] = [_dataset(part, chosen) for part in parts]
         lost += lost_of_sources([part for part in parts if part.files])  # it reads a revision of the hub
+        forms = {part.form for part in parts}
+        if RowForm.MESSAGES in forms:
+            content |= _turn_keys(chosen, lost)
+        lost += _lost_in_place(chosen, forms)
     else:
         # An empty type: the rows are tokens, attention masks and labels.
         content["datasets"] = [{"path": str(target.rows.absolute()), "ds_type": "json", "type": None}]
@@ -56,7 +61,7 @@ def _model_keys(chosen: ChosenTrial) -> dict[str, Any]:
     return keys
 
 
-def _dataset(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
+def _dataset(part: Part, chosen: ChosenTrial) -> dict[str, Any]:
     source = part.source
     entry: dict[str, Any] = {"path": source.path}
     if len(part.files) == 1:
@@ -70,16 +75,13 @@ def _dataset(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]
         entry["revision"] = source.revision
     split = source.split or "train"
     entry["split"] = split if source.limit is None else f"{split}[:{source.limit}]"
-    return entry | _dataset_type(part, chosen, lost)
+    return entry | _dataset_type(part, chosen)
 
 
-def _dataset_type(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
+def _dataset_type(part: Part, chosen: ChosenTrial) -> dict[str, Any]:
     if part.form is RowForm.TEXT:
         return {"type": "completion", "field": "text"}
     if part.form is RowForm.PAIR:
-        lost.append(
-            "The white space between prompt and completion is axolotl's own. `--data FILE` keeps the trial's."
-        )
         own = {"field_instruction": "prompt", "field_output": "completion", "format": "{instruction}"}
         return {"type": own | {"no_input_format": "{instruction}"}}
     if part.form is RowForm.CHAT_PAIR:
@@ -92,6 +94,45 @@ def _dataset_type(part: Part, chosen: ChosenTrial, lost: list[str]) -> dict[str,
         if chosen.trial.chat_template is not None
         else {"chat_template": "tokenizer_default"}
     )
+
+
+def _turn_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
+    """Return the token that ends a turn, which axolotl takes for `eos_token` unless told, and learns alone."""
+    facts = template_facts(chosen.trial)
+    if facts is None:
+        lost.append(
+            "The token that ends a turn: the chat template could not be read here. Where it is not the tokenizer's "
+            "`eos_token`, name it in `eot_tokens`, or the model does not learn to stop."
+        )
+    elif facts.end_of_turn is None:
+        lost.append(
+            "The end of a turn, which the chat template writes as plain text: axolotl does not learn it. `--data FILE` "
+            "writes the trial's tokens and labels."
+        )
+    elif facts.end_of_turn != facts.eos_token:
+        return {"eot_tokens": [facts.end_of_turn]}
+    return {}
+
+
+def _lost_in_place(chosen: ChosenTrial, forms: set[RowForm]) -> list[str]:
+    said = []
+    if RowForm.MESSAGES in forms:
+        whose = "answers" if chosen.learns_answers_only else "messages"
+        said += [
+            f"Which tokens are learned: of a chat axolotl learns the words of the {whose} and the token that ends "
+            "each, and nothing else that the template writes. `--data FILE` writes the trial's tokens and labels.",
+            *lost_date(chosen.trial),
+        ]
+    if RowForm.PAIR in forms:
+        said.append(
+            "The white space between prompt and completion is axolotl's own. `--data FILE` keeps the trial's."
+        )
+    if RowForm.TEXT in forms:
+        said.append(
+            f"Texts of more than {chosen.settings.max_length} tokens: axolotl makes several rows of one, which the "
+            "trial cuts. `--data FILE` writes rows that are cut."
+        )
+    return said
 
 
 def _run_keys(chosen: ChosenTrial, target: Target) -> dict[str, Any]:

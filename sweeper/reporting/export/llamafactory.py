@@ -9,6 +9,7 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_adapters, lost_everywhere, lost_order
 from sweeper.reporting.export.rows import Part, RowForm, lost_of_sources, only_form, parts_of
+from sweeper.reporting.export.template import FIX_DATE, lost_date
 from sweeper.reporting.export.trainer_keys import trainer_keys
 from sweeper.reporting.export.yaml_text import yaml_text
 
@@ -90,6 +91,7 @@ def _template_keys(chosen: ChosenTrial, form: RowForm, target: Target, lost: lis
         "The chat template: LLaMA-Factory takes the tokenizer's apart and puts texts together itself. Compare a "
         "row's tokens, or set `template` to its own for this model."
     )
+    lost += lost_date(chosen.trial, remedy=FIX_DATE)
     if chosen.trial.chat_template is not None:
         lost.append(f"The file {chosen.trial.chat_template}, which replaces the tokenizer's own template.")
     return {}

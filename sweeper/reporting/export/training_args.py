@@ -3,6 +3,7 @@
 from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_everywhere, lost_order
+from sweeper.reporting.export.template import lost_date
 from sweeper.reporting.export.trainer_keys import trainer_keys
 from sweeper.reporting.export.yaml_text import scalar, yaml_text
 
@@ -14,6 +15,8 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
     }
     lost = [*_outside(chosen, target), *lost_everywhere(chosen), *lost_order(chosen, target)]
+    if target.rows is None:
+        lost += lost_date(chosen.trial)
     return Body(text=yaml_text(content), lost=tuple(lost))
 
 

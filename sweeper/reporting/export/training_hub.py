@@ -8,6 +8,7 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_adapters, lost_everywhere
 from sweeper.reporting.export.rows import RowForm, parts_of
+from sweeper.reporting.export.template import FIX_DATE, lost_date
 from sweeper.training.sources import read_rows
 
 
@@ -115,6 +116,7 @@ def _data(chosen: ChosenTrial, target: Target, lost: list[str]) -> tuple[Path, i
             "Choose `--format trl` or `axolotl`."
         )
     lost.append("The order of rows: training-hub always shuffles them.")
+    lost += lost_date(chosen.trial, remedy=FIX_DATE)
     if target.rows is not None:
         return target.rows, 1
     only = parts[0]

@@ -8,6 +8,7 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_everywhere, lost_order
 from sweeper.reporting.export.rows import Part, RowForm, lost_of_sources, only_form, parts_of
+from sweeper.reporting.export.template import lost_date
 from sweeper.reporting.export.trainer_keys import trainer_keys
 from sweeper.reporting.export.yaml_text import yaml_text
 
@@ -95,7 +96,10 @@ def _loss_keys(chosen: ChosenTrial, parts: list[Part], lost: list[str]) -> dict[
                 "Which tokens are answers: TRL finds them by the chat template, and refuses one without generation "
                 "markers that it does not know. `--data FILE` writes the trial's own tokens and labels."
             )
+        lost += lost_date(chosen.trial)
         return {"assistant_only_loss": chosen.learns_answers_only}
+    if form is RowForm.CHAT_PAIR:
+        lost += lost_date(chosen.trial)
     return {"completion_only_loss": chosen.learns_answers_only}
 
 
