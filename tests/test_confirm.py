@@ -11,7 +11,7 @@ from sweep_files import BASE, config_of, replaced
 
 from sweeper import api
 from sweeper.config import dump_config
-from sweeper.confirm.outcome import outcome_text
+from sweeper.confirm.outcome import outcome_json, outcome_text
 from sweeper.confirm.run import ConfirmRequest, confirm
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.plan import plan_sweep
@@ -40,10 +40,10 @@ def train(context: Any) -> dict[str, float]:
     """Score a rate, with noise that depends on rate and seed alone."""
     rate = context.params["learning_rate"]
     chance = zlib.crc32(f"{rate} {context.seed}".encode()) / 2**32 - 0.5
+    is_lost = rate == context.settings.get("lost") and context.seed in context.settings.get("lost_seeds", [2])
     for step in (1, 2):
-        context.report(step=step, samples=10 * step, loss=1.0, grad_norm=1.0)
-    if rate == context.settings.get("lost") and context.seed == 2:
-        context.report(step=2, samples=20, loss=float("nan"), grad_norm=1.0)
+        loss = float("nan") if is_lost and step == 2 else 1.0
+        context.report(step=step, samples=10 * step, loss=loss, grad_norm=1.0)
     return {"score": SCORES[rate] + NOISE * chance}
 
 
@@ -106,7 +106,27 @@ def test_a_seed_that_diverges_is_told_and_left_out_of_the_pairs(tmp_path: Path) 
     study = api.launch(SWEEP | {"dir": str(tmp_path / "n"), "trial": trial}, options=OPTIONS, function=train)
     found = confirmed(study, top=2)
     assert found.comparisons[0].n == 7
-    assert "1 of 8 seeds diverged, failed or are open" in outcome_text(found)
+    assert ", diverged on 1 of 8 seeds" in outcome_text(found)
+
+
+@pytest.mark.parametrize(("n_lost", "others"), [(5, 3), (8, 0)])
+def test_a_point_that_diverges_on_new_seeds_wins_over_nothing(
+    tmp_path: Path, n_lost: int, others: int
+) -> None:
+    lost = {"lost": 1e-3, "lost_seeds": list(range(1, n_lost + 1))}
+    trial = {**SWEEP["trial"], "settings": {"effective_batch_size": 10, **lost}}
+    study = api.launch(SWEEP | {"dir": str(tmp_path / "n"), "trial": trial}, options=OPTIONS, function=train)
+
+    found = confirmed(study, top=3)
+
+    assert [comparison.n for comparison in found.comparisons] == [others, others]
+    assert not any(comparison.is_real for comparison in found.comparisons)
+    sentence = f"Trial 2 diverged on {n_lost} of 8 seeds, so nothing is claimed of trials 1 and 2"
+    assert sentence in outcome_text(found)
+    assert "beats" not in outcome_text(found)
+    told = outcome_json(found)
+    assert [finalist["n_diverged"] for finalist in told["finalists"]] == [n_lost, 0, 0]
+    assert told["comparisons"][0]["n_diverged"] == [n_lost, 0]
 
 
 @pytest.mark.parametrize(

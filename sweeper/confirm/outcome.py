@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeper.confirm.finalists import SEED, Finalist, identity
 from sweeper.confirm.statistics import ALPHA, PERMUTATION, Comparison, TestName, Values, compare, smallest_n
+from sweeper.pruners.standings import has_diverged
 from sweeper.records import TrialState
 from sweeper.reporting.formats import jsonable, params_text, plural, short, short_float
 from sweeper.study.view import StudyView
@@ -19,6 +20,7 @@ class Outcome:
     view: StudyView  # of the confirming study
     finalists: tuple[Finalist, ...]
     values: tuple[Values, ...]  # by seed, of each finalist
+    n_diverged: tuple[int, ...]  # seeds, of each finalist
     comparisons: tuple[Comparison, ...]
     test: TestName
     alpha: float
@@ -33,16 +35,23 @@ def outcome_of(
 ) -> Outcome:
     """Compare what the confirming study has, whether or not all of its trials have ended."""
     values: list[dict[int, float]] = [{} for _ in finalists]
+    n_diverged = [0] * len(finalists)
     place = {identity(finalist.params): index for index, finalist in enumerate(finalists)}
     for record in view.records:
         index = place.get(identity(record.params))
-        if index is not None and record.state is TrialState.COMPLETE and record.value is not None:
+        if index is None:
+            continue
+        n_diverged[index] += has_diverged(record)
+        if record.state is TrialState.COMPLETE and record.value is not None:
             values[index][record.params[SEED]] = record.value
-    compared = compare(values, maximize=view.config.direction == "maximize", test=test, alpha=alpha)
+    compared = compare(
+        values, maximize=view.config.direction == "maximize", test=test, alpha=alpha, n_diverged=n_diverged
+    )
     return Outcome(
         view=view,
         finalists=tuple(finalists),
         values=tuple(values),
+        n_diverged=tuple(n_diverged),
         comparisons=compared,
         test=test,
         alpha=alpha,
@@ -56,9 +65,9 @@ def outcome_text(outcome: Outcome) -> str:
         f"{view.config.metric} ({view.config.direction}) of {plural(len(outcome.finalists), 'point')} over "
         f"{plural(outcome.n_seeds, 'new seed')} each, mean ± standard deviation:"
     ]
-    for finalist, values in zip(outcome.finalists, outcome.values, strict=True):
+    for finalist, values, lost in zip(outcome.finalists, outcome.values, outcome.n_diverged, strict=True):
         role = "  (reference)" if finalist is reference else ""
-        lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), outcome.n_seeds)}{role}")
+        lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), lost, outcome.n_seeds)}{role}")
     lines += ["", *(_sentence(outcome, comparison) for comparison in outcome.comparisons), ""]
     n = len(outcome.comparisons)
     by = "Westfall and Young" if all(one.test == PERMUTATION for one in outcome.comparisons) else "Holm"
@@ -87,8 +96,11 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
                 "params": jsonable(finalist.params),
                 "first_value": jsonable(finalist.value),
                 "values": {str(seed): jsonable(value) for seed, value in sorted(values.items())},
+                "n_diverged": n_diverged,
             }
-            for finalist, values in zip(outcome.finalists, outcome.values, strict=True)
+            for finalist, values, n_diverged in zip(
+                outcome.finalists, outcome.values, outcome.n_diverged, strict=True
+            )
         ],
         "comparisons": [
             {
@@ -102,6 +114,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 def _sentence(outcome: Outcome, comparison: Comparison) -> str:
     reference, candidate = outcome.finalists[0], outcome.finalists[comparison.candidate]
+    if any(comparison.n_diverged):
+        return _sentence_of_diverged(outcome, comparison)
     if comparison.test == "none":
         return (
             f"Trials {candidate.trial} and {reference.trial} cannot be compared: fewer than 2 seeds of one were "
@@ -130,18 +144,34 @@ def _sentence(outcome: Outcome, comparison: Comparison) -> str:
     )
 
 
+def _sentence_of_diverged(outcome: Outcome, comparison: Comparison) -> str:
+    """Say which seeds diverged, which is worse than any value that the others have."""
+    trials = (outcome.finalists[0].trial, outcome.finalists[comparison.candidate].trial)
+    both = [
+        f"trial {trial} diverged on {n_lost} of {outcome.n_seeds} seeds"
+        for trial, n_lost in zip(trials, comparison.n_diverged, strict=True)
+        if n_lost
+    ]
+    told = " and ".join(both)
+    told = f"{told[0].upper()}{told[1:]}, so nothing is claimed of trials {trials[1]} and {trials[0]}"
+    if math.isnan(comparison.difference):
+        return f"{told}."
+    return (
+        f"{told}; over the seeds that came to their end trial {trials[1]} is {short_float(abs(comparison.difference))} "
+        f"{'better' if comparison.difference >= 0 else 'worse'}."
+    )
+
+
 def _name(finalist: Finalist) -> str:
     return f"trial {finalist.trial}  {params_text(finalist.params)}"
 
 
-def _spread(values: Sequence[float], n_seeds: int) -> str:
-    if not values:
-        return "no seed was trained to its end"
-    mean = math.fsum(values) / len(values)
+def _spread(values: Sequence[float], n_diverged: int, n_seeds: int) -> str:
+    diverged = f"diverged on {n_diverged} of {n_seeds} seeds" if n_diverged else ""
+    n_open = n_seeds - len(values) - n_diverged
+    lost = f"{n_open} of {n_seeds} seeds failed or are open" if n_open else ""
+    mean = math.fsum(values) / len(values) if values else math.nan
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
-    lost = (
-        f", {n_seeds - len(values)} of {n_seeds} seeds diverged, failed or are open"
-        if len(values) < n_seeds
-        else ""
-    )
-    return f"{short(mean)} ± {short(sd)}{lost}" if len(values) > 1 else f"{short(mean)}{lost}"
+    shown = "no seed was trained to its end" if not values else short(mean)
+    spread = f" ± {short(sd)}" if len(values) > 1 else ""
+    return ", ".join(part for part in (f"{shown}{spread}", diverged, lost) if part)

@@ -42,7 +42,8 @@ class Comparison:
     noise: float  # standard deviation of the difference from seed to seed
     p: float  # two-sided; 1 where nothing could be tested
     p_corrected: float = 1.0  # for all comparisons together
-    is_real: bool = False  # p_corrected <= alpha
+    n_diverged: tuple[int, int] = (0, 0)  # seeds of the reference and of the candidate, which have no value
+    is_real: bool = False  # p_corrected <= alpha, and no seed of either has diverged
 
 
 def smallest_n(test: TestName, *, alpha: float = ALPHA) -> int:
@@ -78,9 +79,13 @@ def refuse_too_few(test: TestName, *, n_seeds: int, n_comparisons: int, alpha: f
 
 
 def compare(
-    candidates: Sequence[Values], *, maximize: bool, test: TestName = "t", alpha: float = ALPHA, seed: int = 0
-) -> tuple[Comparison, ...]:
+    candidates: Sequence[Values], *, maximize: bool, test: TestName = "t", alpha: float = ALPHA, seed: int = 0,
+    n_diverged: Sequence[int] = (),
+) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare each candidate with the first.
+
+    Seeds that diverged have no value to compare, and are the worst that can come out: where there are any, the seeds
+    that are left say nothing of the candidate, so no difference is claimed.
 
     Args:
         candidates: Values by seed; the first is the reference.
@@ -88,7 +93,9 @@ def compare(
         test: Student's paired t, or the permutation of the pairs' signs, which assumes no normal noise.
         alpha: Risk of claiming any difference where there is none.
         seed: Of the permutations, where there are too many to try all.
+        n_diverged: How many seeds of each candidate diverged; empty: none.
     """
+    lost = n_diverged or [0] * len(candidates)
     sign = 1.0 if maximize else -1.0
     made = [
         _compare(candidates[0], values, index, sign, test, seed)
@@ -99,8 +106,9 @@ def compare(
     else:
         corrected = holm([comparison.p for comparison in made])
     return tuple(
-        dataclasses.replace(comparison, p_corrected=p, is_real=p <= alpha)
+        dataclasses.replace(comparison, p_corrected=p, n_diverged=both, is_real=p <= alpha and not any(both))
         for comparison, p in zip(made, corrected, strict=True)
+        for both in [(lost[0], lost[comparison.candidate])]
     )
 
 
