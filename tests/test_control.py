@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import time
 
 import pytest
@@ -14,9 +15,9 @@ from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.orchestrator import Orchestrator
-from sweeper.plan import plan_sweep
+from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, StepRow, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
 from sweeper.study.memory import MemoryStudy
 
@@ -414,6 +415,12 @@ def study(tmp_path_factory):
         (Verb.ADD, {"params": {"learning_rate": "fast"}}, ConfigError, "must be a number"),
         (
             Verb.ADD,
+            {"params": {"learning_rate": math.nan}},
+            ConfigError,
+            "must be a finite number, but got nan",
+        ),
+        (
+            Verb.ADD,
             {"params": {"learning_rate": 1e-5}},
             StudyMismatchError,
             "is trial 0 of study `made-up` already",
@@ -444,6 +451,13 @@ def test_what_cannot_be_met_is_refused_and_not_written(study, verb, arguments, e
         ({"log_uniform": [1e-5, 1e-2]}, 1.0, "must be a number from 1e-05 to 0.01"),
         ({"choice": [1e-5, 1e-2]}, 1e-3, "must be one of `1e-05` and `0.01`"),
         ({"int": [1, 8]}, 2.5, "must be a whole number from 1 to 8"),
+        (
+            {"uniform": [0, 1], "step": 0.25},
+            0.1,
+            "0 plus whole steps of 0.25, as `search_space` says, but got 0.1",
+        ),
+        ({"int": [1, 9], "step": 4}, 8, "but got 8. The nearest such value is 9."),
+        ({"uniform": [0, 1]}, math.inf, "must be a finite number, but got inf"),
     ],
 )
 def test_a_point_that_the_sampler_could_not_draw_is_refused(tmp_path, dimension, value, text):
@@ -454,6 +468,42 @@ def test_a_point_that_the_sampler_could_not_draw_is_refused(tmp_path, dimension,
         send_request(str(tmp_path), Verb.ADD, {"params": {"learning_rate": value}})
 
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (math.nan, "must be a finite number, but got nan"),
+        (math.inf, "must be a finite number, but got inf"),
+        (-5, "`samples` must be at least 1, but got -5"),
+        (2.5, "`samples` must be a whole number"),
+    ],
+)
+def test_a_budget_that_no_sweep_file_could_give_is_refused(tmp_path, value, text):
+    config = make_config(
+        search_space={"samples": {"grid": [50, 100]}},
+        trial={"budget": {"samples": None}, "compare": "unequal"},
+    )
+    make_study(tmp_path, config)
+
+    with pytest.raises(ConfigError, match=text):
+        send_request(str(tmp_path), Verb.ADD, {"params": {"samples": value}})
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value"), [({"uniform": [0, 1], "step": 0.25}, 0.1), ({"int": [1, 9], "step": 4}, 8)]
+)
+def test_a_value_between_two_steps_does_no_harm_to_a_study_that_holds_it(tmp_path, dimension, value):
+    study = make_study(
+        tmp_path, make_config(search_space={"x": dimension}, sampler={"name": "random", "n_trials": 3})
+    )
+    ask(study, Verb.ADD, params={"x": value})
+
+    make_orchestrator(reopened(study))
+
+    assert "plus whole steps of" in events(study)[0]["message"]
+    number = study.add_trial(plan_point(study.config, {"x": value}), Origin(by="somebody"))
+    assert reopened(study).records()[number].params == {"x": value}
 
 
 def test_values_are_read_as_a_sweep_file_reads_them():

@@ -286,6 +286,20 @@ class Dimension(Section):
         """Return the values of a `grid` or `choice`; None for a range."""
         return self.grid if self.grid is not None else self.choice
 
+    def nearest_step(self, value: float) -> float:
+        """Return the value of a range's grid of steps that is nearest; the value itself where it has none."""
+        low, high = getattr(self, self.kind)
+        step = self.step if self.step is not None else (1 if self.int is not None else None)
+        if step is None:
+            return value
+        nearest = low + round((value - low) / step) * step
+        return float(min(high, max(low, nearest)))
+
+    def is_on_step(self, value: float) -> bool:
+        """Whether a number lies a whole number of steps above a range's lower bound, as Optuna counts them."""
+        step = self.step if self.step is not None else 1
+        return abs(value - self.nearest_step(value)) < 1e-8 * step
+
 
 class SamplerSection(Section):
     """Who proposes points. `grid` takes them all; the others draw `n_trials`."""

@@ -48,4 +48,4 @@ def _holds(dimension: Dimension, value: Any) -> bool:
         return value in dimension.listed
     low, high = getattr(dimension, dimension.kind)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and low <= value <= high and (dimension.int is None or value == int(value))
+    return is_number and low <= value <= high and dimension.is_on_step(value)

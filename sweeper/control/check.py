@@ -1,10 +1,13 @@
 """Whether a request can be met: the same rules for whoever sends it and for the driver that acts on it."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeper.config.messages import did_you_mean, join, show
-from sweeper.config.models import Dimension, SweepConfig
+from pydantic import ValidationError
+
+from sweeper.config.messages import did_you_mean, join, sentence, show
+from sweeper.config.models import BUDGET_KINDS, Budget, Dimension, SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
@@ -137,17 +140,35 @@ def _check_params(params: Mapping[str, Any], config: SweepConfig) -> None:
 
 def _check_value(name: str, value: Any, dimension: Dimension, *, is_drawn: bool) -> None:
     """Refuse a value of another kind than the dimension's, or that the sampler could not have drawn."""
-    listed = dimension.listed
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if listed is None:
-        low, high = getattr(dimension, dimension.kind)
-        fits = is_number and low <= value <= high and (dimension.kind != "int" or isinstance(value, int))
-        if not fits:
-            whole = "whole number" if dimension.kind == "int" else "number"
-            raise ConfigError(
-                f"`{name}` must be a {whole} from {low:g} to {high:g}, as `search_space` says, but got {show(value)}."
-            )
-        return
+    if is_number and not math.isfinite(value):
+        raise ConfigError(f"`{name}` must be a finite number, but got {show(value)}. Give another value.")
+    if dimension.listed is None:
+        _check_in_range(name, value, dimension, is_number=is_number)
+    else:
+        _check_like_listed(name, value, dimension.listed, is_number=is_number, is_drawn=is_drawn)
+    if name in BUDGET_KINDS:
+        _check_budget(name, value)
+
+
+def _check_in_range(name: str, value: Any, dimension: Dimension, *, is_number: bool) -> None:
+    low, high = getattr(dimension, dimension.kind)
+    fits = is_number and low <= value <= high and (dimension.kind != "int" or isinstance(value, int))
+    if not fits:
+        whole = "whole number" if dimension.kind == "int" else "number"
+        raise ConfigError(
+            f"`{name}` must be a {whole} from {low:g} to {high:g}, as `search_space` says, but got {show(value)}."
+        )
+    if not dimension.is_on_step(value):
+        raise ConfigError(
+            f"`{name}` must be {low:g} plus whole steps of {dimension.step:g}, as `search_space` says, but got "
+            f"{show(value)}. The nearest such value is {dimension.nearest_step(value):g}."
+        )
+
+
+def _check_like_listed(
+    name: str, value: Any, listed: Sequence[Any], *, is_number: bool, is_drawn: bool
+) -> None:
     numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed)
     if numbers and not is_number:
         raise ConfigError(
@@ -157,6 +178,14 @@ def _check_value(name: str, value: Any, dimension: Dimension, *, is_drawn: bool)
         raise ConfigError(
             f"`{name}` must be one of {join(map(str, listed))}, from which the sampler draws, but got {show(value)}."
         )
+
+
+def _check_budget(name: str, value: Any) -> None:
+    """Refuse what a sweep file would refuse as a budget, such as a negative one."""
+    try:
+        Budget.model_validate({name: value})
+    except ValidationError as error:
+        raise ConfigError(sentence(error.errors()[0], name=name, value=value)) from error
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -43,10 +43,27 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def contains(distribution: BaseDistribution, choice: Any) -> bool:
     """Whether a dimension can hold a value, encoded as a choice."""
     if isinstance(distribution, CategoricalDistribution):
-        return choice in distribution.choices
+        # Optuna keeps the place of the first equal choice, and to Python true equals 1.
+        first = next((one for one in distribution.choices if one == choice), None)
+        return choice in distribution.choices and isinstance(first, bool) == isinstance(choice, bool)
     if isinstance(distribution, FloatDistribution | IntDistribution):
-        return bool(distribution.low <= choice <= distribution.high)
+        is_number = isinstance(choice, int | float) and not isinstance(choice, bool)
+        return (
+            is_number
+            and distribution.low <= choice <= distribution.high
+            and _is_on_step(distribution, choice)
+        )
     return False
+
+
+def _is_on_step(distribution: FloatDistribution | IntDistribution, value: float) -> bool:
+    """Whether Optuna (5.0) takes a number between the bounds of a dimension that may have steps."""
+    if isinstance(distribution, IntDistribution):
+        return (value - distribution.low) % distribution.step == 0
+    if distribution.step is None:
+        return True
+    n_steps = (value - distribution.low) / distribution.step
+    return abs(n_steps - round(n_steps)) < 1e-8
 
 
 def widened(distribution: BaseDistribution, values: Iterable[Any]) -> BaseDistribution:
