@@ -1,9 +1,11 @@
 """Storage URLs and their passwords: a password stays in this process's memory and is written nowhere."""
 
+import dataclasses
 import os
+import re
 import sys
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 PASSWORD_VARIABLE = "SWEEPER_STORAGE_PASSWORD"
 _HIDDEN = "***"
@@ -11,13 +13,56 @@ _passwords: dict[
     str, str
 ] = {}  # by URL without password; this process's memory is the only place that holds them
 
+_DATABASES = ("postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle")
+# As SQLAlchemy (2.0) cuts a URL, since it decides what is sent as the password: `#`, `/` and `?` may be in it. An `@`
+# that is not quoted would end it there; here it reaches to the last one before the host.
+_OF_DATABASE = re.compile(
+    r"(?P<head>[^:/]*://)(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*(?:@[^@/?]*(?=@))*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
+    re.DOTALL,
+)
+_OF_ANOTHER = re.compile(
+    r"(?P<head>[^:/]*://)(?:(?P<user>[^:/?#]*)(?::(?P<password>[^/?#]*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
+    re.DOTALL,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Url:
+    """A URL in parts, each as it is spelled."""
+
+    head: str  # up to `://`
+    user: str | None
+    password: str | None
+    place: str  # host, port and database
+    query: str | None  # with its `?`
+
+    @classmethod
+    def cut(cls, url: str) -> "_Url":
+        rule = _OF_DATABASE if url.startswith(_DATABASES) else _OF_ANOTHER
+        found = rule.fullmatch(url)
+        return (
+            cls(**found.groupdict())
+            if found
+            else cls(head="", user=None, password=None, place=url, query=None)
+        )
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        return parse_qsl((self.query or "")[1:])
+
+    def __str__(self) -> str:
+        words = self.user or ""
+        if self.password is not None:
+            words = f"{words}:{self.password}"
+        return f"{self.head}{words and words + '@'}{self.place}{self.query or ''}"
+
 
 def password_of(url: str) -> str | None:
     """Return a URL's password as it is meant, not as it is quoted; None where it has none."""
-    parts = urlsplit(url)
+    parts = _Url.cut(url)
     if parts.password is not None:
         return unquote(parts.password)
-    return dict(parse_qsl(parts.query)).get("password")
+    return dict(parts.options).get("password")
 
 
 def mask_url(url: str) -> str:
@@ -47,15 +92,15 @@ def with_password(url: str) -> str:
     """
     if "://" not in url or password_of(url) is not None:
         return url
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query)
-    names_user = parts.username is not None or "user" in dict(query)
+    parts = _Url.cut(url)
+    names_user = parts.user is not None or "user" in dict(parts.options)
     password = _passwords.get(url) or (_given_password() if names_user else None)
     if password is None:
         return url
-    if parts.username is not None:
+    if parts.user is not None:
         return _with_password(url, quote(password, safe=""))
-    return urlunsplit(parts._replace(query=urlencode([*query, ("password", password)])))
+    query = urlencode([*parts.options, ("password", password)])
+    return str(dataclasses.replace(parts, query=f"?{query}"))
 
 
 def _given_password() -> str | None:
@@ -65,24 +110,20 @@ def _given_password() -> str | None:
 def hide(text: str, url: str) -> str:
     """Return a text, for example a driver's message, without the URL's password in any spelling."""
     password = password_of(url)
-    for spelling in {password, quote(password, safe=""), urlsplit(url).password} if password else ():
-        if spelling:
-            text = text.replace(spelling, _HIDDEN)
+    spellings = {password, quote(password, safe=""), _Url.cut(url).password} if password else ()
+    for spelling in sorted(filter(None, spellings), key=len, reverse=True):
+        text = text.replace(spelling, _HIDDEN)
     return text
 
 
 def _with_password(url: str, password: str | None) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    words = f"{user}:{password}" if password is not None else user
-    netloc = f"{words}@{host}" if words else host
-    if parts.password is None and "password" in dict(parse_qsl(parts.query)):
-        netloc = parts.netloc
-        kept = [(key, value) for key, value in parse_qsl(parts.query) if key != "password"]
-        both = [*kept, ("password", password)] if password is not None else kept
-        parts = parts._replace(query=urlencode(both, safe="*/:"))
-    return urlunsplit(parts._replace(netloc=netloc))
+    parts = _Url.cut(url)
+    if parts.password is not None or "password" not in dict(parts.options):
+        return str(dataclasses.replace(parts, password=password))
+    kept = [(key, value) for key, value in parts.options if key != "password"]
+    both = [*kept, ("password", password)] if password is not None else kept
+    query = urlencode(both, safe="*/:")
+    return str(dataclasses.replace(parts, query=f"?{query}" if query else None))
 
 
 def hide_password_of_command_line(arguments: Sequence[str]) -> None:

@@ -17,11 +17,20 @@ from optuna.distributions import FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.engine import make_url
 from sweeps import make_config, make_study, reopened
 
 from sweeper.errors import SweeperError
 from sweeper.plan import plan_sweep
-from sweeper.storage_url import hide, keep_password, mask_url, password_of, with_password, without_password
+from sweeper.storage_url import (
+    hide,
+    hide_password_of_command_line,
+    keep_password,
+    mask_url,
+    password_of,
+    with_password,
+    without_password,
+)
 from sweeper.study import journal as journal_module
 from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
@@ -312,7 +321,27 @@ URLS = [
         "postgresql://h/x?user=me&password=***",
         "postgresql://h/x?user=me",
     ),
+    *(
+        (
+            f"postgresql://me:{secret}@db.host:5432/x?a=b",
+            secret,
+            "postgresql://me:***@db.host:5432/x?a=b",
+            "postgresql://me@db.host:5432/x?a=b",
+        )
+        for secret in ("pa#ss", "p/s", "p?s", "p[s", "p]s", "p:s", "p@s", "p#1@2", "p s")
+    ),
+    ("postgresql://me@corp:s3@db/x", "s3", "postgresql://me@corp:***@db/x", "postgresql://me@corp@db/x"),
+    (
+        "mysql+pymysql://me:s#@[::1]:3306/x",
+        "s#",
+        "mysql+pymysql://me:***@[::1]:3306/x",
+        "mysql+pymysql://me@[::1]:3306/x",
+    ),
     ("postgresql://me@db/x", None, "postgresql://me@db/x", "postgresql://me@db/x"),
+    ("sqlite:////tmp/a:b@c?x#1.db", None, "sqlite:////tmp/a:b@c?x#1.db", "sqlite:////tmp/a:b@c?x#1.db"),
+    ("https://host:80/v1/a@main", None, "https://host:80/v1/a@main", "https://host:80/v1/a@main"),
+    ("http://[abc", None, "http://[abc", "http://[abc"),
+    ("s3-x://me:s3@host/x#y", "s3", "s3-x://me:***@host/x#y", "s3-x://me@host/x#y"),
     ("sqlite:///a.db", None, "sqlite:///a.db", "sqlite:///a.db"),
 ]
 
@@ -326,6 +355,23 @@ def test_a_password_is_found_hidden_and_left_out(url, password, masked, public):
 def test_a_password_that_was_kept_comes_back(url, password, masked, public):
     assert keep_password(url) == public
     assert password_of(with_password(public)) == password
+
+
+def test_a_word_of_the_command_line_that_only_looks_like_a_url_is_let_by():
+    hide_password_of_command_line(
+        ["plan", "x.yaml", "trial.model=http://[abc", "x=https://host:80/v1/a@main"]
+    )
+
+
+@pytest.mark.parametrize(("url", "password", "masked", "public"), URLS)
+def test_sqlalchemy_is_given_the_password_and_the_host_that_were_meant(url, password, masked, public):
+    if "://" not in url or not url.startswith(("postgresql", "mysql", "sqlite")):
+        return
+    keep_password(url)
+    parsed = make_url(with_password(public))
+
+    assert (parsed.password or parsed.query.get("password")) == password
+    assert parsed.host in (None, "db", "h", "db.host", "::1")
 
 
 def test_a_drivers_message_is_shown_without_the_password_in_any_spelling():
