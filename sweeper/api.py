@@ -121,6 +121,7 @@ def resume(
     adds_trials = extension is not None and extension.adds_trials
     if not adds_trials:
         _refuse_ended(study)
+    check_pruner(study.config if extension is None else extension.config)
     with driving(study):
         if extension is not None:
             extension.apply(study)

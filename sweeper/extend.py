@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
 from sweeper.config import dump_config
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import RungSection, SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
 from sweeper.optimizer import STEADY_SCHEDULES
 from sweeper.phases import PHASED
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point, plan_sweep
+from sweeper.plan.budget import common_budget
+from sweeper.plan.marks import rung_marks
 from sweeper.records import Origin, TrialRecord, TrialState, params_key
 from sweeper.study.changes import changed_config, check_extension
 from sweeper.study.control_records import whoami
@@ -69,8 +71,17 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
         )
     check_extension(study, changed)
     records = study.records()
+    changed = _with_old_rungs(study, records, changed)
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
-    points = _new_points(records, plan_sweep(changed, facts=study.facts()).points)
+    plan = plan_sweep(changed, facts=study.facts())
+    points = _new_points(records, plan.points)
+    if changed.pruner.prior not in (None, study.config.pruner.prior):
+        from sweeper.prior import prior_of
+
+        prior_of(plan)  # what is wrong with it is told before it stands in the study
+    if changed.rungs != study.config.rungs:
+        marks = ", ".join(f"{mark:,}" for mark in plan.rung_marks)
+        notes.append(f"the rungs stay where they were, at {marks or 'none'} {plan.rung_unit}")
     if changed.pruner != study.config.pruner:
         was, now = (json.dumps(config.pruner.name) for config in (study.config, changed))
         notes.append(f"the pruner was {was} and is now {now}; decisions that were taken stay")
@@ -78,6 +89,20 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     if points:
         notes.append(f"{len(points)} more points wait to be trained")
     return Extension(config=changed, longer=longer, n_points=n_points, notes=tuple(notes))
+
+
+def _with_old_rungs(study: Study, records: Mapping[int, TrialRecord], changed: SweepConfig) -> SweepConfig:
+    """Return the new config with the rungs where they were, once a trial has begun.
+
+    Where the default rungs lie follows from the pruner and the number of points, and fractions from the smallest
+    budget; but trials are compared rung by rung, so each must lie at one mark in all of them.
+    """
+    facts = study.facts()
+    old, new = (rung_marks(config, common_budget(config, facts), facts) for config in (study.config, changed))
+    if old == new or all(record.state is TrialState.WAITING for record in records.values()):
+        return changed
+    form = "samples" if old.unit == "samples" else "steps"
+    return changed.model_copy(update={"rungs": RungSection.model_validate({form: list(old.marks)})})
 
 
 def _new_points(records: Mapping[int, TrialRecord], planned: Sequence[Point]) -> list[Point]:

@@ -1,12 +1,13 @@
 """The evidence of an earlier study, from which learned pruning starts: its finished trials at this sweep's rungs."""
 
 import bisect
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sweeper.config.models import SweepConfig
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import Plan
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import RungRecord, TrialRecord, TrialState
@@ -32,8 +33,21 @@ def read_prior(config: SweepConfig) -> RecordedSweep | None:
     if place is None:
         return None
     if not is_recorded_file(place):
-        _check_alike(Study.open(place).config, config, place)
+        with _named(place):
+            earlier = Study.open(place).config
+        _check_alike(earlier, config, place)
     return open_prior(place, config)
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say of what cannot be read in the block that `pruner.prior` names it."""
+    try:
+        yield
+    except SweeperError as error:
+        raise ConfigError(
+            f"`pruner.prior` names `{place}`, which cannot be read as an earlier study. {error}"
+        ) from error
 
 
 def prior_of(plan: Plan) -> dict[int, TrialRecord]:
@@ -57,7 +71,8 @@ def open_prior(place: str, config: SweepConfig) -> RecordedSweep:
     Raises:
         ConfigError: If it cannot be read, or has another metric.
     """
-    sweep = open_recorded(place)
+    with _named(place):
+        sweep = open_recorded(place)
     if (sweep.metric, sweep.direction) != (config.metric, config.direction):
         raise ConfigError(
             f"`pruner.prior` names `{place}`, whose metric is `{sweep.metric}` ({sweep.direction}), but this sweep's "

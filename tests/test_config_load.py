@@ -189,6 +189,25 @@ def test_of_keys_that_exclude_each_other_the_override_stays(override: str, secti
     assert data.get(section, data["trial"].get(section)) == kept
 
 
+def test_another_pruners_keys_go_with_its_name_and_none_that_was_overridden() -> None:
+    learned = config_to_dict(config_of(BASE))
+    ranked = config_from_dict(
+        learned, overrides=["pruner.directions=paper", "pruner.keep_frac=0.3"], check_files=False
+    )
+    assert (ranked.pruner.directions, ranked.pruner.keep_frac) == ("paper", 0.3)
+    median = config_from_dict(
+        learned,
+        overrides=["pruner.name=median", "pruner.signal=loss", "pruner.direction=minimize"],
+        check_files=False,
+    )
+    back = config_from_dict(
+        config_to_dict(median), overrides=["pruner.name=early_dynamics"], check_files=False
+    )
+    assert back.pruner == config_of(BASE).pruner
+    with pytest.raises(ConfigError, match=r"`pruner.keep_frac` belongs to `early_dynamics`, not to `nop`"):
+        config_from_dict(learned, overrides=["pruner.keep_frac=0.3", "pruner.name=nop"], check_files=False)
+
+
 def test_rungs_of_two_keys_can_be_overridden_one_by_one() -> None:
     config = config_of(BASE, "rungs.first=512", "rungs.reduction_factor=4")
     assert (config.rungs.first, config.rungs.reduction_factor, config.rungs.fractions) == (512, 4, None)

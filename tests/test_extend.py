@@ -7,11 +7,12 @@ import trial_functions
 from cli_fixtures import cli
 from sweep_files import BASE as FILE
 from sweep_files import config_of
-from sweeps import BASE, make_config, make_study, merged
+from sweeps import BASE, make_config, make_study, merged, reopened
 
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.extend import plan_extension
+from sweeper.plan import plan_sweep
 from sweeper.records import EventKind, TrialState
 from sweeper.study.study import Study
 
@@ -107,6 +108,69 @@ def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, caps
     assert view.config.pruner.name == "early_dynamics"
     assert [record.state.value for record in view.records] == ["COMPLETE", "COMPLETE", "PRUNED"]
     assert 'the pruner was "nop" and is now "early_dynamics"' in capsys.readouterr().err
+
+
+def begun(directory, **changes):
+    """A study whose first trial has begun."""
+    study = make_study(directory, make_config(rungs={}, **changes))
+    study.claim(0)
+    return study
+
+
+SIZES = {"learning_rate": {"grid": [1e-3]}, "size": {"grid": [1, 2]}}
+MORE_SIZES = f"search_space.size.grid={list(range(1, 25))}"
+
+
+def test_the_rungs_stay_where_they_were_when_more_points_would_move_them(tmp_path):
+    study = begun(tmp_path / "s", pruner="early_dynamics", search_space=SIZES)
+    assert plan_sweep(study.config).rung_marks == (10, 30)
+
+    found = plan_extension(study, [MORE_SIZES], [])
+
+    assert plan_sweep(found.config).rung_marks == (10, 30)
+    assert "the rungs stay where they were, at 10, 30 samples" in found.notes
+    found.apply(study)
+    assert plan_sweep(plan_extension(study, ["pruner=nop"], []).config).rung_marks == (10, 30)
+
+
+def test_the_rungs_stay_where_they_were_when_a_smaller_budget_would_move_them(tmp_path):
+    study = begun(
+        tmp_path / "s", trial={"budget": {"samples": None}, "compare": "unequal"},
+        search_space={"samples": {"grid": [100, 200]}},
+    )  # fmt: skip
+
+    found = plan_extension(study, ["search_space.samples.grid=[100, 200, 50]"], [])
+
+    assert plan_sweep(found.config).rung_marks == (10, 30)
+
+
+def test_before_a_trial_has_begun_the_rungs_are_those_of_the_new_points(tmp_path):
+    study = make_study(tmp_path / "s", make_config(rungs={}, pruner="early_dynamics", search_space=SIZES))
+
+    assert plan_sweep(plan_extension(study, [MORE_SIZES], []).config).rung_marks == (10, 20, 30, 50, 70)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ('pruner={name: "no_module:Pruner"}', "no_module"),
+        ("pruner={prior: /nonexistent/x}", r"`pruner.prior` names `/nonexistent/x`, which cannot be read"),
+        ("pruner={prior: /nonexistent/x.jsonl}", r"`pruner.prior`.*no file `/nonexistent/x.jsonl`"),
+    ],
+)
+def test_a_pruner_that_cannot_judge_is_refused_before_it_stands_in_the_study(tmp_path, override, text):
+    study = make_study(tmp_path, make_config())
+
+    with pytest.raises(ConfigError, match=text):
+        go_on(str(tmp_path), override)
+
+    assert reopened(study).config.pruner.name == "nop"
+
+
+def test_a_pruners_name_alone_replaces_the_pruner(tmp_path):
+    study = make_study(tmp_path, make_config(pruner="early_dynamics"))
+
+    assert plan_extension(study, ["pruner.name=nop"], []).config.pruner.name == "nop"
 
 
 def test_a_finished_trial_is_trained_on_from_its_checkpoint_under_a_new_number(tmp_path):

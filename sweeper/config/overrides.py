@@ -1,9 +1,21 @@
 """`key=value` from the command line, laid over a document."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from sweeper.config.document import Document, KeyPath, Place, parse_value
-from sweeper.config.models import BUDGET_KINDS, DIMENSION_KINDS, RUNG_FORMS, SweepConfig, TrainSettings
+from sweeper.config.models import (
+    BUDGET_KINDS,
+    DIMENSION_KINDS,
+    PRUNER_KEYS_FOREIGN,
+    PRUNER_KEYS_LEARNED,
+    PRUNER_KEYS_OWN,
+    PRUNER_KEYS_RANK,
+    RUNG_FORMS,
+    SweepConfig,
+    TrainSettings,
+)
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.errors import ConfigError, Problem
 
 
@@ -49,7 +61,7 @@ def _apply(document: Document, override: str) -> None:
     key, text = split_override(override)
     value = parse_value(text, label=label(override))
     path = _resolve(document, key)
-    _clear_rivals(document, path)
+    _clear_rivals(document, path, value.data)
     parent = document.data
     for depth, part in enumerate(path[:-1], start=1):
         if isinstance(parent, dict):
@@ -87,8 +99,8 @@ def _resolve(document: Document, key: str) -> KeyPath:
     return tuple(result)
 
 
-def _clear_rivals(document: Document, path: KeyPath) -> None:
-    """Remove what the override at `path` takes the place of."""
+def _clear_rivals(document: Document, path: KeyPath, value: Any) -> None:
+    """Remove what the override at `path` takes the place of; of a pruner's keys, none that was overridden too."""
     rivals: list[KeyPath] = []
     if path[:2] == ("trial", "settings") and len(path) == 3:
         rivals = [("search_space", path[2])]
@@ -101,8 +113,18 @@ def _clear_rivals(document: Document, path: KeyPath) -> None:
     elif path[0] == "rungs" and len(path) == 2 and path[1] in RUNG_FORMS:
         others = RUNG_FORMS if path[1] == "first" else (*RUNG_FORMS, "reduction_factor")
         rivals = [("rungs", form) for form in others]
+    elif path in (("pruner", "name"), ("pruner", "directions")):
+        keys = _keys_of_other_pruners(path[-1], value)
+        rivals = [("pruner", key) for key in keys if not is_override(document.place(("pruner", key)))]
     for rival in rivals:
         document.remove(rival)
+
+
+def _keys_of_other_pruners(key: str | int, value: Any) -> tuple[str, ...]:
+    """Return the keys of the pruner's section that mean nothing once its `name` or `directions` has this value."""
+    if key == "name":
+        return PRUNER_KEYS_FOREIGN if value == EARLY_DYNAMICS else PRUNER_KEYS_OWN
+    return {"learned": PRUNER_KEYS_RANK, "paper": PRUNER_KEYS_LEARNED}.get(str(value), ())
 
 
 def _no_place(override: str, path: KeyPath) -> ConfigError:
