@@ -11,7 +11,7 @@ from sweeper.driving import complete, drive, driving, is_anything_left, judged, 
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import plan_extension
-from sweeper.plan import plan_sweep
+from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
 from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
@@ -76,10 +76,7 @@ def launch(
             existing.update_config(config)
             _go_on(existing, options, function, listeners)
         return judged(existing)
-    if config.pruner.prior is not None:
-        from sweeper.prior import prior_of
-
-        prior_of(plan)  # what is wrong with it is told before anything starts
+    _check_prior(plan)
     with ready(config, function, directory=directory, options=options) as (found, executor):
         config = _afforded(config, found)
         directory.mkdir(parents=True, exist_ok=True)
@@ -121,7 +118,10 @@ def resume(
     adds_trials = extension is not None and extension.adds_trials
     if not adds_trials:
         _refuse_ended(study)
-    check_pruner(study.config if extension is None else extension.config)
+    config = study.config if extension is None else extension.config
+    check_pruner(config)
+    if config.pruner.prior != study.config.pruner.prior:
+        _check_prior(plan_sweep(config, facts=study.facts()))
     with driving(study):
         if extension is not None:
             extension.apply(study)
@@ -153,6 +153,18 @@ def _afforded(config: SweepConfig, found: PreflightFacts) -> SweepConfig:
     config, told = afford(plan, measure_cost(plan, found.slots))
     print(told, file=sys.stderr)
     return config
+
+
+def _check_prior(plan: Plan) -> None:
+    """Read what `pruner.prior` names and forget it: what is wrong with it is told before anything starts.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if plan.config.pruner.prior is not None:
+        from sweeper.prior import prior_of
+
+        prior_of(plan)
 
 
 def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:

@@ -75,10 +75,6 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
     plan = plan_sweep(changed, facts=study.facts())
     points = _new_points(records, plan.points)
-    if changed.pruner.prior not in (None, study.config.pruner.prior):
-        from sweeper.prior import prior_of
-
-        prior_of(plan)  # what is wrong with it is told before it stands in the study
     if changed.rungs != study.config.rungs:
         marks = ", ".join(f"{mark:,}" for mark in plan.rung_marks)
         notes.append(f"the rungs stay where they were, at {marks or 'none'} {plan.rung_unit}")

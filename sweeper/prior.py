@@ -2,13 +2,17 @@
 
 import bisect
 import contextlib
+import dataclasses
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from sweeper.config.models import SweepConfig
+from sweeper.config.messages import join
+from sweeper.config.models import BUDGET_KINDS, SweepConfig
 from sweeper.errors import ConfigError, SweeperError
-from sweeper.plan import Plan
+from sweeper.plan import Plan, Point
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import RungRecord, TrialRecord, TrialState
 from sweeper.study.recorded import RecordedPoint, RecordedSweep
@@ -16,6 +20,9 @@ from sweeper.study.recorded_files import is_recorded_file
 from sweeper.study.recorded_open import open_recorded
 from sweeper.study.study import Study
 
+logger = logging.getLogger(__name__)
+
+_NO_PLACE = (*BUDGET_KINDS, "seed")  # params that do not say where a point lies
 # What must be the same for one study's results to say something about another's.
 _SHARED = (
     *("model", "revision", "train_data", "data_sets", "phases", "eval_data", "metrics", "function"),
@@ -61,7 +68,7 @@ def prior_of(plan: Plan) -> dict[int, TrialRecord]:
         return {}
     return prior_records(
         sweep, marks=plan.rung_marks, unit=plan.rung_unit, budget_samples=plan.budget_samples,
-        window_steps=plan.config.pruner.window_steps,
+        window_steps=plan.config.pruner.window_steps, space=PriorSpace.of(plan.points or plan.examples),
     )  # fmt: skip
 
 
@@ -81,9 +88,39 @@ def open_prior(place: str, config: SweepConfig) -> RecordedSweep:
     return sweep
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorSpace:
+    """The space in which this sweep's points lie, and those of an earlier study are to be seen."""
+
+    dimensions: tuple[str, ...]
+    settings: Mapping[str, Any]  # of one of its points: what is no dimension is the same in all of them
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> "PriorSpace":
+        """Return the space of some points: a dimension is what each of them has a value of."""
+        shared = [name for name in points[0].params if all(name in point.params for point in points)]
+        return cls(dimensions=tuple(shared), settings={**points[0].settings, **points[0].params})
+
+    def params_of(self, point: RecordedPoint) -> dict[str, Any] | str:
+        """Return what a point of the earlier study has in these dimensions; the name of what keeps it out of them.
+
+        What this sweep varies may have been fixed there; what it fixes may have varied there, and then only the points
+        with this sweep's own value lie in its space. A seed does not move a point, and the budget is the same.
+        """
+        for name in point.params:
+            is_apart = name not in self.dimensions and name not in _NO_PLACE
+            if is_apart and self.settings.get(name) != point.params[name]:
+                return name
+        known = {**point.settings, **point.params}
+        known |= {name: self.settings[name] for name in BUDGET_KINDS if name in self.dimensions}
+        lacking = [name for name in self.dimensions if name not in known]
+        return lacking[0] if lacking else {name: known[name] for name in self.dimensions}
+
+
 def prior_records(
-    sweep: RecordedSweep, *, marks: Sequence[int], unit: str, budget_samples: int | None, window_steps: int
-) -> dict[int, TrialRecord]:
+    sweep: RecordedSweep, *, marks: Sequence[int], unit: str, budget_samples: int | None, window_steps: int,
+    space: PriorSpace | None = None,
+) -> dict[int, TrialRecord]:  # fmt: skip
     """Return the sweep's points as completed trials that stood at these rungs. Their numbers are negative.
 
     Args:
@@ -92,9 +129,10 @@ def prior_records(
         unit: Of the marks: `samples` or `steps`.
         budget_samples: That every point of this sweep trains; None where they differ.
         window_steps: Of the windowed signals.
+        space: Of this sweep; None: the earlier one's own. Points that do not lie in it are left out.
 
     Raises:
-        ConfigError: If its points were trained for another budget.
+        ConfigError: If its points were trained for another budget, or none lies in this sweep's space.
     """
     budgets = {point.budget_samples for point in sweep.points}
     if budget_samples is None or budgets != {budget_samples}:
@@ -104,9 +142,10 @@ def prior_records(
             f"{', '.join(f'{budget:,}' for budget in sorted(budgets))} samples, but the budget of this sweep {own}. "
             "What the one ends at says nothing of the other. Leave `pruner.prior` out, or train for the same budget."
         )
+    params = _params_of(sweep, space)
     return {
         -1 - index: TrialRecord(
-            number=-1 - index, state=TrialState.COMPLETE, params=dict(point.params), point_id=f"prior-{index}",
+            number=-1 - index, state=TrialState.COMPLETE, params=params[index], point_id=f"prior-{index}",
             settings=dict(point.settings), budget_samples=point.budget_samples, total_steps=point.total_steps,
             value=point.value, metrics=dict(point.metrics), samples=point.budget_samples, step=point.total_steps,
             rungs={
@@ -114,8 +153,34 @@ def prior_records(
                 if (record := _stood_at(point, rung, mark, unit, window_steps)) is not None
             },
         )
-        for index, point in enumerate(sweep.points) if math.isfinite(point.value)
+        for index, point in enumerate(sweep.points) if math.isfinite(point.value) and index in params
     }  # fmt: skip
+
+
+def _params_of(sweep: RecordedSweep, space: PriorSpace | None) -> dict[int, dict[str, Any]]:
+    """Return the params of the points that lie in a space, by index, and tell how many do not.
+
+    Raises:
+        ConfigError: If none does.
+    """
+    if space is None:
+        return {index: dict(point.params) for index, point in enumerate(sweep.points)}
+    found = {index: space.params_of(point) for index, point in enumerate(sweep.points)}
+    inside = {index: params for index, params in found.items() if not isinstance(params, str)}
+    if len(inside) == len(found):
+        return inside
+    names = join(dict.fromkeys(name for name in found.values() if isinstance(name, str)))
+    if not inside:
+        raise ConfigError(
+            f"No point of the earlier study `{sweep.name}` lies in this sweep's space: they have other values of "
+            f"{names}, or none that is known. Name a study that shares values with this one, or leave `pruner.prior` "
+            "out."
+        )
+    logger.warning(
+        "%d of %d points of the earlier study `%s` are left out: they have other values of %s than this sweep.",
+        len(found) - len(inside), len(found), sweep.name, names,
+    )  # fmt: skip
+    return inside
 
 
 def _stood_at(point: RecordedPoint, rung: int, mark: int, unit: str, window_steps: int) -> RungRecord | None:

@@ -282,6 +282,14 @@ def test_the_best_rate_is_expected_to_grow_with_the_root_of_the_batch():
     assert np.ptp(columns[:, 0]) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_batches_that_cannot_shift_the_rate_are_still_told_apart():
+    points = [
+        {"effective_batch_size": size, "learning_rate": 1e-4 * 2**n} for n, size in enumerate(("auto", 8, 32))
+    ]
+
+    assert smooth_matrix(points).shape == (3, 4)
+
+
 def test_a_choice_is_a_dimension_of_its_own():
     matrix = design_matrix([{"optimizer": name, "fixed": 1} for name in ("adamw", "lion", "sgd")])
 

@@ -14,9 +14,10 @@ from sweeper import api
 from sweeper.driving import complete
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
-from sweeper.prior import prior_records, read_prior
+from sweeper.prior import PriorSpace, prior_records, read_prior
 from sweeper.records import TrialState
 from sweeper.replay.run import replay
+from sweeper.study.recorded import RecordedSweep
 from sweeper.study.recorded_files import write_recorded
 from sweeper.study.study import Study
 
@@ -56,6 +57,59 @@ def test_what_diverged_teaches_nothing_and_other_budgets_are_refused():
     assert len(prior_records(mixed, marks=(20,), unit="samples", budget_samples=100, window_steps=2)) == 2
     with pytest.raises(ConfigError, match="for 100 samples, but the budget of this sweep is 640 samples"):
         prior_records(sweep, marks=(20,), unit="samples", budget_samples=640, window_steps=2)
+
+
+def seen_in(space, points):
+    """Return the params of an earlier study's points as a sweep of another space sees them, and the warnings."""
+    sweep = RecordedSweep(name="earlier", metric="score", direction="maximize", points=tuple(points))
+    found = prior_records(sweep, marks=(20,), unit="samples", budget_samples=100, window_steps=2, space=space)
+    return [record.params for record in found.values()]
+
+
+def earlier_point(index, params, settings):
+    return dataclasses.replace(
+        make_point(index, 0.1 * index + 0.1), params=params, settings={**settings, **params}
+    )
+
+
+def space_of(params, **settings):
+    points = plan_sweep(sweeps.make_config(search_space=params, trial={"settings": settings})).points
+    return PriorSpace.of(points)
+
+
+def test_what_an_earlier_study_had_fixed_is_a_value_of_this_sweeps_dimension():
+    points = [
+        earlier_point(n, {"learning_rate": rate}, {"effective_batch_size": 20})
+        for n, rate in enumerate((1e-4, 1e-3))
+    ]
+    space = space_of({"learning_rate": {"grid": [1e-4]}, "effective_batch_size": {"grid": [10, 20]}})
+
+    assert seen_in(space, points) == [
+        {"learning_rate": 1e-4, "effective_batch_size": 20}, {"learning_rate": 1e-3, "effective_batch_size": 20},
+    ]  # fmt: skip
+
+
+def test_of_what_an_earlier_study_varied_only_this_sweeps_own_value_teaches(caplog):
+    points = [
+        earlier_point(n, {"learning_rate": 1e-4, "effective_batch_size": size, "seed": n}, {})
+        for n, size in enumerate((10, 20, 10.0))
+    ]
+    space = space_of({"learning_rate": {"grid": [1e-4, 1e-3]}}, effective_batch_size=10)
+
+    assert seen_in(space, points) == [{"learning_rate": 1e-4}] * 2
+    assert (
+        "1 of 3 points of the earlier study `earlier` are left out: they have other values of" in caplog.text
+    )
+
+
+def test_an_earlier_study_that_shares_no_value_is_refused():
+    points = [earlier_point(0, {"learning_rate": 1e-4}, {})]
+    space = space_of({"learning_rate": {"grid": [1e-4]}, "depth": {"grid": [1, 2]}})
+
+    with pytest.raises(
+        ConfigError, match=r"No point of the earlier study `earlier` lies in this sweep's space.*`depth`"
+    ):
+        seen_in(space, points)
 
 
 def test_a_sweep_with_a_prior_trains_less_and_finds_the_best(tmp_path):

@@ -51,7 +51,8 @@ def smooth_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
     if rates is None:
         return design_matrix(params)
     shifted = rates if batches is None else rates - _ROOT * (batches - batches.mean())
-    slow = [{name: value for name, value in row.items() if name not in (_RATE, _BATCH)} for row in params]
+    fast = (_RATE,) if batches is None else (_RATE, _BATCH)
+    slow = [{name: value for name, value in row.items() if name not in fast} for row in params]
     columns = [((shifted - shifted.min()) / np.ptp(rates))[:, None], _SLOW * design_matrix(slow)]
     if batches is not None:
         columns.append((_SLOW * (batches - batches.min()) / np.ptp(batches))[:, None])

@@ -11,7 +11,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.executors.replay import CurveCheckpoints, RecordedPlay, ReplayExecutor, VirtualClock
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import Plan
-from sweeper.prior import open_prior, prior_records
+from sweeper.prior import PriorSpace, open_prior, prior_records
 from sweeper.pruners.judge import Judge, divergence_rules, make_judge
 from sweeper.records import Listener, TrialRecord, TrialState
 from sweeper.replay.result import OrderOutcome, ReplayResult
@@ -45,13 +45,15 @@ class Replay:
         rungs = replay_rungs(sweep, config)
         self.rung_marks = rungs.marks
         self._make_judge = judge
+        self._points = replay_points(sweep, rungs)
         if config.pruner.prior is not None:
+            budgets = {point.budget_samples for point in sweep.points}
             earlier = prior_records(
                 open_prior(config.pruner.prior, config), marks=rungs.marks, unit=rungs.unit,
-                budget_samples=sweep.points[0].budget_samples, window_steps=config.pruner.window_steps,
+                budget_samples=budgets.pop() if len(budgets) == 1 else None,
+                window_steps=config.pruner.window_steps, space=PriorSpace.of(self._points),
             )  # fmt: skip
             self._make_judge = functools.partial(make_judge, prior=earlier)
-        self._points = replay_points(sweep, rungs)
         self._plays = [RecordedPlay(point, metric=sweep.metric, rules=self._rules) for point in sweep.points]
 
     def play(
