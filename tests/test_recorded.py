@@ -12,6 +12,8 @@ from sweeps import make_config, make_orchestrator, make_study, reopened
 
 from sweeper.errors import ConfigError
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.plan import plan_longer
+from sweeper.records import Origin, TrialState
 from sweeper.study.recorded import record_study, seed_sd
 from sweeper.study.recorded_files import load_recorded, write_recorded
 
@@ -89,6 +91,19 @@ def test_trials_that_were_stopped_by_comparison_are_left_out(tmp_path):
     assert sweep.left_out == 4 - len(sweep.points) > 0
 
 
+def test_a_trial_that_trains_another_one_on_is_no_point(tmp_path):
+    study = run_study(tmp_path)
+    longer = plan_longer(study.config, study.records()[2].params, samples=200)
+    number = study.add_trial(longer, Origin(by="somebody", continues=2))
+    study.claim(number)
+    study.finish(number, TrialState.COMPLETE, value=9.0)
+
+    sweep = record_study(reopened(study))
+
+    assert [point.number for point in sweep.points] == [0, 1, 2, 3]
+    assert sweep.left_out == 0
+
+
 def test_trials_that_diverged_stay_as_points_without_a_value(tmp_path):
     study = run_study(tmp_path, trial_functions.diverges_at_high_rate)
 
@@ -150,6 +165,12 @@ def test_curves_of_ones_own_need_only_the_documented_columns(tmp_path):
         ([FACTS, ROW, {**ROW, "point": None}], "A row has no `point`"),
         ([FACTS, ROW, ROW], "The steps of point `0` do not grow"),
         ([FACTS, {**ROW, "loss": "low"}], "Point `0` has a value that is no number"),
+        *(
+            ([FACTS, {**ROW, key: "low"}], "Point `0` has a value that is no number")
+            for key in ("step", "samples", "metric.score", "seconds", "budget_samples")
+        ),
+        ([FACTS, {**ROW, "point": [1, 2]}], r"`point` must be a number or a name, but got \[1, 2\]"),
+        ([{**FACTS, "seed_sd": "small"}, ROW], "`seed_sd` must be a number, but got the text `small`"),
         ([{"metric": "speed", "direction": "maximize"}, ROW], "It holds no metric `speed`"),
         ([{"metric": "score"}, ROW], "It does not say whether more or less is better"),
         (

@@ -13,6 +13,7 @@ from sweeper.errors import ConfigError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.records import EventKind, TrialState
 from sweeper.replay import Replay, replay, replay_config
+from sweeper.replay.setup import replay_rungs
 from sweeper.study.recorded import record_study
 
 LOW_LOSS = {
@@ -167,6 +168,49 @@ def test_the_noise_between_seeds_is_the_tolerance_unless_another_is_given():
     assert replay(make_recorded([0.0, 1.0], seed_sd=0.25), "nop", orders=1).tolerance == 0.25
     assert replay(make_recorded([0.0, 1.0]), "nop", orders=1).tolerance == 0.01
     assert replay(make_recorded([0.0, 1.0]), "nop", orders=1, tolerance=0.5).tolerance == 0.5
+
+
+def with_params(sweep, params_of):
+    points = tuple(
+        dataclasses.replace(point, params=params_of(index), settings=params_of(index))
+        for index, point in enumerate(sweep.points)
+    )
+    return dataclasses.replace(sweep, points=points)
+
+
+@pytest.mark.parametrize(
+    "params_of",
+    [
+        lambda index: {"x": 0.1 * index, "y": 0.3 * index, "z": 0.7 * index},  # drawn: no two values the same
+        lambda index: {"modules": ["q", "v"][: index % 2 + 1], "options": {"depth": index}},
+        lambda index: {"samples": 100 + index},
+    ],
+    ids=["drawn", "lists and mappings", "a swept budget"],
+)
+def test_any_params_are_played(params_of):
+    sweep = with_params(make_recorded([0.01 * index for index in range(60)]), params_of)
+
+    result = replay(sweep, "nop", orders=1)
+
+    assert result.survivors == (60, 60)
+
+
+def test_the_number_of_points_says_where_the_default_rungs_lie():
+    few = with_params(make_recorded([0.1, 0.2, 0.3, 0.4, 0.5]), lambda index: {"x": index, "y": index})
+    many = with_params(make_recorded([0.01 * index for index in range(20)]), lambda index: {"x": index})
+
+    marks = [replay_rungs(sweep, replay_config(sweep)).marks for sweep in (few, many)]
+
+    assert marks == [(20,), (20, 50)]
+    assert [len(plan_marks(sweep)) for sweep in (few, many)] == [2, 5]
+
+
+def plan_marks(sweep):
+    """Return the default rungs of a sweep that was measured nowhere."""
+    bare = dataclasses.replace(
+        sweep, points=tuple(dataclasses.replace(point, measured=()) for point in sweep.points)
+    )
+    return replay_rungs(bare, replay_config(bare)).marks
 
 
 def test_default_rungs_move_to_where_the_sweep_was_measured():

@@ -43,7 +43,8 @@ def replay_config(
         "metric": sweep.metric,
         "direction": sweep.direction,
         "trial": {"function": _PLAYED, "budget": {"samples": _lowest_budget(sweep)}},
-        "search_space": _space(sweep),
+        # Nothing of it is read but how many points there are: what they are stands in the sweep.
+        "search_space": {"point": {"grid": list(range(len(sweep.points)))}},
         "pruner": {"name": pruner} if isinstance(pruner, str) else dict(pruner),
         **(sections or {}),
     }
@@ -114,16 +115,6 @@ def _shared_marks(sweep: RecordedSweep, budget: int) -> list[int]:
 
 def _lowest_budget(sweep: RecordedSweep) -> int:
     return min(point.budget_samples for point in sweep.points)
-
-
-def _space(sweep: RecordedSweep) -> dict[str, Any]:
-    names = dict.fromkeys(name for point in sweep.points for name in point.params)
-    found = {}
-    for name in names:
-        values = dict.fromkeys(point.params[name] for point in sweep.points if name in point.params)
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        found[name] = {"grid": sorted(values) if numeric else list(values)}
-    return found
 
 
 def _in_section(override: str) -> str:

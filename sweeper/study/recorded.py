@@ -127,7 +127,7 @@ def record_study(study: Study) -> RecordedSweep:
     """Return what a study recorded: its completed trials, and those that diverged.
 
     A trial that was stopped by comparison with others, failed or has not ended is left out, since nobody knows
-    what it would have come to.
+    what it would have come to; and so is one that trains another one on, which is not compared with the others.
 
     Raises:
         ConfigError: If no trial has completed.
@@ -135,8 +135,9 @@ def record_study(study: Study) -> RecordedSweep:
     records = study.records()
     facts = study.facts()
     points = [
-        _point_of(records[number], tuple(study.curves.rows(number)), study.config, facts, of=records)
-        for number in sorted(records)
+        _point_of(record, tuple(study.curves.rows(number)), study.config, facts, of=records)
+        for number, record in sorted(records.items())
+        if not record.is_continued
     ]
     known = tuple(point for point in points if point is not None)
     left_out = len(points) - len(known)

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeper.config.messages import show
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import write_bytes
 from sweeper.records import StepRow
@@ -96,8 +97,18 @@ def load_recorded(
         metric=chosen,
         direction=parse_direction(str(way)),
         points=_points(path, rows, chosen),
-        seed_sd=facts.get("seed_sd") if own else None,
+        seed_sd=_seed_sd(path, facts) if own else None,
     )
+
+
+def _seed_sd(path: Path, facts: Mapping[str, Any]) -> float | None:
+    try:
+        return _number(facts.get("seed_sd"))
+    except (TypeError, ValueError) as error:
+        raise _wrong(
+            path,
+            f"`seed_sd` must be a number, but got {show(facts['seed_sd'])}. Correct it, or leave it out.",
+        ) from error
 
 
 def _table_rows(index: int, point: RecordedPoint) -> list[dict[str, Any]]:
@@ -164,27 +175,34 @@ def _read_jsonl(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _points(path: Path, rows: list[dict[str, Any]], metric: str) -> tuple[RecordedPoint, ...]:
-    grouped: dict[Any, list[dict[str, Any]]] = {}
+    grouped: dict[str | int | float, list[dict[str, Any]]] = {}
     for row in rows:
-        if row.get("point") is None:
+        name = row.get("point")
+        if name is None:
             raise _wrong(path, "A row has no `point`. Every row needs one.")
-        grouped.setdefault(row["point"], []).append(row)
-    budgets = [given[-1].get("budget_samples") or given[-1].get("samples") or 0 for given in grouped.values()]
-    return tuple(
-        _point(path, name, given, metric, budget)
-        for (name, given), budget in zip(grouped.items(), budgets, strict=True)
-    )
+        if not isinstance(name, str | int | float):
+            raise _wrong(
+                path, f"`point` must be a number or a name, but got {show(name)}. Number the points."
+            )
+        grouped.setdefault(name, []).append(row)
+    return tuple(_checked_point(path, name, given, metric) for name, given in grouped.items())
 
 
-def _point(path: Path, name: Any, rows: list[dict[str, Any]], metric: str, budget: int) -> RecordedPoint:
+def _checked_point(path: Path, name: Any, rows: list[dict[str, Any]], metric: str) -> RecordedPoint:
     try:
-        steps = tuple(_step_row(row) for row in rows)
-    except (TypeError, ValueError, KeyError) as error:
+        point = _point(name, rows, metric)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise _wrong(
             path, f"Point `{name}` has a value that is no number ({error}). Give numbers or null."
         ) from error
-    if any(b.step <= a.step or b.samples < a.samples for a, b in itertools.pairwise(steps)):
+    if any(b.step <= a.step or b.samples < a.samples for a, b in itertools.pairwise(point.rows)):
         raise _wrong(path, f"The steps of point `{name}` do not grow. Sort its rows by `step`.")
+    return point
+
+
+def _point(name: Any, rows: list[dict[str, Any]], metric: str) -> RecordedPoint:
+    steps = tuple(_step_row(row) for row in rows)
+    budget = int(rows[-1].get("budget_samples") or rows[-1].get("samples") or 0)
     params = {k.removeprefix(_PARAM): v for k, v in rows[0].items() if k.startswith(_PARAM) and v is not None}
     metrics = [_metrics(row) for row in rows]
     seconds = rows[-1].get("seconds") or float(steps[-1].samples)
