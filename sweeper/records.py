@@ -214,8 +214,21 @@ class TrialRecord:
 
 
 def params_key(params: Mapping[str, Any]) -> str:
-    """Return text that is equal for equal params."""
-    return json.dumps(dict(params), sort_keys=True)
+    """Return text that is equal for equal params; 1 and 1.0 are, 1 and true are not.
+
+    >>> params_key({"x": 1.0, "y": [2.0, 0.5]}), params_key({"x": True})
+    ('{"x": 1, "y": [2, 0.5]}', '{"x": true}')
+    """
+    return json.dumps(_whole(dict(params)), sort_keys=True)
+
+
+def _whole(value: Any) -> Any:
+    """Return a value with whole floats as integers, as far as floats tell integers apart."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class LoggedRecords(dict[int, TrialRecord]):

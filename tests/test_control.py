@@ -14,6 +14,7 @@ from sweeper.api import LaunchOptions, launch, resume
 from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.extend import plan_extension
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
@@ -468,6 +469,20 @@ def test_a_point_that_the_sampler_could_not_draw_is_refused(tmp_path, dimension,
         send_request(str(tmp_path), Verb.ADD, {"params": {"learning_rate": value}})
 
     assert text in str(caught.value)
+
+
+def test_a_point_is_the_same_however_its_numbers_are_written_and_whatever_its_id(tmp_path):
+    config = make_config(search_space={"x": {"grid": [1, 2]}, "y": {"grid": [[1, 2]]}})
+    study = make_study(tmp_path, config)
+    study.update_config(
+        config.model_copy(update={"resources": config.resources.model_copy(update={"cpus_per_trial": 2})})
+    )
+
+    for x in (1, 1.0):
+        with pytest.raises(StudyMismatchError, match="is trial 0 of study `made-up` already"):
+            send_request(str(tmp_path), Verb.ADD, {"params": {"x": x, "y": [1.0, 2]}})
+
+    assert plan_extension(reopened(study), ["search_space.x.grid=[1.0, 2.0]"], []).n_points == 0
 
 
 @pytest.mark.parametrize(

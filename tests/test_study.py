@@ -11,7 +11,9 @@ from sweeper import encoding
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.config import config_from_dict
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
-from sweeper.records import Decision, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
+from sweeper.plan import plan_point
+from sweeper.records import Decision, Origin, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
+from sweeper.study import space
 from sweeper.study.changes import check_same
 from sweeper.study.storage import JournalBackend, mask_url, open_storage
 from sweeper.study.study import Study
@@ -260,6 +262,37 @@ def test_a_point_that_is_drawn_again_is_not_trained_again(tmp_path):
     assert sum(record.state is TrialState.COMPLETE for record in records) == 2
     assert all("the same point as trial" in r.reason for r in records if r.state is TrialState.PRUNED)
     assert len(records) == 6
+
+
+def test_a_point_that_was_added_is_not_drawn_again_however_its_numbers_are_written(tmp_path):
+    drawn = {"x": {"choice": [1, 2.0]}}
+    study = make_study(tmp_path, make_config(search_space=drawn, sampler={"name": "random", "n_trials": 9}))
+    for x in (1.0, 2):
+        study.add_trial(plan_point(study.config, {"x": x}), Origin(by="somebody"))
+    orchestrator = make_orchestrator(reopened(study))
+    while (spec := orchestrator.next_trial()) is not None:
+        orchestrator.on_end(
+            spec.number, Outcome(kind=OutcomeKind.DONE, report=Report(rows=(), metrics={"score": 1.0}))
+        )
+
+    records = reopened(study).records()
+    assert [n for n, record in records.items() if record.state is TrialState.COMPLETE] == [0, 1]
+    assert len(records) == 11
+
+
+@pytest.mark.parametrize(
+    "value", [[1, {"a": None}], {"b": [True]}, "json:x", "json:[1]", "json", "", None, True, 1.5]
+)
+def test_a_choice_is_read_back_as_it_was_given(value, tmp_path):
+    assert space.decode_choice(space.encode_choice(value)) == value
+    config = make_config(search_space={"learning_rate": {"grid": [1e-3]}, "x": {"grid": [1, value]}})
+
+    read = reopened(make_study(tmp_path, config)).records()[1].params["x"]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_text_that_an_older_study_did_not_mark_is_read_as_it_stands():
+    assert space.decode_choice("json:x") == "json:x"
 
 
 def test_encoding_returns_what_went_in():

@@ -11,7 +11,7 @@ from sweeper.config.models import BUDGET_KINDS, Budget, Dimension, SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState, params_key
 from sweeper.study.control_records import ControlRequest, Verb
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
@@ -84,8 +84,11 @@ def _new_point(
     _check_params(params, config)
     ordered = {name: params[name] for name in config.search_space if name in params}
     point = plan_point(config, ordered, facts=facts)
+    key = params_key(point.params)
     for record in records.values():
-        if record.point_id == point.point_id:
+        # Its id is another one where the study goes on with other resources, or under other code.
+        is_same = not record.is_continued and params_key(record.params) == key
+        if is_same or record.point_id == point.point_id:
             raise StudyMismatchError(
                 f"This point is trial {record.number} of study `{config.study}` already ({record.state}); "
                 "a point is trained once. Change a value."

@@ -9,7 +9,7 @@ from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
-from sweeper.records import EventKind, Origin, TrialRecord, TrialState
+from sweeper.records import EventKind, Origin, TrialRecord, TrialState, params_key
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class TrialQueue:
         self._sharing = sharing
         self._facts = state.study.facts()
         records = state.records
-        self._known = {record.point_id: number for number, record in records.items() if record.point_id}
+        self._known: dict[str, int] = {}  # trials by point id, and by their params
+        for number, record in records.items():
+            self._note_known(number, record)
         unfinished = [n for n in sorted(records) if not records[n].state.is_finished]
         begun = [n for n in unfinished if records[n].state is TrialState.RUNNING]
         # Trials that were cut off come first: their slots' work is half done, and their peers wait for them.
@@ -72,10 +74,17 @@ class TrialQueue:
         record = _record_of(point, number, TrialState.WAITING)
         record.origin = origin
         self._state.records[number] = record
-        self._known[point.point_id] = number
+        self._note_known(number, record)
         self._state.points[point.point_id] = point
         self.waiting.append(number)
         return record
+
+    def _note_known(self, number: int, record: TrialRecord) -> None:
+        """Take note of what a trial trains, under which its point is not trained again."""
+        if record.point_id:
+            self._known.setdefault(record.point_id, number)
+        if record.params and not record.is_continued:
+            self._known.setdefault(params_key(record.params), number)
 
     def next_number(self) -> int | None:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
@@ -133,11 +142,11 @@ class TrialQueue:
         study = self._state.study
         for _ in range(_DUPLICATE_DRAWS):
             number, point = study.draw(self._planned)
-            known = self._known.get(point.point_id)
+            known = self._known.get(point.point_id, self._known.get(params_key(point.params)))
             record = _record_of(point, number, TrialState.RUNNING)
             self._state.records[number] = record
             if known is None:
-                self._known[point.point_id] = number
+                self._note_known(number, record)
                 self._state.points[point.point_id] = point
                 return number
             record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"

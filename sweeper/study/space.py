@@ -80,18 +80,28 @@ def widened(distribution: BaseDistribution, values: Iterable[Any]) -> BaseDistri
     return kind(low=min(ends), high=max(ends), log=distribution.log)
 
 
-_JSON = "json:"  # marks a list or mapping; Optuna's choices are None, bool, int, float or str
+# Marks a list or mapping, and text that begins like the mark; Optuna's choices are None, bool, int, float or str.
+_JSON = "json:"
 
 
 def encode_choice(value: Any) -> Any:
-    """Return a value as Optuna keeps choices: scalars as they are, lists and mappings as JSON text."""
-    return _JSON + json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+    """Return a value as Optuna keeps choices: scalars as they are, lists and mappings as JSON text.
+
+    >>> encode_choice([1, 2]), encode_choice("json:x")
+    ('json:[1, 2]', 'json:"json:x"')
+    """
+    is_marked = isinstance(value, list | dict) or (isinstance(value, str) and value.startswith(_JSON))
+    return _JSON + json.dumps(value, sort_keys=True) if is_marked else value
 
 
 def decode_choice(value: Any) -> Any:
-    """Return the value that `encode_choice` was given."""
-    is_json = isinstance(value, str) and value.startswith(_JSON)
-    return json.loads(value.removeprefix(_JSON)) if is_json else value
+    """Return the value that `encode_choice` was given, or text that only begins like one of its own."""
+    if not isinstance(value, str) or not value.startswith(_JSON):
+        return value
+    try:
+        return json.loads(value.removeprefix(_JSON))
+    except ValueError:  # text of a study that was made before such text was marked
+        return value
 
 
 def from_choices(params: Mapping[str, Any]) -> dict[str, Any]:
