@@ -23,7 +23,7 @@ from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, checking, count_slots
 from sweeper.preflight.nodes import check_nodes
 from sweeper.pruners.judge import make_judge
-from sweeper.storage_url import keep_password
+from sweeper.storage_url import absolute_storage, keep_password
 from sweeper.trackers import check_trackers
 
 
@@ -38,11 +38,11 @@ class LaunchOptions:
 
 
 def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
-    """Return the config with the command line's word applied, and without the storage's password.
+    """Return the config with the command line's word applied, a storage that is a file made absolute, and no password.
 
     The password is kept in memory for as long as this process runs, and written nowhere.
     """
-    changes: dict[str, Any] = {"storage": keep_password(options.storage or config.storage)}
+    changes: dict[str, Any] = {"storage": keep_password(absolute_storage(options.storage or config.storage))}
     if options.dir is not None:
         changes["dir"] = options.dir
     if options.address is not None:

@@ -107,6 +107,22 @@ def _given_password() -> str | None:
     return _passwords.get("") or os.environ.get(PASSWORD_VARIABLE)
 
 
+def absolute_storage(url: str | None) -> str | None:
+    """Return a URL whose SQLite file, if it names one, is the same whatever directory it is read in.
+
+    >>> absolute_storage("sqlite:////var/s.db"), absolute_storage("sqlite://")
+    ('sqlite:////var/s.db', 'sqlite://')
+    """
+    if url is None or not url.startswith("sqlite"):
+        return url
+    parts = _Url.cut(url)
+    path = parts.place.removeprefix("/")
+    if not path or path.startswith(("/", ":memory:", "file:")):
+        return url
+    here = os.getcwd().replace("%", "%25").replace("?", "%3F")  # SQLAlchemy reads the path as quoted
+    return str(dataclasses.replace(parts, place=f"/{here.rstrip('/')}/{path}"))
+
+
 def hide(text: str, url: str) -> str:
     """Return a text, for example a driver's message, without the URL's password in any spelling."""
     password = password_of(url)

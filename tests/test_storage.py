@@ -20,8 +20,10 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sweeps import make_config, make_study, reopened
 
+from sweeper.driving import complete
 from sweeper.errors import SweeperError
 from sweeper.plan import plan_sweep
+from sweeper.readiness import LaunchOptions, with_options
 from sweeper.storage_url import (
     hide,
     hide_password_of_command_line,
@@ -36,6 +38,7 @@ from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
 from sweeper.study.journal_lock import JournalLock
 from sweeper.study.patient import PatientStorage
+from sweeper.study.study import Study
 
 HOLD_LOCK = """
 import sys, time
@@ -140,9 +143,40 @@ def test_many_writers_lose_and_tear_nothing(journal):
     ]
 
 
+class Stalls(JournalLock):
+    """A lock whose holder stalls once for so long that another process takes it over, writes and lets it go."""
+
+    def __init__(self, journal):
+        super().__init__(journal)
+        self._other = JournalBackend(journal)
+        self._is_first = True
+
+    def _acquire(self):
+        target = super()._acquire()
+        if self._is_first:
+            self._is_first = False
+            os.unlink(f"{self._other.path}.lock")
+            self._other.append_logs([{"other": "x" * 100}])
+        return target
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"torn": '])
+def test_a_writer_that_stalls_overwrites_nothing_that_others_wrote_meanwhile(journal, tail):
+    JournalBackend(journal).append_logs([{"first": 1}])
+    with open(journal, "ab") as file:
+        file.write(tail)
+
+    JournalBackend(journal, lock=Stalls(journal)).append_logs([{"own": 1}])
+
+    lines = list(JournalBackend(journal).read_logs(0))
+    assert lines == [{"first": 1}, {"other": "x" * 100}, {"own": 1}]
+    assert not os.path.lexists(f"{journal}.lock")
+
+
 WRITE_TOO_MUCH = """
 import resource, sys
 from pathlib import Path
+from sweeper.driving import complete
 from sweeper.errors import SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.study import journal as journal_module
@@ -355,6 +389,24 @@ def test_a_password_is_found_hidden_and_left_out(url, password, masked, public):
 def test_a_password_that_was_kept_comes_back(url, password, masked, public):
     assert keep_password(url) == public
     assert password_of(with_password(public)) == password
+
+
+def test_a_sqlite_file_is_the_same_from_every_directory(tmp_path, monkeypatch):
+    here, there = tmp_path / "100%?", tmp_path / "there"
+    for place in (here, there):
+        place.mkdir()
+    monkeypatch.chdir(here)
+    config = with_options(
+        make_config(dir=str(tmp_path / "s")), LaunchOptions(storage="sqlite:///s.db?timeout=9")
+    )
+    study = Study.create(config, directory=tmp_path / "s")
+    complete(study, None)
+
+    monkeypatch.chdir(there)
+
+    assert len(reopened(study).records()) == 4
+    assert [path.name for path in here.iterdir()] == ["s.db"]
+    assert not list(there.iterdir())
 
 
 def test_a_word_of_the_command_line_that_only_looks_like_a_url_is_let_by():

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +146,20 @@ class JournalBackend(BaseJournalBackend):
     def _write(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         try:
-            with self._lock.held():
-                descriptor = os.open(self.path, os.O_RDWR)
-                try:
-                    _append(descriptor, data)
-                finally:
-                    os.close(descriptor)
+            while not self._appended(data):
+                pass  # the lock was broken before anything was written
         except OSError as error:
             raise write_error(self.path, error) from error
+
+    def _appended(self, data: bytes) -> bool:
+        """Append to the file under the lock; return whether the lock still stood when it came to that."""
+        with self._lock.held() as still_holds:
+            # Appending: should another process have written meanwhile all the same, nothing of its is overwritten.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
+            try:
+                return _append(descriptor, data, still_holds)
+            finally:
+                os.close(descriptor)
 
 
 def damaged(path: Path, line: int) -> SweeperError:
@@ -164,19 +170,24 @@ def damaged(path: Path, line: int) -> SweeperError:
     )
 
 
-def _append(descriptor: int, data: bytes) -> None:
+def _append(descriptor: int, data: bytes, still_holds: Callable[[], bool]) -> bool:
+    """Append to a file that is open for appending, after its last whole line; False: the lock is another's by now."""
     size = os.fstat(descriptor).st_size
     end = _end_of_last_line(descriptor, size)
+    if not still_holds():
+        return False
     if end != size:
         os.ftruncate(descriptor, end)
+    written = 0
     try:
-        written = 0
         while written < len(data):
-            written += os.pwrite(descriptor, data[written:], end + written)
+            written += os.write(descriptor, data[written:])
         os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, end)
+        if os.fstat(descriptor).st_size == end + written:  # or another process has written behind it
+            os.ftruncate(descriptor, end)
         raise
+    return True
 
 
 def _end_of_last_line(descriptor: int, size: int) -> int:

@@ -39,11 +39,14 @@ class JournalLock:
         self._clock = clock
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock while the block runs."""
+    def held(self) -> Iterator[Callable[[], bool]]:
+        """Hold the lock while the block runs; yield how to ask whether it still stands.
+
+        A holder that stalls for longer than the grace is taken for dead, and another one writes meanwhile.
+        """
         target = self._acquire()
         try:
-            yield
+            yield lambda: self._read() == target
         finally:
             self._release(target)
 

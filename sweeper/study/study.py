@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
-from sweeper.storage_url import keep_password
+from sweeper.storage_url import absolute_storage, keep_password
 from sweeper.study import keys
 from sweeper.study.clock import utc_now
 from sweeper.study.curves import CurveStore
@@ -40,7 +40,7 @@ class Study(DrivenStudy):
         Raises:
             StudyMismatchError: If one of this name exists.
         """
-        config = config.model_copy(update={"storage": keep_password(config.storage)})
+        config = config.model_copy(update={"storage": keep_password(absolute_storage(config.storage))})
         storage = open_storage(config.storage, directory)
         direction = StudyDirection.MAXIMIZE if config.direction == "maximize" else StudyDirection.MINIMIZE
         try:
