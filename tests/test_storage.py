@@ -322,6 +322,26 @@ def test_a_storage_that_stays_away_ends_the_sweep_with_a_message():
         storage.create_new_trial(study_id, waiting_trial())
 
 
+def test_a_storage_that_was_given_up_is_waited_for_again_only_once_it_has_answered():
+    inner = Unsteady(n_faults=0, after=False)
+    now = [0.0]
+    storage = PatientStorage(
+        inner, place="postgresql://db/x", patience_s=60, clock=lambda: now[0],
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )  # fmt: skip
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
+    inner.n_faults = 10**9
+    with pytest.raises(SweeperError, match=r"has not answered for 6\d s"):
+        storage.create_new_trial(study_id, waiting_trial())
+
+    with pytest.raises(SweeperError, match="has not answered for 0 s"):  # as when the study is handed back
+        storage.create_new_trial(study_id, waiting_trial())
+    inner.n_faults = 0
+    storage.create_new_trial(study_id, waiting_trial())
+    inner.n_faults = 3
+    assert storage.create_new_trial(study_id, waiting_trial()) == 1
+
+
 def test_nobody_waits_for_a_storage_once_the_sweep_is_interrupted():
     inner = Unsteady(n_faults=0, after=False)
     storage = patient(inner)
@@ -485,6 +505,21 @@ def test_a_value_that_speaks_of_a_full_disk_does_not_make_an_outage_one():
     storage.set_trial_user_attr(trial_id, "reason", "The disk is full")
 
     assert storage.get_trial(trial_id).user_attrs == {"reason": "The disk is full"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+@pytest.mark.parametrize("name", ["study.journal", "study.json", "."])
+def test_a_study_that_one_may_not_read_is_not_called_damaged(tmp_path, name):
+    study = make_study(tmp_path / "study", make_config())
+    for path in [tmp_path, *tmp_path.parents[:3], *tmp_path.rglob("*")]:
+        path.chmod(path.stat().st_mode | 0o055)
+    (study.directory / name).chmod(0)
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(SweeperError, match=r"cannot be read: Permission denied"):
+            Study.open(str(study.directory))
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,6 @@ class JournalBackend(BaseJournalBackend):
                 return
             except OSError as error:
                 since = since or time.monotonic()
-                if isinstance(error, (FileNotFoundError, PermissionError)):
-                    raise
                 if error.errno not in _PASSING or time.monotonic() - since > _PATIENCE_S:
                     raise SweeperError(
                         f"{self.path} cannot be read: {error.strerror or error}. What was recorded so far is kept. "

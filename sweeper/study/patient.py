@@ -56,6 +56,9 @@ class PatientStorage(BaseStorage):
         self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
+        self._has_given_up = (
+            False  # until it answers again: whoever hands the study back must not wait once more
+        )
         # Whether nobody waits any more: the sweep is stopped.
         self.is_unwanted: Callable[[], bool] = lambda: False
         # Called with the storage itself before a change is made again; raises where another driver has taken over.
@@ -89,7 +92,8 @@ class PatientStorage(BaseStorage):
                 if since is None:
                     since = now
                     logger.warning("The storage %s does not answer; waiting for it.", self._place)
-                if now - since > self._patience_s or self.is_unwanted():
+                self._has_given_up |= now - since > self._patience_s
+                if self._has_given_up or self.is_unwanted():
                     raise SweeperError(
                         f"The storage {self._place} has not answered for {now - since:.0f} s. Everything recorded so "
                         "far is kept. Go on with `sweeper resume` once the server runs."
@@ -97,6 +101,7 @@ class PatientStorage(BaseStorage):
                 self._sleep(wait_s)
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             else:
+                self._has_given_up = False
                 if since is not None:
                     logger.warning("The storage %s answers again.", self._place)
                 return result

@@ -61,7 +61,7 @@ class Study(DrivenStudy):
     @classmethod
     def find(cls, *, name: str, url: str | None, directory: Path) -> "Study | None":
         """Open a study by name, or return None where the storage has none of this name."""
-        if url is None and not (directory / JOURNAL_NAME).exists():
+        if url is None and not _exists(directory / JOURNAL_NAME):
             return None
         storage = open_storage(keep_password(url), directory)
         try:
@@ -95,15 +95,15 @@ class Study(DrivenStudy):
     def _opened(cls, place: str, url: str | None) -> "Study":
         directory = Path(place)
         marker = directory / "study.json"
-        if url is not None and not marker.exists():
+        if url is not None and not _exists(marker):
             found = cls.find(name=place, url=url, directory=directory)
             if found is None:
                 raise StudyMismatchError(f"The storage holds no study named `{place}`.")
             return found
-        if not marker.exists() and (Path("studies") / place / "study.json").exists():
+        if not _exists(marker) and _exists(Path("studies") / place / "study.json"):
             directory = Path("studies") / place
             marker = directory / "study.json"
-        if not marker.exists():
+        if not _exists(marker):
             raise StudyMismatchError(
                 f"`{place}` is not a study's directory: it holds no study.json. "
                 "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
@@ -111,6 +111,8 @@ class Study(DrivenStudy):
         try:
             facts = json.loads(marker.read_text())
             name, stored_url = str(facts["study"]), facts["storage"]
+        except OSError as error:
+            raise _not_readable(marker, error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise StudyMismatchError(
                 f"{marker} cannot be read ({error}). Restore it, or give the study's name with `--storage URL`."
@@ -125,6 +127,24 @@ class Study(DrivenStudy):
         """Take a study's directory to be where it was found: it may have been moved or copied."""
         self.directory = directory.absolute()
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        StudyMismatchError: If that cannot be seen, for example for want of a permission.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _not_readable(path, error) from error
+
+
+def _not_readable(path: Path, error: OSError) -> StudyMismatchError:
+    return StudyMismatchError(
+        f"{path} cannot be read: {error.strerror or error}. Ask its owner for the permission, or name another study."
+    )
 
 
 def _is_begun(storage: BaseStorage, study_id: int) -> bool:
