@@ -291,6 +291,19 @@ def test_a_choice_is_read_back_as_it_was_given(value, tmp_path):
     assert (read, type(read)) == (value, type(value))
 
 
+def test_a_drawn_choice_is_read_back_as_it_was_drawn(tmp_path):
+    drawn = {"x": {"choice": [1, True, "json:x"]}}
+    study = make_study(tmp_path, make_config(search_space=drawn, sampler={"name": "random", "n_trials": 9}))
+    given = []
+    orchestrator = make_orchestrator(study)
+    while (spec := orchestrator.next_trial()) is not None:
+        given.append(repr(spec.params["x"]))
+
+    kept = [r.params["x"] for r in reopened(study).records().values() if r.state is TrialState.RUNNING]
+    assert [repr(value) for value in kept] == given
+    assert sorted(given) == ["'json:x'", "1", "True"]
+
+
 def test_text_that_an_older_study_did_not_mark_is_read_as_it_stands():
     assert space.decode_choice("json:x") == "json:x"
 

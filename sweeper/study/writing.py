@@ -161,13 +161,12 @@ class DrivenStudy(StoredStudy):
 
         def attributes_of(params: dict[str, Any]) -> dict[str, Any]:
             points.append(point_of(space.from_choices(params)))
-            return {encoding.POINT: _point_attributes(points[0])}
+            return {encoding.POINT: _stored_point(points[0], dimensions)[1]}
 
+        dimensions = space.distributions(self.config)
         with space.quiet_samplers():
             sampler = space.make_sampler(self.config, n_drawn=self._storage.get_n_trials(self._id))
-        trial = draw_trial(
-            self._writable, self.name, sampler, space.distributions(self.config), attributes_of
-        )
+        trial = draw_trial(self._writable, self.name, sampler, dimensions, attributes_of)
         self._trial_ids[trial.number] = trial._trial_id
         return trial.number, points[0]
 
@@ -302,16 +301,23 @@ def _template(
     point: Point, dimensions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any] | None = None
 ) -> FrozenTrial:
     """Return a WAITING trial. Values that a dimension does not have are kept beside Optuna's params."""
-    given = {name: space.encode_choice(value) for name, value in point.params.items()}
-    fitting = {name: value for name, value in given.items() if space.contains(dimensions[name], value)}
-    extra = {name: value for name, value in point.params.items() if name not in fitting}
-    stored = {**_point_attributes(point), **({encoding.EXTRA_PARAMS: extra} if extra else {})}
+    fitting, stored = _stored_point(point, dimensions)
     return create_trial(
         state=OptunaState.WAITING,
         params=fitting,
         distributions={name: dimensions[name] for name in fitting},
         user_attrs={encoding.POINT: stored, **(attributes or {})},
     )
+
+
+def _stored_point(
+    point: Point, dimensions: Mapping[str, BaseDistribution]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what Optuna's params can hold of a point, and what is kept of it beside them."""
+    given = {name: space.encode_choice(value) for name, value in point.params.items()}
+    fitting = {name: value for name, value in given.items() if space.contains(dimensions[name], value)}
+    extra = {name: value for name, value in point.params.items() if name not in fitting}
+    return fitting, {**_point_attributes(point), **({encoding.EXTRA_PARAMS: extra} if extra else {})}
 
 
 def _point_attributes(point: Point) -> dict[str, Any]:
