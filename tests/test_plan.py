@@ -10,7 +10,7 @@ from sweep_files import BASE, FUNCTION, config_of, replaced
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
-from sweeper.plan import DataFacts, Plan, Point, plan_point, plan_sweep, trial_spec
+from sweeper.plan import DataFacts, Plan, Point, grid_params, plan_point, plan_sweep, trial_spec
 
 FACTS = DataFacts(rows=1000, target_tokens=50_000)
 TPE = "sampler={name: tpe, n_trials: 12}"
@@ -35,6 +35,22 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file() -> None:
         (1e-4, 32),
         (1e-4, 128),
     ]
+
+
+def test_a_grid_of_many_whole_numbers_is_listed_whole_or_refused() -> None:
+    def with_lengths(upper: int) -> SweepConfig:
+        text = replaced(
+            BASE, ("learning_rate: {grid: [1e-5, 1e-4]}", f"max_length: {{int: [2, {upper}], step: 1}}")
+        )
+        return config_of(text, "effective_batch_size=32")
+
+    assert sum(1 for _ in grid_params(with_lengths(20_001))) == 20_000
+    with pytest.raises(
+        ConfigError, match=r"The grid has 100,001 points \(100001\); at most 100,000 can be held"
+    ):
+        with_lengths(100_002)
+    with pytest.raises(ConfigError, match=r"at most 100,000 can be held"):
+        with_lengths(10**30)
 
 
 def test_a_point_holds_every_setting_with_its_params_applied() -> None:

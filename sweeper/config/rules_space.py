@@ -12,7 +12,6 @@ from sweeper.config.rules_dimension import check_dimension, has_one_kind
 from sweeper.errors import ConfigError
 
 MAX_POINTS = 100_000  # a study of 10,000 trials takes 5 s to load; see the plan's warning
-_MAX_LISTED = 10_000
 
 
 def check_search_space(draft: Draft) -> None:
@@ -37,11 +36,29 @@ def possible_values(dimension: Dimension) -> list[Any] | None:
     """Return all values that a dimension can take; None where they cannot be listed."""
     if dimension.listed is not None:
         return dimension.listed
+    count = n_values(dimension)
+    if dimension.int is None or count is None or count > MAX_POINTS:
+        return None
+    low, high = dimension.int
+    return list(range(low, high + 1, _spacing(dimension)))
+
+
+def n_values(dimension: Dimension) -> int | None:
+    """Return how many values a dimension can take, be they listed or too many for that; None of a range of fractions.
+
+    >>> n_values(Dimension(int=(2, 20_001), step=1))
+    20000
+    """
+    if dimension.listed is not None:
+        return len(dimension.listed)
     if dimension.int is None:
         return None
     low, high = dimension.int
-    values = range(low, high + 1, 1 if dimension.log else max(1, int(dimension.step or 1)))
-    return list(values) if len(values) <= _MAX_LISTED else None
+    return max(0, (high - low) // _spacing(dimension) + 1)
+
+
+def _spacing(dimension: Dimension) -> int:
+    return 1 if dimension.log else max(1, int(dimension.step or 1))
 
 
 def _is_known(draft: Draft, name: str) -> bool:
@@ -86,7 +103,7 @@ def _check_n_points(draft: Draft) -> None:
         return
     if draft.config.points is not None:
         return
-    lengths = [len(possible_values(dimension) or [0]) for dimension in draft.config.search_space.values()]
+    lengths = [n_values(dimension) or 1 for dimension in draft.config.search_space.values()]
     n_points = math.prod(lengths)
     if n_points > MAX_POINTS:
         draft.tell(
