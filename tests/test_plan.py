@@ -37,6 +37,12 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file() -> None:
     ]
 
 
+@pytest.mark.parametrize(("attention", "n_told"), [("sdpa", 1), ("flash_attention_2", 0)])
+def test_packing_without_flash_attention_is_warned_about(attention: str, n_told: int) -> None:
+    plan = plan_of("trial.settings.packing=true", f"trial.settings.attn_implementation={attention}")
+    assert len(said(plan, r"set `attn_implementation: flash_attention_2`")) == n_told
+
+
 def test_a_grid_of_many_whole_numbers_is_listed_whole_or_refused() -> None:
     def with_lengths(upper: int) -> SweepConfig:
         text = replaced(
@@ -221,7 +227,11 @@ def test_a_rung_is_reached_by_samples_or_by_steps_as_it_is_given() -> None:
     [
         (["direction=maximize"], r"`dev/loss` looks like a loss, but `direction` is maximize"),
         (["metric=dev/exact_match"], r"looks better when high, but `direction` is minimize"),
-        (["trial.settings.packing=true"], r"a sample is one packed sequence"),
+        (["trial.settings.packing=true"], r"rows of a pass are joined without padding; a sample is one row"),
+        (
+            ["trial.settings.packing=true"],
+            r"`packing` with the model's own attention: .* square of all their tokens",
+        ),
         (["trial.settings.warmup_steps=64"], r"Batch 128 \(64 steps\) ends within its warm-up of 64 steps"),
         (
             ["trial.settings.warmup_steps=9"],

@@ -172,7 +172,7 @@ class TrainSettings(Section):
     replay_frac: Fraction | None = None  # of a phase's samples, drawn from the phases before; None: 0
     phase_start: Literal["last", "best"] | None = None  # weights that a phase goes on from; None: last
     phase_optimizer_state: Literal["fresh", "keep"] | None = None  # at a phase's start; None: fresh
-    packing: bool = False  # several rows in one sequence; needs flash attention to be fast
+    packing: bool = False  # rows of a pass joined without padding; needs flash attention to be fast
     loss_on: Literal["answers", "all"] = "answers"  # assistant turns or completion only, or every token
     # qlora: adapters on a base model whose linear layers are kept in 4 bits (NF4, scales quantised once more)
     method: Literal["full", "lora", "qlora"] = "full"

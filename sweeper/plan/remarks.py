@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
-from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
+from sweeper.plan.judging_notes import judging_notes
 from sweeper.plan.marks import RungMarks
 from sweeper.plan.settings import HALF_LIFE
 
@@ -32,19 +32,13 @@ def notes(
         yield "The budget is swept; rungs given as fractions are fractions of the smallest one."
     elif rungs.unit == "steps" and config.rungs.steps is None:
         yield "The budget is given in steps, so the rungs lie at steps too."
-    if any(point.settings.get("packing") is True for point in points):
-        yield "With `packing` a sample is one packed sequence, not one row of the data."
+    if any(_is_packed(config, point) for point in points):
+        yield "With `packing` the rows of a pass are joined without padding; a sample is one row, as without it."
     if any(_is_renamed_constant(config, point) for point in points):
         yield "`constant` with a warm-up is trained as transformers' `constant_with_warmup`."
     yield from _beta2_notes(config, points, facts)
     yield from _phase_notes(points)
-    yield from _learning_notes(config, points)
-    if (
-        config.pruner.name == EARLY_DYNAMICS
-        and config.pruner.directions != "learned"
-        and config.pruner.mode == "probe"
-    ):
-        yield from _probe_notes(config, config.sampler.n_trials or len(points), len(rungs.marks))
+    yield from judging_notes(config, points, n_rungs=len(rungs.marks))
 
 
 def warnings(
@@ -58,6 +52,7 @@ def warnings(
     yield from _shorter_in_phases(points)
     yield from _unlike_at_rungs(config, points)
     yield from _direction_warnings(config)
+    yield from _packing_warnings(config, points)
     yield from _size_warnings(config, points)
     yield from _mark_warnings(config, points)
     if config.pruner.name != "nop":
@@ -98,77 +93,6 @@ def _phase_notes(points: Sequence[Point]) -> Iterator[str]:
             yield f"In phases: {text}."
         if len(seen) == _MAX_COURSES:
             return
-
-
-def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
-    """Yield which points run to their end before anyone is judged, where trials are judged by prediction."""
-    if config.pruner.name != EARLY_DYNAMICS or config.pruner.directions != "learned":
-        return
-    n_trials = config.sampler.n_trials or len(points)
-    if config.pruner.prior is not None:
-        yield (
-            f"Learned pruning starts from the evidence of `{config.pruner.prior}`: at least {LEARNED_MIN_OWN} points "
-            "run to their end before any trial is judged, one less than otherwise for every finished trial there."
-        )
-        return
-    if n_trials < LEARNED_MIN_POINTS:
-        yield (
-            f"{n_trials} points are too few to learn from (it takes {LEARNED_MIN_POINTS}): only what diverges is "
-            "stopped. Set `pruner.signals` to stop by rank."
-        )
-        return
-    n_chosen = config.pruner.n_calibration or calibration_size(n_trials)
-    chosen = ""
-    if config.sampler.name == "grid":
-        from sweeper.pruners.design import calibration_points  # scipy: only where a plan is made of it
-
-        indices = calibration_points([point.params for point in points], n_chosen)
-        chosen = ": " + ", ".join(_params(points[index]) for index in indices)
-    yield (
-        f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
-        f"the space{chosen}."
-    )
-    if config.sets_aside:
-        yield (
-            "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
-            "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
-        )
-        if not config.pruner.fill_slots:
-            yield (
-                "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "
-                "best: less training, later done. `pruner.fill_slots: true` starts something on every free slot."
-            )
-    yield (
-        f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
-        f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
-    )
-
-
-def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[str]:
-    """Say how many points come to each rung, and how they go on."""
-    entering = [n_trials]
-    for _ in range(n_rungs):
-        entering.append(math.ceil(config.pruner.keep_frac * entering[-1]))
-    counts = ", then ".join(str(n) for n in entering[1:])
-    how = (
-        "from their checkpoints"
-        if config.trial.function is None
-        else ("from the newest checkpoint that the function has saved, or from scratch")
-    )
-    yield (
-        f"Probe: all {n_trials} points are trained to the first rung and wait there; the best {counts} go on, {how}."
-    )
-    if config.pruner.max_gpu_hours is not None:
-        yield (
-            f"Fewer go on where {config.pruner.max_gpu_hours:g} GPU-hours do not allow so many: `launch` and "
-            "`plan --measure` work that out."
-        )
-
-
-def _params(point: Point) -> str:
-    return "/".join(
-        f"{value:g}" if isinstance(value, float) else str(value) for value in point.params.values()
-    )
 
 
 def _budget_notes(common: CommonBudget, facts: DataFacts | None) -> Iterator[str]:
@@ -235,6 +159,26 @@ def _direction_warnings(config: SweepConfig) -> Iterator[str]:
         yield f"The metric `{config.metric}` looks like a loss, but `direction` is maximize."
     if metric.endswith(("accuracy", "exact_match")) and config.direction == "minimize":
         yield f"The metric `{config.metric}` looks better when high, but `direction` is minimize."
+
+
+def _packing_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    """Warn where joined rows are kept apart by a mask: only flash and flex attention need none of that size."""
+    used = {point.settings["attn_implementation"] for point in points if _is_packed(config, point)}
+    slow = sorted(str(name or "the model's own") for name in used if not _takes_joined_rows(name))
+    if slow:
+        yield (
+            f"`packing` with {' and '.join(slow)} attention: without flash attention the rows of a pass are kept apart "
+            "by a mask that grows with the square of all their tokens, in time and memory. On GPUs set "
+            "`attn_implementation: flash_attention_2`; else leave out `packing`."
+        )
+
+
+def _takes_joined_rows(attention: str | None) -> bool:
+    return attention is not None and ("flash" in attention or "flex" in attention)
+
+
+def _is_packed(config: SweepConfig, point: Point) -> bool:
+    return config.trial.function is None and point.settings["packing"] is True
 
 
 def _size_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:

@@ -1,0 +1,88 @@
+"""What a plan says of how its trials will be judged: which run to their end first, and how many go on at each rung."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
+from sweeper.plan.data import Point
+
+
+def judging_notes(config: SweepConfig, points: Sequence[Point], *, n_rungs: int) -> Iterator[str]:
+    """Yield what becomes of the trials before and at the rungs, where our own pruner judges."""
+    if config.pruner.name != EARLY_DYNAMICS:
+        return
+    if config.pruner.directions == "learned":
+        yield from _learning_notes(config, points)
+    elif config.pruner.mode == "probe":
+        yield from _probe_notes(config, config.sampler.n_trials or len(points), n_rungs)
+
+
+def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
+    """Yield which points run to their end before anyone is judged, where trials are judged by prediction."""
+    n_trials = config.sampler.n_trials or len(points)
+    if config.pruner.prior is not None:
+        yield (
+            f"Learned pruning starts from the evidence of `{config.pruner.prior}`: at least {LEARNED_MIN_OWN} points "
+            "run to their end before any trial is judged, one less than otherwise for every finished trial there."
+        )
+        return
+    if n_trials < LEARNED_MIN_POINTS:
+        yield (
+            f"{n_trials} points are too few to learn from (it takes {LEARNED_MIN_POINTS}): only what diverges is "
+            "stopped. Set `pruner.signals` to stop by rank."
+        )
+        return
+    n_chosen = config.pruner.n_calibration or calibration_size(n_trials)
+    chosen = ""
+    if config.sampler.name == "grid":
+        from sweeper.pruners.design import calibration_points  # scipy: only where a plan is made of it
+
+        indices = calibration_points([point.params for point in points], n_chosen)
+        chosen = ": " + ", ".join(_params(points[index]) for index in indices)
+    yield (
+        f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
+        f"the space{chosen}."
+    )
+    if config.sets_aside:
+        yield (
+            "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
+            "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
+        )
+        if not config.pruner.fill_slots:
+            yield (
+                "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "
+                "best: less training, later done. `pruner.fill_slots: true` starts something on every free slot."
+            )
+    yield (
+        f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
+        f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
+    )
+
+
+def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[str]:
+    """Say how many points come to each rung, and how they go on."""
+    entering = [n_trials]
+    for _ in range(n_rungs):
+        entering.append(math.ceil(config.pruner.keep_frac * entering[-1]))
+    counts = ", then ".join(str(n) for n in entering[1:])
+    how = (
+        "from their checkpoints"
+        if config.trial.function is None
+        else ("from the newest checkpoint that the function has saved, or from scratch")
+    )
+    yield (
+        f"Probe: all {n_trials} points are trained to the first rung and wait there; the best {counts} go on, {how}."
+    )
+    if config.pruner.max_gpu_hours is not None:
+        yield (
+            f"Fewer go on where {config.pruner.max_gpu_hours:g} GPU-hours do not allow so many: `launch` and "
+            "`plan --measure` work that out."
+        )
+
+
+def _params(point: Point) -> str:
+    return "/".join(
+        f"{value:g}" if isinstance(value, float) else str(value) for value in point.params.values()
+    )
