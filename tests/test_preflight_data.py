@@ -125,6 +125,27 @@ def test_a_model_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
     assert "does not exist" in told[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", None, "but by its header"),  # half of it
+        ("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        ("model.safetensors.index.json", b"", "does not say which weight files there are"),
+    ],
+)
+def test_weights_that_are_not_whole_are_told_with_the_file(
+    tiny: Tiny, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny.model, model)
+    whole = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").unlink()
+    (model / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    (message,) = problems(tiny, model=str(model))
+    assert f"`{model / name}` " in message
+    assert said in message
+
+
 def test_a_chat_template_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
     assert "The chat template" in problems(tiny, chat_template=str(tmp_path / "gone.jinja"))[0]
 

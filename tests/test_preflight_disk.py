@@ -9,7 +9,7 @@ from sweeps import make_config
 from sweeper.config import config_from_dict
 from sweeper.errors import ConfigError
 from sweeper.preflight.disk import check_disk, disk_need
-from sweeper.preflight.weights import WeightFacts, count_weights
+from sweeper.preflight.weights import WeightFacts, count_weights, read_weights
 
 ADAM = 12  # bytes of a trained weight and its two moments
 MODEL = WeightFacts(n_parameters=1_000_000, adapter_width=5_000)
@@ -90,6 +90,42 @@ def test_embeddings_get_no_adapters():
         "lm_head.weight": (1000, 64),
     }
     assert count_weights(shapes) == WeightFacts(n_parameters=130_112, adapter_width=96)
+
+
+def safetensors(shape=(2, 3), n_bytes=24):
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, n_bytes]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(n_bytes)
+
+
+def test_weights_are_counted_by_the_headers_of_whole_files(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    assert read_weights(tmp_path) == WeightFacts(n_parameters=6, adapter_width=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is a Git LFS pointer.* `git lfs pull`",
+        ),
+        (b"", "has 0 bytes and no whole header.* Download it again"),
+        (b"\x04" + bytes(7) + b"????", "is no safetensors file.* Download it again"),
+        (b"\xff" * 300, "has 300 bytes and no whole header"),
+        (safetensors()[:-1], r"has \d+ bytes, but by its header \d+.* Download it again"),
+    ],
+)
+def test_weights_that_were_not_downloaded_whole_are_refused(tmp_path, content, told):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"model.safetensors` {told}"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"weight_map": {}}', '{"weight_map": 3}'])
+def test_an_index_that_lists_no_weights_is_refused(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"index\.json` .*weight file.* Download it again"):
+        read_weights(tmp_path)
 
 
 def test_a_functions_checkpoints_are_unknown_until_their_size_is_given(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,13 @@ from sweeper.config.models import SweepConfig, TrialSection
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
 from sweeper.extras import install_command
-from sweeper.preflight.weights import WeightFacts, count_weights, read_weights
+from sweeper.preflight.weights import (
+    WeightFacts,
+    count_weights,
+    read_index,
+    read_weights,
+    refuse_pointer,
+)
 
 _KNOWN_SCHEDULES = (
     "constant",
@@ -73,19 +78,24 @@ def _check_files(path: Path) -> None:
         raise ConfigError(f"The model directory `{path}` has no `config.json`. Correct `trial.model`.")
     for name in _INDEXES:
         if (path / name).is_file():
-            shards = set(json.loads((path / name).read_text())["weight_map"].values())
-            missing = sorted(shard for shard in shards if not (path / shard).is_file())
+            refuse_pointer(path / name)
+            shards = read_index(path / name)
+            missing = [shard for shard in shards if not (path / shard).is_file()]
             if missing:
                 raise ConfigError(
                     f"The model directory `{path}` lacks {len(missing)} of its {len(shards)} weight files, "
                     "the first "
                     f"being `{missing[0]}`. Download it again."
                 )
+            for shard in shards:
+                refuse_pointer(path / shard)
             return
-    if not any((path / name).is_file() for name in _WEIGHTS):
+    whole = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    if not whole:
         raise ConfigError(
             f"The model directory `{path}` has no weights (`model.safetensors`). Download it again."
         )
+    refuse_pointer(whole[0])
 
 
 def _model_config(trial: TrialSection) -> Any:
