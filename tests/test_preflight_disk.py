@@ -1,5 +1,6 @@
 """How much disk a sweep needs is told before it starts, and asked for."""
 
+import dataclasses
 import json
 
 import pytest
@@ -15,7 +16,7 @@ ADAM = 12  # bytes of a trained weight and its two moments
 MODEL = WeightFacts(n_parameters=1_000_000, adapter_width=5_000)
 
 
-def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None, n_rates=10):
+def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None, n_rates=10, **sections):
     config = config_from_dict(
         {
             "study": "disk",
@@ -33,6 +34,7 @@ def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None
                 "learning_rate": {"grid": [1e-6 * (n + 1) for n in range(n_rates)]},
                 **(search_space or {}),
             },
+            **sections,
         },
         check_files=False,
     )
@@ -54,6 +56,44 @@ def test_checkpoints_are_counted_as_if_no_trial_were_pruned(tmp_path, checkpoint
     assert found.n_checkpoints == n_checkpoints
     assert found.checkpoint_bytes == 1_000_000 * ADAM
     assert found.local_bytes == n_checkpoints * found.checkpoint_bytes
+
+
+PROBE = {"mode": "probe", "keep_frac": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("sections", "n_aside"),
+    [
+        ({"pruner": PROBE}, 24),  # all wait at the first rung; twelve at the second, with two each
+        ({"pruner": {**PROBE, "keep_frac": 0.75}}, 36),
+        ({"pruner": {**PROBE, "keep_frac": 0.75}, "rungs": {"fractions": [0.1]}}, 24),
+        ({"pruner": PROBE, "checkpoint": {"at": [512]}}, 48),
+        ({"pruner": "early_dynamics"}, 2 * 18),  # six run to their end, the others wait at several rungs
+        ({"pruner": "early_dynamics", "rungs": {"fractions": [0.1]}}, 18),
+        ({"pruner": "early_dynamics", "checkpoint": {"at": [512]}}, 48),
+        ({"pruner": {"set_aside": False}}, 0),
+        ({"pruner": {"mode": "certain"}}, 0),
+        ({"pruner": "median"}, 0),
+    ],
+)
+def test_trials_that_are_set_aside_keep_their_checkpoints(tmp_path, sections, n_aside):
+    found = need(tmp_path, slots=4, n_rates=24, **sections)
+
+    assert (found.n_aside, found.n_checkpoints) == (n_aside, n_aside + 4)
+    assert found.local_bytes == found.n_checkpoints * 1_000_000 * ADAM
+    assert ("of trials that are set aside" in found.line()) == (n_aside > 0)
+
+
+def test_too_few_points_to_learn_from_are_never_set_aside(tmp_path):
+    assert need(tmp_path, n_rates=19, pruner="early_dynamics").n_checkpoints == 2
+
+
+def test_a_bound_in_bytes_leaves_every_waiting_trial_its_newest_checkpoint(tmp_path):
+    found = need(tmp_path, n_rates=24, pruner=PROBE, checkpoint={"every_samples": 128, "max_gb": 0.1})
+    assert found.local_bytes == 24 * 1_000_000 * ADAM
+
+    with pytest.raises(ConfigError, match=r"set no trial aside \(`pruner\.set_aside: false`"):
+        check_disk(dataclasses.replace(found, free_bytes=0))
 
 
 def test_a_budget_of_bytes_bounds_them_all(tmp_path):

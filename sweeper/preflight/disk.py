@@ -1,6 +1,7 @@
 """How much disk a sweep will need, and whether it is there."""
 
 import dataclasses
+import itertools
 import math
 import shutil
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 from sweeper.checkpoint.manifest import KEPT
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError
+from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.preflight.weights import WeightFacts, read_weights
 
 _FLOAT32 = 4  # what trained weights are kept in
@@ -27,6 +30,7 @@ class DiskNeed:
     checkpoint_bytes: int | None  # one of them
     model_bytes: int | None  # one trained model; 0 where none is kept
     n_checkpoints: int  # at a time, at most
+    n_aside: int  # of them, of trials that are set aside and wait
     n_models: int
     checkpoints_bytes: int | None  # all of them, as `keep_best` and `max_gb` bound them
     local_bytes: int | None  # what the study's disk has to hold
@@ -44,6 +48,8 @@ class DiskNeed:
             f"disk: at most {size_text(self.checkpoints_bytes)} for {self.n_checkpoints:,} checkpoints of "
             f"{size_text(self.checkpoint_bytes)} in {self.place}"
         )
+        if self.n_aside:
+            text += f" (up to {self.n_aside:,} of trials that are set aside)"
         if self.n_models and self.model_bytes is not None:
             text += f", and {size_text(self.n_models * self.model_bytes)} for {self.n_models:,} models"
         return f"{text}; {free}."
@@ -52,7 +58,7 @@ class DiskNeed:
 def disk_need(
     config: SweepConfig, *, slots: int, directory: Path, weights: WeightFacts | None = None
 ) -> DiskNeed | None:
-    """Work out what a sweep's checkpoints and models take at most: as if no trial were pruned.
+    """Work out what a sweep's checkpoints and models take at most: as if no trial were pruned but by `probe`.
 
     Returns None where the trials are a function of the user's that is asked for no checkpoints.
 
@@ -70,9 +76,11 @@ def disk_need(
     size = int(policy.size_gb * 1e9) if policy.size_gb is not None else _checkpoint_bytes(config, weights)
     n_trials = _n_trials(config)
     n_checkpoints = _n_checkpoints(config, n_trials, slots)
+    waiting = _waiting(config, n_trials)
     total = None if size is None else n_checkpoints * size
     if total is not None and size is not None and policy.max_gb is not None:
-        total = min(total, max(int(policy.max_gb * 1e9), slots * size))
+        # The newest one of a trial that runs or waits is never removed.
+        total = min(total, max(int(policy.max_gb * 1e9), max([slots, *waiting]) * size))
     model = _model_bytes(config, weights) if policy.save_model else 0
     n_models = n_trials if policy.save_model else 0
     local = total
@@ -80,7 +88,7 @@ def disk_need(
         local = slots * size  # written there before they are sent
     return DiskNeed(
         checkpoint_bytes=size, model_bytes=model, n_checkpoints=n_checkpoints, n_models=n_models,
-        checkpoints_bytes=total,
+        n_aside=_held_aside(config, n_trials), checkpoints_bytes=total,
         local_bytes=None if local is None or model is None else local + n_models * model,
         place=policy.url or str(directory), directory=str(directory), free_bytes=_free_bytes(directory),
     )  # fmt: skip
@@ -98,11 +106,16 @@ def check_disk(need: DiskNeed | None) -> None:
         return
     if need.local_bytes <= need.free_bytes + _used_bytes(Path(need.directory) / "trials"):
         return
+    aside = (
+        "set no trial aside (`pruner.set_aside: false`, or another `pruner.mode` than `probe`), "
+        if need.n_aside
+        else ""
+    )
     raise ConfigError(
         f"The sweep may need {size_text(need.local_bytes)} at {need.directory}, where {size_text(need.free_bytes)} are "
         f"free: {need.line()[len('disk: ') :]} Keep the checkpoints of fewer trials (`trial.checkpoint.keep_best`), "
-        "bound them all (`trial.checkpoint.max_gb`), keep them in an object store (`trial.checkpoint.url`), or choose "
-        "another directory (`--dir`)."
+        f"bound them all (`trial.checkpoint.max_gb`), {aside}keep them in an object store "
+        "(`trial.checkpoint.url`), or choose another directory (`--dir`)."
     )
 
 
@@ -127,15 +140,48 @@ def _n_trials(config: SweepConfig) -> int:
 
 
 def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int) -> int:
-    """Count what may lie there at a time: those of ended trials, of running ones, and the ones being written."""
+    """Count what may lie there at a time: of ended trials, of running ones, of those aside, and the ones being written.
+
+    Without marks a trial saves one when it is interrupted or set aside, and not else.
+    """
     policy = config.trial.checkpoint
     at_a_time = min(slots, n_trials)
-    saves = policy.every_samples is not None or len(policy.at) > 1
-    each = KEPT if saves else 1
-    if not policy.at and policy.every_samples is None:
-        return at_a_time  # only a trial that is interrupted saves one
     ended = n_trials - at_a_time if policy.keep_best is None else min(policy.keep_best, n_trials - at_a_time)
-    return (ended + at_a_time) * each + at_a_time
+    by_marks = (ended + at_a_time) * min(KEPT, _n_marks(config))
+    return max(by_marks, _held_aside(config, n_trials)) + at_a_time
+
+
+def _held_aside(config: SweepConfig, n_trials: int) -> int:
+    """Count the checkpoints of trials that wait: each has saved one at every rung it has come to, and keeps the newest.
+
+    Those that complete later keep theirs, unless `keep_best` says otherwise, and are no more than have waited.
+    """
+    each = (_n_marks(config) + n_rungs for n_rungs in itertools.count(1))
+    counts = zip(_waiting(config, n_trials), each, strict=False)
+    return max((n_waiting * min(KEPT, n_saved) for n_waiting, n_saved in counts), default=0)
+
+
+def _waiting(config: SweepConfig, n_trials: int) -> list[int]:
+    """Return how many trials at most may wait at the first rung, at the second one and so on, as far as it matters."""
+    pruner, rungs = config.pruner, config.rungs
+    if pruner.name != EARLY_DYNAMICS:
+        return []
+    given = next(
+        (marks for marks in (rungs.fractions, rungs.samples, rungs.steps) if marks is not None), None
+    )
+    n_rungs = KEPT if given is None else min(KEPT, len(given))  # from then on a trial's oldest one is removed
+    if pruner.directions != "learned":
+        return [n_trials, math.ceil(pruner.keep_frac * n_trials)][:n_rungs] if pruner.mode == "probe" else []
+    if not config.sets_aside or (n_trials < LEARNED_MIN_POINTS and pruner.prior is None):
+        return []
+    least = LEARNED_MIN_OWN if pruner.prior is not None else calibration_size(n_trials)
+    to_the_end = 0 if _n_marks(config) else pruner.n_calibration or least  # they are never set aside
+    return [max(0, n_trials - to_the_end)] * n_rungs
+
+
+def _n_marks(config: SweepConfig) -> int:
+    policy = config.trial.checkpoint
+    return len(policy.at) if policy.every_samples is None else KEPT
 
 
 def _checkpoint_bytes(config: SweepConfig, weights: WeightFacts | None) -> int | None:
