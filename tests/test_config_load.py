@@ -352,7 +352,9 @@ def test_an_override_chooses_the_search_space_and_frees_what_was_fixed(tmp_path:
     text = replaced(
         BASE, ("micro_batch_size: 8", "learning_rate: 1e-3"), ("  learning_rate: {grid: [1e-5, 1e-4]}\n", "")
     )
-    config = config_of(text, "search_space=mine", "search_space.lora_rank.grid=[8, 16]", folder=tmp_path)
+    config = config_of(
+        text, "search_space=mine", "search_space.lora_rank.grid=[8, 16]", "method=lora", folder=tmp_path
+    )
     assert list(config.search_space) == ["learning_rate", "lora_rank"]
     assert "learning_rate" not in config.trial.settings
 

@@ -98,6 +98,52 @@ def test_settings_that_contradict_each_other_are_refused(settings: str, told: st
 
 
 @pytest.mark.parametrize(
+    ("dimension", "fixed", "told"),
+    [
+        (
+            "learning_rate: {grid: [1e-4]}",
+            "lora_rank: 64",
+            "`lora_rank` is for adapters, but no point trains any",
+        ),
+        ("method: {grid: [full]}", "lora_alpha: 8", "`lora_alpha` is for adapters"),
+        (
+            "lora_rank: {grid: [8, 16]}",
+            "method: full",
+            "Write `method: lora` in `trial.settings`, or remove `lora_rank`",
+        ),
+        ("adam_beta2: {grid: [0.9, 0.99]}", "optimizer: sgd", "but `sgd` has no beta2"),
+        ("adam_beta2: {uniform: [0.9, 0.99]}", "optimizer: adafactor", "but `adafactor` has no beta2"),
+    ],
+)
+def test_what_no_point_makes_use_of_is_refused(dimension: str, fixed: str, told: str) -> None:
+    text = replaced(
+        BASE,
+        ("learning_rate: {grid: [1e-5, 1e-4]}", dimension),
+        ("micro_batch_size: 8", fixed),
+        ("sampler: grid", "sampler: {name: random, n_trials: 4}"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        config_of(text)
+    (problem,) = caught.value.problems
+    assert told in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "fixed"),
+    [
+        ("learning_rate: {grid: [1e-4]}", "lora_rank: 16"),  # as a recorded config has it
+        ("lora_rank: {grid: [8, 16]}", "method: qlora"),
+        ("method: {grid: [full, lora]}", "lora_rank: 8"),
+        ("adam_beta2: {grid: [0.9, 0.99]}", "optimizer: lion_32bit"),
+    ],
+)
+def test_what_some_point_makes_use_of_is_accepted(dimension: str, fixed: str) -> None:
+    text = replaced(BASE, ("learning_rate: {grid: [1e-5, 1e-4]}", dimension), ("micro_batch_size: 8", fixed))
+    config = config_of(text)
+    assert config_of(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
     ("dimension", "told"),
     [
         ("max_length: {grid: [64, 128]}", "which `max_length` in the search space changes"),

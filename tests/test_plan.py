@@ -37,6 +37,24 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file() -> None:
     ]
 
 
+def test_points_without_adapters_are_trained_once_whatever_is_said_of_adapters() -> None:
+    text = replaced(
+        BASE,
+        ("learning_rate: {grid: [1e-5, 1e-4]}", "method: {grid: [full, lora]}"),
+        ("effective_batch_size: {grid: [32, 128]}", "lora_rank: {grid: [8, 16]}"),
+    )
+    plan = plan_of(text=text)
+    assert [tuple(point.params.values()) for point in plan.points] == [("full", 8), ("lora", 8), ("lora", 16)]
+    assert said(plan, r"^1 of 4 points resolve to the same training as another one")
+
+    alone = replaced(
+        text,
+        ("method: {grid: [full, lora]}", "method: {grid: [full]}"),
+        ("  lora_rank: {grid: [8, 16]}\n", ""),
+    )
+    assert plan_of(text=alone).points[0].point_id == plan.points[0].point_id
+
+
 @pytest.mark.parametrize(("attention", "n_told"), [("sdpa", 1), ("flash_attention_2", 0)])
 def test_packing_without_flash_attention_is_warned_about(attention: str, n_told: int) -> None:
     plan = plan_of("trial.settings.packing=true", f"trial.settings.attn_implementation={attention}")

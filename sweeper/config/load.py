@@ -16,6 +16,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_benchmarks import check_benchmarks
 from sweeper.config.rules_data import check_data_strategy
+from sweeper.config.rules_method import check_method
 from sweeper.config.rules_metric import check_metric
 from sweeper.config.rules_optimizer import check_optimizer, unused_settings
 from sweeper.config.rules_points import check_points
@@ -29,6 +30,7 @@ _RULES: tuple[Callable[[Draft], None], ...] = (
     check_search_space,
     check_points,
     check_optimizer,
+    check_method,
     check_data_strategy,
     check_metric,
     check_benchmarks,

@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.batch import AUTO, BatchPlan, plan_batch
+from sweeper.config.models import TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
 from sweeper.phases import PHASED
 from sweeper.plan.data import DataFacts
 
 HALF_LIFE = "adam_beta2_half_life_tokens"
+# What adapters would be made of, where there are none: the defaults, as ids have always held them.
+_NO_ADAPTERS = {
+    name: value for name, value in TrainSettings().model_dump().items() if name.startswith("lora_")
+}
 _OF_PHASES = ("data_strategy", "replay_frac", "phase_start", "phase_optimizer_state")
 
 
@@ -64,7 +69,7 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bo
     """Return the settings that a point's id is made of.
 
     Left out are those that came later and are not set, what follows from others, and what has no effect, so that
-    points that train the same have the same id.
+    points that train the same have the same id; so do fully trained ones whatever is said of adapters.
 
     Args:
         settings: The point's, resolved.
@@ -80,4 +85,7 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bo
             unset.update(_OF_PHASES)
         if not mixes:
             unset.add("data_weights")
-    return {key: value for key, value in settings.items() if key not in unset}
+    used = {key: value for key, value in settings.items() if key not in unset}
+    if not is_function and settings.get("method") == "full":
+        used |= _NO_ADAPTERS
+    return used
