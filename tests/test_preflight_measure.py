@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.config import config_from_dict, load_config
+from sweeper.config.models import SamplerSection
 from sweeper.errors import ConfigError
 from sweeper.plan import plan_sweep
 from sweeper.preflight import measure
@@ -78,6 +79,74 @@ def test_the_cost_counts_every_trial_of_the_grid(monkeypatch):
     assert (cost.shortest_s, cost.longest_s) == pytest.approx((trials[2], trials[0]))
     assert cost.price == pytest.approx(10 * cost.total_s * 0.5 / 3600)
     assert "GPU-hours" in cost.lines()[-1]
+
+
+def built_in(**space):
+    return config_from_dict(
+        {
+            "study": "s", "metric": "dev/loss", "direction": "minimize",
+            "trial": {
+                "model": "nobody/model", "train_data": "train.jsonl", "eval_data": {"dev": "dev.jsonl"},
+                "budget": {"samples": 1280}, "settings": {"micro_batch_size": 8},
+            },
+            "search_space": {"effective_batch_size": {"grid": [8, 128]}} | space,
+            "pruner": "nop",
+        },
+        check_files=False,
+    )  # fmt: skip
+
+
+ONE_SLOT = SlotPlan(slots=1, cpus_per_trial=1, gpus_per_trial=0)
+
+
+def test_each_kind_of_points_has_its_own_price(monkeypatch):
+    def measured(config, point, *, threads):
+        one = SMALL if point.batch.effective_batch_size == 8 else LARGE
+        return dataclasses.replace(
+            one, step_s=one.step_s * (10 if point.settings["max_length"] == 2048 else 1)
+        )
+
+    monkeypatch.setattr(measure, "_measure", measured)
+
+    cost = measure_cost(plan_sweep(built_in(max_length={"grid": [256, 2048]})), ONE_SLOT)
+
+    short = 160 * 0.1 + 10 * 0.7
+    assert cost.total_s == pytest.approx(11 * short + 4 * 3 * 3.0)
+    assert [one.kind for one in cost.measured] == [{"max_length": n} for n in (256, 256, 2048, 2048)]
+    assert "measured: effective_batch_size=128, max_length=2048: 0.143 steps/s" in cost.lines()[3]
+
+
+def test_what_a_sampler_draws_beside_the_measured_values_is_told(monkeypatch):
+    monkeypatch.setattr(measure, "_measure", lambda config, point, *, threads: SMALL)
+    config = built_in(max_length={"choice": [256, 2048]})
+    drawn = config.model_copy(update={"sampler": SamplerSection(name="random", n_trials=10)})
+
+    cost = measure_cost(plan_sweep(drawn), ONE_SLOT)
+
+    assert cost.not_measured == ("max_length",)
+    assert "`max_length` will be drawn, but was measured at its first value alone" in cost.lines()[-2]
+
+
+def test_points_that_are_read_off_a_longer_one_cost_nothing(monkeypatch):
+    monkeypatch.setattr(measure, "_measure", lambda config, point, *, threads: SMALL)
+    plan = plan_sweep(made_up())
+    longest, *others = [point.point_id for point in plan.points]
+    shared = dataclasses.replace(plan, same_training=((longest, *others[:2]),))
+
+    whole, rest = measure_cost(plan, ONE_SLOT), measure_cost(shared, ONE_SLOT)
+
+    assert rest.total_s == pytest.approx(
+        whole.total_s - sum(trial_seconds(plan.config, point, [SMALL]) for point in plan.points[1:3])
+    )
+
+
+def test_too_many_kinds_are_refused_and_the_key_that_asks_is_named():
+    plan = plan_sweep(built_in(max_length={"int": [128, 1152], "step": 128}))
+    with pytest.raises(
+        ConfigError,
+        match=r"^`pruner\.max_gpu_hours` cannot be had here: each of the 9 kinds .* differ in `max_length`",
+    ):
+        measure_cost(plan, ONE_SLOT, asked_by="pruner.max_gpu_hours")
 
 
 @pytest.mark.parametrize(

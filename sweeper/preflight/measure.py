@@ -16,6 +16,12 @@ from sweeper.preflight.cluster import SlotPlan
 from sweeper.reporting.formats import duration
 
 MODULE = "sweeper.preflight.measure_child"
+MOST_KINDS = 8  # of points; each is trained twice, which takes up to a minute and the start of a process
+# Settings beside the batch that a step's time depends on.
+_KIND = (
+    "model", "method", "max_length", "packing", "micro_batch_size", "precision", "gradient_checkpointing",
+    "attn_implementation",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class Measured:
     step_s: float  # median
     evaluation_s: float  # of all eval sets, once; 0 where the trial is a function of its own
     peak_gb: float | None  # of the device's memory; None on a CPU
+    kind: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # settings that other points have otherwise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,7 @@ class Cost:
     total_s: float  # all trials one after another
     wall_s: float  # on the slots, the longest first
     price_per_gpu_hour: float | None = None
+    not_measured: tuple[str, ...] = ()  # settings that vary and matter, of which one value alone was measured
 
     @property
     def gpu_hours(self) -> float:
@@ -53,7 +63,7 @@ class Cost:
     def lines(self) -> list[str]:
         """Return it as sentences, for `plan`."""
         found = [
-            f"measured: effective_batch_size={one.effective_batch_size}: {1 / one.step_s:.3g} steps/s, "
+            f"measured: {_named(one)}: {1 / one.step_s:.3g} steps/s, "
             f"{one.effective_batch_size / one.step_s:.3g} samples/s ({one.steps} steps timed)"
             + (f", an evaluation {one.evaluation_s:.2g} s" if one.evaluation_s else "")
             + (f", {one.peak_gb:.1f} GB of the device" if one.peak_gb is not None else "")
@@ -67,6 +77,12 @@ class Cost:
             line += f", {self.gpu_hours:.3g} GPU-hours"
         if self.price is not None and self.gpus_per_trial:
             line += f", {self.price:,.2f} at {self.price_per_gpu_hour:g} per GPU-hour"
+        if self.not_measured:
+            names = " and ".join(f"`{name}`" for name in self.not_measured)
+            found.append(
+                f"{names} will be drawn, but was measured at its first value alone: with others a trial may take far "
+                "longer or shorter."
+            )
         return [
             *found,
             f"{line}. Measured alone on this machine; trials side by side can slow each other down.",
@@ -76,25 +92,39 @@ class Cost:
         return dataclasses.asdict(self) | {"gpu_hours": self.gpu_hours, "price": self.price}
 
 
-def measure_cost(plan: Plan, slots: SlotPlan, *, price_per_gpu_hour: float | None = None) -> Cost:
+def measure_cost(
+    plan: Plan, slots: SlotPlan, *, price_per_gpu_hour: float | None = None, asked_by: str = "--measure"
+) -> Cost:
     """Train a few steps at the smallest and the largest effective batch size, and estimate the whole sweep.
 
-    A step's time at a batch size between them lies on the line through both. Budgets, rungs and evaluations are the
-    plan's; time to start and to save checkpoints is not counted.
+    Points of different models, methods, lengths and the like are measured for themselves. A step's time at a batch size
+    between the two lies on the line through both. Budgets, rungs and evaluations are the plan's; points that are read
+    off a longer one, and the time to start and to save checkpoints, are not counted.
+
+    Args:
+        plan: Of the sweep.
+        slots: Where it is to run.
+        price_per_gpu_hour: If given, the cost is told in money too.
+        asked_by: The option or key that wants it, as messages name it.
 
     Raises:
         ConfigError: If the trials cannot be measured so, with what to do.
         SweeperError: If the steps cannot be trained.
     """
-    points = plan.points or plan.examples
-    _refuse_what_cannot_be_measured(plan.config, points)
-    by_batch = {point.batch.effective_batch_size: point for point in points if point.batch is not None}
-    extremes = [by_batch[size] for size in sorted({min(by_batch), max(by_batch)})]
-    measured = tuple(_measure(plan.config, point, threads=slots.cpus_per_trial) for point in extremes)
-    seconds = [trial_seconds(plan.config, point, measured) for point in points]
-    seconds = [second for second in seconds for _ in range(max(1, round(plan.n_trials / len(seconds))))]
+    read_off = {point_id for group in plan.same_training for point_id in group[1:]}
+    points = [point for point in plan.points or plan.examples if point.point_id not in read_off]
+    kinds = _kinds(points)
+    _refuse_what_cannot_be_measured(plan.config, points, n_kinds=len(kinds), asked_by=asked_by)
+    repeats = 1 if plan.points else max(1, round(plan.n_trials / len(points)))
+    measured: list[Measured] = []
+    seconds: list[float] = []
+    for kind, members in kinds:
+        of_kind = _measured_extremes(plan.config, members, kind, threads=slots.cpus_per_trial)
+        measured += of_kind
+        seconds += [trial_seconds(plan.config, point, of_kind) for point in members for _ in range(repeats)]
+    drawn = plan.config.search_space if not plan.points else ()
     return Cost(
-        measured=measured,
+        measured=tuple(measured),
         slots=slots.slots,
         gpus_per_trial=slots.gpus_per_trial,
         shortest_s=min(seconds),
@@ -102,7 +132,33 @@ def measure_cost(plan: Plan, slots: SlotPlan, *, price_per_gpu_hour: float | Non
         total_s=sum(seconds),
         wall_s=makespan(seconds, slots.slots),
         price_per_gpu_hour=price_per_gpu_hour,
+        not_measured=tuple(name for name in _KIND if name in drawn),
     )
+
+
+def _kinds(points: Sequence[Point]) -> list[tuple[dict[str, Any], list[Point]]]:
+    """Return the points by what a step's time depends on beside the batch, each kind by what it has of its own."""
+    values = {name: {json.dumps(point.settings.get(name)) for point in points} for name in _KIND}
+    varied = [name for name in _KIND if len(values[name]) > 1]
+    kinds: dict[str, tuple[dict[str, Any], list[Point]]] = {}
+    for point in points:
+        kind = {name: point.settings.get(name) for name in varied}
+        kinds.setdefault(json.dumps(kind), (kind, []))[1].append(point)
+    return list(kinds.values())
+
+
+def _measured_extremes(
+    config: SweepConfig, points: Sequence[Point], kind: dict[str, Any], *, threads: int
+) -> list[Measured]:
+    by_batch = {point.batch.effective_batch_size: point for point in points if point.batch is not None}
+    extremes = sorted({min(by_batch), max(by_batch)})
+    found = (_measure(config, by_batch[size], threads=threads) for size in extremes)
+    return [dataclasses.replace(one, kind=kind) for one in found]
+
+
+def _named(measured: Measured) -> str:
+    kind = "".join(f", {name}={value}" for name, value in measured.kind.items())
+    return f"effective_batch_size={measured.effective_batch_size}{kind}"
 
 
 def step_seconds(size: int, measured: Sequence[Measured]) -> float:
@@ -132,7 +188,9 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
     return max(free_at)
 
 
-def _refuse_what_cannot_be_measured(config: SweepConfig, points: Sequence[Point]) -> None:
+def _refuse_what_cannot_be_measured(
+    config: SweepConfig, points: Sequence[Point], *, n_kinds: int, asked_by: str
+) -> None:
     why = None
     if config.resources.address is not None:
         why = "the steps are trained on this machine, not on the cluster of `--address`. Run it on one of its nodes"
@@ -146,8 +204,14 @@ def _refuse_what_cannot_be_measured(config: SweepConfig, points: Sequence[Point]
         why = (
             "trials on several devices are not measured. Measure one device: the batch is then split further"
         )
+    elif n_kinds > MOST_KINDS:
+        names = ", ".join(f"`{name}`" for name in _KIND if name in config.search_space)
+        why = (
+            f"each of the {n_kinds} kinds of points, which differ in {names}, would have to be measured, and at most "
+            f"{MOST_KINDS} are. Fix some of these values"
+        )
     if why is not None:
-        raise ConfigError(f"`--measure` cannot be had here: {why}, or leave `--measure` out.")
+        raise ConfigError(f"`{asked_by}` cannot be had here: {why}, or leave `{asked_by}` out.")
 
 
 def _measure(config: SweepConfig, point: Point, *, threads: int) -> Measured:
