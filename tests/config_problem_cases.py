@@ -377,8 +377,8 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
             ("settings: {micro_batch_size: 8}", "settings: {lora_target_modules: 3}"),
         ],
         [
-            "sweep.yaml:9: `trial.settings.lora_target_modules` must be a list, but got 3. Write a "
-            "module's name, `all-linear`, or a list of names.",
+            "sweep.yaml:9: `trial.settings.lora_target_modules` must be a list, but got 3. Write "
+            "`all-linear`, or a list of modules' names.",
         ],
     ),
     (

@@ -156,6 +156,90 @@ def test_rows_longer_than_the_model_s_positions_are_refused(tiny: Tiny, tmp_path
     assert "knows only 256 positions" in message
 
 
+@pytest.mark.parametrize(
+    "lengths", [{"grid": [64, 128, 1024]}, {"int": [64, 1024]}, {"int": [64, 1024], "step": 32}]
+)
+def test_the_longest_swept_length_must_have_positions(
+    tiny: Tiny, tmp_path: Path, lengths: dict[str, Any]
+) -> None:
+    long = write_jsonl(tmp_path / "long.jsonl", [{"text": "rain " * 400}])
+    (message,) = problems(tiny, train_data=str(long), settings={}, space={"max_length": lengths})
+    assert "`max_length` is 1024" in message
+    assert "knows only 256 positions" in message
+
+
+def narrower_model(tiny: Tiny, tmp_path: Path, vocab_size: int) -> str:
+    """Return the tiny model as if it knew fewer tokens than its tokenizer makes."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny.model, model)
+    facts = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(facts | {"vocab_size": vocab_size}))
+    return str(model)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "said"),
+    [(280, "A token of the data has the id "), (0, "The pad token `<|pad|>` has the id 0")],
+)
+def test_tokens_beyond_the_model_s_vocabulary_are_refused(
+    tiny: Tiny, tmp_path: Path, vocab_size: int, said: str
+) -> None:
+    (message,) = problems(tiny, model=narrower_model(tiny, tmp_path, vocab_size))
+    assert said in message
+    assert f"knows only {vocab_size} tokens" in message
+
+
+def test_added_tokens_that_no_row_has_are_no_problem(tiny: Tiny, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a b"}])
+    model = narrower_model(tiny, tmp_path, 280)
+    assert (
+        check_trial(config(tiny, model=model, train_data=str(rows), eval_data={"dev": str(rows)})).rows == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimizer": "apollo_adamw"}, "`optimizer: apollo_adamw` cannot be used: .* Install what it needs"),
+        (
+            {"attn_implementation": "made_up"},
+            "`attn_implementation: made_up` cannot be used with .* choose `sdpa`",
+        ),
+        (
+            {"method": "lora", "lora_target_modules": "q_proj"},
+            r"`lora_target_modules: q_proj` is a pattern .* Write a list, such as `\[q_proj\]`. It has for example ",
+        ),
+        ({"method": "lora", "lora_target_modules": "("}, "matches none of"),
+    ],
+)
+def test_what_the_libraries_cannot_do_is_told_before_any_trial(
+    tiny: Tiny, settings: dict[str, Any], said: str
+) -> None:
+    (message,) = problems(tiny, settings={"max_length": 128, **settings})
+    assert re.search(said, message)
+
+
+def test_every_swept_optimiser_and_attention_is_tried(tiny: Tiny) -> None:
+    space = {
+        "optimizer": {"grid": ["adamw_torch", "adamw_anyprecision", "sgd", "grokadamw"]},
+        "attn_implementation": {"grid": ["sdpa", "eager", "made_up", None]},
+    }
+    told = problems(tiny, space=space)
+    assert [message.split("`")[1] for message in told] == [
+        "optimizer: adamw_anyprecision", "optimizer: grokadamw", "attn_implementation: made_up"
+    ]  # fmt: skip
+
+
+def test_patterns_and_attention_that_work_are_accepted(tiny: Tiny) -> None:
+    settings = {
+        "max_length": 128,
+        "method": "lora",
+        "lora_target_modules": r".*\.q_proj",
+        "attn_implementation": "eager",
+    }
+    assert check_trial(config(tiny, settings=settings)).rows == 40
+
+
 def test_every_swept_length_is_checked(tiny: Tiny) -> None:
     told = problems(tiny, space={"max_length": {"grid": [128, 6]}}, settings={})
     assert any("its answer begins after the first 6" in message for message in told)

@@ -46,7 +46,7 @@ _HINTS = {
     "eval_data": "Give each eval set a name, for example `eval_data: {dev: dev.jsonl}`.",
     "at": "Write `rungs`, `end`, or a list of sample counts such as `[512, 1024]`.",
     "micro_batch_size": "Write a whole number of at least 1, or `auto`.",
-    "lora_target_modules": "Write a module's name, `all-linear`, or a list of names.",
+    "lora_target_modules": "Write `all-linear`, or a list of modules' names.",
 }
 
 _LIMITS = {

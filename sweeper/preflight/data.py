@@ -96,12 +96,15 @@ class _BuiltIn:
         variants = list(_data_settings(self._config))
         tables: dict[str, Any] = {}
         if tokenizer is not None:
-            for settings in variants[1:]:
-                self._load(tokenizer, settings)
-            tables = self._load(tokenizer, variants[0])
+            loaded = [self._load(tokenizer, settings) for settings in (*variants[1:], variants[0])]
+            tables = loaded[-1]
             self._try(lambda: self._check_measures(tables))
+            if model is not None:
+                self._check_vocabulary(
+                    model, tokenizer, [t for one in loaded for t in one.values() if t is not None]
+                )
         if model is not None:
-            self._check_positions(model, tables, variants[0])
+            self._check_positions(model, tables)
         if self._problems:
             return self._problems
         return self._report(model, tables, variants[0])
@@ -134,13 +137,33 @@ class _BuiltIn:
             tables[name] = self._try(lambda source=source: load_table(source, tokenizer, how))
         return tables
 
-    def _check_positions(self, model: ModelFacts, tables: dict[str, Any], settings: TrainSettings) -> None:
+    def _check_vocabulary(self, model: ModelFacts, tokenizer: Any, tables: list[Any]) -> None:
+        """A token without a row in the embedding ends a trial with an index error, on a GPU with a dead process."""
+        highest, which = int(tokenizer.pad_token_id), f"The pad token `{tokenizer.pad_token}`"
+        if highest < model.vocab_size:
+            if max(tokenizer.get_vocab().values()) < model.vocab_size:
+                return  # so that no row has to be looked at
+            rows = (table[index]["input_ids"] for table in tables for index in range(len(table)))
+            highest, which = (
+                max((int(ids.max()) for ids in rows if len(ids)), default=0),
+                "A token of the data",
+            )
+        if highest >= model.vocab_size:
+            self._problems.append(
+                Problem(
+                    f"{which} has the id {highest}, but `{self._trial.model}` knows only {model.vocab_size} tokens, "
+                    "from 0 on. Use the tokenizer that it was trained with, or one whose added tokens it has."
+                )
+            )
+
+    def _check_positions(self, model: ModelFacts, tables: dict[str, Any]) -> None:
         longest = max((table.stats.longest for table in tables.values() if table is not None), default=0)
-        length = min(longest, settings.max_length)
+        most = _largest_length(self._config)
+        length = min(longest, most)
         if model.max_positions is not None and length > model.max_positions:
             self._problems.append(
                 Problem(
-                    f"The longest row has {longest} tokens and `max_length` is {settings.max_length}, but "
+                    f"The longest row has {longest} tokens and `max_length` is {most}, but "
                     f"`{self._trial.model}` knows only {model.max_positions} positions. "
                     f"Set `max_length` to at most {model.max_positions}."
                 )
@@ -198,6 +221,14 @@ class _BuiltIn:
 
 def _set_report(stats: Any, n_in_train: int) -> SetReport:
     return SetReport(**dataclasses.asdict(stats), n_in_train=n_in_train)
+
+
+def _largest_length(config: SweepConfig) -> int:
+    """Return the largest `max_length` that a point can have."""
+    dimension = config.search_space.get("max_length")
+    if dimension is None:
+        return int(config.trial.settings.get("max_length", TrainSettings().max_length))
+    return int(max(dimension.listed or dimension.int or [TrainSettings().max_length]))
 
 
 def _data_settings(config: SweepConfig) -> Iterable[TrainSettings]:

@@ -1,14 +1,12 @@
 """The model of a sweep and the settings that depend on it, checked without loading its weights."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.models import SweepConfig, TrialSection
-from sweeper.config.rules_space import possible_values
-from sweeper.errors import ConfigError, Problem
-from sweeper.extras import install_command
+from sweeper.errors import ConfigError
+from sweeper.preflight.settings import empty_model, setting_problems
 from sweeper.preflight.weights import (
     WeightFacts,
     count_weights,
@@ -17,15 +15,6 @@ from sweeper.preflight.weights import (
     refuse_pointer,
 )
 
-_KNOWN_SCHEDULES = (
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "inverse_sqrt",
-)
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -55,7 +44,7 @@ def check_model(config: SweepConfig) -> ModelFacts:
     if path.is_absolute() or path.exists():
         _check_files(path)
     model_config = _model_config(trial)
-    problems = [*_schedule_problems(config), *_lora_problems(config, model_config), *_missing_extras(config)]
+    problems = setting_problems(config, model_config)
     if problems:
         raise ConfigError(problems)
     text = model_config.get_text_config()
@@ -120,86 +109,7 @@ def _model_config(trial: TrialSection) -> Any:
     return found
 
 
-def _empty_model(model_config: Any, *, trust_remote_code: bool) -> Any:
-    """Return the model without memory for its weights."""
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(
-            model_config, trust_remote_code=trust_remote_code
-        )
-
-
 def _planned_weights(model_config: Any, trial: TrialSection) -> WeightFacts:
     """Count the weights of a model whose files are not on this machine yet, or are no safetensors files."""
-    model = _empty_model(model_config, trust_remote_code=trial.trust_remote_code)
+    model = empty_model(model_config, trust_remote_code=trial.trust_remote_code)
     return count_weights({name: tuple(tensor.shape) for name, tensor in model.named_parameters()})
-
-
-def _values(config: SweepConfig, name: str) -> list[Any]:
-    """Return the values that a setting takes in the sweep."""
-    dimension = config.search_space.get(name)
-    if dimension is not None:
-        return list(possible_values(dimension) or [])
-    return [config.trial.settings[name]] if name in config.trial.settings else []
-
-
-def _schedule_problems(config: SweepConfig) -> list[Problem]:
-    problems = []
-    arguments = _values(config, "lr_scheduler_kwargs") or [{}]
-    for name in _values(config, "lr_scheduler_type"):
-        if name in _KNOWN_SCHEDULES and not any(arguments):
-            continue  # known to work; looking would cost three seconds of imports
-        for kwargs in arguments:
-            message = _schedule_problem(name, kwargs)
-            if message:
-                problems.append(Problem(message))
-    return problems
-
-
-def _schedule_problem(name: str, kwargs: dict[str, Any]) -> str | None:
-    import torch
-    import transformers
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    try:
-        transformers.get_scheduler(
-            name,
-            optimizer,
-            num_warmup_steps=1,
-            num_training_steps=100,
-            scheduler_specific_kwargs=dict(kwargs),
-        )
-    except (TypeError, ValueError) as error:
-        return f"`lr_scheduler_type: {name}` cannot take `lr_scheduler_kwargs` = {kwargs}: {error}."
-    return None
-
-
-def _missing_extras(config: SweepConfig) -> list[Problem]:
-    if "qlora" not in _values(config, "method") or importlib.util.find_spec("bitsandbytes") is not None:
-        return []
-    return [
-        Problem(
-            "`method: qlora` needs bitsandbytes, which is not installed. Install it where the trials run: "
-            f"`{install_command('qlora')}`."
-        )
-    ]
-
-
-def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
-    """Look up modules that are named; `all-linear` and patterns are left to peft."""
-    lists = [targets for targets in _values(config, "lora_target_modules") if isinstance(targets, list)]
-    if not {"lora", "qlora"} & set(_values(config, "method")) or not lists:
-        return []
-    model = _empty_model(model_config, trust_remote_code=config.trial.trust_remote_code)
-    names = [name for name, _ in model.named_modules()]
-    ends = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
-    return [
-        Problem(
-            f"`lora_target_modules` names `{target}`, which `{config.trial.model}` has not. "
-            f"It has for example {', '.join(ends) or 'other names'}; `all-linear` takes all."
-        )
-        for target in dict.fromkeys(target for targets in lists for target in targets)
-        if not any(name == target or name.endswith(f".{target}") for name in names)
-    ]
