@@ -9,7 +9,7 @@ from sweep_files import config_of
 
 from sweeper.errors import ConfigError
 from sweeper.phases import Course
-from sweeper.plan import Plan, plan_point, plan_sweep, trial_spec
+from sweeper.plan import DataFacts, Plan, plan_point, plan_sweep, trial_spec
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import choose_trial
 from sweeper.training.mixing import Mixture, mixed_order
@@ -45,6 +45,98 @@ def set_of(row: int) -> str:
 
 def phased(text: str = SWEEP, *overrides: str) -> Any:
     return plan_point(config_of(text, *overrides), {"data_strategy": "phased"})
+
+
+# 10, 100 and 40 target tokens a row.
+FACTS = DataFacts(rows=270, target_tokens=10_500, sets={"a": (50, 500), "b": (20, 2000), "c": (200, 8000)})
+ONE_DIMENSION = SWEEP.replace(
+    "data_strategy: {grid: [stacked, phased]}", "learning_rate: {grid: [1e-5, 1e-4]}"
+)
+HALF_LIFE = "adam_beta2_half_life_tokens=64000"
+
+
+def in_parts(*overrides: str) -> Plan:
+    """Return the plan of a budget of 32,000 target tokens, mixed or in phases as the overrides say."""
+    text = ONE_DIMENSION
+    if "data_strategy=phased" not in overrides:
+        text = text.replace(
+            "  phases:\n    - {name: first, data: a}\n    - {name: second, data: [b, c]}\n", ""
+        )
+    return plan_sweep(config_of(text, "trial.budget.tokens=32000", *overrides), facts=FACTS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokens_per_sample"),
+    [
+        ((), 10_500 / 270),
+        (("data_weights={a: 1, b: 0, c: 0}",), 10),
+        (("data_weights={a: 1, b: 3, c: 0}",), (10 + 3 * 100) / 4),
+        (
+            ("data_strategy=phased",),
+            (10 + 10_000 / 220) / 2,
+        ),  # half of the samples each; b and c by their rows
+        (("data_strategy=phased", "replay_frac=0.5"), (10 + (10 + 10_000 / 220) / 2) / 2),
+        (("data_strategy=phased", "data_weights={a: 1, b: 1, c: 0}"), (10 + 100) / 2),
+    ],
+)
+def test_a_budget_in_tokens_counts_the_samples_as_they_are_drawn(
+    overrides: tuple[str, ...], tokens_per_sample: float
+) -> None:
+    plan = in_parts(*overrides)
+    assert plan.budget_samples == pytest.approx(
+        32_000 / tokens_per_sample, abs=64
+    )  # two phases of whole steps
+    (note,) = [note for note in plan.notes if "samples." in note and "32,000 tokens" in note]
+    assert ("as they are drawn" in note) == (overrides != ())
+
+
+def test_each_phase_has_the_beta2_of_its_own_target_tokens() -> None:
+    phases = in_parts("data_strategy=phased", "trial.budget.samples=1024", HALF_LIFE).points[0].phases
+    assert [phase.settings["adam_beta2"] for phase in phases] == [
+        pytest.approx(2 ** (-32 * tokens / 64_000)) for tokens in (10, 10_000 / 220)
+    ]
+
+
+def test_weights_change_the_beta2_of_a_half_life() -> None:
+    (note,) = [
+        note
+        for note in in_parts("data_weights={a: 1, b: 0, c: 0}", "trial.budget.samples=1024", HALF_LIFE).notes
+        if "half-life" in note
+    ]
+    assert f"gives `adam_beta2` {2 ** (-320 / 64_000):.6g} at batch 32; " in note
+    assert "mean over the data sets as they are drawn" in note
+
+
+def test_without_counts_of_each_data_set_all_rows_are_one() -> None:
+    whole = DataFacts(rows=270, target_tokens=10_500)  # as an older study has them
+    plan = plan_sweep(
+        config_of(ONE_DIMENSION, "data_strategy=phased", "trial.budget.tokens=32000"), facts=whole
+    )
+    assert plan.budget_samples == pytest.approx(32_000 * 270 / 10_500, abs=64)
+
+
+def test_an_epoch_of_mixed_data_sets_is_said_to_be_no_round_of_each() -> None:
+    assert any(
+        "An epoch is as many samples as there are rows" in note
+        for note in in_parts("data_strategy=phased", "trial.budget.epochs=4").notes
+    )
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        "max_length: {grid: [64, 128]}",
+        "loss_on: {grid: [all, answers]}",
+        "data_strategy: {grid: [stacked, phased]}",
+    ],
+)
+def test_a_budget_in_tokens_is_refused_where_points_differ_in_the_tokens_of_a_sample(dimension: str) -> None:
+    text = SWEEP.replace("data_strategy: {grid: [stacked, phased]}", dimension)
+    overrides = [] if "strategy" in dimension else ["data_strategy=phased"]
+    with pytest.raises(
+        ConfigError, match=r"target tokens of a sample, which `\w+` in the search space changes"
+    ):
+        config_of(text, "trial.budget.tokens=32000", *overrides)
 
 
 @pytest.mark.parametrize("step", [1, 5, 17, 40])

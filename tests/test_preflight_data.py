@@ -61,6 +61,15 @@ def test_a_good_sweep_s_rows_and_tokens_are_counted(tiny: Tiny) -> None:
     assert report.warnings == ()
 
 
+def test_each_data_set_with_a_name_is_counted_for_itself(tiny: Tiny, tmp_path: Path) -> None:
+    text = write_jsonl(tmp_path / "text.jsonl", [{"text": "red green"}] * 3)
+    sets = {"chats": str(tiny.train), "texts": str(text)}
+    report = check_trial(config(tiny, train_data=None, data_sets=sets))
+    assert {name: rows for name, (rows, _) in report.sets.items()} == {"chats": 40, "texts": 3}
+    assert sum(tokens for _, tokens in report.sets.values()) == report.target_tokens
+    assert check_trial(config(tiny)).sets == {}
+
+
 def test_the_tokens_counted_are_those_that_training_reports(tiny: Tiny, tmp_path: Path) -> None:
     from sweeper.training import finetune
 

@@ -11,7 +11,7 @@ from sweeper import encoding
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.config import config_from_dict
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
-from sweeper.plan import plan_point
+from sweeper.plan import DataFacts, plan_point
 from sweeper.records import Decision, Origin, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
 from sweeper.study import space
 from sweeper.study.changes import check_same
@@ -46,6 +46,15 @@ def test_what_was_recorded_is_there_after_reopening(tmp_path):
     assert record.rungs[0].signals["score"] == 0.5
     assert math.isnan(record.rungs[0].signals["loss"])
     assert record.decisions[0]["rule"] == "nan"
+
+
+@pytest.mark.parametrize("sets", [{}, {"a": [4, 80], "b": [6, 20]}])
+def test_what_was_counted_in_the_data_is_there_after_reopening(tmp_path, sets):
+    study = make_study(tmp_path, make_config())
+    facts = DataFacts(rows=10, target_tokens=100, sets=sets)
+    study.set_facts(facts)
+
+    assert reopened(study).facts() == facts
 
 
 def test_the_metric_at_a_rung_is_optunas_intermediate_value_at_the_mark(tmp_path):

@@ -17,6 +17,7 @@ from sweeper.records import LOSS
 
 _STRATEGY, _WEIGHTS = "data_strategy", "data_weights"
 _OF_PHASES = ("replay_frac", "phase_start", "phase_optimizer_state")
+_CHANGES_TOKENS = ("max_length", "loss_on", _STRATEGY, _WEIGHTS, "replay_frac")  # of a sample, on average
 _OF_LATER_PHASES = ("replay_frac", "start", "optimizer_state")
 
 
@@ -39,6 +40,7 @@ def check_data_strategy(draft: Draft) -> None:
                 *("trial", "data_sets", name),
             )
     _check_weights(draft)
+    _check_tokens(draft)
     if draft.knows("trial.phases", *_places(_STRATEGY)):
         _check_strategy(draft)
 
@@ -66,6 +68,21 @@ def _check_weights(draft: Draft) -> None:
             )
         elif not any(weights.values()):
             draft.tell(f"`{_WEIGHTS}` are all 0, so nothing is left to train on. Raise one.", *path)
+
+
+def _check_tokens(draft: Draft) -> None:
+    """Check that a budget in tokens is the same number of samples for all points."""
+    if not draft.knows("trial.budget", "search_space"):
+        return
+    if draft.config.trial.budget.tokens is None and "tokens" not in draft.config.search_space:
+        return
+    for name in _CHANGES_TOKENS:
+        if name in draft.config.search_space:
+            draft.tell(
+                f"A budget in tokens needs to know the target tokens of a sample, which `{name}` in the search space "
+                f"changes from point to point. Fix `{name}`, or give the budget in samples or epochs.",
+                *("search_space", name),
+            )
 
 
 def _check_strategy(draft: Draft) -> None:

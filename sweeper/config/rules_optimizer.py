@@ -8,7 +8,7 @@ from sweeper.optimizer import WARMUP_FORMS
 
 _HALF_LIFE = "adam_beta2_half_life_tokens"
 _BETA2 = "adam_beta2"
-_CHANGES_TOKENS = ("max_length", "loss_on", "packing", "model")  # of one sample
+_CHANGES_TOKENS = ("max_length", "loss_on", "model")  # of one sample
 
 
 def check_optimizer(draft: Draft) -> None:

@@ -7,6 +7,7 @@ from sweeper.config.models import BUDGET_KINDS, SweepConfig, TrainSettings
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError
 from sweeper.plan.data import DataFacts, Params
+from sweeper.plan.mix import Mix, shared_mix
 
 MAX_LOSS_FRAC = 0.05  # of the budget, given up so that all points end on the same sample
 
@@ -19,6 +20,9 @@ class CommonBudget:
     value: float | None  # None where the search space sweeps it
     samples: int | None = None  # for all points alike; None if swept, given in steps, or not counted yet
     asked_samples: int | None = None  # before rounding
+    mix: Mix | None = (
+        None  # of a budget in tokens: what samples are drawn from; None until the data was counted
+    )
     differs: bool = False  # no multiple of all batches is near: each point rounds down to its own
 
     @property
@@ -37,9 +41,10 @@ def common_budget(config: SweepConfig, facts: DataFacts | None) -> CommonBudget:
     """
     kind = budget_kind(config)
     value = getattr(config.trial.budget, kind)
+    mix = shared_mix(config, facts) if kind == "tokens" else None
     if value is None or kind == "steps":
-        return CommonBudget(kind=kind, value=value)
-    asked = to_samples(kind, value, facts)
+        return CommonBudget(kind=kind, value=value, mix=mix)
+    asked = to_samples(kind, value, facts, mix)
     if asked is None:
         return CommonBudget(kind=kind, value=value)
     batches = possible_batches(config)
@@ -53,7 +58,9 @@ def common_budget(config: SweepConfig, facts: DataFacts | None) -> CommonBudget:
         rounded = asked // unit * unit
         differs = rounded < (1 - MAX_LOSS_FRAC) * asked
     samples = asked if differs else rounded
-    return CommonBudget(kind=kind, value=value, samples=samples, asked_samples=asked, differs=differs)
+    return CommonBudget(
+        kind=kind, value=value, samples=samples, asked_samples=asked, mix=mix, differs=differs
+    )
 
 
 def point_samples(
@@ -63,7 +70,7 @@ def point_samples(
     value: float = params[common.kind] if common.value is None else common.value
     if common.kind == "steps":
         return int(value or 0) * (batch or 1)
-    samples = to_samples(common.kind, value, facts) if common.is_swept else common.samples
+    samples = to_samples(common.kind, value, facts, common.mix) if common.is_swept else common.samples
     if samples is None or batch is None:
         return samples
     refuse_under_one_step(samples, [batch])
@@ -76,16 +83,13 @@ def budget_kind(config: SweepConfig) -> str:
     return next(swept, None) or config.trial.budget.kinds[0]
 
 
-def to_samples(kind: str, value: float, facts: DataFacts | None) -> int | None:
+def to_samples(kind: str, value: float, facts: DataFacts | None, mix: Mix | None) -> int | None:
     """Return a budget in samples; None where that needs facts that are not at hand."""
     if kind == "samples":
         return int(value)
-    if facts is None or (kind == "tokens" and not facts.target_tokens):
-        return None
-    if kind == "epochs":
-        return max(1, round(value * facts.rows))
-    assert facts.target_tokens, "checked above"
-    return max(1, round(value * facts.rows / facts.target_tokens))
+    if kind == "tokens":
+        return None if mix is None else max(1, round(value * mix.samples / mix.tokens))
+    return None if facts is None else max(1, round(value * facts.rows))
 
 
 def possible_batches(config: SweepConfig) -> list[int] | None:

@@ -1,7 +1,7 @@
 """What a plan is made of. Frozen data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sweeper.batch import BatchPlan
@@ -17,6 +17,8 @@ class DataFacts:
 
     rows: int  # training sequences of one epoch
     target_tokens: int | None  # tokens of one epoch that the loss counts
+    # Rows and target tokens of each of `data_sets`; empty where there are none, or an older study did not count them.
+    sets: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

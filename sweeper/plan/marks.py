@@ -105,4 +105,5 @@ def _budget_range(
     values = dimension.listed or getattr(dimension, dimension.kind)
     if common.kind == "steps":
         return int(min(values)), int(max(values))
-    return to_samples(common.kind, min(values), facts), to_samples(common.kind, max(values), facts)
+    lowest, highest = (to_samples(common.kind, one, facts, common.mix) for one in (min(values), max(values)))
+    return lowest, highest

@@ -9,6 +9,7 @@ from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS
 from sweeper.phases import PHASED, PlannedPhase
 from sweeper.plan.data import DataFacts
+from sweeper.plan.mix import Mix, mix_of, replay_of, shares_of
 from sweeper.plan.settings import batch_of, named_schedule, with_beta2
 
 _OWN = ("effective_batch_size", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", *WARMUP_FORMS)
@@ -38,6 +39,7 @@ def plan_phases(
     phases = config.trial.phases or []
     planned: list[PlannedPhase] = []
     seen = 0
+    before: Mix | None = None  # what the phases so far have trained on
     for phase, end in zip(phases, _ends(phases, samples), strict=True):
         own = _settings_of(phase, settings)
         batch = batch_of(own, config.resources.n_workers)
@@ -49,24 +51,27 @@ def plan_phases(
                 f"optimiser step of effective_batch_size = {batch.effective_batch_size}. Raise the budget or the "
                 "phase's share, or give the phase a smaller `effective_batch_size`."
             )
+        mix = mix_of(facts, settings.get("data_weights"), phase.data)
+        mix = mix and mix.with_replay(replay_of(phase, settings), before)
         planned.append(
             PlannedPhase(
                 name=phase.name, data=tuple(phase.data), steps=steps, batch=batch,
-                replay_frac=_first_given(phase.replay_frac, settings.get("replay_frac"), 0.0) if planned else 0.0,
+                replay_frac=replay_of(phase, settings) if planned else 0.0,
                 start=_first_given(phase.start, settings.get("phase_start"), "last"),
                 optimizer_state=_first_given(
                     phase.optimizer_state, settings.get("phase_optimizer_state"), "fresh"
                 ),
-                settings=with_beta2(own, batch.effective_batch_size, facts),
+                settings=with_beta2(own, batch.effective_batch_size, mix),
             )
         )  # fmt: skip
         seen += planned[-1].samples
+        before = mix and mix.after(before, samples=planned[-1].samples)
     return tuple(planned)
 
 
 def _ends(phases: list[Phase], samples: int) -> list[int]:
     """Return where each phase is to end, in samples of the trial; the last at its end."""
-    shares = [_first_given(phase.budget_frac, phase.samples, 1.0) for phase in phases]
+    shares = shares_of(phases)
     whole = sum(shares)
     # Rounding guards against sums such as 0.1 + 0.2, which would end a phase one sample late.
     return [int(round(share / whole * samples, 6)) for share in itertools.accumulate(shares)]

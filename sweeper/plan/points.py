@@ -16,6 +16,7 @@ from sweeper.phases import Course, PlannedPhase
 from sweeper.plan.budget import CommonBudget, common_budget, point_samples
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.marks import RungMarks, point_rungs, rung_marks
+from sweeper.plan.mix import mix_of
 from sweeper.plan.phases import is_phased, plan_phases
 from sweeper.plan.settings import batch_of, hashed_settings, named_schedule, with_beta2
 from sweeper.records import TrialRecord
@@ -84,7 +85,7 @@ class PointResolver:
             total_steps = budget
         return Point(
             params=dict(params),
-            settings=with_beta2(settings, size, self.facts),
+            settings=with_beta2(settings, size, mix_of(self.facts, settings.get("data_weights"))),
             point_id=self._point_id(params, settings, budget),
             batch=batch,
             budget_samples=budget,

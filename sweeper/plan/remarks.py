@@ -11,6 +11,7 @@ from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.judging_notes import judging_notes
 from sweeper.plan.marks import RungMarks
+from sweeper.plan.mix import mix_of
 from sweeper.plan.settings import HALF_LIFE
 
 _MAX_COURSES = 4  # that a plan spells out
@@ -28,6 +29,11 @@ def notes(
     if not config.search_space:
         yield "The search space is empty: one trial, with the settings as they are."
     yield from _budget_notes(common, facts)
+    if common.kind == "epochs" and config.trial.function is None and _is_mixed(points):
+        yield (
+            "An epoch is as many samples as there are rows in all data sets; with `data_weights` or in phases some of "
+            "these come round more often than others."
+        )
     if common.is_swept:
         yield "The budget is swept; rungs given as fractions are fractions of the smallest one."
     elif rungs.unit == "steps" and config.rungs.steps is None:
@@ -64,18 +70,30 @@ def _beta2_notes(config: SweepConfig, points: Sequence[Point], facts: DataFacts 
     """Say what beta2 each batch size trains with, where it follows from a half-life."""
     if config.trial.function is not None:
         return
-    used: dict[float, dict[int, float | None]] = {}
+    used: dict[float, set[tuple[int, float]]] = {}
     for point in points:
-        half_life, batch = point.settings.get(HALF_LIFE), point.batch
-        if half_life is not None and batch is not None:
-            used.setdefault(half_life, {})[batch.effective_batch_size] = point.settings["adam_beta2"]
+        parts = [(phase.batch, phase.settings) for phase in point.phases]
+        if not parts and point.batch is not None:
+            parts = [(point.batch, point.settings)]
+        for batch, settings in parts:
+            if settings.get(HALF_LIFE) is not None:
+                beta2 = settings["adam_beta2"] or 0.0
+                used.setdefault(settings[HALF_LIFE], set()).add((batch.effective_batch_size, beta2))
     for half_life, beta2_of in sorted(used.items()):
         head = f"A half-life of {half_life:,.10g} target tokens gives `adam_beta2`"
         if facts is None or not facts.target_tokens:
             yield f"{head} at each batch size, known after the data was counted."
             continue
-        each = ", ".join(f"{beta2:.6g} at batch {batch:,}" for batch, beta2 in sorted(beta2_of.items()))
-        yield f"{head} {each}; a sample has {facts.target_tokens / facts.rows:,.4g} target tokens on average."
+        each = ", ".join(f"{beta2:.6g} at batch {batch:,}" for batch, beta2 in sorted(beta2_of))
+        mean = f"a sample has {facts.target_tokens / facts.rows:,.4g} target tokens on average"
+        if facts.sets and _is_mixed(points):
+            mean = "the target tokens of a sample are a mean over the data sets as they are drawn"
+        yield f"{head} {each}; {mean}."
+
+
+def _is_mixed(points: Sequence[Point]) -> bool:
+    """Whether some point draws from its data sets otherwise than row by row."""
+    return any(point.phases or point.settings.get("data_weights") is not None for point in points)
 
 
 def _phase_notes(points: Sequence[Point]) -> Iterator[str]:
@@ -102,6 +120,8 @@ def _budget_notes(common: CommonBudget, facts: DataFacts | None) -> Iterator[str
         return
     if common.kind in ("epochs", "tokens") and facts is not None:
         tokens = f" with {facts.target_tokens:,} target tokens" if common.kind == "tokens" else ""
+        if common.mix is not None and facts.sets and common.mix != mix_of(facts, None):
+            tokens += f", {common.mix.tokens_per_sample:,.4g} a sample as they are drawn,"
         yield (
             f"{common.value:,g} {common.kind} of {facts.rows:,} rows{tokens} are {common.asked_samples:,} "
             "samples."

@@ -8,7 +8,7 @@ from sweeper.config.models import TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
 from sweeper.phases import PHASED
-from sweeper.plan.data import DataFacts
+from sweeper.plan.mix import Mix
 
 HALF_LIFE = "adam_beta2_half_life_tokens"
 # What adapters would be made of, where there are none: the defaults, as ids have always held them.
@@ -47,22 +47,22 @@ def named_schedule(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_beta2(
-    settings: Mapping[str, Any], effective_batch_size: int | None, facts: DataFacts | None
+    settings: Mapping[str, Any], effective_batch_size: int | None, mix: Mix | None
 ) -> dict[str, Any]:
     """Return settings whose `adam_beta2` is what the optimiser gets; None until the data was counted."""
     half_life = settings.get(HALF_LIFE)
-    tokens = tokens_per_step(effective_batch_size, facts)
+    tokens = tokens_per_step(effective_batch_size, mix)
     if half_life is None or "adam_beta2" not in settings:
         return dict(settings)
     beta2 = None if tokens is None else beta2_of_half_life(half_life_tokens=half_life, tokens_per_step=tokens)
     return {**settings, "adam_beta2": beta2}
 
 
-def tokens_per_step(effective_batch_size: int | None, facts: DataFacts | None) -> float | None:
-    """Return the target tokens of an optimiser step, as a mean over the data; None where they are not known."""
-    if facts is None or not facts.target_tokens or effective_batch_size is None:
+def tokens_per_step(effective_batch_size: int | None, mix: Mix | None) -> float | None:
+    """Return the target tokens of an optimiser step, as a mean over what is drawn; None where they are not known."""
+    if mix is None or effective_batch_size is None:
         return None
-    return effective_batch_size * facts.target_tokens / facts.rows
+    return effective_batch_size * mix.tokens / mix.samples
 
 
 def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bool) -> dict[str, Any]:

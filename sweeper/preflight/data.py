@@ -29,6 +29,9 @@ class DataReport:
 
     rows: int = 0  # of all train sources
     target_tokens: int = 0
+    sets: dict[str, list[int]] = dataclasses.field(
+        default_factory=dict
+    )  # rows and target tokens of `data_sets`
     max_length: int = 0  # that rows were counted with: the first, where it is swept
     train: SetReport | None = None  # None where the trial is the user's own function
     evaluation: dict[str, SetReport] = dataclasses.field(default_factory=dict)
@@ -88,6 +91,7 @@ class _BuiltIn:
         self._trial: TrialSection = config.trial
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
+        self._sets: dict[str, list[int]] = {}
 
     def gather(self) -> DataReport | list[Problem]:
         """Return what was found, or else every problem."""
@@ -99,6 +103,8 @@ class _BuiltIn:
             loaded = [self._load(tokenizer, settings) for settings in (*variants[1:], variants[0])]
             tables = loaded[-1]
             self._try(lambda: self._check_measures(tables))
+            if tables[""] is not None:
+                self._sets = self._named_sets(tokenizer, variants[0])
             if model is not None:
                 self._check_vocabulary(
                     model, tokenizer, [t for one in loaded for t in one.values() if t is not None]
@@ -136,6 +142,17 @@ class _BuiltIn:
         for name, source in self._trial.eval_data.items():
             tables[name] = self._try(lambda source=source: load_table(source, tokenizer, how))
         return tables
+
+    def _named_sets(self, tokenizer: Any, settings: TrainSettings) -> dict[str, list[int]]:
+        """Return rows and target tokens of each data set that has a name; all are loaded already."""
+        from sweeper.training.encode import TokenSettings
+        from sweeper.training.tokens import load_table
+
+        how = TokenSettings(max_length=settings.max_length, loss_on=settings.loss_on)
+        each = {
+            name: load_table(one, tokenizer, how).stats for name, one in (self._trial.data_sets or {}).items()
+        }
+        return {name: [stats.rows, stats.target_tokens] for name, stats in each.items()}
 
     def _check_vocabulary(self, model: ModelFacts, tokenizer: Any, tables: list[Any]) -> None:
         """A token without a row in the embedding ends a trial with an index error, on a GPU with a dead process."""
@@ -211,6 +228,7 @@ class _BuiltIn:
         return DataReport(
             rows=report.rows,
             target_tokens=report.target_tokens,
+            sets=self._sets,
             max_length=settings.max_length,
             train=report,
             evaluation=evaluation,

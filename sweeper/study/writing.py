@@ -248,7 +248,9 @@ class DrivenStudy(StoredStudy):
 
     def set_facts(self, facts: DataFacts) -> None:
         """Record what preflight counted in the training data; budgets in epochs or tokens stand on it."""
-        stored = {"rows": facts.rows, "target_tokens": facts.target_tokens}
+        stored: dict[str, Any] = {"rows": facts.rows, "target_tokens": facts.target_tokens}
+        if facts.sets:
+            stored["sets"] = {name: list(counts) for name, counts in facts.sets.items()}
         self._writable.set_study_user_attr(self._id, keys.FACTS, stored)
 
     def record_environment(self, environment: Mapping[str, Any]) -> None:
