@@ -97,7 +97,7 @@ def test_the_interval_is_clopper_and_pearsons(hits, n, expected):
 def test_the_audits_rate_agrees_with_the_truth():
     """Condemn by a rule that is often wrong, and look at the ends of all that it condemned."""
     wrong = found = n_condemned = n_audited = 0
-    for seed in range(8):
+    for seed in range(5):
         final, signals = honest(seed, sd=0.05)
         rule = make_rule(audit_frac=1.0, risk=0.9, n_calibration=4, skip_waiting=False)
         records = play(rule, final, signals, seed=seed)
@@ -109,5 +109,5 @@ def test_the_audits_rate_agrees_with_the_truth():
         found, n_audited = found + part.n_wrong, n_audited + part.n_audited
 
     low, high = clopper_pearson(found, n_audited)
-    assert n_condemned > 80
+    assert n_condemned > 50
     assert low <= wrong / n_condemned <= high

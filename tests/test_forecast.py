@@ -114,8 +114,15 @@ def told(answer):
     ]
 
 
-@pytest.mark.parametrize("set_aside", [False, True])
-@pytest.mark.parametrize("honesty", [0.0, 0.97])
+@pytest.mark.parametrize(
+    ("set_aside", "honesty"),
+    [
+        (True, 0.97),
+        (False, 0.0),
+        pytest.param(True, 0.0, marks=pytest.mark.slow),
+        pytest.param(False, 0.97, marks=pytest.mark.slow),
+    ],
+)
 def test_a_rule_that_reads_on_decides_as_one_that_reads_everything(set_aside, honesty):
     sweep = Sweep(set_aside=set_aside, honesty=honesty, seed=3)
 

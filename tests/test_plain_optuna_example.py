@@ -11,7 +11,7 @@ pytestmark = pytest.mark.train
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plain_optuna.py"
 
 
-@pytest.mark.parametrize("options", [[], ["--rank"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--rank"], marks=pytest.mark.slow)])
 def test_the_plain_optuna_example_stops_poor_points_and_names_a_best_one(options):
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), "--budget", "256", *options],

@@ -97,11 +97,9 @@ SMALL = {
 @pytest.mark.train
 @pytest.mark.parametrize(
     "name",
-    # Most of each one's seconds is the preflight's process of its own; granite stands for its two like in core.
+    # Most of each one's seconds is the preflight's process of its own; the core has one of a grid and one in phases.
     [
-        pytest.param(
-            name, marks=pytest.mark.slow if name in ("paper_llama", "paper_mistral", "tulu_lab") else ()
-        )
+        pytest.param(name, marks=() if name in ("paper_granite", "stacked_phased") else pytest.mark.slow)
         for name in SMALL
     ],
 )
