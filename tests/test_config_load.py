@@ -14,6 +14,7 @@ from sweep_files import BASE, FUNCTION, config_of, replaced, write_data
 
 from sweeper.config import config_from_dict, config_to_dict, dump_config, load_config, parse_config
 from sweeper.config.document import parse_document
+from sweeper.config.local_paths import DATA_SUFFIXES
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 
@@ -84,6 +85,12 @@ def test_short_forms_stand_for_long_ones() -> None:
     assert config.pruner.name == "early_dynamics"
     assert [source.path for source in config.trial.train_data or []] == [str(Path.cwd() / "train.jsonl")]
     assert config.trial.eval_data["dev"].path == str(Path.cwd() / "dev.jsonl")
+
+
+@pytest.mark.parametrize("suffix", DATA_SUFFIXES)
+def test_a_name_that_ends_as_data_files_do_is_a_path(suffix: str) -> None:
+    (source,) = config_of(replaced(BASE, ("train.jsonl", f"rows{suffix}"))).trial.train_data or []
+    assert source.path == str(Path.cwd() / f"rows{suffix}")
 
 
 def test_settings_are_written_out_but_what_varies_and_the_seed_are_left_open() -> None:

@@ -189,7 +189,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         (
             "train.jsonl",
             "./folder",
-            r"names `\./folder` .*, a directory without any file of \.jsonl, \.json, \.parquet",
+            r"names `\./folder` .*, a directory without any file of \.jsonl, \.ndjson, \.json, \.parquet",
         ),
         (
             "model: org/model",

@@ -7,7 +7,7 @@ from typing import Any
 from sweeper.config.document import Document, KeyPath
 from sweeper.errors import Problem
 
-_DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")  # all but the last: one JSON object per line
 
 
 def resolve_paths(
@@ -87,7 +87,7 @@ def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
         return True
     if _is_model(path):
         return (base_dir / value).is_dir()
-    return value.endswith(_DATA_SUFFIXES) or (base_dir / value).exists()
+    return value.endswith(DATA_SUFFIXES) or (base_dir / value).exists()
 
 
 def _is_model(path: KeyPath) -> bool:
@@ -118,8 +118,8 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
         return (
             None if absolute.is_file() else f"`{name}` names `{value}`, which is no file. Name a {kind} file."
         )
-    if absolute.is_dir() and not any(item.name.endswith(_DATA_SUFFIXES) for item in absolute.rglob("*")):
-        kinds = ", ".join(_DATA_SUFFIXES)
+    if absolute.is_dir() and not any(item.name.endswith(DATA_SUFFIXES) for item in absolute.rglob("*")):
+        kinds = ", ".join(DATA_SUFFIXES)
         return (
             f"`{name}` names `{value}`{seen}, a directory without any file of {kinds}. Name one that has "
             "some."

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.local_paths import DATA_SUFFIXES
 from sweeper.config.models import DataSource
 from sweeper.errors import ConfigError, Problem
-
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-SUFFIXES = (*JSON_SUFFIXES, ".parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Place:
 def is_local(source: DataSource) -> bool:
     """Whether a source is a path rather than the name of a hub data set."""
     path = Path(source.path)
-    return path.exists() or path.is_absolute() or source.path.startswith(".") or path.suffix in SUFFIXES
+    return path.exists() or path.is_absolute() or source.path.startswith(".") or path.suffix in DATA_SUFFIXES
 
 
 def local_files(source: DataSource) -> list[Path]:
@@ -50,11 +48,13 @@ def local_files(source: DataSource) -> list[Path]:
         )
     if not path.exists():
         raise ConfigError(f"The data file `{path}` does not exist. Correct `path`.")
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
+    files = (
+        sorted(file for file in path.rglob("*") if file.suffix in DATA_SUFFIXES) if path.is_dir() else [path]
+    )
     if not files:
-        raise ConfigError(f"The data directory `{path}` has no {' or '.join(SUFFIXES)} file.")
-    if files[0].suffix not in SUFFIXES:
-        raise ConfigError(f"`{path}` is no data file: its name must end in {' or '.join(SUFFIXES)}.")
+        raise ConfigError(f"The data directory `{path}` has no {' or '.join(DATA_SUFFIXES)} file.")
+    if files[0].suffix not in DATA_SUFFIXES:
+        raise ConfigError(f"`{path}` is no data file: its name must end in {' or '.join(DATA_SUFFIXES)}.")
     return files
 
 
