@@ -30,6 +30,23 @@ def test_a_plain_text_has_no_answer() -> None:
     assert parse_row({"text": "once upon a time"}).answer is None
 
 
+def test_what_is_none_inside_a_message_or_a_tool_is_left_out() -> None:
+    called = {
+        "role": "assistant",
+        "tool_calls": [{"name": "f", "arguments": {"a": 1, "b": None, "c": [None, {"d": None}]}}],
+    }
+    example = parse_row(
+        {"messages": [USER, called], "tools": [{"name": "f", "returns": None, "in": {"a": None}}]}
+    )
+    assert example.messages[1]["tool_calls"] == [{"name": "f", "arguments": {"a": 1, "c": [None, {}]}}]
+    assert example.tools == [{"name": "f", "in": {}}]
+
+
+def test_tools_that_are_text_stay_as_they_were_written() -> None:
+    row = {"messages": [USER, ASSISTANT], "tools": '[{"name": "f", "default": null}]'}
+    assert parse_row(row).tools == [{"name": "f", "default": None}]
+
+
 def test_columns_that_are_not_set_are_overlooked() -> None:
     assert parse_row({"messages": None, "text": "once"}).text == "once"
 
@@ -56,6 +73,9 @@ def test_columns_that_are_not_set_are_overlooked() -> None:
         ({"prompt": "a", "completion": [ASSISTANT]}, "mixes a string and a list"),
         ({"prompt": "a"}, "has the columns `prompt`, but"),
         ({"text": ""}, "empty `text`"),
+        ({"messages": [USER, ASSISTANT], "tools": "look it up"}, "`tools` that are text, but no JSON"),
+        ({"messages": [USER, ASSISTANT], "tools": {"name": "f"}}, "`tools` = .* but they must be a list"),
+        ({"messages": [USER, ASSISTANT], "tools": ["f", "g"]}, "`tools` = .* but they must be a list"),
         ({"text": 3}, "`text` of type int"),
     ],
 )

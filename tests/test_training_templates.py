@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
 
@@ -96,6 +98,43 @@ def test_the_learned_text_is_the_tokenizer_s_own_rendering(name: str) -> None:
     rendered = ChatRenderer(tokenizer, loss_on="answers").render(parse_row({"messages": CHAT}))
     own = tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=pin_date(tokenizer.chat_template))
     assert rendered.text == own
+
+
+def tool(name: str, argument: str, **schema: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {argument: {"type": "string", **schema}}}
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+
+
+TOOL_ROWS: list[dict[str, Any]] = [
+    {
+        "messages": [CHAT[0], call("look", at="sun", how=None)],
+        "tools": [tool("look", "at", enum=["sun", "moon"])],
+    },
+    {"messages": [CHAT[2], call("weigh"), {"role": "tool", "content": "1"}, CHAT[3]]},
+    {"prompt": [CHAT[2]], "completion": [call("wait", until="noon")], "tools": [tool("wait", "until")]},
+]
+
+
+def test_rows_of_a_parquet_file_give_the_tokens_of_the_same_json_rows(tmp_path: Path) -> None:
+    tokenizer, how = family("llama_3_1"), TokenSettings(max_length=4096, loss_on="all")
+    write_jsonl(tmp_path / "rows.jsonl", TOOL_ROWS)
+    columns = ("messages", "prompt", "completion", "tools")
+    table = pyarrow.table({name: [row.get(name) for row in TOOL_ROWS] for name in columns})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    json_rows, parquet_rows = (
+        [
+            tokenizer.decode(ids)
+            for ids in load_table(DataSource(path=str(tmp_path / name)), tokenizer, how).dataset["input_ids"]
+        ]
+        for name in ("rows.jsonl", "rows.parquet")
+    )
+    assert parquet_rows == json_rows
+    assert '{"at": "sun"}' in json_rows[0]
+    assert not any("null" in text or "None" in text for text in json_rows)
 
 
 def test_a_prompt_of_messages_with_answers_learns_only_the_completion(tmp_path: Path) -> None:

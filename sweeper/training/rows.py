@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "ipython")
+_SHOWN = 60  # characters of a wrong value in a message
 COLUMNS = "`messages`, `prompt` and `completion`, or `text`"
 
 
@@ -96,7 +97,19 @@ def _messages(value: Any, column: str) -> tuple[dict[str, Any], ...]:
         content = message.get("content")
         if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
             raise RowError(f"has no text as `content` in message {index} of `{column}`. Give a string")
-    return tuple({key: item for key, item in message.items() if item is not None} for message in value)
+    return tuple(_without_none(message) for message in value)
+
+
+def _without_none(value: Any) -> Any:
+    """Return a value whose mappings, however deep, have no keys that stand for None; lists keep their items.
+
+    Arrow gives every row the keys of all rows, None where a row had none: the arguments of one tool would be written
+    into the calls of all others. JSON rows lose their nulls as well, so that the same rows give the same tokens from
+    either kind of file. As TRL does (`remove_none_values`, 1.16).
+    """
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _chat(messages: tuple[dict[str, Any], ...], *, n_prompt: int, tools: Any) -> Example:
@@ -114,5 +127,24 @@ def _chat(messages: tuple[dict[str, Any], ...], *, n_prompt: int, tools: Any) ->
             raise RowError(f"has an empty answer in message {index}. Fill it in or remove the row")
     if messages[0]["role"] == "assistant":
         raise RowError("begins with a message from `assistant`. Begin with `user` or `system`")
-    parsed = json.loads(tools) if isinstance(tools, str) and tools else tools
-    return Example(messages=messages, n_prompt_messages=n_prompt, tools=parsed or None)
+    return Example(messages=messages, n_prompt_messages=n_prompt, tools=_tools(tools))
+
+
+def _tools(value: Any) -> list[Any] | None:
+    try:
+        # What stands in a text is not Arrow's, and stays as it was written.
+        tools = json.loads(value) if isinstance(value, str) and value else _without_none(value)
+    except ValueError as error:
+        raise RowError(
+            f"has `tools` that are text, but no JSON: {error}. Give a list of JSON schemas"
+        ) from error
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        shown = json.dumps(tools, default=str)
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+        raise RowError(
+            f"has `tools` = {shown}, but they must be a list of JSON schemas, or such a list as JSON text. Put each "
+            "tool's schema into a list"
+        )
+    return tools

@@ -21,7 +21,7 @@ from sweeper.files import publish_directory
 from sweeper.training.encode import Encoder, TokenSettings, TokenStats
 from sweeper.training.sources import read_rows, source_identity
 
-FORMAT = 2  # raise it when what is written changes
+FORMAT = 3  # raise it when what is written changes
 MAX_PROBLEMS = 20
 _tables: dict[str, "TokenTable"] = {}
 
