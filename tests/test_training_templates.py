@@ -137,6 +137,32 @@ def test_rows_of_a_parquet_file_give_the_tokens_of_the_same_json_rows(tmp_path: 
     assert not any("null" in text or "None" in text for text in json_rows)
 
 
+@pytest.mark.parametrize("loss_on", ["answers", "all"])
+@pytest.mark.parametrize(
+    "template",
+    [CHAT_TEMPLATE, CHAT_TEMPLATE.replace("<|end|>", "\n"), CHAT_TEMPLATE.replace("<|end|>", "<|end|>\n")],
+)
+def test_a_tool_call_that_the_template_leaves_out_is_refused(template: str, loss_on: str) -> None:
+    renderer = ChatRenderer(make_tokenizer(template=template), loss_on=loss_on)
+    called = {**call("look", at="sun"), "content": ""}
+    with pytest.raises(
+        RowError, match=r"in message 2 whose tool calls the chat template leaves out.* `trial\.chat_template`"
+    ):
+        renderer.render(parse_row({"messages": [CHAT[0], called]}))
+
+
+def test_only_the_turns_that_are_learned_must_have_words() -> None:
+    renderer = ChatRenderer(make_tokenizer(), loss_on="answers")
+    prompt = [CHAT[0], {**call("look", at="sun"), "content": ""}, {"role": "tool", "content": "a star"}]
+    rendered = renderer.render(parse_row({"prompt": prompt, "completion": CHAT[1:2]}))
+    assert len(rendered.spans) == 1
+
+
+def test_an_answer_of_one_special_token_is_learned(tmp_path: Path) -> None:
+    row = {"messages": [CHAT[0], {"role": "assistant", "content": "<|system|>"}]}
+    assert learned(make_tokenizer(), row, tmp_path) == ["<|system|><|end|>"]
+
+
 def test_a_prompt_of_messages_with_answers_learns_only_the_completion(tmp_path: Path) -> None:
     row = {"prompt": CHAT[:3], "completion": CHAT[3:]}
     assert learned(family("llama_3_1"), row, tmp_path) == ["one\ntwo  three<|eot_id|>"]

@@ -67,6 +67,7 @@ class ChatRenderer:
         self._added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         self._training_template: str | None = None
         self._looked_for_training_template = False
+        self._wordless: frozenset[str] | None = None  # what the template writes around no words at all
 
     @property
     def template(self) -> str | None:
@@ -125,14 +126,44 @@ class ChatRenderer:
         text = self._apply(messages, example.tools)
         prompt = self._apply(messages[:-1], example.tools, ask=True)
         if self._loss_on == "all":
+            if text.startswith(prompt):
+                self._refuse_wordless(text[len(prompt) :], messages, len(messages) - 1)
             return Rendered(text, ((0, len(text)),), prompt, is_chat=True)
         spans = self._chat_spans(messages, example.n_prompt_messages, example.tools, text)
+        turns = _answers(messages, example.n_prompt_messages)
+        for turn, (start, end) in zip(turns, spans, strict=True):
+            self._refuse_wordless(text[start:end], messages, turn)
         return Rendered(text, spans, prompt, is_chat=True)
+
+    def _refuse_wordless(self, learned: str, messages: list[dict[str, Any]], turn: int) -> None:
+        """Refuse a turn of which only the token that ends it would be learned.
+
+        Raises:
+            RowError: If the template has left out all that the assistant says there.
+        """
+        if self._wordless is None:
+            self._wordless = self._find_wordless()
+        if learned.strip() not in self._wordless:
+            return
+        lost = "tool calls" if messages[turn].get("tool_calls") else "words"
+        raise RowError(
+            f"has an answer in message {turn + 1} whose {lost} the chat template leaves out, so that the model would "
+            f"learn to say nothing there. Give a template that writes them in `trial.chat_template`, or remove the row"
+        )
+
+    def _find_wordless(self) -> frozenset[str]:
+        try:
+            rendered = self._apply(list(_PROBE), None)
+            start, end = self._chat_spans(list(_PROBE), 0, None, rendered)[-1]
+        except RowError:  # then the row's own check of its spans is all there is
+            return frozenset({""})
+        head, _, tail = rendered[start:end].partition(_PROBE[-1]["content"])
+        return frozenset({"", tail.strip(), (head + tail).strip()})
 
     def _chat_spans(
         self, messages: list[dict[str, Any]], first: int, tools: list[Any] | None, text: str
     ) -> tuple[tuple[int, int], ...]:
-        turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
+        turns = _answers(messages, first)
         spans = []
         for turn in turns:
             before = self._apply(messages[:turn], tools, ask=True)
@@ -199,8 +230,13 @@ class ChatRenderer:
                     tokenize=False,
                 )
             )
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
             raise RowError(f"is refused by the chat template: {error}") from error
+
+
+def _answers(messages: list[dict[str, Any]], first: int) -> list[int]:
+    """Return which messages are learned: the assistant's, from the first that is no prompt."""
+    return [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
 
 
 def _render_marked(
