@@ -1,12 +1,15 @@
 """What a row must look like, and where rows are read from."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets.exceptions import DatasetGenerationError
 
 from sweeper.config.models import DataSource
 from sweeper.errors import ConfigError
@@ -111,17 +114,61 @@ def test_only_the_first_rows_are_read_where_a_limit_is_set(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.jsonl", '{"text": "a"}\n{"text": \n', r"rows\.jsonl:2: This line is no JSON"),
-        ("rows.jsonl", "[1]\n", r"rows\.jsonl:1: This line is a JSON list"),
-        ("rows.parquet", "not parquet", "cannot be read as Parquet"),
-        ("rows.csv", "a,b", "must end in"),
+        ("rows.jsonl", b'{"text": "a"}\n{"text": \n', r"rows\.jsonl:2: This line is no JSON"),
+        ("rows.jsonl", b"[1]\n", r"rows\.jsonl:1: This line is a JSON list"),
+        (
+            "rows.jsonl",
+            b'{"text": "a"}\n\n{"text": "caf\xe9"}\n',
+            r"rows\.jsonl:3: This line is no UTF-8: its byte 14 is 0xe9\. Save the file as UTF-8",
+        ),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), r"rows\.jsonl:1: The file is UTF-16"),
+        ("rows.jsonl", gzip.compress(b'{"text": "a"}'), r"rows\.jsonl:1: The file is compressed by gzip"),
+        ("rows.jsonl", b'{"n": ' + b"1" * 5000 + b"}", r"rows\.jsonl:1: This line is no JSON: Exceeds"),
+        ("rows.parquet", b"not parquet", "cannot be read as Parquet"),
+        ("rows.csv", b"a,b", "must end in"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         list(read_rows(DataSource(path=str(path))))
+
+
+def test_a_byte_order_mark_is_overlooked(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n', encoding="utf-8-sig")
+    assert [row for _, row in read_rows(DataSource(path=str(path)))] == [{"text": "a"}]
+
+
+HUB_ERRORS = [
+    (FileNotFoundError("Dataset 'org/rows' doesn't exist on the Hub."), "Correct `path`, or download it"),
+    (
+        ValueError("Config name is missing.\nPlease pick one among the available configs: ['a', 'b']"),
+        r"configs: \['a', 'b'\]\. Set `name` to one of these",
+    ),
+    (
+        ValueError("BuilderConfig 'c' not found. Available: ['a', 'b']"),
+        "Set `name`, which is `c`, to one of these",
+    ),
+    (RuntimeError("Dataset scripts are no longer supported, but found rows.py"), "stored as data files"),
+    (
+        DatasetGenerationError("An error occurred while generating the dataset"),
+        "generating the dataset. Choose other files with `name`",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), HUB_ERRORS)
+def test_what_is_wrong_with_a_data_set_of_the_hub_is_told(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ConfigError, match=f"`org/rows` .* could not be loaded from the hub: .*{said}"):
+        list(read_rows(DataSource(path="org/rows", name="c")))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

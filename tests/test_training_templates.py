@@ -8,11 +8,12 @@ import pyarrow.parquet
 import pytest
 from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
 
-from sweeper.config.models import DataSource
+from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training.encode import TokenSettings
 from sweeper.training.rows import RowError, parse_row
 from sweeper.training.templates import ChatRenderer, pin_date
+from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_table
 
 pytestmark = pytest.mark.train
@@ -272,3 +273,44 @@ def test_data_that_changes_is_tokenised_again(tmp_path: Path) -> None:
     before = load_table(DataSource(path=str(path)), tokenizer, how)
     write_jsonl(path, [{"text": "red"}, {"text": "blue"}])
     assert (len(before), len(load_table(DataSource(path=str(path)), tokenizer, how))) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "red \ud83d"},
+        {"prompt": "red \ud83d", "completion": "blue"},
+        {"messages": [CHAT[0], {"role": "assistant", "content": "red \ud83d"}]},
+    ],
+)
+def test_half_a_character_is_refused_with_its_row(row: dict[str, Any], tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "red"}, row])
+    with pytest.raises(
+        ConfigError, match=r"rows\.jsonl:2: The row holds `\\ud83d`, one half .* near `.*red \\ud83d"
+    ):
+        load_table(
+            DataSource(path=str(path)), make_tokenizer(), TokenSettings(max_length=90, loss_on="answers")
+        )
+
+
+def test_a_chat_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "template.jinja"
+    path.write_bytes(b"{# caf\xe9 #}")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    trial = TrialSection(model=str(tmp_path / "model"), chat_template=str(path))
+    with pytest.raises(
+        ConfigError, match=r"template\.jinja` is no readable UTF-8 text: .* `trial\.chat_template`"
+    ):
+        load_tokenizer(trial)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "file" / "cache"))
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "red"}])
+    with pytest.raises(
+        ConfigError, match=r"The cache `.*file/cache` cannot be written: Not a dir.*Set SWEEPER_CACHE"
+    ):
+        load_table(
+            DataSource(path=str(path)), make_tokenizer(), TokenSettings(max_length=40, loss_on="answers")
+        )

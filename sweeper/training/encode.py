@@ -54,7 +54,9 @@ class Encoder:
         for place, row in rows:
             try:
                 example = parse_row(row)
-                batch.append((place, example, self._renderer.render(example)))
+                rendered = self._renderer.render(example)
+                _refuse_half_characters(rendered.text)
+                batch.append((place, example, rendered))
             except RowError as error:
                 self.problems.append(place.problem(f"The row {error}."))
             if len(batch) == _BATCH_ROWS:
@@ -148,6 +150,22 @@ class Encoder:
             "so nothing "
             "of it can be learned. Raise `max_length`, or shorten or remove the row."
         )
+
+
+def _refuse_half_characters(text: str) -> None:
+    """Refuse what JSON can write and Unicode cannot: one half of a character of two, which no tokenizer takes.
+
+    Raises:
+        RowError: If there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
+        raise RowError(
+            f"holds `\\u{ord(text[error.start]):04x}`, one half of a character that JSON writes as two, near `{near}`. "
+            "Write the whole character, or remove the half"
+        ) from error
 
 
 def _answer(example: Example, rendered: Rendered) -> str | None:

@@ -1,5 +1,6 @@
 """Rows of a data source with their places: JSONL, Parquet, directories of them, and the hub."""
 
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -10,6 +11,12 @@ from typing import Any
 from sweeper.config.local_paths import DATA_SUFFIXES
 from sweeper.config.models import DataSource
 from sweeper.errors import ConfigError, Problem
+
+_NO_TEXT = {
+    codecs.BOM_UTF16_LE: "The file is UTF-16, but must be UTF-8. Save it as UTF-8.",
+    codecs.BOM_UTF16_BE: "The file is UTF-16, but must be UTF-8. Save it as UTF-8.",
+    b"\x1f\x8b": "The file is compressed by gzip, but must be plain JSON lines. Unpack it with `gunzip`.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,25 +93,61 @@ def _local_rows(source: DataSource) -> Iterator[tuple[Place, dict[str, Any]]]:
 
 
 def _json_rows(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    with open(file, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = Place(str(file), number, is_line=True)
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(
-                    place.problem(
-                        f"This line is no JSON: {error.msg} at column {error.colno}. Write one object per "
-                        "line."
-                    )
-                ) from error
-            if not isinstance(row, dict):
-                raise ConfigError(
-                    place.problem(f"This line is a JSON {type(row).__name__}, but must be an object.")
-                )
-            yield place, row
+    for place, line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            said = str(error)  # of a number with too many digits
+            if isinstance(error, json.JSONDecodeError):
+                said = f"{error.msg} at column {error.colno}"
+            raise ConfigError(
+                place.problem(f"This line is no JSON: {said}. Write one object per line.")
+            ) from error
+        if not isinstance(row, dict):
+            raise ConfigError(
+                place.problem(f"This line is a JSON {type(row).__name__}, but must be an object.")
+            )
+        yield place, row
+
+
+def _lines(file: Path) -> Iterator[tuple[Place, str]]:
+    """Yield a file's lines as text; each is decoded alone, so that one that is no UTF-8 can be named.
+
+    Raises:
+        ConfigError: If the file cannot be read, or is no UTF-8.
+    """
+    try:
+        with open(file, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                place = Place(str(file), number, is_line=True)
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                    _refuse_known(line, place)
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError as error:
+                    raise ConfigError(
+                        place.problem(
+                            f"This line is no UTF-8: its byte {error.start + 1} is 0x{line[error.start]:02x}. Save the "
+                            "file as UTF-8."
+                        )
+                    ) from error
+                yield place, text
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _refuse_known(line: bytes, place: Place) -> None:
+    """Say of a file that is often met what it is, and what to do."""
+    for start, message in _NO_TEXT.items():
+        if line.startswith(start):
+            raise ConfigError(place.problem(message))
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"The data file `{file}` cannot be read: {error.strerror or error}. Make it readable.")
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -117,8 +160,13 @@ def _parquet_rows(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
             for row in batch.to_pylist():
                 number += 1
                 yield Place(str(file), number), row
-    except pyarrow.ArrowInvalid as error:
-        raise ConfigError(f"`{file}` cannot be read as Parquet: {error}.") from error
+    except PermissionError as error:
+        raise _unreadable(file, error) from error
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        after = f" after row {number}" if number else ""
+        raise ConfigError(
+            f"`{file}` cannot be read as Parquet{after}: {error}. Write it again, or correct `path`."
+        ) from error
 
 
 def _hub_rows(source: DataSource) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -126,10 +174,11 @@ def _hub_rows(source: DataSource) -> Iterator[tuple[Place, dict[str, Any]]]:
 
     try:
         loaded = datasets.load_dataset(source.path, source.name, revision=source.revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        said = " ".join(str(error).split()).removesuffix(".")
         raise ConfigError(
-            f"The data set `{source.path}` is no local path and could not be loaded from the hub: {error} "
-            "Correct `path`, or download it and give its path."
+            f"The data set `{source.path}` is no local path and could not be loaded from the hub: {said}. "
+            f"{_hub_remedy(source, error)}"
         ) from error
     split = source.split or (next(iter(loaded)) if len(loaded) == 1 else "train")
     if split not in loaded:
@@ -138,3 +187,27 @@ def _hub_rows(source: DataSource) -> Iterator[tuple[Place, dict[str, Any]]]:
         )
     for number, row in enumerate(loaded[split], start=1):
         yield Place(f"{source.path}[{split}]", number), row
+
+
+def _hub_remedy(source: DataSource, error: Exception) -> str:
+    """Return what to do about a data set that cannot be loaded, by the words of datasets 5.2."""
+    words = str(error)
+    if "Config name is missing" in words:
+        return "Set `name` to one of these."
+    if "BuilderConfig" in words and "not found" in words:
+        return f"Set `name`, which is `{source.name}`, to one of these."
+    if "Revision" in words and source.revision is not None:
+        return f"Correct `revision`, which is `{source.revision}`."
+    if "scripts are no longer supported" in words:
+        return (
+            "Choose a data set that is stored as data files, or download this one's rows and give their path."
+        )
+    if type(error).__name__.startswith("DatasetGeneration"):
+        cause = error.__cause__
+        said = (
+            "" if cause is None else f"The cause was: {type(cause).__name__}: {' '.join(str(cause).split())} "
+        )
+        return (
+            f"{said}Choose other files with `name`, or download the data set and give the path of its rows."
+        )
+    return "Correct `path`, or download it and give its path."

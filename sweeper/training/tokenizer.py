@@ -39,7 +39,13 @@ def _read_tokenizer(trial: TrialSection) -> Any:
         path = Path(trial.chat_template)
         if not path.is_file():
             raise ConfigError(f"The chat template `{path}` does not exist. Correct `trial.chat_template`.")
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"The chat template `{path}` is no readable UTF-8 text: {error}. Save it as UTF-8, or correct "
+                "`trial.chat_template`."
+            ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:

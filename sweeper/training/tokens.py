@@ -130,7 +130,7 @@ def load_table(source: DataSource, tokenizer: Any, settings: TokenSettings) -> T
     key = _key(source, tokenizer, settings)
     if key not in _tables:
         path = cache_dir() / "tokens" / key
-        if not path.exists():
+        if not os.path.exists(path):  # of a directory that may not be entered, pathlib's raises (Python 3.11)
             with one_at_a_time(path):
                 if not path.exists():
                     _build(path, source, tokenizer, settings)
@@ -196,9 +196,20 @@ def tokenizer_identity(tokenizer: Any) -> str:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process of this machine make what lies at a path while the others wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
+    """Let one process of this machine make what lies at a path while the others wait for it.
+
+    Raises:
+        ConfigError: If its directory cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_suffix(".lock"), "w")  # noqa: SIM115 - closed below; the block's errors are its own
+    except OSError as error:
+        raise ConfigError(
+            f"The cache `{cache_dir()}` cannot be written: {error.strerror or error} (`{path.parent}`). Set "
+            "SWEEPER_CACHE to a directory that can."
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
