@@ -10,6 +10,7 @@ from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
 
 from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.training import encode, tokens
 from sweeper.training.encode import TokenSettings
 from sweeper.training.rows import RowError, parse_row
 from sweeper.training.templates import ChatRenderer, pin_date
@@ -53,9 +54,9 @@ def learned(tokenizer: Any, row: dict[str, Any], tmp_path: Path, **settings: Any
     """Return each run of learned tokens as text."""
     path = write_jsonl(tmp_path / "rows.jsonl", [row])
     how = TokenSettings(**{"max_length": 4096, "loss_on": "answers"} | settings)
-    tokens = load_table(DataSource(path=str(path)), tokenizer, how)[0]
+    row_tokens = load_table(DataSource(path=str(path)), tokenizer, how)[0]
     runs: list[list[int]] = [[]]
-    for token, label in zip(tokens["input_ids"].tolist(), tokens["labels"].tolist(), strict=True):
+    for token, label in zip(row_tokens["input_ids"].tolist(), row_tokens["labels"].tolist(), strict=True):
         if label == -100:
             runs.append([])
         else:
@@ -253,6 +254,30 @@ def test_rows_of_several_kinds_keep_their_order(tmp_path: Path) -> None:
     texts = [tokenizer.decode(table[i]["input_ids"].tolist()) for i in range(3)]
     assert [texts[0], texts[2]] == ["red<|eos|>", "one two<|eos|>"]
     assert texts[1].endswith("It is  a star.<|end|>")
+
+
+def test_a_table_is_the_same_however_many_rows_are_encoded_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"text": "red " * 60},
+        {"messages": CHAT[:2]},
+        {"prompt": "one ", "completion": "two"},
+        {"messages": CHAT},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    how = TokenSettings(max_length=50, loss_on="answers", with_prompts=True)
+    tables = []
+    for n_rows in (1000, 3):
+        monkeypatch.setattr(encode, "_BATCH_ROWS", n_rows)
+        monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / str(n_rows)))
+        monkeypatch.setattr(tokens, "_tables", {})  # as in another process
+        tables.append(load_table(DataSource(path=str(path)), make_tokenizer(), how))
+    assert tables[0].dataset[:] == tables[1].dataset[:]
+    assert tables[0].dataset.features == tables[1].dataset.features
+    assert tables[0].stats == tables[1].stats
+    assert tables[0].dataset["answer"][:3] == [None, "It is  a star.<|end|>", "two"]
+    assert (tables[0].stats.rows, tables[0].stats.n_truncated) == (4, 1)
 
 
 def test_a_row_whose_answer_is_cut_off_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from sweeper.training.sources import Place
 from sweeper.training.templates import ChatRenderer, Rendered
 
 IGNORED = -100  # the label of a token that is not learned
-_BATCH_ROWS = 1000
+_BATCH_ROWS = 1000  # at a time, so that the memory that is needed does not grow with the data
+
+Columns = dict[str, list[Any]]  # arrays of tokens and labels; prompts as lists, answers as text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,14 @@ class Encoder:
         self._tokenizer = tokenizer
         self._settings = settings
         self._renderer = ChatRenderer(tokenizer, loss_on=settings.loss_on)
-        self._lengths: list[int] = []
+        self._stats = TokenStats(rows=0, tokens=0, target_tokens=0, longest=0, n_truncated=0)
         self.problems: list[Problem] = []
 
-    def encode(self, rows: Iterator[tuple[Place, dict[str, Any]]]) -> dict[str, list[Any]]:
-        """Return the rows' columns; rows that cannot be learned from are left out and told in `problems`."""
-        columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
-        if self._settings.with_prompts:
-            columns |= {"prompt_ids": [], "answer": []}
+    def encode(self, rows: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[Columns]:
+        """Yield the rows' columns, some rows at a time.
+
+        Rows that cannot be learned from are left out and told in `problems`.
+        """
         batch: list[tuple[Place, Example, Rendered]] = []
         for place, row in rows:
             try:
@@ -60,24 +62,38 @@ class Encoder:
             except RowError as error:
                 self.problems.append(place.problem(f"The row {error}."))
             if len(batch) == _BATCH_ROWS:
-                self._encode_batch(batch, columns)
+                yield self._columns(batch)
                 batch = []
+        yield self._columns(batch)
+
+    @property
+    def stats(self) -> TokenStats:
+        """What was encoded so far."""
+        return self._stats
+
+    def _columns(self, batch: list[tuple[Place, Example, Rendered]]) -> Columns:
+        columns: Columns = {"input_ids": [], "labels": []}
+        if self._settings.with_prompts:
+            columns |= {"prompt_ids": [], "answer": []}
         self._encode_batch(batch, columns)
+        self._stats = dataclasses.replace(
+            self._stats,
+            rows=self._stats.rows + len(columns["input_ids"]),
+            tokens=self._stats.tokens + sum(len(ids) for ids in columns["input_ids"]),
+            target_tokens=self._stats.target_tokens
+            + sum(int((labels != IGNORED).sum()) for labels in columns["labels"]),
+        )
         return columns
 
-    def stats(self, columns: dict[str, list[Any]]) -> TokenStats:
-        """Count what was encoded."""
-        return TokenStats(
-            rows=len(columns["input_ids"]),
-            tokens=sum(len(ids) for ids in columns["input_ids"]),
-            target_tokens=sum(int((labels != IGNORED).sum()) for labels in columns["labels"]),
-            longest=max(self._lengths),
-            n_truncated=sum(length > self._settings.max_length for length in self._lengths),
+    def _note_length(self, length: int) -> None:
+        """Count a row's length before it is truncated."""
+        self._stats = dataclasses.replace(
+            self._stats,
+            longest=max(self._stats.longest, length),
+            n_truncated=self._stats.n_truncated + (length > self._settings.max_length),
         )
 
-    def _encode_batch(
-        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
-    ) -> None:
+    def _encode_batch(self, batch: list[tuple[Place, Example, Rendered]], columns: Columns) -> None:
         for is_chat in (True, False):
             # One call of the tokenizer per kind: a template writes the special tokens itself.
             part = [item for item in batch if item[2].is_chat == is_chat]
@@ -88,9 +104,7 @@ class Encoder:
             if part:
                 self._encode_alike(part, columns)
 
-    def _encode_alike(
-        self, batch: list[tuple[Place, Example, Rendered]], columns: dict[str, list[Any]]
-    ) -> None:
+    def _encode_alike(self, batch: list[tuple[Place, Example, Rendered]], columns: Columns) -> None:
         is_chat = batch[0][2].is_chat
         encoded = self._tokenizer(
             [rendered.text for _, _, rendered in batch],
@@ -101,10 +115,11 @@ class Encoder:
             batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
             ids, labels = self._labelled(rendered, ids, offsets)
-            self._lengths.append(len(ids))
+            length = len(ids)
+            self._note_length(length)
             ids, labels = ids[: self._settings.max_length], labels[: self._settings.max_length]
             if not (labels != IGNORED).any():
-                self.problems.append(place.problem(self._no_target(self._lengths[-1])))
+                self.problems.append(place.problem(self._no_target(length)))
                 continue
             columns["input_ids"].append(ids)
             columns["labels"].append(labels)

@@ -18,8 +18,9 @@ import numpy as np
 from sweeper.config.models import DataSource, Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import publish_directory
-from sweeper.training.encode import Encoder, TokenSettings, TokenStats
+from sweeper.training.encode import Columns, Encoder, TokenSettings, TokenStats
 from sweeper.training.sources import read_rows, source_identity
+from sweeper.training.token_files import write_tokens
 
 FORMAT = 3  # raise it when what is written changes
 MAX_PROBLEMS = 20
@@ -216,38 +217,26 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def _build(path: Path, source: DataSource, tokenizer: Any, settings: TokenSettings) -> None:
     encoder = Encoder(tokenizer, settings)
-    columns = encoder.encode(read_rows(source))
-    if encoder.problems:
-        raise ConfigError(_shown(encoder.problems))
-    if not columns["input_ids"]:
-        raise ConfigError(f"The data `{source.path}` has no rows. Correct `path`, or fill it.")
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with _quiet():
-            datasets.Dataset.from_dict(columns, features=_features(settings)).save_to_disk(str(beside))
-        (beside / "stats.json").write_text(json.dumps(dataclasses.asdict(encoder.stats(columns))))
+        write_tokens(beside, _all_good(encoder, source), with_prompts=settings.with_prompts)
+        (beside / "stats.json").write_text(json.dumps(dataclasses.asdict(encoder.stats)))
         publish_directory(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    was_on = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if was_on:
-            datasets.enable_progress_bars()
+def _all_good(encoder: Encoder, source: DataSource) -> Iterator[Columns]:
+    """Yield a source's rows as they are encoded, and refuse them at the end if there is anything wrong.
 
-
-def _features(settings: TokenSettings) -> Any:
-    tokens = datasets.List(datasets.Value("int32"))
-    features = {"input_ids": tokens, "labels": tokens}
-    if settings.with_prompts:
-        features |= {"prompt_ids": tokens, "answer": datasets.Value("string")}
-    return datasets.Features(features)
+    Raises:
+        ConfigError: With every row that cannot be learned from, or if there is none.
+    """
+    yield from encoder.encode(read_rows(source))
+    if encoder.problems:
+        raise ConfigError(_shown(encoder.problems))
+    if not encoder.stats.rows:
+        raise ConfigError(f"The data `{source.path}` has no rows. Correct `path`, or fill it.")
 
 
 def _shown(problems: list[Problem]) -> list[Problem]:
