@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import training_fixtures
-from training_fixtures import Tiny, all_rows, chat_rows, make_context, write_jsonl
+from training_fixtures import Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
@@ -264,6 +264,24 @@ def test_adapters_on_modules_that_are_not_there_are_refused(tiny: Tiny) -> None:
     (message,) = problems(tiny, settings=settings)
     assert f"names `query`, which `{tiny.model}` has not" in message
     assert "q_proj" in message
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_packing_is_refused_for_a_model_that_cannot_keep_rows_apart(
+    is_swept: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    import transformers
+
+    tokenizer = make_tokenizer()
+    bloom = transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2)
+    transformers.BloomForCausalLM(bloom).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = {"max_length": 128} if is_swept else {"max_length": 128, "packing": True}
+    space = {"packing": {"grid": [True, False]}} if is_swept else None
+    (message,) = problems(tiny, model=str(tmp_path), settings=settings, space=space)
+    assert "`BloomForCausalLM` of" in message
+    assert "takes no `position_ids`" in message
+    assert check_trial(config(tiny, settings=settings, space=space)).model is not None, "a Llama takes them"
 
 
 def test_exact_match_of_plain_text_is_refused(tiny: Tiny, tmp_path: Path) -> None:

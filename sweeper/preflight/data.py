@@ -9,6 +9,7 @@ from sweeper.config.models import SweepConfig, TrainSettings, TrialSection
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
+from sweeper.preflight.packing import check_packing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,8 @@ class _BuiltIn:
                 )
         if model is not None:
             self._check_positions(model, tables)
+            if True in (_values(self._config, "packing") or [self._trial.settings.get("packing")]):
+                self._try(lambda: check_packing(self._trial))
         if self._problems:
             return self._problems
         return self._report(model, tables, variants[0])
