@@ -17,7 +17,7 @@ from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever call
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
 from sweeper.records import Listener
 from sweeper.study.bulk import sparing_the_collector
-from sweeper.study.changes import changed_config, check_same
+from sweeper.study.changes import changed_config, check_same, check_same_data
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -200,6 +200,7 @@ def _go_on(
         sparing_the_collector(),
         ready(study.config, function, directory=study.directory, options=options) as (found, executor),
     ):
+        check_same_data(study, found.facts)
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)

@@ -99,6 +99,7 @@ class TrialSpec:
     checkpoint_step: int | None = None  # the newest that the study has the curve of; None: any may be used
     shorter: tuple[ShorterTrial, ...] = ()
     inherited_step: int = 0  # the checkpoint of this step is another trial's; 0: there is none
+    data_identities: dict[str, str] = dataclasses.field(default_factory=dict)  # see `DataFacts.sources`
     benchmarks: dict[str, Any] | None = None  # the `benchmarks` section, where the trial itself runs it
     micro_batch_limits: dict[str, int] = dataclasses.field(
         default_factory=dict

@@ -101,6 +101,7 @@ class FailureCause(enum.StrEnum):
 
     OUT_OF_MEMORY = "out_of_memory"  # tried again with half the micro-batch
     DISK_FULL = "disk_full"  # stops the sweep: every other trial would meet it too
+    DATA_CHANGED = "data_changed"  # stops the sweep as well: what was trained since could not be compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

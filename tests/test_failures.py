@@ -1,5 +1,6 @@
 """What counts as a trial's failure and what does not; and that no attempt ends without a word."""
 
+import dataclasses
 import os
 import sys
 import threading
@@ -11,10 +12,12 @@ from sweeps import Recorder, make_config, make_orchestrator, make_study, reopene
 
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.context import TrialStopped
+from sweeper.errors import StudyMismatchError
 from sweeper.executors import attempt as attempt_module
 from sweeper.executors import worker_memory
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.ray_rest import RestingSlots
+from sweeper.plan import DataFacts
 from sweeper.records import (
     Decision,
     EventKind,
@@ -25,6 +28,7 @@ from sweeper.records import (
     StepRow,
     TrialState,
 )
+from sweeper.study.changes import check_same_data
 
 FEW = {"retries": 1, "max_consecutive": 2}
 ONE = {"search_space": {"learning_rate": {"grid": [1e-3]}}}
@@ -233,6 +237,42 @@ def test_a_full_disk_is_not_held_against_a_trial(tmp_path):
     record = reopened(study).records()[0]
     assert (record.state, record.errors) == (TrialState.RUNNING, [])
     assert "The disk is full: trial 0 on a could not write (No space)" in orchestrator.failure
+
+
+def test_every_attempt_is_told_what_the_data_held_when_the_study_began(tmp_path):
+    study = make_study(tmp_path, make_config(**ONE))
+    study.set_facts(DataFacts(rows=8, target_tokens=80, sources={"train_data[0]": "sha256 1"}))
+    spec = make_orchestrator(study).next_trial()
+    assert spec.data_identities == {"train_data[0]": "sha256 1"}
+
+
+def test_a_study_goes_on_with_the_data_that_it_began_with_alone(tmp_path):
+    study = make_study(tmp_path, make_config(**ONE))
+    began = DataFacts(
+        rows=8, target_tokens=80, sources={"train_data[0]": "sha256 1", "eval_data.dev": "sha256 2"}
+    )
+    study.set_facts(began)
+    check_same_data(study, began)
+    check_same_data(study, None)
+    edited = dataclasses.replace(began, sources={**began.sources, "eval_data.dev": "sha256 3"})
+    with pytest.raises(
+        StudyMismatchError, match=r"`trial\.eval_data\.dev` has other content .* Restore the data or"
+    ):
+        check_same_data(study, edited)
+
+
+def test_data_that_changed_ends_the_sweep_and_is_not_held_against_a_trial(tmp_path):
+    study, orchestrator, _ = started(tmp_path, failures={"retries": 0}, **ONE)
+    spec = begun(orchestrator)
+
+    orchestrator.on_end(
+        spec.number, Outcome(kind=OutcomeKind.FAILED, error="other rows", cause=FailureCause.DATA_CHANGED)
+    )
+
+    record = reopened(study).records()[0]
+    assert (record.state, record.errors) == (TrialState.RUNNING, [])
+    assert "The data has changed: trial 0 on a was not trained (other rows)" in orchestrator.failure
+    assert orchestrator.next_trial() is None
 
 
 def begun(orchestrator):

@@ -59,6 +59,7 @@ def test_a_good_sweep_s_rows_and_tokens_are_counted(tiny: Tiny) -> None:
     assert report.model is not None
     assert (report.model.architecture, report.model.n_layers) == ("LlamaForCausalLM", 2)
     assert report.warnings == ()
+    assert set(report.sources) == {"train_data[0]", "eval_data.dev"}
 
 
 def test_each_data_set_with_a_name_is_counted_for_itself(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The built-in trial: exact batches, exact signals, the same numbers every time."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -19,10 +20,13 @@ from training_fixtures import (
     write_jsonl,
 )
 
+from sweeper.config.models import TrialSection
 from sweeper.config.names import METRIC_SCHEDULES, SCHEDULER_TYPES
 from sweeper.context import TrialStopped
 from sweeper.errors import ConfigError
-from sweeper.records import StepRow
+from sweeper.executors.attempt import run_attempt
+from sweeper.records import FailureCause, StepRow
+from sweeper.training.data_identity import data_identities
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
@@ -338,6 +342,17 @@ def test_several_sources_are_stacked(tiny: Tiny, tmp_path: Path) -> None:
     parts = [write_jsonl(tmp_path / "a.jsonl", half[:25]), write_jsonl(tmp_path / "b.jsonl", half[25:])]
     apart = Tiny(model=tiny.model, train=parts, dev=tiny.dev)  # type: ignore[arg-type]
     assert losses(train(apart, tmp_path / "apart")) == losses(train(tiny, tmp_path / "together"))
+
+
+def test_a_trial_is_not_trained_on_other_data_than_its_sweep_began_with(tiny: Tiny, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", chat_rows(8))
+    context = make_context(tiny.model, train, tmp_path / "trial")
+    began = data_identities(TrialSection.model_validate(context.spec.trial))
+    write_jsonl(train, chat_rows(8, seed=1))
+    assert isinstance(context.channel, RecordingChannel)
+    outcome = run_attempt(dataclasses.replace(context.spec, data_identities=began), context.channel)
+    assert outcome.cause is FailureCause.DATA_CHANGED
+    assert "`trial.train_data[0]`" in str(outcome.error)
 
 
 def test_a_study_of_the_loss_gets_the_mean_of_the_last_steps(tiny: Tiny, tmp_path: Path) -> None:

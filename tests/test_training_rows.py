@@ -1,7 +1,9 @@
 """What a row must look like, and where rows are read from."""
 
 import gzip
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pyarrow.parquet
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
-from sweeper.config.models import DataSource
+from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.training import data_identity
+from sweeper.training.data_identity import DataChangedError, check_identities, data_identities
 from sweeper.training.rows import RowError, parse_row
 from sweeper.training.sources import read_rows
 
@@ -169,6 +173,49 @@ def test_what_is_wrong_with_a_data_set_of_the_hub_is_told(
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ConfigError, match=f"`org/rows` .* could not be loaded from the hub: .*{said}"):
         list(read_rows(DataSource(path="org/rows", name="c")))
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n')
+    return path
+
+
+def section(path: Path) -> TrialSection:
+    return TrialSection.model_validate(
+        {"data_sets": {"a": str(path)}, "eval_data": {"dev": str(path.parent)}}
+    )
+
+
+def test_data_is_known_by_its_content_alone(rows_file: Path) -> None:
+    noted = data_identities(section(rows_file))
+    assert set(noted) == {"data_sets.a", "eval_data.dev"}
+    os.utime(rows_file, (1, 1))  # as a copy on another machine may have
+    check_identities(section(rows_file), noted)
+    rows_file.write_text('{"text": "b"}\n')
+    with pytest.raises(DataChangedError, match=r"`trial\.data_sets\.a` = .*rows\.jsonl` has other content"):
+        check_identities(section(rows_file), noted)
+    check_identities(section(rows_file), {})
+    rows_file.write_text('{"text": "a"}\n')
+    check_identities(section(rows_file), noted)
+    (rows_file.parent / "more.jsonl").write_text('{"text": "b"}\n')
+    with pytest.raises(DataChangedError, match=r"`trial\.eval_data\.dev`"):
+        check_identities(section(rows_file), noted)
+
+
+def test_a_file_is_read_once_for_its_content_by_all_processes(
+    rows_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = data_identities(section(rows_file))
+    monkeypatch.setattr(data_identity, "_hashes", {})  # as in another process
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert data_identities(section(rows_file)) == noted
+
+
+def test_data_that_cannot_be_read_is_left_to_whoever_loads_it(tmp_path: Path) -> None:
+    assert data_identities(section(tmp_path / "gone" / "rows.jsonl")) == {}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

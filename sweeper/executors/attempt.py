@@ -18,6 +18,7 @@ from sweeper.files import is_disk_full
 from sweeper.gang import Gang, Ranks, SharedCheckpoints
 from sweeper.records import FailureCause, Outcome, OutcomeKind
 from sweeper.study.machine import write_attempt_environment
+from sweeper.training.data_identity import DataChangedError
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ def _cause_of(error: BaseException, spec: TrialSpec) -> FailureCause | None:
         return FailureCause.OUT_OF_MEMORY
     if is_disk_full(error):
         return FailureCause.DISK_FULL
+    if isinstance(error, DataChangedError):
+        return FailureCause.DATA_CHANGED
     # torch 2.13 says no more than that its writer failed; a disk that has no room left says the rest.
     is_torch_writer = "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
     if is_torch_writer and spec.trial_dir and shutil.disk_usage(spec.trial_dir).free < _NO_ROOM_BYTES:

@@ -264,7 +264,8 @@ class GangAttempt:
         self._has_ended = True
         if not failed:
             return outcome
-        return next((found for found in others if found.cause is FailureCause.OUT_OF_MEMORY), outcome)
+        telling = (FailureCause.OUT_OF_MEMORY, FailureCause.DATA_CHANGED)
+        return next((found for found in others if found.cause in telling), outcome)
 
 
 def _of_rank(outcome: Outcome, rank: int) -> Outcome:

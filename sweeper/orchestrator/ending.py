@@ -60,6 +60,9 @@ class Ending:
         elif outcome.cause is FailureCause.DISK_FULL:
             self._failing.give_up_without_room(running, outcome.error or "")
             self._keep(running)  # the sweep ends now: nothing is held against the trial
+        elif outcome.cause is FailureCause.DATA_CHANGED:
+            self._failing.give_up_on_data(running, outcome.error or "")
+            self._keep(running)
         elif outcome.cause is FailureCause.OUT_OF_MEMORY:
             self._failing.out_of_memory(running, outcome)
         else:

@@ -68,6 +68,14 @@ class Failing:
             "far is kept. Make room and go on with `sweeper resume`."
         )
 
+    def give_up_on_data(self, running: Running, error: str) -> None:
+        """Stop the sweep: the next trials would be trained on other rows than the ones before."""
+        where = f" on {running.worker['node']}" if running.worker else ""
+        self._state.failure = (
+            f"The data has changed: trial {running.spec.number}{where} was not trained ({error}). Everything recorded "
+            "so far is kept. With the data as it was, go on with `sweeper resume`."
+        )
+
     def out_of_memory(self, running: Running, outcome: Outcome, *, is_lost: bool = False) -> None:
         """End an attempt that ran out of memory: the next one has half the micro-batch, where that is possible."""
         if self._halve(running, outcome):

@@ -41,6 +41,8 @@ class Starting:
         self._micro_batches = micro_batches
         self._sharing = sharing
         self._monitor_of = monitor_of
+        facts = state.study.facts()
+        self._data_identities = {} if facts is None else dict(facts.sources)
 
     def start(self, number: int, point: Point, worker: dict[str, Any] | None) -> TrialSpec:
         """Begin the next attempt of a trial that is RUNNING in the study."""
@@ -116,7 +118,7 @@ class Starting:
         return dataclasses.replace(
             spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,
             micro_batch_limits=self._micro_batches.by_device(),
-            shorter=shorter,
+            shorter=shorter, data_identities=self._data_identities,
             marks=tuple(sorted(ends.union(spec.marks))),
             evaluation_marks=tuple(sorted(ends.union(spec.evaluation_marks))),
             inherited_step=0 if record.origin is None else record.origin.from_step,

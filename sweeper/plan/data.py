@@ -19,6 +19,8 @@ class DataFacts:
     target_tokens: int | None  # tokens of one epoch that the loss counts
     # Rows and target tokens of each of `data_sets`; empty where there are none, or an older study did not count them.
     sets: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    # What each source held, by its place in the `trial` section; every trial is held to it.
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

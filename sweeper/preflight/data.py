@@ -10,6 +10,7 @@ from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
 from sweeper.preflight.packing import check_packing
+from sweeper.training.data_identity import data_identities
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class DataReport:
     evaluation: dict[str, SetReport] = dataclasses.field(default_factory=dict)
     model: ModelFacts | None = None
     warnings: tuple[str, ...] = ()
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)  # what each holds: `DataFacts.sources`
 
 
 def check_trial(config: SweepConfig, *, directory: Path | None = None) -> DataReport:
@@ -90,6 +92,9 @@ class _BuiltIn:
     def __init__(self, config: SweepConfig) -> None:
         self._config = config
         self._trial: TrialSection = config.trial
+        self._sources = data_identities(
+            config.trial
+        )  # before they are read, so that an edit meanwhile is seen
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
         self._sets: dict[str, list[int]] = {}
@@ -237,6 +242,7 @@ class _BuiltIn:
             evaluation=evaluation,
             model=model,
             warnings=tuple(self._warnings),
+            sources=self._sources,
         )
 
 

@@ -30,7 +30,9 @@ class PreflightFacts:
         """What budgets in epochs or tokens stand on; None where the trial reads its own data."""
         if self.data is None or self.data.train is None:
             return None
-        return DataFacts(rows=self.data.rows, target_tokens=self.data.target_tokens, sets=self.data.sets)
+        return DataFacts(
+            rows=self.data.rows, target_tokens=self.data.target_tokens, sets=self.data.sets, sources=self.data.sources,
+        )  # fmt: skip
 
     @property
     def weights(self) -> WeightFacts | None:

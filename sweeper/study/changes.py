@@ -10,6 +10,7 @@ from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.differences import differing
 from sweeper.errors import StudyMismatchError
+from sweeper.plan import DataFacts
 from sweeper.study.study import Study
 
 # These change nothing of what a trial trains and how it is compared.
@@ -31,6 +32,31 @@ def check_same(study: Study, config: SweepConfig) -> None:
             f"Cannot go on with study `{study.name}`: {'; '.join(told)}. "
             "Restore the old values or choose a new study name. `sweeper resume` takes more points, more trials and "
             "another pruner as `key=value`."
+        )
+
+
+def check_same_data(study: Study, facts: DataFacts | None) -> None:
+    """Refuse data that is not what a study began with.
+
+    Args:
+        study: As it stands.
+        facts: What its data holds now.
+
+    Raises:
+        StudyMismatchError: With every source that has other content.
+    """
+    began = study.facts()
+    if began is None or facts is None:
+        return
+    told = [
+        f"`trial.{place}` has other content than when it began"
+        for place, identity in began.sources.items()
+        if facts.sources.get(place, identity) != identity
+    ]
+    if told:
+        raise StudyMismatchError(
+            f"Cannot go on with study `{study.name}`, whose trials would no longer compare: {'; '.join(told)}. Restore "
+            "the data or choose a new study name."
         )
 
 

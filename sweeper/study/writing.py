@@ -247,8 +247,12 @@ class DrivenStudy(StoredStudy):
     # -- the study as a whole --------------------------------------------------------------------------------
 
     def set_facts(self, facts: DataFacts) -> None:
-        """Record what preflight counted in the training data; budgets in epochs or tokens stand on it."""
-        stored: dict[str, Any] = {"rows": facts.rows, "target_tokens": facts.target_tokens}
+        """Record what preflight found of the data; budgets in epochs or tokens and every trial stand on it."""
+        stored: dict[str, Any] = {
+            "rows": facts.rows,
+            "target_tokens": facts.target_tokens,
+            "sources": dict(facts.sources),
+        }
         if facts.sets:
             stored["sets"] = {name: list(counts) for name, counts in facts.sets.items()}
         self._writable.set_study_user_attr(self._id, keys.FACTS, stored)

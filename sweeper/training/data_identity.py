@@ -1,0 +1,96 @@
+"""Which rows a sweep trains on: noted before it starts, and held to by every trial. Loads no heavy library."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweeper.config.models import DataSource, TrialSection
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.files import write_text
+from sweeper.training.sources import is_local, local_files
+
+logger = logging.getLogger(__name__)
+
+_hashes: dict[str, str] = {}  # of files, by path, size and times
+
+
+class DataChangedError(SweeperError):
+    """The data is not what the sweep began with, so that trials could not be compared."""
+
+
+def data_identities(trial: TrialSection) -> dict[str, str]:
+    """Return what each source of a trial holds now, by the source's place in the `trial` section.
+
+    A source that cannot be read is left out: whoever loads it tells what is wrong.
+    """
+    found = {}
+    for place, source in named_sources(trial).items():
+        try:
+            identity = _identity(source)
+        except (ConfigError, OSError) as error:
+            logger.debug("%s has no identity: %s", place, error)
+            continue
+        if identity is not None:
+            found[place] = identity
+    return found
+
+
+def check_identities(trial: TrialSection, identities: Mapping[str, str]) -> None:
+    """Refuse data that is not what was noted; sources of which nothing was noted may be anything.
+
+    Raises:
+        DataChangedError: If a local file or directory has other content.
+    """
+    for place, source in named_sources(trial).items():
+        noted = identities.get(place)
+        if noted is not None and is_local(source) and _identity(source) != noted:
+            raise DataChangedError(
+                f"`trial.{place}` = `{source.path}` has other content than when the sweep began, so that its trials "
+                "could not be compared. Restore the data, or launch a new study with what is there now."
+            )
+
+
+def named_sources(trial: TrialSection) -> dict[str, DataSource]:
+    """Return all sources of a trial by their places in the `trial` section."""
+    return (
+        {f"train_data[{index}]": source for index, source in enumerate(trial.train_data or ())}
+        | {f"data_sets.{name}": source for name, source in (trial.data_sets or {}).items()}
+        | {f"eval_data.{name}": source for name, source in trial.eval_data.items()}
+    )
+
+
+def _identity(source: DataSource) -> str | None:
+    if not is_local(source):
+        return None
+    digest = hashlib.sha256()
+    for file in local_files(source):
+        digest.update(_file_hash(file).encode())
+    return f"sha256 {digest.hexdigest()[:32]}"
+
+
+def _file_hash(file: Path) -> str:
+    """Return the hash of a file's content, read once by all processes that share the cache of tokens."""
+    # Imported here: it loads `datasets`, which whoever asks for a hash needs anyway.
+    from sweeper.training.tokens import cache_dir
+
+    stat = file.stat()
+    stamp = json.dumps([str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    key = hashlib.sha256(stamp.encode()).hexdigest()[:32]
+    if key not in _hashes:
+        kept = cache_dir() / "hashes" / key
+        try:
+            _hashes[key] = kept.read_text(encoding="ascii")
+        except OSError:
+            with open(file, "rb") as opened:
+                _hashes[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+            _keep(kept, _hashes[key])
+    return _hashes[key]
+
+
+def _keep(place: Path, text: str) -> None:
+    try:
+        write_text(place, text)
+    except SweeperError as error:  # then it is read again next time, which only takes longer
+        logger.debug("%s was not kept: %s", place, error)
