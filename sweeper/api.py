@@ -20,6 +20,7 @@ from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import changed_config, check_same, check_same_data
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
+from sweeper.training.data_identity import pinned
 
 ConfigSource = str | Path | Mapping[str, Any] | SweepConfig
 
@@ -193,12 +194,23 @@ def _nothing_to_do(study: Study) -> NothingToDoError:
     )
 
 
+def _with_noted_data(study: Study) -> SweepConfig:
+    """Return a study's config with data of the hub as it was when it began, for what is checked before it goes on."""
+    facts = study.facts()
+    if facts is None or study.config.trial.function is not None:
+        return study.config
+    return study.config.model_copy(update={"trial": pinned(study.config.trial, facts.sources)})
+
+
 def _go_on(
     study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
 ) -> None:
     with (
         sparing_the_collector(),
-        ready(study.config, function, directory=study.directory, options=options) as (found, executor),
+        ready(_with_noted_data(study), function, directory=study.directory, options=options) as (
+            found,
+            executor,
+        ),
     ):
         check_same_data(study, found.facts)
         for change in record_environment(study):

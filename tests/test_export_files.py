@@ -9,7 +9,9 @@ from export_fixtures import LORA, finished_study
 from sweeps import make_config, make_study
 
 from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.plan import DataFacts
 from sweeper.records import StepRow, TrialState
+from sweeper.reporting.export.chosen import choose_trial
 from sweeper.reporting.export.run import ExportRequest, run_export
 
 
@@ -32,6 +34,17 @@ def test_lock_holds_what_the_result_stands_on(tmp_path: Path) -> None:
     assert lock["eval_data"]["dev"]["files"]["train.jsonl"]["sha256"] == hashed
     assert lock["model"]["files"]["config.json"]["bytes"] == 2
     assert done.said == (f"wrote {place}",)
+
+
+def test_data_of_the_hub_is_named_with_the_commit_that_was_trained_on(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trial={"train_data": [{"path": "org/rows"}]})
+    study.set_facts(DataFacts(rows=10, target_tokens=30, sources={"train_data[0]": "commit " + "a" * 40}))
+
+    run_export(str(study.directory), ExportRequest(lock=tmp_path / "lock.json"))
+
+    lock = json.loads((tmp_path / "lock.json").read_text())
+    (trained_on,) = choose_trial(study.view(), study.facts(), 1).trial.sources
+    assert (lock["train_data"][0]["revision"], trained_on.revision) == ("a" * 40, "a" * 40)
 
 
 def test_lock_of_a_trial_function_has_no_model(tmp_path: Path) -> None:

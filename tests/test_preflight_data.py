@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import training_fixtures
-from training_fixtures import Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
+from training_fixtures import Hub, Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
@@ -17,6 +17,7 @@ from sweeper.preflight.data import DataReport, check_trial
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
+hub = training_fixtures.hub
 GOOD = {"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]}
 
 
@@ -69,6 +70,13 @@ def test_each_data_set_with_a_name_is_counted_for_itself(tiny: Tiny, tmp_path: P
     assert {name: rows for name, (rows, _) in report.sets.items()} == {"chats": 40, "texts": 3}
     assert sum(tokens for _, tokens in report.sets.values()) == report.target_tokens
     assert check_trial(config(tiny)).sets == {}
+
+
+def test_data_of_the_hub_is_counted_at_one_commit(tiny: Tiny, hub: Hub) -> None:
+    hub.rows = {"a" * 40: chat_rows(5)}
+    report = check_trial(config(tiny, train_data="org/rows"))
+    assert (report.rows, report.sources["train_data[0]"]) == (5, f"commit {'a' * 40}")
+    assert set(hub.asked) == {"a" * 40}
 
 
 def test_the_tokens_counted_are_those_that_training_reports(tiny: Tiny, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import training_fixtures
 from training_fixtures import (
+    Hub,
     RecordingChannel,
     Tiny,
     all_rows,
@@ -30,6 +31,7 @@ from sweeper.training.data_identity import data_identities
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
+hub = training_fixtures.hub
 SPLITS = [(8, 1), (4, 2), (2, 4)]
 
 
@@ -353,6 +355,26 @@ def test_a_trial_is_not_trained_on_other_data_than_its_sweep_began_with(tiny: Ti
     outcome = run_attempt(dataclasses.replace(context.spec, data_identities=began), context.channel)
     assert outcome.cause is FailureCause.DATA_CHANGED
     assert "`trial.train_data[0]`" in str(outcome.error)
+
+
+def test_a_trial_reads_the_commit_of_the_hub_that_its_sweep_began_with(
+    tiny: Tiny, tmp_path: Path, hub: Hub
+) -> None:
+    from sweeper.training import finetune
+
+    hub.rows = {"a" * 40: chat_rows(8), "b" * 40: chat_rows(8, seed=1)}
+    noted = dict.fromkeys(("train_data[0]", "eval_data.dev"), f"commit {'a' * 40}")
+    context = make_context(
+        tiny.model, Path("org/rows"), tmp_path / "hub", eval_data={"dev": Path("org/rows")}, total_steps=1,
+        trial={"evaluation": {"generate": False}}, data_identities=noted,
+    )  # fmt: skip
+    finetune.run(context)
+    local = make_context(
+        tiny.model, write_jsonl(tmp_path / "rows.jsonl", chat_rows(8)), tmp_path / "local", total_steps=1
+    )
+    finetune.run(local)
+    assert [row.loss for row in all_rows(context)] == [row.loss for row in all_rows(local)]
+    assert set(hub.asked) == {"a" * 40}
 
 
 def test_a_study_of_the_loss_gets_the_mean_of_the_last_steps(tiny: Tiny, tmp_path: Path) -> None:

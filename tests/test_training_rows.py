@@ -11,15 +11,18 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+import training_fixtures
 from datasets.exceptions import DatasetGenerationError
+from training_fixtures import Hub
 
 from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training import data_identity
-from sweeper.training.data_identity import DataChangedError, check_identities, data_identities
+from sweeper.training.data_identity import DataChangedError, check_identities, data_identities, pinned
 from sweeper.training.rows import RowError, parse_row
-from sweeper.training.sources import read_rows
+from sweeper.training.sources import read_rows, source_identity
 
+hub = training_fixtures.hub
 USER = {"role": "user", "content": "hi"}
 ASSISTANT = {"role": "assistant", "content": "hello"}
 
@@ -173,6 +176,47 @@ def test_what_is_wrong_with_a_data_set_of_the_hub_is_told(
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ConfigError, match=f"`org/rows` .* could not be loaded from the hub: .*{said}"):
         list(read_rows(DataSource(path="org/rows", name="c")))
+
+
+OLD, NEW = "a" * 40, "b" * 40
+OF_THE_HUB = TrialSection(
+    train_data=[DataSource(path="org/rows")], eval_data={"dev": DataSource(path="org/rows")}
+)
+
+
+@pytest.mark.parametrize("is_reached", [True, False])
+def test_data_of_the_hub_stays_at_the_commit_that_it_had(is_reached: bool, hub: Hub) -> None:
+    hub.rows, hub.is_reached = {OLD: [{"text": "old"}]}, is_reached
+    noted = data_identities(OF_THE_HUB)
+    assert noted == dict.fromkeys(("train_data[0]", "eval_data.dev"), f"commit {OLD}")
+    hub.is_reached = True
+    hub.rows[NEW] = [{"text": "new"}]
+    check_identities(OF_THE_HUB, noted)
+    held = pinned(OF_THE_HUB, noted)
+    assert [[row for _, row in read_rows(source)] for source in held.sources] == [[{"text": "old"}]]
+    assert held.eval_data["dev"].revision == OLD
+    assert source_identity(held.sources[0]) != source_identity(OF_THE_HUB.sources[0])
+    assert data_identities(held) == noted
+    assert data_identities(OF_THE_HUB)["train_data[0]"] == f"commit {NEW}"
+
+
+def test_another_commit_of_the_local_cache_is_refused(hub: Hub) -> None:
+    hub.rows, hub.is_reached = {OLD: [{"text": "old"}], NEW: [{"text": "new"}]}, False
+    with pytest.raises(
+        ConfigError, match=f"read at commit {OLD}, but .* the local cache has only commit {NEW}"
+    ):
+        list(read_rows(DataSource(path="org/rows", revision=OLD)))
+
+
+def test_data_of_the_hub_that_cannot_be_found_has_no_commit(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("there is none")
+
+    hub.is_reached = False
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    assert data_identities(OF_THE_HUB) == {}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import threading
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,46 @@ def chat_rows(n_rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
 def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+class CachedRows(list[dict[str, Any]]):
+    """Rows as the `datasets` library gives them, from the file of its cache that a commit has."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], commit: str) -> None:
+        super().__init__(rows)
+        self.cache_files = [{"filename": f"/cache/org___rows/default/0.0.0/{commit}/rows-train.arrow"}]
+
+
+class Hub:
+    """Stands in for the hub, which has one data set of one split; as installed by the fixture `hub`."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Sequence[dict[str, Any]]] = {}  # by commit, the newest last
+        self.is_reached = True
+        self.asked: list[str | None] = []  # revisions that rows were loaded at
+
+    def dataset_info(self, path: str, *, revision: str | None = None, **_: Any) -> Any:
+        if not self.is_reached:
+            raise ConnectionError("the hub cannot be reached")
+        return types.SimpleNamespace(sha=revision or list(self.rows)[-1])
+
+    def load_dataset(self, path: str, name: str | None, *, revision: str | None) -> dict[str, CachedRows]:
+        """Load rows; those of the newest commit where the hub is not reached, as datasets 5.2 does."""
+        self.asked.append(revision)
+        commit = revision if revision and self.is_reached else list(self.rows)[-1]
+        return {"train": CachedRows(self.rows[commit], commit)}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub without data yet."""
+    import datasets
+    import huggingface_hub
+
+    stand_in = Hub()
+    monkeypatch.setattr(huggingface_hub, "dataset_info", stand_in.dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", stand_in.load_dataset)
+    return stand_in
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
 from sweeper.preflight.packing import check_packing
-from sweeper.training.data_identity import data_identities
+from sweeper.training.data_identity import data_identities, pinned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,10 +91,9 @@ class _BuiltIn:
 
     def __init__(self, config: SweepConfig) -> None:
         self._config = config
-        self._trial: TrialSection = config.trial
-        self._sources = data_identities(
-            config.trial
-        )  # before they are read, so that an edit meanwhile is seen
+        # Before they are read, so that an edit meanwhile is seen.
+        self._sources = data_identities(config.trial)
+        self._trial: TrialSection = pinned(config.trial, self._sources)
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
         self._sets: dict[str, list[int]] = {}

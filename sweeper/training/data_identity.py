@@ -5,14 +5,17 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.files import write_text
+from sweeper.training.hub import hub_commit
 from sweeper.training.sources import is_local, local_files
 
 logger = logging.getLogger(__name__)
 
+_COMMIT = "commit "  # how the identity of a data set of the hub begins
 _hashes: dict[str, str] = {}  # of files, by path, size and times
 
 
@@ -35,6 +38,29 @@ def data_identities(trial: TrialSection) -> dict[str, str]:
         if identity is not None:
             found[place] = identity
     return found
+
+
+def pinned(trial: TrialSection, identities: Mapping[str, str]) -> TrialSection:
+    """Return the section with every data set of the hub at the commit that was noted of it."""
+
+    def at(place: str, source: DataSource) -> DataSource:
+        noted = identities.get(place, "")
+        if not noted.startswith(_COMMIT):
+            return source
+        return source.model_copy(update={"revision": noted.removeprefix(_COMMIT)})
+
+    changes: dict[str, Any] = {
+        "eval_data": {name: at(f"eval_data.{name}", source) for name, source in trial.eval_data.items()}
+    }
+    if trial.train_data is not None:
+        changes["train_data"] = [
+            at(f"train_data[{index}]", source) for index, source in enumerate(trial.train_data)
+        ]
+    if trial.data_sets is not None:
+        changes["data_sets"] = {
+            name: at(f"data_sets.{name}", source) for name, source in trial.data_sets.items()
+        }
+    return trial.model_copy(update=changes)
 
 
 def check_identities(trial: TrialSection, identities: Mapping[str, str]) -> None:
@@ -63,7 +89,8 @@ def named_sources(trial: TrialSection) -> dict[str, DataSource]:
 
 def _identity(source: DataSource) -> str | None:
     if not is_local(source):
-        return None
+        commit = hub_commit(source)
+        return None if commit is None else f"{_COMMIT}{commit}"
     digest = hashlib.sha256()
     for file in local_files(source):
         digest.update(_file_hash(file).encode())

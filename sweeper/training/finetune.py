@@ -21,7 +21,7 @@ from sweeper.items import write_items
 from sweeper.records import LOSS
 from sweeper.training.boundary import StepBoundary
 from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
-from sweeper.training.data_identity import check_identities
+from sweeper.training.data_identity import check_identities, pinned
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.memory import limit_gpu_memory
@@ -73,8 +73,9 @@ class _Finetuning:
         self._context = context
         self._shares_model = spec.sharding is not None
         self._settings = TrainSettings.model_validate(spec.settings)
-        self._trial = TrialSection.model_validate(spec.trial).with_model(self._settings.model)
-        check_identities(self._trial, spec.data_identities)
+        section = TrialSection.model_validate(spec.trial).with_model(self._settings.model)
+        check_identities(section, spec.data_identities)
+        self._trial = pinned(section, spec.data_identities)
         self._tokenizer = load_tokenizer(self._trial)
         self._rows = load_train_rows(self._trial, self._settings, self._tokenizer)
         self._order = sample_order(

@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.config.local_paths import DATA_SUFFIXES
 from sweeper.config.models import DataSource
 from sweeper.errors import ConfigError, Problem
+from sweeper.training.hub import load_split
 
 _NO_TEXT = {
     codecs.BOM_UTF16_LE: "The file is UTF-16, but must be UTF-8. Save it as UTF-8.",
@@ -170,44 +171,6 @@ def _parquet_rows(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
 
 
 def _hub_rows(source: DataSource) -> Iterator[tuple[Place, dict[str, Any]]]:
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(source.path, source.name, revision=source.revision)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        said = " ".join(str(error).split()).removesuffix(".")
-        raise ConfigError(
-            f"The data set `{source.path}` is no local path and could not be loaded from the hub: {said}. "
-            f"{_hub_remedy(source, error)}"
-        ) from error
-    split = source.split or (next(iter(loaded)) if len(loaded) == 1 else "train")
-    if split not in loaded:
-        raise ConfigError(
-            f"The data set `{source.path}` has no split `{split}`; it has {', '.join(loaded)}. Set `split`."
-        )
-    for number, row in enumerate(loaded[split], start=1):
+    split, rows = load_split(source)
+    for number, row in enumerate(rows, start=1):
         yield Place(f"{source.path}[{split}]", number), row
-
-
-def _hub_remedy(source: DataSource, error: Exception) -> str:
-    """Return what to do about a data set that cannot be loaded, by the words of datasets 5.2."""
-    words = str(error)
-    if "Config name is missing" in words:
-        return "Set `name` to one of these."
-    if "BuilderConfig" in words and "not found" in words:
-        return f"Set `name`, which is `{source.name}`, to one of these."
-    if "Revision" in words and source.revision is not None:
-        return f"Correct `revision`, which is `{source.revision}`."
-    if "scripts are no longer supported" in words:
-        return (
-            "Choose a data set that is stored as data files, or download this one's rows and give their path."
-        )
-    if type(error).__name__.startswith("DatasetGeneration"):
-        cause = error.__cause__
-        said = (
-            "" if cause is None else f"The cause was: {type(cause).__name__}: {' '.join(str(cause).split())} "
-        )
-        return (
-            f"{said}Choose other files with `name`, or download the data set and give the path of its rows."
-        )
-    return "Correct `path`, or download it and give its path."

@@ -11,6 +11,7 @@ from sweeper.plan.phases import is_phased
 from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.view import StudyView
+from sweeper.training.data_identity import pinned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
     return ChosenTrial(
         view=view,
         record=record,
-        trial=config.trial.with_model(settings.model),
+        trial=pinned(config.trial.with_model(settings.model), facts.sources if facts is not None else {}),
         settings=settings,
         point_id=record.point_id or point.point_id,
         batch=_trained(point.batch, view, record, settings),

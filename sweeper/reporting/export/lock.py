@@ -14,6 +14,7 @@ from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord
 from sweeper.study.versions import versions
 from sweeper.study.view import StudyView
+from sweeper.training.data_identity import pinned
 from sweeper.training.sources import is_local, local_files
 
 
@@ -24,6 +25,7 @@ def lock_text(view: StudyView, facts: DataFacts | None, record: TrialRecord) -> 
         ConfigError: If a file of the model or the data is not there any more.
     """
     config = view.config
+    trial = pinned(config.trial, facts.sources if facts is not None else {})
     point = plan_point(config, record.params, facts=facts)
     content = {
         "study": view.name,
@@ -41,8 +43,8 @@ def lock_text(view: StudyView, facts: DataFacts | None, record: TrialRecord) -> 
         "threads_per_worker": config.resources.threads_per_worker,
         "versions": {"of the study": dict(view.versions), "of this file": versions()},
         "model": _model(config.trial.with_model(point.settings.get("model"))),
-        "train_data": [_data(source) for source in config.trial.sources],
-        "eval_data": {name: _data(source) for name, source in config.trial.eval_data.items()},
+        "train_data": [_data(source) for source in trial.sources],
+        "eval_data": {name: _data(source) for name, source in trial.eval_data.items()},
     }
     return json.dumps(encode(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
