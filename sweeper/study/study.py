@@ -3,7 +3,9 @@
 reading.py reads it, writing.py writes it and holds its lease; here it is made and opened.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -61,8 +63,9 @@ class Study(DrivenStudy):
     @classmethod
     def find(cls, *, name: str, url: str | None, directory: Path) -> "Study | None":
         """Open a study by name, or return None where the storage has none of this name."""
-        if url is None and not _exists(directory / JOURNAL_NAME):
-            return None
+        with _reading(directory):
+            if url is None and not (directory / JOURNAL_NAME).exists():
+                return None
         storage = open_storage(keep_password(url), directory)
         try:
             study_id = storage.get_study_id_from_name(name)
@@ -83,27 +86,22 @@ class Study(DrivenStudy):
             StudyMismatchError: If there is none.
             SweeperError: If its files cannot be read.
         """
-        try:
+        with _reading(place):
             return cls._opened(place, url)
-        except OSError as error:
-            raise SweeperError(
-                f"The study `{place}` cannot be read: {error}. Whoever reads a study needs leave to read its "
-                "directory and what lies in it: ask its owner, or copy it."
-            ) from error
 
     @classmethod
     def _opened(cls, place: str, url: str | None) -> "Study":
         directory = Path(place)
         marker = directory / "study.json"
-        if url is not None and not _exists(marker):
+        if url is not None and not marker.exists():
             found = cls.find(name=place, url=url, directory=directory)
             if found is None:
                 raise StudyMismatchError(f"The storage holds no study named `{place}`.")
             return found
-        if not _exists(marker) and _exists(Path("studies") / place / "study.json"):
+        if not marker.exists() and (Path("studies") / place / "study.json").exists():
             directory = Path("studies") / place
             marker = directory / "study.json"
-        if not _exists(marker):
+        if not marker.exists():
             raise StudyMismatchError(
                 f"`{place}` is not a study's directory: it holds no study.json. "
                 "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
@@ -111,8 +109,6 @@ class Study(DrivenStudy):
         try:
             facts = json.loads(marker.read_text())
             name, stored_url = str(facts["study"]), facts["storage"]
-        except OSError as error:
-            raise _not_readable(marker, error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise StudyMismatchError(
                 f"{marker} cannot be read ({error}). Restore it, or give the study's name with `--storage URL`."
@@ -129,22 +125,20 @@ class Study(DrivenStudy):
         self.curves = CurveStore(self.directory / "curves", check=self.check_held)
 
 
-def _exists(path: Path) -> bool:
-    """Whether a file is there.
+@contextlib.contextmanager
+def _reading(place: str | Path) -> Iterator[None]:
+    """Tell what to do where a study's files are not to be read.
 
     Raises:
-        StudyMismatchError: If that cannot be seen, for example for want of a permission.
+        SweeperError: If they are not.
     """
     try:
-        return path.exists()
+        yield
     except OSError as error:
-        raise _not_readable(path, error) from error
-
-
-def _not_readable(path: Path, error: OSError) -> StudyMismatchError:
-    return StudyMismatchError(
-        f"{path} cannot be read: {error.strerror or error}. Ask its owner for the permission, or name another study."
-    )
+        raise SweeperError(
+            f"The study `{place}` cannot be read: {error}. Whoever reads a study needs leave to read its directory and "
+            "what lies in it: ask its owner, or copy it."
+        ) from error
 
 
 def _is_begun(storage: BaseStorage, study_id: int) -> bool:
