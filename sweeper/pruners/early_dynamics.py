@@ -38,9 +38,9 @@ class EarlyDynamicsPruner(BasePruner):
     **Rank**: at each rung a trial's windowed signals are ranked among all trials that reached the rung, running ones
     too. A trial's score is the weighted mean of its ranks; it goes on while fewer than `ceil(keep_frac * n)` of the n
     peers score strictly better. Ties are kept: early losses are often equal to four digits, and stopping on a tie
-    would let the order of reports decide. A NaN ranks last whatever the direction, and a trial that diverged
-    before the rung counts as a peer that ranks last. `mode="eager"` judges as soon as `min_peers` trials are at the
-    rung, and again as more arrive, so which trials are stopped depends on the order in which they report.
+    would let the order of reports decide. What is not finite ranks last whatever the direction, and a trial that
+    diverged before the rung counts as a peer that ranks last. `mode="eager"` judges as soon as `min_peers` trials are
+    at the rung, and again as more arrive, so which trials are stopped depends on the order in which they report.
     `mode="certain"` stops nobody before it is sure whoever is still to come; see `sweeper.pruners.certain`.
 
     In plain Optuna, call `report_rung` and then `trial.should_prune()`; see README. There the learned rule keeps what

@@ -16,12 +16,13 @@ from sweeper.records import RungRecord, TrialRecord, TrialState
 
 Weights = Sequence[tuple[str, float, bool]]  # name, weight (they sum to 1), whether high is good
 _FIRST_ROOM = 64  # peers
+_TIE = 1e-9  # equal scores are often sums of other ranks, which floats do not add up to the same
 
 
 class RungScores:
     """The peers of one rung and what they score: the weighted mean of their ranks, each from 0 to 1, the best.
 
-    Equal values share their mean rank; NaN ranks below everything.
+    Equal values share their mean rank; what is not finite ranks below everything.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -56,7 +57,7 @@ class RungScores:
     def n_better(self, number: int) -> int:
         """Return how many peers score strictly better than one of them."""
         scores = self._ranked()
-        return int(np.count_nonzero(scores > scores[self._place[number]]))
+        return int(np.count_nonzero(scores > scores[self._place[number]] + _TIE))
 
     def _ranked(self) -> npt.NDArray[np.float64]:
         if self._scores is None:
@@ -141,6 +142,6 @@ def has_diverged(record: TrialRecord) -> bool:
 
 
 def _goodness(value: float, high_is_good: bool) -> float:
-    if math.isnan(value):
+    if not math.isfinite(value):
         return -math.inf
     return value if high_is_good else -value
