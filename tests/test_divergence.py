@@ -67,6 +67,21 @@ def test_a_stretch_of_harder_rows_near_zero_loss_is_no_spike():
     assert DivergenceMonitor(DivergenceRules()).check(rows(falling + [0.06] * 12)) is None
 
 
+@pytest.mark.parametrize("level", [-2.0, -0.5])
+def test_a_slow_rise_of_a_loss_below_zero_is_no_spike(level):
+    falling = [level + 0.04 * 0.9**step for step in range(100)]
+    rising = [level * (1 - 0.0003 * step) for step in range(100)]
+
+    assert DivergenceMonitor(DivergenceRules()).check(rows(falling + rising)) is None
+
+
+def test_a_jump_from_a_loss_below_zero_is_a_spike():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([-2.0] * 100 + [2.5] * 8))
+
+    assert verdict is not None
+    assert verdict.reason.startswith("diverged: loss stayed above 2 for 8 steps")
+
+
 def test_an_exploding_norm_is_divergence():
     verdict = DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 48, [1.0] * 40 + [500.0] * 8))
 

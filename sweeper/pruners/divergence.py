@@ -25,7 +25,9 @@ class DivergenceRules:
 
     nan: bool = True
     loss_spike: bool = True
-    loss_spike_factor: float = 3.0  # times the lowest median of any earlier window of `patience_steps`
+    # Times the lowest median of any earlier window of `patience_steps`. One below 0 must be left behind by as much as
+    # one of that size above 0 would be.
+    loss_spike_factor: float = 3.0
     grad_norm_explosion: bool = True
     grad_norm_factor: float = 100.0  # times the median norm of all earlier steps
     patience_steps: int = 8
@@ -106,7 +108,7 @@ class DivergenceMonitor:
         ):
             return None
         threshold = max(
-            self._rules.loss_spike_factor * self._best_median,
+            self._best_median + (self._rules.loss_spike_factor - 1.0) * abs(self._best_median),
             self._best_median + _SPIKE_MADS * _MAD_SCALE * self._best_mad,
             self._best_median + _SPIKE_UNDONE * (self._first_median - self._best_median),
         )
