@@ -228,9 +228,30 @@ def test_nobody_is_stopped_any_more_when_the_predictions_do_not_hold():
 
     assert not decision.stop
     assert decision.reason.startswith(
-        "the predictions do not hold, so nobody is stopped: 9 of 9 trials ended outside"
+        "the predictions do not hold, so nobody is stopped: 3 of 3 trials ended outside"
     )
     assert "prediction" in decision.details
+
+
+def test_later_hits_do_not_undo_that_predictions_did_not_hold():
+    records, bad, _ = calibrated()
+    ended = [record for record in records.values() if record.state is TrialState.COMPLETE]
+    for index, record in enumerate(ended):
+        record.ended = f"2026-01-01T00:00:{index:02d}"
+        low, high = (8.0, 9.9) if index in (0, 1) else (-9.0, 9.0)
+        details = {"prediction": 9.0, "low": low, "high": high}
+        record.decisions.append({"rule": RULE, "stop": False, "details": details})
+    rule = make_rule()
+    assert rule.judge([bad], 2, records)[0].stop, "two misses of nine may be chance"
+    ended[2].decisions[-1]["details"]["low"] = 8.0
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert not decision.stop
+    assert "3 of 3 trials ended outside" in decision.reason
+    for record in list(records.values())[::-1]:  # whatever the order in which they are read
+        records[record.number] = records.pop(record.number)
+    assert make_rule().judge([bad], 2, records)[0] == decision
 
 
 def test_a_nan_signal_is_no_information():

@@ -41,7 +41,7 @@ class Ledger:
         self._teachers: list[int] = []  # in the order of their ends
         self._ended: set[int] = set()
         self._n_predicted = self._n_missed = 0
-        self._do_predictions_fail = False
+        self._broken: tuple[int, int] | None = None  # how many missed of how many, once these were too many
         self.spent = 0.0  # of the risk
         self.n_complete = 0
         self.n_unfinished = 0
@@ -54,8 +54,7 @@ class Ledger:
         """Count trials again that have changed; with `is_anew` forget what was counted before."""
         if is_anew:
             self._forget()
-            numbers = sorted(numbers, key=lambda number: (records[number].ended or "", number))
-        for number in numbers:
+        for number in sorted(numbers, key=lambda number: (records[number].ended or "", number)):
             record = records[number]
             old, new = self._entries.get(number, _Entry()), _entry(record)
             self._entries[number] = new
@@ -81,10 +80,13 @@ class Ledger:
 
     @property
     def broken_predictions(self) -> str | None:
-        """Why nobody is to be stopped: too many ended outside their last predicted interval. None where not so."""
-        missed, known = self._n_missed, self._n_predicted
-        if not self._do_predictions_fail:
+        """Why nobody is to be stopped: too many ended outside their last predicted interval. None where not so.
+
+        Once so, it stays so: later hits, mostly of trials that are easier to predict, do not undo it.
+        """
+        if self._broken is None:
             return None
+        missed, known = self._broken
         return (
             f"the predictions do not hold, so nobody is stopped: {missed} of {known} trials ended outside "
             "their 95 % interval"
@@ -100,7 +102,8 @@ class Ledger:
                 self._n_predicted += 1
                 self._n_missed += not predicted[-1]["low"] <= value <= predicted[-1]["high"]
                 by_chance = binom.sf(self._n_missed - 1, self._n_predicted, _MISS_RATE)
-                self._do_predictions_fail = bool(self._n_missed and by_chance < _MISS_LEVEL)
+                if self._broken is None and self._n_missed and by_chance < _MISS_LEVEL:
+                    self._broken = (self._n_missed, self._n_predicted)
         elif not has_diverged(record):
             return
         self._teachers.append(record.number)
