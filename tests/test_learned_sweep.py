@@ -189,6 +189,22 @@ def test_probe_mode_trains_no_further_than_it_must_for_any_number_of_slots(tmp_p
         assert not any(record.is_set_aside for record in reopened(study).records().values())
 
 
+def test_probe_mode_lets_the_sampler_draw_all_points_before_anybody_goes_on(tmp_path):
+    space = {"effective_batch_size": {"grid": [8, 16]}, "learning_rate": {"log_uniform": [1e-5, 1e-2]}}
+    trial, sampler = {"budget": {"samples": 640}, "settings": {}}, {"name": "random", "n_trials": 12}
+    config = make_config(pruner=PROBE, trial=trial, rungs={}, search_space=space, sampler=sampler)
+
+    _, orchestrator, recorder = run(tmp_path, config, slots=2)
+
+    starts = [event for event in recorder.events if event.kind is EventKind.TRIAL_STARTED]
+    first_back = next(i for i, event in enumerate(starts) if event.message.startswith("goes on"))
+    assert {event.record.number for event in starts[:first_back]} == set(range(12))
+    complete = [n for n, r in orchestrator.records.items() if r.state is TrialState.COMPLETE]
+    assert complete == make_judge(config).survivors(orchestrator.records)
+    assert 0 < len(complete) <= 3
+    assert orchestrator.is_done
+
+
 def test_a_trial_that_was_set_aside_goes_on_after_a_resume(tmp_path):
     config = config_for({"name": "early_dynamics", "audit_frac": 0.0, "set_aside": True})
     study = make_study(tmp_path / "study", config)

@@ -2,6 +2,7 @@
 
 import collections
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sweeper.orchestrator.longest import TrialLengths
@@ -49,8 +50,11 @@ class TrialQueue:
     @property
     def n_left(self) -> int:
         """Trials that can still be started, as far as is known now."""
-        undrawn = 0 if self._exhausted else n_undrawn(self._state.config, self._state.records.values())
-        return len(self.again) + len(self.waiting) + len(self.aside) + undrawn
+        return len(self.again) + len(self.waiting) + len(self.aside) + self._n_undrawn
+
+    @property
+    def _n_undrawn(self) -> int:
+        return 0 if self._exhausted else n_undrawn(self._state.config, self._state.records.values())
 
     def note_end(self, record: TrialRecord) -> None:
         """Take note of what a trial took that has ended just now."""
@@ -92,23 +96,35 @@ class TrialQueue:
             return self.again.popleft()
         held = self._sharing.held
         candidates = [*(number for number in self.waiting if number not in held), *self.aside]
-        if candidates:
-            number: int | None = candidates[0]
-            if isinstance(self._judge, LearningJudge):
-                number = self._judge.next_of(candidates, self._state.records)
-            if number is None and not self._state.running:
-                number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
-            if number is None:
+        number = self._chosen(candidates)
+        if number is None and self._n_undrawn > 0:
+            drawn = self._draw()
+            if drawn is not None:
+                return drawn
+        if number is None and candidates and not self._state.running:
+            number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
+        if number is None:
+            if candidates:
                 self._tell_held_back(len(candidates))
-                return None
-            self._has_told = False
-            if number in self.waiting:
-                self.waiting.remove(number)
-                self._state.study.claim(number)
-            else:
-                self.aside.remove(number)
-            return number
-        return self._draw() if self.n_left > 0 and not self.waiting else None
+            return None
+        self._has_told = False
+        if number in self.waiting:
+            self.waiting.remove(number)
+            self._state.study.claim(number)
+        else:
+            self.aside.remove(number)
+        return number
+
+    def _chosen(self, candidates: Sequence[int]) -> int | None:
+        """Return which trial the judge wants to start; those that it does not compare come after all others."""
+        records = self._state.records
+        compared = [number for number in candidates if not records[number].is_continued]
+        chosen = next(iter(compared), None)
+        if compared and isinstance(self._judge, LearningJudge):
+            chosen = self._judge.next_of(compared, records)
+        if chosen is None:
+            chosen = next((number for number in candidates if records[number].is_continued), None)
+        return chosen
 
     def _tell_held_back(self, n: int) -> None:
         """Say, once while it is so, why a slot stays free though points are left."""
@@ -152,7 +168,7 @@ class TrialQueue:
             record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"
             self._state.records.note(number)
             study.finish(number, TrialState.PRUNED, reason=record.reason)
-            if self.n_left == 0:
+            if self._n_undrawn == 0:
                 return None
         logger.warning("The sampler drew %d known points in a row; no new one is left.", _DUPLICATE_DRAWS)
         self._exhausted = True

@@ -34,7 +34,11 @@ class LearningJudge(Judge, Protocol):
         """
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
-        """Return one of the waiting trials, to be started next. None, only while others run: nobody now."""
+        """Return one of the waiting trials, to be started next. None: nobody of them now.
+
+        Whoever asked then lets the sampler draw a new point, or waits for what the running ones show. Where there is
+        neither, one of them is started all the same.
+        """
 
 
 def make_judge(config: SweepConfig, prior: Mapping[int, TrialRecord] | None = None) -> Judge:

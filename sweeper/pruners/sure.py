@@ -81,9 +81,10 @@ class ProbeRule(CertainRule):
         return [dataclasses.replace(first, aside=waits), *others]
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
-        """Return one that need not wait, new ones first; None while those that train come to their rung."""
+        """Return one that need not wait, new ones first; None while others have still to come to their rung.
+
+        Where nobody is left who could come, since those others failed without a word, that is for the caller to see.
+        """
         at_a_rung = self._rank.waiting(waiting, records)
         free = [number for number in waiting if number not in at_a_rung]
-        if free or any(record.is_training for record in records.values()):
-            return min(free, key=lambda number: bool(records[number].rungs), default=None)
-        return waiting[0]  # the others of its rung failed without a word
+        return min(free, key=lambda number: bool(records[number].rungs), default=None)
