@@ -63,6 +63,7 @@ class CertainRank:
         self._directions, self._weights = dict(directions), np.array([weights[name] for name in directions])
         self._keep_frac, self._n_points = keep_frac, n_points
         self._changes = Changes()
+        self._continued: set[int] = set()  # trials that train others on: they take no part
         self._forget(0)
 
     def _forget(self, n: int) -> None:
@@ -76,12 +77,16 @@ class CertainRank:
     def read(self, records: Mapping[int, TrialRecord]) -> None:
         """Take in who came to a rung and who ended, and what follows from that."""
         is_anew, numbers = self._changes.read(records)
-        n = max(len(records), self._n_points or 0)
+        if is_anew:
+            self._continued.clear()
+        self._continued.update(number for number in numbers if records[number].is_continued)
+        n = max(len(records) - len(self._continued), self._n_points or 0)
         if is_anew or n != self._n:
             self._forget(n)
             numbers = list(records)
         for number in numbers:
-            self._take_in(records[number], records)
+            if number not in self._continued:
+                self._take_in(records[number], records)
         self._conclude()
 
     def verdict(self, number: int) -> Verdict | None:
@@ -96,7 +101,7 @@ class CertainRank:
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
         """Return the trials that are not condemned. Final once every trial has ended."""
         self.read(records)
-        return [number for number in sorted(records) if number not in self._condemned]
+        return [n for n in sorted(records) if n not in self._condemned and n not in self._continued]
 
     def waiting(self, numbers: Iterable[int], records: Mapping[int, TrialRecord]) -> set[int]:
         """Return which of some trials are open and stand at a rung to which others still have to come."""

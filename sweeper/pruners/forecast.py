@@ -217,7 +217,7 @@ class Forecaster:
         fit = self._fit
         if fit is None:
             return OutlookTable([], n_complete=ledger.n_complete)
-        known = [number for number in sorted(records) if not records[number].state.is_finished]
+        known = [n for n in sorted(records) if not (records[n].state.is_finished or records[n].is_continued)]
         table = OutlookTable(known, n_complete=ledger.n_complete)
         if known:
             levels, groups = self._levels(ledger), dict[int, list[int]]()
@@ -297,7 +297,12 @@ def _chosen(numbers: Sequence[int], records: Mapping[int, TrialRecord], sign: fl
 
 
 def _teaches(record: TrialRecord, rung: int) -> bool:
-    """Whether a trial says something about those at a rung. A diverged one says something about its neighbours."""
+    """Whether a trial says something about those at a rung. A diverged one says something about its neighbours.
+
+    One that trains another one on has seen more data, and says nothing.
+    """
+    if record.is_continued:
+        return False
     if is_complete(record):
         return rung == NO_RUNG or rung in record.rungs
     return rung == NO_RUNG and has_diverged(record)

@@ -33,12 +33,20 @@ class InputReader:
         self._spread: dict[int, list[int]] = {}
 
     def read(self, records: Mapping[int, TrialRecord]) -> None:
-        """Take in which points there are. To be called when trials were added, and for other records."""
-        numbers = sorted(records)
+        """Take in which points there are. To be called when trials were added, and for other records.
+
+        A trial that trains another one on is no point of its own.
+        """
+        numbers = sorted(number for number, record in records.items() if not record.is_continued)
         params = [records[number].params for number in numbers]
         if numbers != self._numbers or params != self._params:
             self._numbers, self._params, self._rows, self._spread = numbers, params, {}, {}
             self.version += 1
+
+    @property
+    def n_points(self) -> int:
+        """Points of the study that are known so far."""
+        return len(self._numbers)
 
     def calibration(self, n: int) -> list[int]:
         """Return the trials that are to run to their end before anybody is judged, the most central first."""

@@ -79,14 +79,14 @@ class LearnedRule:
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge the first of some trials at the rung where they stand, and stop whom of the others it may."""
         self._read(records)
-        record, why = records[numbers[0]], self._why_nobody(records)
+        record, why = records[numbers[0]], self._why_nobody()
         if why is not None:
             return [_plain(record, why)]
         table, broken = self._table(records), self._ledger.broken_predictions
         stops = {} if broken is not None else {
             decision.trial: decision for decision in self._stops(table.judged(numbers), records, table)
         }  # fmt: skip
-        first = stops.pop(record.number, None) or self._going_on(record, records, table, broken)
+        first = stops.pop(record.number, None) or self._going_on(record, table, broken)
         if self._options.set_aside and not first.stop:
             first = self._or_waiting(self._or_aside(first, records, table), table)
         return [first, *(decision for decision in stops.values() if decision.stop)]
@@ -99,7 +99,7 @@ class LearnedRule:
         key: tuple[int, ...] = (ledger.n_complete,)
         if self._options.set_aside:
             key += (len(records), ledger.n_unfinished, ledger.n_rungs_of_unfinished)
-        if key == self._judged_with or self._why_nobody(records) is not None:
+        if key == self._judged_with or self._why_nobody() is not None:
             return []
         self._judged_with = key
         if ledger.broken_predictions is not None:
@@ -114,9 +114,9 @@ class LearnedRule:
         and where one of those is far likelier to be the best than any other.
         """
         self._read(records)
-        if self._has_too_few(records):
+        if self._has_too_few:
             return waiting[0]
-        chosen = self._forecaster.reader.calibration(self._n_calibration(records))
+        chosen = self._forecaster.reader.calibration(self._n_calibration)
         due = (n for n in chosen if not records[n].state.is_finished and n in waiting)
         first = next(due, None)
         if first is not None:
@@ -128,15 +128,13 @@ class LearnedRule:
         if found is None:
             return waiting[0]
         is_thrifty = self._options.set_aside and not self._options.fill_slots
-        if is_thrifty and (self._may_wait(waiting, records, table) or self._leader(found, table) is not None):
+        if is_thrifty and (self._may_wait(waiting, table) or self._leader(found, table) is not None):
             return None
         return found
 
-    def _may_wait(
-        self, waiting: Sequence[int], records: Mapping[int, TrialRecord], table: OutlookTable
-    ) -> bool:
+    def _may_wait(self, waiting: Sequence[int], table: OutlookTable) -> bool:
         ledger = self._ledger
-        if self._why_nobody(records) or not ledger.n_training or ledger.broken_predictions is not None:
+        if self._why_nobody() or not ledger.n_training or ledger.broken_predictions is not None:
             return False
         may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting, among=waiting)
         return may_stop and together <= self._left
@@ -161,49 +159,53 @@ class LearnedRule:
     def _table(self, records: Mapping[int, TrialRecord]) -> OutlookTable:
         return self._forecaster.table(records, self._ledger)
 
-    def _n_points(self, records: Mapping[int, TrialRecord]) -> int:
-        return max(len(records), self._declared_points)
+    @property
+    def _n_points(self) -> int:
+        return max(self._forecaster.reader.n_points, self._declared_points)
 
-    def _n_calibration(self, records: Mapping[int, TrialRecord]) -> int:
-        return self._options.n_calibration or calibration_size(self._n_points(records), n_prior=self._n_prior)
+    @property
+    def _n_undrawn(self) -> int:
+        """Points that are not in the records yet."""
+        return self._n_points - self._forecaster.reader.n_points
 
-    def _has_too_few(self, records: Mapping[int, TrialRecord]) -> bool:
-        return self._n_points(records) + self._n_prior < LEARNED_MIN_POINTS
+    @property
+    def _n_calibration(self) -> int:
+        return self._options.n_calibration or calibration_size(self._n_points, n_prior=self._n_prior)
+
+    @property
+    def _has_too_few(self) -> bool:
+        return self._n_points + self._n_prior < LEARNED_MIN_POINTS
 
     @property
     def _left(self) -> float:
         """What is left of the risk."""
         return max(0.0, self._options.risk - self._ledger.spent)
 
-    def _why_nobody(self, records: Mapping[int, TrialRecord]) -> str | None:
+    def _why_nobody(self) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
-        if self._has_too_few(records):
-            return (
-                f"{self._n_points(records)} points are too few to learn from: only what diverges is stopped"
-            )
-        n_complete, wanted = self._ledger.n_complete, self._n_calibration(records)
+        if self._has_too_few:
+            return f"{self._n_points} points are too few to learn from: only what diverges is stopped"
+        n_complete, wanted = self._ledger.n_complete, self._n_calibration
         if n_complete < wanted:
             return f"calibration: {n_complete} of {wanted} trials have run to their end"
         return None
 
-    def _going_on(
-        self, record: TrialRecord, records: Mapping[int, TrialRecord], table: OutlookTable, broken: str | None
-    ) -> Decision:
+    def _going_on(self, record: TrialRecord, table: OutlookTable, broken: str | None) -> Decision:
         """Return the decision on a trial that is not stopped."""
         outlook = table.outlook(record.number)
         if outlook is None:
             return _plain(record, "too few finished trials to predict")
         if audit_decision(record) is not None:
             return _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
-        decision = self._decision(record, outlook, stop=False, allowed=self._allowed(records))
+        decision = self._decision(record, outlook, stop=False, allowed=self._allowed())
         return decision if broken is None else _with_reason(decision, broken)
 
     def _stops(
         self, numbers: Iterable[int], records: Mapping[int, TrialRecord], table: OutlookTable
     ) -> Iterator[Decision]:
         """Yield the stops and the new audits among trials, which come in the order of their chances."""
-        settled = self._settled(records, table) if self._options.set_aside else None
-        left, n_open, pool = self._left, self._n_open(records), _POOL * self._left
+        settled = self._settled(table) if self._options.set_aside else None
+        left, n_open, pool = self._left, self._n_open, _POOL * self._left
         if self._options.set_aside:
             left, pool = _EARLY * left, 0.0
         for number in numbers:
@@ -224,19 +226,20 @@ class LearnedRule:
                 left, pool, n_open = left - outlook.chance, pool - outlook.chance, n_open - 1
             yield decision
 
-    def _n_open(self, records: Mapping[int, TrialRecord]) -> int:
-        return self._ledger.n_open + max(0, self._declared_points - len(records))
+    @property
+    def _n_open(self) -> int:
+        return self._ledger.n_open + self._n_undrawn
 
-    def _allowed(self, records: Mapping[int, TrialRecord]) -> float:
+    def _allowed(self) -> float:
         """Return the largest chance at which one trial may be stopped now."""
         share, pool = (_EARLY, 0.0) if self._options.set_aside else (1.0, _POOL)
-        return max(share * self._left / max(self._n_open(records), 1), pool * self._left)
+        return max(share * self._left / max(self._n_open, 1), pool * self._left)
 
-    def _settled(self, records: Mapping[int, TrialRecord], table: OutlookTable) -> str | None:
+    def _settled(self, table: OutlookTable) -> str | None:
         """Say that the open trials together hardly change the choice any more; None while they may."""
         left, n_open = self._left, self._ledger.n_open
         may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting)
-        if not may_stop or len(records) < self._declared_points or together > left:
+        if not may_stop or self._n_undrawn or together > left:
             return None
         return f"all {n_open} open trials together have a chance of {together:.2g} to be it, within the {left:.2g} left"
 

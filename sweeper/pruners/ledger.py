@@ -25,7 +25,7 @@ class _Entry(NamedTuple):
 
 
 class Ledger:
-    """Sums over the trials of a study.
+    """Sums over the trials of a study, but for those that train another one on: they are not compared with the others.
 
     Args:
         sign: 1 where more of the metric is better, -1 where less is.
@@ -56,6 +56,8 @@ class Ledger:
             self._forget()
         for number in sorted(numbers, key=lambda number: (records[number].ended or "", number)):
             record = records[number]
+            if record.is_continued:
+                continue
             old, new = self._entries.get(number, _Entry()), _entry(record)
             self._entries[number] = new
             self.n_unfinished += new.is_unfinished - old.is_unfinished

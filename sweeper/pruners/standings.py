@@ -91,7 +91,10 @@ class RungScores:
 
 
 class Standings:
-    """The scores at all rungs of a study. Looks only at what changed, where the records log that."""
+    """The scores at all rungs of a study. Looks only at what changed, where the records log that.
+
+    A trial that trains another one on has no peers and is none.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -122,6 +125,8 @@ class Standings:
 
     def _take_in(self, records: Iterable[TrialRecord]) -> None:
         for record in records:
+            if record.is_continued:
+                continue
             number = record.number
             fresh = [index for index in record.rungs if number not in self._rungs.get(index, ())]
             for index in fresh:
