@@ -164,6 +164,9 @@ class TrialRecord:
     attempts: int = 0
     worker: dict[str, Any] | None = None  # {"node", "pid"} of the newest attempt
     is_set_aside: bool = False  # RUNNING, but holds no slot: others go first
+    is_held: bool = (
+        False  # WAITING for a longer trial to come by, of which it is the beginning; not started meanwhile
+    )
     started: str | None = None  # ISO 8601, UTC
     ended: str | None = None
     train_s: float = 0.0  # all attempts

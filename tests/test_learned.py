@@ -133,6 +133,21 @@ def test_a_trial_waits_for_a_far_likelier_one_even_where_its_slot_stays_free():
     assert rule.next_of([bad], records) == bad
 
 
+def test_a_trial_that_cannot_be_started_yet_takes_no_slot_and_counts_as_no_trial_in_training():
+    rule = make_rule(options=SET_ASIDE)
+    records, bad, good = calibrated(rule=rule)
+    for number in (k for k in records if records[k].state is TrialState.WAITING):
+        records[number].state = TrialState.PRUNED
+    records[good].state, records[good].rungs = TrialState.WAITING, {}
+
+    (rival,) = rule.judge([bad], 2, records)
+    records[good].is_held = True
+    (alone,) = rule.judge([bad], 2, records)
+
+    assert rival.reason.startswith(f"trial {good} is likelier to be the best")
+    assert (rival.aside, alone.aside, alone.stop) == (True, False, False)
+
+
 def test_slots_that_are_always_to_be_filled_leave_nobody_waiting():
     rule = make_rule(dataclasses.replace(SET_ASIDE, fill_slots=True))
     records, bad, _ = calibrated(rule=rule)

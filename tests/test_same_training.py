@@ -114,6 +114,24 @@ def test_a_shorter_trial_is_read_off_the_longer_one(tmp_path: Path, slots: int) 
     assert started == [2]
 
 
+def test_the_beginning_of_a_longer_trial_is_held_until_that_one_comes_by_or_ends(tmp_path: Path) -> None:
+    held: list[tuple[bool, bool]] = []
+
+    class Watches(Recorder):
+        def on_event(self, event: Any) -> None:
+            if event.kind in (EventKind.TRIAL_STARTED, EventKind.TRIAL_ENDED):
+                held.append((orchestrator.records[0].is_held, orchestrator.records[1].is_held))
+
+    config = config_of(SWEEP, "search_space.learning_rate.grid=[1e-3]", "failures.retries=0")
+    orchestrator = make_orchestrator(make_study(tmp_path, config), Watches())
+    InProcessExecutor(slots=1, function=trains).run(orchestrator)
+
+    # The longest begins, and fails at 48 samples; the second begins, passes the first, which ends, and ends itself.
+    assert held[0] == (True, True)
+    assert held[2] == (True, False)
+    assert held[-1] == (False, False)
+
+
 def test_what_a_failed_longer_trial_did_not_reach_is_trained(tmp_path: Path) -> None:
     study, _ = run(tmp_path, "search_space.learning_rate.grid=[1e-3]", "failures.retries=0")
 

@@ -5,6 +5,7 @@ import bisect
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording, set_progress
+from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.pruners.signals import windowed_signals
@@ -17,13 +18,21 @@ class Judging:
     """Takes windows in and judges. The lists it returns hold the decisions that take a running trial off its slot."""
 
     def __init__(
-        self, state: SweepState, *, judge: Judge, recording: Recording, ending: Ending, queue: TrialQueue
+        self,
+        state: SweepState,
+        *,
+        judge: Judge,
+        recording: Recording,
+        ending: Ending,
+        queue: TrialQueue,
+        sharing: Sharing,
     ) -> None:
         self._state = state
         self._judge = judge
         self._recording = recording
         self._ending = ending
         self._queue = queue
+        self._sharing = sharing
 
     def take_in(self, running: Running, report: Report) -> list[Decision]:
         """Record one window of a trial and judge it, and again whom that concerns."""
@@ -31,6 +40,7 @@ class Judging:
         verdict = self._append(running, report)
         if verdict is not None:
             return [verdict, *self.judge_again()]
+        self._sharing.mark_held()
         stops = []
         for rung in self._unjudged_rungs(running):
             stops += self._judge_at(number, rung)
@@ -47,6 +57,7 @@ class Judging:
         """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones."""
         if not isinstance(self._judge, LearningJudge) or self._state.is_draining:
             return []
+        self._sharing.mark_held()
         stops = []
         for decision in self._judge.judge_again(self._state.records):
             if decision.stop and decision.trial in self._state.kept:

@@ -94,8 +94,9 @@ class TrialQueue:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
         if self.again:
             return self.again.popleft()
-        held = self._sharing.held
-        candidates = [*(number for number in self.waiting if number not in held), *self.aside]
+        self._sharing.mark_held()
+        records = self._state.records
+        candidates = [*(number for number in self.waiting if not records[number].is_held), *self.aside]
         number = self._chosen(candidates)
         if number is None and self._n_undrawn > 0:
             drawn = self._draw()

@@ -24,14 +24,15 @@ class Sharing:
             members = tuple(numbers[point_id] for point_id in group if point_id in numbers)
             self._group_of.update(dict.fromkeys(members, members))
 
-    @property
-    def held(self) -> set[int]:
-        """The trials that wait for a longer one to come by: that one waits itself or has not come as far."""
-        return {
-            number
-            for number, group in self._group_of.items()
-            if any(self._may_pass(other, number) for other in group)
-        }
+    def mark_held(self) -> None:
+        """Note which trials wait for a longer one to come by: that one waits itself or has not come as far."""
+        for number, group in self._group_of.items():
+            record = self._state.records[number]
+            is_waiting = record.state is TrialState.WAITING
+            is_held = is_waiting and any(self._may_pass(other, number) for other in group)
+            if is_held != record.is_held:
+                record.is_held = is_held
+                self._state.records.note(number)
 
     def shorter(self, number: int) -> tuple[ShorterTrial, ...]:
         """Return the waiting trials that this one passes by on its way."""

@@ -88,8 +88,9 @@ class Orchestrator:
             failing=self._failing,
         )
         self._judging = Judging(
-            state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue
-        )
+            state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue,
+            sharing=self._sharing,
+        )  # fmt: skip
         self._ending.carry_out_decisions()
         for number in self._queue.waiting:
             self._starting.inherit(self.records[number])  # before retention removes what they begin with

@@ -36,5 +36,5 @@ class Changes:
 def _content(record: TrialRecord) -> tuple[Any, ...]:
     return (
         record.number, record.point_id, record.params, record.state, record.value, record.is_set_aside,
-        len(record.rungs), len(record.decisions),
+        record.is_held, len(record.rungs), len(record.decisions),
     )  # fmt: skip

@@ -264,7 +264,12 @@ class Forecaster:
     @staticmethod
     def _mark(table: OutlookTable, record: TrialRecord) -> None:
         is_audited = audit_decision(record) is not None
-        table.mark(record.number, is_audited=is_audited, is_at_rest=is_at_rest(record))
+        table.mark(
+            record.number,
+            is_audited=is_audited,
+            is_at_rest=is_at_rest(record),
+            is_training=record.is_training,
+        )
 
 
 def _fit_size(n: int) -> int:

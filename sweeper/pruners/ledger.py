@@ -117,8 +117,10 @@ def is_complete(record: TrialRecord) -> bool:
 
 
 def is_at_rest(record: TrialRecord) -> bool:
-    """Whether a trial could be given a slot: it waits, or was set aside."""
-    return record.state is TrialState.WAITING or (record.state is TrialState.RUNNING and record.is_set_aside)
+    """Whether a trial could be given a slot: it waits, and for no longer one to come by, or was set aside."""
+    if record.state is TrialState.WAITING:
+        return not record.is_held
+    return record.state is TrialState.RUNNING and record.is_set_aside
 
 
 def spent(record: TrialRecord) -> float:

@@ -45,7 +45,7 @@ class OutlookTable:
         self._rung = np.full(n, NO_RUNG)
         self._doubt, self._mean, self._reach = np.ones(n), np.zeros(n), np.zeros(n)
         self._is_open = np.zeros(n, dtype=bool)
-        self._is_audited, self._is_at_rest = self._is_open.copy(), self._is_open.copy()
+        self._is_audited, self._is_at_rest, self._is_training = (self._is_open.copy() for _ in range(3))
         self._logs = np.zeros((n, len(LEVELS)))  # of the chances to stay below each level
         self._steps = np.zeros((n, len(LEVELS)))
         self._chances: Array | None = None
@@ -69,10 +69,14 @@ class OutlookTable:
         self._is_open[rows] = True
         self._chances = None
 
-    def mark(self, number: int, *, is_audited: bool, is_at_rest: bool) -> None:
-        """Say whether a trial is an audit, and whether it holds no slot."""
+    def mark(self, number: int, *, is_audited: bool, is_at_rest: bool, is_training: bool) -> None:
+        """Say whether a trial is an audit, whether it could be given a slot, and whether it holds one."""
         row = self._row_of[number]
-        self._is_audited[row], self._is_at_rest[row] = is_audited, is_at_rest
+        self._is_audited[row], self._is_at_rest[row], self._is_training[row] = (
+            is_audited,
+            is_at_rest,
+            is_training,
+        )
 
     def drop(self, number: int, *, n_complete: int) -> None:
         """Forget a trial that has ended."""
@@ -131,7 +135,7 @@ class OutlookTable:
         """Return the trial to start first: no audit, the likeliest to be the best, the one that may end highest.
 
         Args:
-            among: These trials; None: all that hold no slot.
+            among: These trials; None: all that could be given a slot.
             by_chance: Whether the chances count.
         """
         rows = np.flatnonzero(self._is_open & (self._is_at_rest if among is None else self._mask(among)))
@@ -152,7 +156,7 @@ class OutlookTable:
         row = self._row_of.get(number)
         if row is None or not self._is_open[row] or self._is_audited[row]:
             return None
-        trains = self._is_open & ~self._is_audited & ~self._is_at_rest
+        trains = self._is_open & ~self._is_audited & self._is_training
         trains[row] = False
         rows, chances = np.flatnonzero(trains), self._all_chances()
         if not len(rows):
