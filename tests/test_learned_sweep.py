@@ -301,3 +301,43 @@ def test_a_slot_that_stays_free_is_told_of_once(tmp_path):
 
     notes = [event.message for event in recorder.events if event.kind is EventKind.NOTE]
     assert notes == ["a slot stays free: the pruner lets 31 trials wait for what those in training show"]
+
+
+def last_words(score, *samples):
+    """Return an outcome whose report holds all rows of a trial, evaluated after the last one."""
+    rows = tuple(
+        StepRow(step=n // 10, samples=n, tokens=0, loss=1.0, grad_norm=1.0, learning_rate=1e-3)
+        for n in samples
+    )
+    return Outcome(kind=OutcomeKind.DONE, report=Report(rows=rows, metrics={"score": score}))
+
+
+@pytest.mark.parametrize("mode", ["eager", "certain"])
+@pytest.mark.parametrize("rows", [(100,), (20, 50, 100), (20, 60)])
+def test_a_trial_that_has_trained_to_its_end_is_not_stopped_by_its_last_report(rows, mode, tmp_path):
+    signals = {"score": {"direction": "maximize"}}
+    eager = {"min_peers": 2} if mode == "eager" else {}
+    pruner = {"name": "early_dynamics", "signals": signals, "keep_frac": 0.25, "mode": mode, **eager}
+    orchestrator = make_orchestrator(make_study(tmp_path, make_config(pruner=pruner)))
+
+    for score in (4.0, 3.0, 2.0, 1.0):
+        orchestrator.on_end(orchestrator.next_trial().number, last_words(score, *rows))
+
+    assert [record.state for record in orchestrator.records.values()] == [TrialState.COMPLETE] * 4
+    reached = {20: 0, 50: 1, 60: 1, 100: None}
+    for record in orchestrator.records.values():
+        assert sorted(record.rungs) == sorted(reached[n] for n in rows[:-1])
+
+
+def test_a_trial_that_has_come_to_its_budget_is_not_stopped_before_it_has_said_so(tmp_path):
+    signals = {"score": {"direction": "maximize"}}
+    pruner = {"name": "early_dynamics", "signals": signals, "keep_frac": 0.25, "min_peers": 2}
+    orchestrator = make_orchestrator(make_study(tmp_path, make_config(pruner=pruner)))
+    first, second = orchestrator.next_trial().number, orchestrator.next_trial().number
+
+    for number, score in ((first, 1.0), (second, 2.0)):
+        assert orchestrator.on_report(number, last_words(score, 20, 100).report) == []
+    third = orchestrator.next_trial().number
+    stops = orchestrator.on_report(third, last_words(0.5, 20).report)
+
+    assert [decision.trial for decision in stops] == [third]

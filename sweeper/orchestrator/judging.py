@@ -54,7 +54,10 @@ class Judging:
         return [one for one in stops if one.stop or one.trial not in ended]
 
     def judge_again(self) -> list[Decision]:
-        """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones."""
+        """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones.
+
+        One that has trained to its end, but has not said so yet, is left to do so.
+        """
         if not isinstance(self._judge, LearningJudge) or self._state.is_draining:
             return []
         self._sharing.mark_held()
@@ -66,6 +69,8 @@ class Judging:
             running = self._state.running.get(decision.trial)
             if not decision.stop:
                 self._recording.decision(decision)
+            elif running is not None and self._is_at_end(running):
+                continue
             elif running is not None:
                 self._ending.prune(running, decision)
                 stops.append(decision)
@@ -104,7 +109,10 @@ class Judging:
         return found
 
     def _new_rungs(self, running: Running) -> list[RungRecord]:
-        """Record the rungs that the trial has reached and that were not recorded before."""
+        """Record the rungs that the trial has reached and that were not recorded before.
+
+        A rung that it comes to with its last row is none: what it shows there is its result.
+        """
         record = self._state.records[running.spec.number]
         origin = record.origin
         found = []
@@ -119,6 +127,8 @@ class Judging:
                 running.rows, True, key=lambda row: planned.is_reached(step=row.step, samples=row.samples)
             )
             row = running.rows[at]
+            if self._is_at_end(running) and row.samples >= record.samples:
+                continue
             window = self._state.config.pruner.window_steps
             rung = RungRecord(
                 rung=planned.index, mark=planned.mark, step=row.step, samples=row.samples,
@@ -131,12 +141,15 @@ class Judging:
         return found
 
     def _judge_at(self, number: int, rung: RungRecord) -> list[Decision]:
-        """Judge the trial that came to a rung, and again all that stand there."""
+        """Judge the trial that came to a rung, and again all that stand there, but for those at their end."""
         if self._state.records[number].state.is_finished:
             return []
         others = [n for n in self._state.running if n != number and self._stands_at(n, rung.rung)]
+        judged = [n for n in (number, *others) if not self._is_at_end(self._state.running[n])]
+        if not judged:
+            return []
         stops = []
-        for decision in self._judge.judge([number, *others], rung.rung, self._state.records):
+        for decision in self._judge.judge(judged, rung.rung, self._state.records):
             if decision.stop and decision.trial in self._state.kept:
                 self._tell_kept(decision)
             elif decision.stop:
@@ -164,6 +177,13 @@ class Judging:
             samples=decision.samples,
         )  # fmt: skip
         self._recording.decision(kept)
+
+    def _is_at_end(self, running: Running) -> bool:
+        """Whether a trial has trained all it was to train: stopping it would save nothing and lose its result."""
+        record = self._state.records[running.spec.number]
+        return running.is_done or (
+            record.budget_samples is not None and record.samples >= record.budget_samples
+        )
 
     def _stands_at(self, number: int, rung: int) -> bool:
         record = self._state.records[number]

@@ -33,6 +33,7 @@ class Running:
     train_s: float = 0.0  # this attempt
     evaluation_s: float = 0.0
     micro_batch_size: int | None = None  # as its worker last said
+    is_done: bool = False  # whether it has trained to its end, as its worker says
     told_aside: bool = False  # whether it was told to save and end, so that another one gets its slot
 
 

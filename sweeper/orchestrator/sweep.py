@@ -18,7 +18,7 @@ from sweeper.orchestrator.steering import Steering
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
-from sweeper.records import Decision, EventKind, Listener, Outcome, Report, TrialRecord
+from sweeper.records import Decision, EventKind, Listener, Outcome, OutcomeKind, Report, TrialRecord
 from sweeper.study.clock import utc_now
 from sweeper.study.interface import SweepStudy
 from sweeper.study.micro_batches import MicroBatchLimits
@@ -222,6 +222,9 @@ class Orchestrator:
 
     def _on_end(self, number: int, outcome: Outcome) -> list[Decision]:
         stops: list[Decision] = []
+        running = self._state.running.get(number)
+        if running is not None:
+            running.is_done = outcome.kind is OutcomeKind.DONE
         if outcome.report is not None:
             stops = [one for one in self.on_report(number, outcome.report) if one.trial != number]
         running = self._state.running.pop(number, None)
