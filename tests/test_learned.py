@@ -15,6 +15,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sweeper.learning import LearnedOptions, calibration_size
 from sweeper.pruners import EarlyDynamicsPruner, predict, report_rung
 from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
+from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.learned import RULE, LearnedRule
 from sweeper.pruners.outlook import chances_to_be_top
 from sweeper.pruners.predict import Inputs, Predictor
@@ -331,6 +332,38 @@ def test_a_choice_is_a_dimension_of_its_own():
 
     assert matrix.shape == (3, 3)
     assert np.linalg.norm(matrix[0] - matrix[1]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("partly", [{}, {"effective_batch_size": 16}])
+def test_a_trial_without_params_changes_the_design_of_no_other_one(partly):
+    for params in (
+        PARAMS,
+        [{**p, "optimizer": "adamw" if i % 2 else "lion", "dropout": i % 3} for i, p in enumerate(PARAMS)],
+    ):
+        for matrix in (design_matrix, smooth_matrix):
+            assert matrix([*params, partly])[:-1] == pytest.approx(matrix(params))
+            assert np.isfinite(matrix([*params, partly])).all()
+
+
+def test_none_is_a_value_like_others():
+    matrix = design_matrix([{"clip": None}, {"clip": 1.0}, {"clip": None}])
+
+    assert np.linalg.norm(matrix[0] - matrix[1]) == pytest.approx(1.0)
+    assert np.linalg.norm(matrix[0] - matrix[2]) == 0.0
+
+
+def test_a_param_that_only_others_vary_is_read_from_the_settings():
+    records = waiting_records([{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3)])
+    for record in records.values():
+        record.settings = {"learning_rate": 1.0, "weight_decay": 0.1}
+    earlier = waiting_records([{"learning_rate": 1e-4, "weight_decay": decay} for decay in (0.0, 0.1)])
+    reader = InputReader("score", {-1 - number: record for number, record in earlier.items()})
+    reader.read(records)
+
+    design = reader.inputs([0, 1, 2, -1, -2], NO_RUNG, records, names=[]).design
+
+    assert design[1] == pytest.approx(design[4])  # the same rate and decay
+    assert design[1] != pytest.approx(design[3])
 
 
 def test_options_of_rank_and_prediction_do_not_mix():

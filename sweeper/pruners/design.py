@@ -16,6 +16,7 @@ _RATE, _BATCH = "learning_rate", "effective_batch_size"
 _ROOT = 0.5
 STUDY = "the study itself"  # the param in which trials of an earlier study differ from this one's
 _ACROSS = 0.03  # how far two studies lie apart, in ranges of the log rate
+_MISSING = object()  # the value of a param that a point does not have; None is a value like others
 _SLOW = 0.25  # of the whole range of another dimension, in ranges of the log rate
 
 
@@ -23,10 +24,11 @@ def design_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
     """Return one row for every point: its params, each scaled to [0, 1].
 
     Numbers that are positive and span more than a factor of 8 enter as logarithms; what is no number enters as one
-    column for every value. What does not vary is left out.
+    column for every value. What does not vary is left out. A point that lacks a param counts for nothing there, and
+    lies in the middle of those that have it: a trial of plain Optuna has its params only once it has asked for them.
     """
     names = sorted({name for row in params for name in row})
-    columns = [column for name in names for column in _columns([row.get(name) for row in params])]
+    columns = [column for name in names for column in _columns([row.get(name, _MISSING) for row in params])]
     return np.stack(columns, axis=1) if columns else np.zeros((len(params), 0))
 
 
@@ -47,7 +49,7 @@ def smooth_matrix(params: Sequence[Mapping[str, Any]]) -> Array:
         own = smooth_matrix([{name: value for name, value in row.items() if name != STUDY} for row in params])
         apart = np.array([[_ACROSS * (row.get(STUDY) is not None)] for row in params])
         return np.concatenate([own, apart], axis=1)
-    rates, batches = (_log_numbers([row.get(name) for row in params]) for name in (_RATE, _BATCH))
+    rates, batches = (_log_numbers([row.get(name, _MISSING) for row in params]) for name in (_RATE, _BATCH))
     if rates is None:
         return design_matrix(params)
     shifted = rates if batches is None else rates - _ROOT * (batches - batches.mean())
@@ -92,29 +94,41 @@ def spread_out(points: Array, n: int) -> list[int]:
 
 
 def _log_numbers(values: Sequence[Any]) -> Array | None:
-    """Return logarithms; None unless all are positive numbers that vary."""
-    if not all(
-        isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in values
-    ):
+    """Return logarithms; None unless all that are known are positive numbers that vary."""
+    known = [value for value in values if value is not _MISSING]
+    if not known or not all(_is_number(value) and value > 0 for value in known):
         return None
-    logs = np.log(np.array(values, dtype=float))
-    return logs if np.isfinite(logs).all() and np.ptp(logs) > 0 else None
+    logs = np.log(np.array(known, dtype=float))
+    return _spaced(values, logs) if np.isfinite(logs).all() and np.ptp(logs) > 0 else None
 
 
 def _columns(values: Sequence[Any]) -> list[Array]:
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        numbers = np.array(values, dtype=float)
+    known = [value for value in values if value is not _MISSING]
+    if all(_is_number(value) for value in known):
+        numbers = np.array(known, dtype=float)
         if not np.isfinite(numbers).all() or np.ptp(numbers) == 0:
             return []
         if numbers.min() > 0 and numbers.max() / numbers.min() > _LOG_RATIO:
             numbers = np.log(numbers)
-        return [(numbers - numbers.min()) / np.ptp(numbers)]
-    spelled = [repr(value) for value in values]
-    different = sorted(set(spelled))
+        return [_spaced(values, (numbers - numbers.min()) / np.ptp(numbers))]
+    spelled = [None if value is _MISSING else repr(value) for value in values]
+    different = sorted({one for one in spelled if one is not None})
     if len(different) < 2:
         return []
     # Any two different values then lie at a distance of 1, like the two ends of a number.
     return [np.array([(one == value) / math.sqrt(2) for one in spelled]) for value in different]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _spaced(values: Sequence[Any], known: Array) -> Array:
+    """Return one number for every value: those known in their places, and their mean where one is missing."""
+    is_known = np.array([value is not _MISSING for value in values])
+    column = np.full(len(values), known.mean())
+    column[is_known] = known
+    return column
 
 
 def _spread(points: Array, index: int) -> float:

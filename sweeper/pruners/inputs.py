@@ -2,7 +2,7 @@
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,8 @@ class InputReader:
         known = self.known(records)
         if not self._rows:
             everyone = [*sorted(self._prior), *self._numbers]
-            matrix = smooth_matrix([known[number].params for number in everyone])
+            varied = {name for number in everyone for name in known[number].params}
+            matrix = smooth_matrix([_params(known[number], varied) for number in everyone])
             self._rows = dict(zip(everyone, matrix, strict=True))
         metric = [name for name in names if name == self._metric]
         others = [name for name in names if name != self._metric]
@@ -86,6 +87,11 @@ class InputReader:
     def known(self, records: Mapping[int, TrialRecord]) -> Mapping[int, TrialRecord]:
         """Return all trials that teach or are predicted: the study's own and the earlier one's."""
         return ChainMap(self._prior, records) if self._prior else records  # type: ignore[arg-type]
+
+
+def _params(record: TrialRecord, names: Iterable[str]) -> dict[str, Any]:
+    """Return a trial's params, and of what only others vary the setting that it was trained with."""
+    return {name: record.settings[name] for name in names if name in record.settings} | record.params
 
 
 def _columns(
