@@ -9,6 +9,7 @@ from learning_sweeps import FRACTIONS, complete, show, waiting_records
 from sweeper.learning import LearnedOptions
 from sweeper.pruners import forecast
 from sweeper.pruners.learned import LearnedRule
+from sweeper.pruners.outlook import LEVELS, OutlookTable
 from sweeper.records import LoggedRecords, TrialState
 
 N, SLOTS = 150, 8
@@ -150,6 +151,43 @@ def test_a_fit_is_renewed_ever_more_rarely_and_learns_from_a_part_of_what_has_en
     assert len(made) < 70
     assert max(map(len, made)) == forecast._MOST_TEACHERS
     assert made[-1] == sorted(made[-1])
+
+
+def test_a_report_looks_at_no_trial_that_cannot_be_stopped(monkeypatch):
+    sweep, looked_at = Sweep(set_aside=True, honesty=0.0, seed=1), []
+    outlook = OutlookTable.outlook
+    monkeypatch.setattr(OutlookTable, "outlook", lambda table, n: looked_at.append(n) or outlook(table, n))
+    monkeypatch.setattr(sweep.draw, "random", lambda: 1.0)  # nothing is compared, nobody diverges
+
+    sweep.run()
+
+    n_reports = sum(len(record.rungs) for record in sweep.records.values())
+    assert sweep.n_ended > 100, "nothing is predicted, so nobody is stopped"
+    assert len(looked_at) < 8 * n_reports  # of 150 open trials
+
+
+@pytest.mark.parametrize("skip_waiting", [False, True])
+def test_who_may_be_stopped_is_who_is_trusted_and_unlikely(skip_waiting):
+    n, draw = 40, np.random.default_rng(0)
+    table = OutlookTable(list(range(n)), n_complete=5)
+    rungs, doubts = draw.integers(-1, 3, size=n), draw.choice([0.01, 0.5], size=n)
+    above = np.sort(0.2 * draw.random((n, len(LEVELS))), axis=1)[:, ::-1]
+    for k in range(n):
+        one = np.array([0.0])
+        table.put([k], int(rungs[k]), doubt=doubts[k], means=one, reaches=one, above=above[k : k + 1])
+        table.mark(k, is_audited=k % 7 == 0, is_at_rest=False, is_training=True)
+    table.drop(3, n_complete=6)
+    limit = float(np.median([table.outlook(k).chance for k in range(n) if k in table]))
+
+    found = table.stoppable(skip_waiting=skip_waiting, at_most=limit)
+
+    may = {k for k in range(n) if doubts[k] < 0.05 and (skip_waiting or rungs[k] >= 0)}
+    assert found == [k for k in table.judged() if k in may and table.outlook(k).chance <= limit]
+    assert 0 < len(found) < len(may)
+    among = range(20)
+    assert table.stoppable(among, skip_waiting=skip_waiting, at_most=limit) == [
+        k for k in found if k in among
+    ]
 
 
 def test_the_best_half_of_the_teachers_are_the_best_of_all():

@@ -84,7 +84,7 @@ class LearnedRule:
             return [_plain(record, why)]
         table, broken = self._table(records), self._ledger.broken_predictions
         stops = {} if broken is not None else {
-            decision.trial: decision for decision in self._stops(table.judged(numbers), records, table)
+            decision.trial: decision for decision in self._stops(records, table, among=numbers)
         }  # fmt: skip
         first = stops.pop(record.number, None) or self._going_on(record, table, broken)
         if self._options.set_aside and not first.stop:
@@ -105,7 +105,7 @@ class LearnedRule:
         if ledger.broken_predictions is not None:
             return []
         table = self._table(records)
-        return list(self._stops(table.judged(), records, table))
+        return list(self._stops(records, table))
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
@@ -201,22 +201,19 @@ class LearnedRule:
         return decision if broken is None else _with_reason(decision, broken)
 
     def _stops(
-        self, numbers: Iterable[int], records: Mapping[int, TrialRecord], table: OutlookTable
+        self, records: Mapping[int, TrialRecord], table: OutlookTable, *, among: Iterable[int] | None = None
     ) -> Iterator[Decision]:
-        """Yield the stops and the new audits among trials, which come in the order of their chances."""
+        """Yield the stops and the new audits among trials, in the order of their chances."""
         settled = self._settled(table) if self._options.set_aside else None
+        if settled is not None:
+            yield from (self._settled_stop(records[n], table, settled) for n in table.judged(among))
+            return
         left, n_open, pool = self._left, self._n_open, _POOL * self._left
         if self._options.set_aside:
             left, pool = _EARLY * left, 0.0
-        for number in numbers:
+        for number in table.stoppable(among, skip_waiting=self._options.skip_waiting, at_most=left):
             outlook = table.outlook(number)
             assert outlook is not None
-            if settled is not None:
-                decision = self._decision(records[number], outlook, stop=True, allowed=outlook.chance)
-                yield self._audited(records[number], _with_reason(decision, settled))
-                continue
-            if not outlook.is_trusted or (outlook.rung == NO_RUNG and not self._options.skip_waiting):
-                continue
             allowed = max(left / max(n_open, 1), pool)
             if outlook.chance > allowed:
                 return  # nor may any later one, whose chance is larger
@@ -225,6 +222,12 @@ class LearnedRule:
             if decision.stop:
                 left, pool, n_open = left - outlook.chance, pool - outlook.chance, n_open - 1
             yield decision
+
+    def _settled_stop(self, record: TrialRecord, table: OutlookTable, settled: str) -> Decision:
+        outlook = table.outlook(record.number)
+        assert outlook is not None
+        decision = self._decision(record, outlook, stop=True, allowed=outlook.chance)
+        return self._audited(record, _with_reason(decision, settled))
 
     @property
     def _n_open(self) -> int:

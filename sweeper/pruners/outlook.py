@@ -26,7 +26,6 @@ class Outlook:
     chance: float  # to end best of all, by more than the tolerance above the best known
     expected: float
     reach: float  # half of the 95 % interval
-    is_trusted: bool  # whether the signals there say anything about the finished trials
 
 
 class OutlookTable:
@@ -99,7 +98,6 @@ class OutlookTable:
         return Outlook(
             number=number, rung=int(self._rung[row]), chance=float(self._all_chances()[row]),
             expected=float(self._mean[row]), reach=float(self._reach[row]),
-            is_trusted=bool(self._doubt[row] < MAX_DOUBT),
         )  # fmt: skip
 
     def judged(self, among: Iterable[int] | None = None) -> list[int]:
@@ -108,11 +106,20 @@ class OutlookTable:
         Args:
             among: Only these trials; None: all.
         """
-        chosen = self._is_open & ~self._is_audited
-        rows = np.flatnonzero(chosen if among is None else chosen & self._mask(among))
-        return [
-            int(n) for n in self._numbers[rows[np.lexsort((self._numbers[rows], self._all_chances()[rows]))]]
-        ]
+        return self._by_chance(self._judged(among))
+
+    def stoppable(
+        self, among: Iterable[int] | None = None, *, skip_waiting: bool, at_most: float
+    ) -> list[int]:
+        """Return those of the same trials that may be stopped by their own chance, in the same order.
+
+        Args:
+            among: Only these trials; None: all.
+            skip_waiting: Whether the point alone is reason enough.
+            at_most: The largest chance.
+        """
+        chosen = self._judged(among) & self._may_stop(skip_waiting)
+        return self._by_chance(chosen & (self._all_chances() <= at_most))
 
     def may_stop(self, *, skip_waiting: bool, among: Iterable[int] | None = None) -> tuple[bool, float]:
         """Return whether every open trial that is no audit may be stopped, and the sum of their chances.
@@ -123,13 +130,9 @@ class OutlookTable:
             skip_waiting: Whether the point alone is reason enough.
             among: Only these trials; None: all.
         """
-        chosen = self._is_open & ~self._is_audited
-        if among is not None:
-            chosen &= self._mask(among)
-        trusted = self._doubt < MAX_DOUBT
-        if not skip_waiting:
-            trusted = trusted & (self._rung != NO_RUNG)
-        return bool(chosen.any() and trusted[chosen].all()), float(self._all_chances()[chosen].sum())
+        chosen = self._judged(among)
+        may_stop = bool(chosen.any() and self._may_stop(skip_waiting)[chosen].all())
+        return may_stop, float(self._all_chances()[chosen].sum())
 
     def first(self, among: Iterable[int] | None = None, *, by_chance: bool) -> int | None:
         """Return the trial to start first: no audit, the likeliest to be the best, the one that may end highest.
@@ -170,6 +173,20 @@ class OutlookTable:
             tops = _tops(self._logs, self._steps)
             self._chances = np.where(self._is_open, np.maximum(tops, self._doubt / max(n_peers, 1)), 0.0)
         return self._chances
+
+    def _judged(self, among: Iterable[int] | None) -> Bools:
+        chosen = self._is_open & ~self._is_audited
+        return chosen if among is None else chosen & self._mask(among)
+
+    def _may_stop(self, skip_waiting: bool) -> Bools:
+        """Return where what is predicted may stop a trial at all."""
+        trusted = self._doubt < MAX_DOUBT
+        return trusted if skip_waiting else trusted & (self._rung != NO_RUNG)
+
+    def _by_chance(self, chosen: Bools) -> list[int]:
+        rows = np.flatnonzero(chosen)
+        order = np.lexsort((self._numbers[rows], self._all_chances()[rows]))
+        return [int(number) for number in self._numbers[rows[order]]]
 
     def _rows(self, numbers: Iterable[int]) -> npt.NDArray[np.intp]:
         return np.array([self._row_of[number] for number in numbers], dtype=np.intp)

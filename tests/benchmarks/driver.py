@@ -45,6 +45,8 @@ PRUNERS: dict[str, Any] = {
     "eager": {"name": "early_dynamics", "directions": "paper", "keep_frac": 0.99},
     "certain": {"name": "early_dynamics", "directions": "paper", "keep_frac": 0.99, "mode": "certain"},
     "learned": {"name": "early_dynamics", "directions": "learned", "risk": 1e-9},
+    # A trial that is set aside starts anew: it has no checkpoint. Its rungs are judged once.
+    "set_aside": {"name": "early_dynamics", "directions": "learned", "risk": 1e-9, "set_aside": True},
 }
 _WRITES = (
     "set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value", "set_trial_state_values",
