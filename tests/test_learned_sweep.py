@@ -341,3 +341,38 @@ def test_a_trial_that_has_come_to_its_budget_is_not_stopped_before_it_has_said_s
     stops = orchestrator.on_report(third, last_words(0.5, 20).report)
 
     assert [decision.trial for decision in stops] == [third]
+
+
+def test_what_followed_from_the_last_end_is_not_said_again_by_the_next_driver(tmp_path):
+    class StopsTwoARound:
+        """A judge that finds two waiting trials hopeless whenever one more trial has ended."""
+
+        n_complete = 0
+
+        def judge(self, numbers, rung, records):
+            return [Decision(trial=numbers[0], stop=False, rule="test", reason="", rung=rung)]
+
+        def judge_again(self, records):
+            n_complete = sum(record.state is TrialState.COMPLETE for record in records.values())
+            before, self.n_complete = self.n_complete, n_complete
+            waiting = [n for n in records if records[n].state is TrialState.WAITING][
+                : 2 * (n_complete > before)
+            ]
+            return [Decision(trial=n, stop=True, rule="test", reason="hopeless") for n in waiting]
+
+        def next_of(self, waiting, records):
+            return min(waiting)
+
+    config = config_for("nop")
+    study = make_study(tmp_path / "study", config)
+
+    def driver():
+        plan, rules = plan_sweep(config), divergence_rules(config)
+        return Orchestrator(study=reopened(study), plan=plan, judge=StopsTwoARound(), rules=rules)
+
+    def end_one(orchestrator):
+        orchestrator.on_end(orchestrator.next_trial().number, last_words(1.0, 64, 640))
+        return sum(record.state is TrialState.PRUNED for record in orchestrator.records.values())
+
+    assert end_one(driver()) == 2
+    assert end_one(driver()) == 4

@@ -8,6 +8,7 @@ from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.pruners.judge import Judge, LearningJudge
+from sweeper.pruners.mirror import ASKED
 from sweeper.pruners.signals import windowed_signals
 from sweeper.records import Decision, EventKind, Report, RungRecord
 
@@ -52,6 +53,16 @@ class Judging:
             stops += self.judge_again()
         ended = {one.trial for one in stops if one.stop}
         return [one for one in stops if one.stop or one.trial not in ended]
+
+    def catch_up(self) -> None:
+        """Let a judge that learns come to where it was when the driver before this one ended.
+
+        What follows from the last end was carried out then; said again, it would be one more round of stops.
+        """
+        records = self._state.records
+        if isinstance(self._judge, LearningJudge) and any(record.rungs for record in records.values()):
+            self._sharing.mark_held()
+            self._judge.judge_again(records)
 
     def judge_again(self) -> list[Decision]:
         """Carry out what a judge that learns now thinks of all open trials; return the stops of running ones.
@@ -141,15 +152,17 @@ class Judging:
         return found
 
     def _judge_at(self, number: int, rung: RungRecord) -> list[Decision]:
-        """Judge the trial that came to a rung, and again all that stand there, but for those at their end."""
-        if self._state.records[number].state.is_finished:
+        """Judge the trial that came to a rung, and again all that stand there; nobody who is at the end.
+
+        Others that stand where one passes by at its end are judged again with the next that comes there: a judge may
+        keep what it says, and of whom it was asked is recorded with the decision on the first.
+        """
+        if self._state.records[number].state.is_finished or self._is_at_end(self._state.running[number]):
             return []
-        others = [n for n in self._state.running if n != number and self._stands_at(n, rung.rung)]
-        judged = [n for n in (number, *others) if not self._is_at_end(self._state.running[n])]
-        if not judged:
-            return []
+        others = [n for n, running in self._state.running.items() if not self._is_at_end(running)]
+        others = [n for n in others if n != number and self._stands_at(n, rung.rung)]
         stops = []
-        for decision in self._judge.judge(judged, rung.rung, self._state.records):
+        for decision in self._judge.judge([number, *others], rung.rung, self._state.records):
             if decision.stop and decision.trial in self._state.kept:
                 self._tell_kept(decision)
             elif decision.stop:
@@ -175,6 +188,7 @@ class Judging:
         kept = Decision(
             trial=decision.trial, stop=False, rule=KEPT_RULE, reason=reason, rung=rung,
             samples=decision.samples,
+            details={name: value for name, value in decision.details.items() if name == ASKED},
         )  # fmt: skip
         self._recording.decision(kept)
 

@@ -92,6 +92,7 @@ class Orchestrator:
             sharing=self._sharing,
         )  # fmt: skip
         self._ending.carry_out_decisions()
+        self._judging.catch_up()
         for number in self._queue.waiting:
             self._starting.inherit(self.records[number])  # before retention removes what they begin with
         self._steering = Steering(state, queue=self._queue, ending=self._ending, starting=self._starting)

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.trial import TrialState as OptunaState
 
 from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
 from sweeper.errors import ConfigError
-from sweeper.records import Decision, TrialRecord, TrialState
+from sweeper.pruners.mirror import ASKED, Mirror
+from sweeper.records import Decision, TrialRecord
 
 
 def make_pruner(name: str, options: Mapping[str, Any], *, directory: Path | None = None) -> BasePruner:
@@ -75,11 +75,11 @@ def _parameters(factory: Any) -> str:
 class OptunaJudge:
     """Lets one of Optuna's pruners judge trials by one signal.
 
-    It holds no state of its own that the records do not hold too: `judge` feeds the mirror whatever the records
-    have and it has not, so that a resumed study judges as before.
+    It holds no state of its own that the records do not hold too, so that a resumed study judges as before.
 
     Args:
         pruner: Any Optuna pruner.
+        name: What the config calls it.
         signal: Name of the rung signal that it sees.
         direction: Which way that signal is good.
     """
@@ -94,77 +94,29 @@ class OptunaJudge:
     ) -> None:
         self._name = name
         self._signal = signal
-        self._mirror = optuna.create_study(direction=direction, pruner=pruner)
-        self._trials: dict[int, optuna.Trial] = {}
-        self._reported: set[tuple[int, int]] = set()
-        self._finished: set[int] = set()
+        self._mirror = Mirror(pruner, signal=signal, direction=direction)
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge trials at a rung. Only the newest value of a trial counts for Optuna's pruners."""
-        self._catch_up(records)
-        return [self._judge_one(number, rung, records[number]) for number in numbers]
+        answers, asked = self._mirror.ask(numbers, rung, records)
+        return [
+            self._decision(records[number], rung, stop=answers.get(number, False), asked=asked)
+            for number in numbers
+        ]
 
-    def _judge_one(self, number: int, rung: int, record: TrialRecord) -> Decision:
+    def _decision(
+        self, record: TrialRecord, rung: int, *, stop: bool, asked: Mapping[str, Any] | None
+    ) -> Decision:
         seen = record.rungs[rung]
         value = seen.signals.get(self._signal)
-        stop = value is not None and number in self._trials and self._says_stop(number)
         shown = "not reported" if value is None else f"{value:.4g}"
         return Decision(
-            trial=number,
+            trial=record.number,
             stop=stop,
             rule=self._name,
             reason=f"{self._signal} {shown} at rung {rung} ({seen.samples} samples): pruner `{self._name}` says "
             f"{'stop' if stop else 'go on'}",
             rung=rung,
             samples=seen.samples,
-            details={"signals": {self._signal: value}},
+            details={"signals": {self._signal: value}, **({} if asked is None else {ASKED: asked})},
         )
-
-    def _says_stop(self, number: int) -> bool:
-        with warnings.catch_warnings():
-            # Wilcoxon warns at nearly every judgement that trials were measured at different steps (optuna 5.0.0); here
-            # they always are, since peers run side by side.
-            warnings.simplefilter("ignore", UserWarning)
-            # Some pruners answer with numpy's bool (optuna 5.0.0), which JSON does not take.
-            return bool(self._trials[number].should_prune())
-
-    def _catch_up(self, records: Mapping[int, TrialRecord]) -> None:
-        for number in sorted(records):
-            record = records[number]
-            if number in self._finished or record.state is TrialState.WAITING:
-                continue
-            self._mirror_reports(record)
-            if record.state.is_finished:
-                self._mirror_end(record)
-
-    def _mirror_reports(self, record: TrialRecord) -> None:
-        for index in sorted(record.rungs):
-            rung = record.rungs[index]
-            value = rung.signals.get(self._signal)
-            if value is None or (record.number, index) in self._reported:
-                continue
-            trial = self._mirrored(record.number)
-            trial.report(value, rung.mark)
-            self._reported.add((record.number, index))
-
-    def _mirror_end(self, record: TrialRecord) -> None:
-        self._finished.add(record.number)
-        trial = self._trials.get(record.number)
-        if trial is None:
-            return
-        values = record.metrics.get(self._signal) if record.state is TrialState.COMPLETE else None
-        if values is not None:
-            self._mirror.tell(trial, values)
-        elif record.state is TrialState.COMPLETE:
-            # Complete, but the signal has no final value of its own: its last rung stands for it.
-            self._mirror.tell(trial, list(self._mirror.trials[trial.number].intermediate_values.values())[-1])
-        else:
-            state = OptunaState.PRUNED if record.state is TrialState.PRUNED else OptunaState.FAIL
-            self._mirror.tell(trial, state=state)
-
-    def _mirrored(self, number: int) -> optuna.Trial:
-        if number not in self._trials:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                self._trials[number] = self._mirror.ask()
-        return self._trials[number]
