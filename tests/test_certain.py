@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, certain, report_rung
-from sweeper.records import LoggedRecords, RungRecord, TrialRecord, TrialState
+from sweeper.records import LoggedRecords, Origin, RungRecord, TrialRecord, TrialState
 
 TWO = {"loss": RankedSignal(direction="minimize"), "score": RankedSignal(direction="maximize", weight=0.7)}
 N_RUNGS = 2
@@ -213,3 +213,48 @@ def test_in_a_large_study_who_is_sure_is_looked_for_less_often_and_the_survivors
 
     assert late == make_pruner(n).survivors(records)
     assert 0 < len(late) < n
+
+
+def cloned_records(from_rung):
+    """Return records of eight trials; the last one is a clone that begins after a rung of trial 0."""
+    records = LoggedRecords({
+        n: TrialRecord(number=n, state=TrialState.RUNNING, params={}, point_id=str(n)) for n in range(8)
+    })  # fmt: skip
+    records[7].origin = Origin(by="user", cloned_from=0, warm_start=True, from_step=from_rung + 1)
+    return records
+
+
+def play_in_order(pruner, values, order, *, from_rung):
+    """Let trials report in an order, each trial's rungs one by one; nobody is stopped."""
+    records = cloned_records(from_rung)
+    passed = dict.fromkeys(records, 0) | {7: from_rung + 1}
+    for number in order:
+        record, rung = records[number], passed[number]
+        if rung < 3:
+            record.rungs[rung] = RungRecord(
+                rung=rung, mark=10 * rung, step=rung + 1, samples=10, signals={"score": values[number][rung]}
+            )
+        else:
+            record.state = TrialState.COMPLETE
+        passed[number] += 1
+        records.note(number)
+        pruner.judge_again(records)
+    return records
+
+
+@pytest.mark.parametrize("from_rung", [0, 1])
+def test_a_clone_counts_at_no_rung_that_it_began_past(from_rung):
+    draw, found = random.Random(from_rung), set()
+    values = [[0.1 * n + 0.01 * rung for rung in range(3)] for n in range(7)] + [[9.0] * 3]
+    signals = {"score": RankedSignal(direction="maximize")}
+    for _ in range(60):
+        # The one that it comes from has reported before it begins.
+        rest = [n for n in range(1, 7) for _ in range(4)] + [0] * (3 - from_rung) + [7] * (3 - from_rung)
+        draw.shuffle(rest)
+        pruner = make_pruner(8, keep_frac=0.5, signals=signals)
+        records = play_in_order(pruner, values, [0] * (from_rung + 1) + rest, from_rung=from_rung)
+        found.add(tuple(pruner.survivors(records)))
+        assert make_pruner(8, keep_frac=0.5, signals=signals).survivors(dict(records)) == list(max(found))
+
+    # Of the 7 at the first rung 4 go on; then 3 of 5 and 2 of 3 with the clone, or 2 of 4 without and 2 of 3 with it.
+    assert found == {(6, 7)}

@@ -64,6 +64,7 @@ class CertainRank:
         self._keep_frac, self._n_points = keep_frac, n_points
         self._changes = Changes()
         self._continued: set[int] = set()  # trials that train others on: they take no part
+        self._warm: set[int] = set()  # trials that begin at others' checkpoints, perhaps past a rung
         self._forget(0)
 
     def _forget(self, n: int) -> None:
@@ -79,9 +80,12 @@ class CertainRank:
         is_anew, numbers = self._changes.read(records)
         if is_anew:
             self._continued.clear()
+            self._warm.clear()
         self._continued.update(number for number in numbers if records[number].is_continued)
+        n_warm = len(self._warm)
+        self._warm.update(number for number in numbers if _is_warm(records[number]))
         n = max(len(records) - len(self._continued), self._n_points or 0)
-        if is_anew or n != self._n:
+        if is_anew or n != self._n or n_warm != len(self._warm):
             self._forget(n)
             numbers = list(records)
         for number in numbers:
@@ -119,6 +123,8 @@ class CertainRank:
         self._top[number] = top
         while len(self._levels) <= top:
             self._add_level(records)
+        if number in self._warm:
+            self._pass_over(record, records)
         if record.state.is_finished and number not in self._finished:
             self._finished[number] = None
             self._open_condemned.discard(number)
@@ -129,19 +135,32 @@ class CertainRank:
 
     def _add_level(self, records: Mapping[int, TrialRecord]) -> None:
         rung = len(self._levels)
-        level = _Level(rung, n=self._n, weights=self._weights)
+        n_sure = 0 if rung else self._n - len(self._warm)
+        level = _Level(rung, n=self._n, n_sure=n_sure, weights=self._weights)
         if rung > 0:
             level.exclude(self._condemned)
             level.make_sure(self._levels[-1].safe)
         self._levels.append(level)
+        for number in self._warm:
+            self._pass_over(records[number], records)
         for number in self._finished:
             self._enter(level, records[number])
 
+    def _pass_over(self, record: TrialRecord, records: Mapping[int, TrialRecord]) -> None:
+        """Leave a trial out at the rungs that it began past."""
+        for level in self._levels:
+            if record.number not in level.safe and _began_past(record, level.rung, records):
+                level.pass_over(record.number)
+                for one in self._levels[level.rung + 1 : level.rung + 2]:
+                    one.make_sure([record.number])
+
     def _enter(self, level: "_Level", record: TrialRecord) -> None:
-        verdict = self._condemned.get(record.number)
-        if verdict is None or verdict.rung >= level.rung:
-            is_sure = level.rung == 0 or record.number in self._levels[level.rung - 1].safe
-            level.add(record.number, self._values(record, level.rung), is_sure=is_sure)
+        number, verdict = record.number, self._condemned.get(record.number)
+        if (verdict is None or verdict.rung >= level.rung) and number not in level.safe:
+            is_sure = level.rung == 0 or number in self._levels[level.rung - 1].safe
+            level.add(number, self._values(record, level.rung), is_sure=is_sure)
+            if level.rung == 0 and number in self._warm:
+                level.make_sure([number])
 
     def _values(self, record: TrialRecord, rung: int) -> list[float]:
         """Return the signals at the rung as goodness. What is not finite, and what never came here, is last."""
@@ -175,16 +194,17 @@ class _Level:
     Args:
         rung: Its index.
         n: Points of the grid.
+        n_sure: Those that surely enter it.
         weights: Of the signals.
     """
 
-    def __init__(self, rung: int, *, n: int, weights: Array) -> None:
+    def __init__(self, rung: int, *, n: int, n_sure: int, weights: Array) -> None:
         self.rung = rung
         self.known: dict[int, int] = {}  # trial -> column
         self.safe: set[int] = set()  # who surely enters the rung, and can no longer be stopped there
         self._weights = weights
         self._n_most = n  # that may still enter the rung
-        self._n_least = n if rung == 0 else 0  # that surely enter it
+        self._n_least = n_sure  # that surely enter it
         self._numbers = np.zeros(_FIRST_ROOM, dtype=np.int64)
         self._values = np.zeros((len(weights), _FIRST_ROOM))  # goodness
         self._is_in, self._is_sure, self._is_decided = (np.zeros(_FIRST_ROOM, dtype=bool) for _ in range(3))
@@ -229,6 +249,12 @@ class _Level:
                 if column is not None:
                     self._is_in[column] = False
 
+    def pass_over(self, number: int) -> None:
+        """Leave out a trial that began past this rung: it surely enters the next one."""
+        self._n_least -= self.rung > 0  # there it was made sure when it passed the one before over
+        self.exclude([number])
+        self.safe.add(number)
+
     def make_sure(self, numbers: Iterable[int]) -> None:
         """Take note of trials that surely enter the rung."""
         for number in numbers:
@@ -270,3 +296,17 @@ def _at(record: TrialRecord, rung: int) -> RungRecord | None:
     """Return what a trial showed at a rung. Of two rungs that fall on one step it recorded the later one."""
     later = [index for index in record.rungs if index >= rung]
     return record.rungs[min(later)] if later else None
+
+
+def _is_warm(record: TrialRecord) -> bool:
+    return record.origin is not None and record.origin.warm_start and not record.is_continued
+
+
+def _began_past(record: TrialRecord, rung: int, records: Mapping[int, TrialRecord]) -> bool:
+    """Whether a trial began at a checkpoint that lies past a rung: there the one that it comes from was judged."""
+    origin = record.origin
+    source = None if origin is None or origin.source is None else records.get(origin.source)
+    if origin is None or source is None or not origin.from_step:
+        return False
+    at = _at(source, rung)
+    return _began_past(source, rung, records) or (at is not None and at.step <= origin.from_step)
