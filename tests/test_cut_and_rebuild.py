@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import random
 
 import pytest
@@ -45,6 +46,12 @@ PRUNERS = {
     "learned, set aside": {"name": "early_dynamics", "set_aside": True, "audit_frac": 0.3},
     "learned, slots filled": {"name": "early_dynamics", "set_aside": True, "fill_slots": True},
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """No machine dies here, so that nothing needs to be on the disk: most of the time would go there."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Witness:
@@ -108,8 +115,13 @@ class Life:
 
     def __init__(self, tmp_path, pruner, *, seed, slots, cut_every):
         self.draw, self.slots, self.cut_every = random.Random(seed), slots, cut_every
+        rates = HILL_SPACE["learning_rate"]["grid"]
+        rates = (
+            rates if "set_aside" in pruner else rates[1::2]
+        )  # the learned mode takes 20 points to learn from
+        space = {**HILL_SPACE, "learning_rate": {"grid": rates}}
         config = make_config(
-            pruner=pruner, metric="score", rungs={"samples": MARKS[:-1]}, search_space=HILL_SPACE,
+            pruner=pruner, metric="score", rungs={"samples": MARKS[:-1]}, search_space=space,
             trial={"budget": {"samples": MARKS[-1]}, "settings": {}}, failures={"retries": 1},
         )  # fmt: skip
         study = make_study(tmp_path / "study", config)
@@ -170,12 +182,12 @@ class Life:
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_rebuilt_judge_goes_on_as_the_one_that_lived(pruner, tmp_path):
-    life = Life(tmp_path, PRUNERS[pruner], seed=3, slots=4, cut_every=9)
+    life = Life(tmp_path, PRUNERS[pruner], seed=3, slots=4, cut_every=7)
 
     life.run()
 
     assert all(record.state.is_finished for record in life.orchestrator.records.values())
-    assert life.witness.n_compared > 40
+    assert life.witness.n_compared > 15
     assert pruner == "nop" or life.witness.n_stops > 0
 
 
