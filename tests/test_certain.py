@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, certain, report_rung
+from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, level, report_rung
 from sweeper.records import LoggedRecords, Origin, RungRecord, TrialRecord, TrialState
 
 TWO = {"loss": RankedSignal(direction="minimize"), "score": RankedSignal(direction="maximize", weight=0.7)}
@@ -206,7 +206,7 @@ def test_a_rule_that_reads_on_is_as_sure_as_one_that_reads_everything(seed):
 
 def test_in_a_large_study_who_is_sure_is_looked_for_less_often_and_the_survivors_are_the_same(monkeypatch):
     n, rare = 40, make_pruner(40)
-    monkeypatch.setattr(certain, "_PAIRS_A_REPORT", n)  # every 40th change
+    monkeypatch.setattr(level, "_PAIRS_A_REPORT", n)  # every 40th change
     for records in moving_records(n, seed=1):
         late = rare.survivors(records)
     monkeypatch.undo()

@@ -13,33 +13,20 @@ completed, and is no survivor.
 What is not decided yet is looked at again as trials come to a rung: every pair of them, so in large studies only after
 some more have come (a twenty-fifth of 10,000). That changes when somebody is stopped, not who survives.
 
+A clone that begins at another trial's checkpoint counts at no rung before that: the other one was judged there.
+
 The probe mode is the same rule for trials that wait: whoever comes to a rung is set aside until all that enter it have
 come there, and only the survivors go on. So nobody trains further than the rule needs to know.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from sweeper.pruners.changes import Changes
-from sweeper.pruners.correlation import Array
-from sweeper.pruners.pairs import Pairs
+from sweeper.pruners.level import Level, Verdict
 from sweeper.records import RungRecord, TrialRecord
-
-_PAIRS_A_REPORT = 250_000  # about; looking at so many takes some 3 ms (2 cores, November 2026)
-_FIRST_ROOM = 64  # trials
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Why a trial is surely no survivor."""
-
-    rung: int
-    n_better: int  # peers that are surely better there
-    n_kept: int
-    n_entering: int  # at most
 
 
 class CertainRank:
@@ -69,7 +56,7 @@ class CertainRank:
 
     def _forget(self, n: int) -> None:
         self._n = n  # points of the grid
-        self._levels: list[_Level] = []
+        self._levels: list[Level] = []
         self._top: dict[int, int] = {}  # the newest rung of each trial that has come to one
         self._finished: dict[int, None] = {}
         self._open_condemned: set[int] = set()
@@ -136,7 +123,7 @@ class CertainRank:
     def _add_level(self, records: Mapping[int, TrialRecord]) -> None:
         rung = len(self._levels)
         n_sure = 0 if rung else self._n - len(self._warm)
-        level = _Level(rung, n=self._n, n_sure=n_sure, weights=self._weights)
+        level = Level(rung, n=self._n, n_sure=n_sure, weights=self._weights)
         if rung > 0:
             level.exclude(self._condemned)
             level.make_sure(self._levels[-1].safe)
@@ -154,7 +141,7 @@ class CertainRank:
                 for one in self._levels[level.rung + 1 : level.rung + 2]:
                     one.make_sure([record.number])
 
-    def _enter(self, level: "_Level", record: TrialRecord) -> None:
+    def _enter(self, level: Level, record: TrialRecord) -> None:
         number, verdict = record.number, self._condemned.get(record.number)
         if (verdict is None or verdict.rung >= level.rung) and number not in level.safe:
             is_sure = level.rung == 0 or number in self._levels[level.rung - 1].safe
@@ -186,110 +173,6 @@ class CertainRank:
                 one.exclude(verdicts)
             for one in later[:1]:
                 one.make_sure(safe)
-
-
-class _Level:
-    """One rung: who is known there, and who is better than whom, now and at worst.
-
-    Args:
-        rung: Its index.
-        n: Points of the grid.
-        n_sure: Those that surely enter it.
-        weights: Of the signals.
-    """
-
-    def __init__(self, rung: int, *, n: int, n_sure: int, weights: Array) -> None:
-        self.rung = rung
-        self.known: dict[int, int] = {}  # trial -> column
-        self.safe: set[int] = set()  # who surely enters the rung, and can no longer be stopped there
-        self._weights = weights
-        self._n_most = n  # that may still enter the rung
-        self._n_least = n_sure  # that surely enter it
-        self._numbers = np.zeros(_FIRST_ROOM, dtype=np.int64)
-        self._values = np.zeros((len(weights), _FIRST_ROOM))  # goodness
-        self._is_in, self._is_sure, self._is_decided = (np.zeros(_FIRST_ROOM, dtype=bool) for _ in range(3))
-        self._excluded: set[int] = set()
-        self._n_columns = 0
-        self._n_news = 0  # since it was last looked at
-        self._news_between_looks = max(1, n * n // _PAIRS_A_REPORT)
-
-    @property
-    def n_pending(self) -> int:
-        """Points that may enter the rung and have not come to it yet."""
-        return self._n_most - len(self.known)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether enough has changed to look at it again; once all have come, anything is enough."""
-        return self._n_news >= (self._news_between_looks if self.n_pending else 1)
-
-    def add(self, number: int, values: Iterable[float], *, is_sure: bool) -> None:
-        """Take in one more trial that has come here, or has ended and never will."""
-        column = self._n_columns
-        if column == len(self._numbers):
-            self._numbers, self._is_in, self._is_sure, self._is_decided = (
-                np.concatenate([a, np.zeros_like(a)])
-                for a in (self._numbers, self._is_in, self._is_sure, self._is_decided)
-            )
-            self._values = np.hstack([self._values, np.zeros_like(self._values)])
-        self.known[number] = column
-        self._numbers[column], self._values[:, column] = number, list(values)
-        self._is_in[column], self._is_sure[column] = True, is_sure
-        self._n_columns += 1
-        self._n_news += 1
-
-    def exclude(self, numbers: Iterable[int]) -> None:
-        """Leave out trials that surely do not come as far as this rung."""
-        for number in numbers:
-            if number not in self._excluded:
-                self._excluded.add(number)
-                self._n_most -= 1
-                self._n_news += 1
-                column = self.known.pop(number, None)
-                if column is not None:
-                    self._is_in[column] = False
-
-    def pass_over(self, number: int) -> None:
-        """Leave out a trial that began past this rung: it surely enters the next one."""
-        self._n_least -= self.rung > 0  # there it was made sure when it passed the one before over
-        self.exclude([number])
-        self.safe.add(number)
-
-    def make_sure(self, numbers: Iterable[int]) -> None:
-        """Take note of trials that surely enter the rung."""
-        for number in numbers:
-            self._n_least += 1
-            self._n_news += 1
-            if number in self.known:
-                self._is_sure[self.known[number]] = True
-
-    def look(self, keep_frac: float) -> tuple[dict[int, Verdict], set[int]]:
-        """Return who is found now to be surely stopped here, and who surely not. That stays so."""
-        self._n_news = 0
-        known = np.flatnonzero(self._is_in[: self._n_columns])
-        sure = known[self._is_sure[known]]
-        verdicts: dict[int, Verdict] = {}
-        safe: set[int] = set()
-        n_kept, n_least_kept = math.ceil(keep_frac * self._n_most), math.ceil(keep_frac * self._n_least)
-        may_condemn, may_save = len(sure) >= n_kept, self.n_pending < n_least_kept
-        if not (may_condemn or may_save):
-            return verdicts, safe
-        pairs = Pairs(self._values, self._weights, known, sure, n_pending=self.n_pending)
-        if may_condemn:
-            open_ones = known[~self._is_decided[known]]
-            for column, n_better in pairs.count_surely_better(open_ones, n_kept):
-                self._is_decided[column] = True
-                number = int(self._numbers[column])
-                verdicts[number] = Verdict(
-                    rung=self.rung, n_better=n_better, n_kept=n_kept, n_entering=self._n_most
-                )
-        if may_save:
-            open_ones = sure[~self._is_decided[sure]]
-            for column in pairs.hardly_beaten(open_ones, n_least_kept - self.n_pending):
-                self._is_decided[column] = True
-                safe.add(int(self._numbers[column]))
-        self.safe |= safe
-        return verdicts, safe
 
 
 def _at(record: TrialRecord, rung: int) -> RungRecord | None:
