@@ -16,7 +16,8 @@ from sweeper.learning import LearnedOptions, calibration_size
 from sweeper.pruners import EarlyDynamicsPruner, predict, report_rung
 from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
 from sweeper.pruners.inputs import NO_RUNG, InputReader
-from sweeper.pruners.learned import RULE, LearnedRule
+from sweeper.pruners.learned import LearnedRule
+from sweeper.pruners.ledger import RULE
 from sweeper.pruners.outlook import chances_to_be_top
 from sweeper.pruners.predict import Inputs, Predictor
 from sweeper.records import TrialState

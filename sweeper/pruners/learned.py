@@ -30,9 +30,9 @@ from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_siz
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.changes import Changes
 from sweeper.pruners.forecast import Forecaster
-from sweeper.pruners.inputs import NO_RUNG
-from sweeper.pruners.ledger import RULE, Ledger
+from sweeper.pruners.ledger import Ledger
 from sweeper.pruners.outlook import Outlook, OutlookTable
+from sweeper.pruners.predicted import plain_decision, predicted_decision, with_reason
 from sweeper.records import Decision, TrialRecord, TrialState
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
@@ -81,7 +81,7 @@ class LearnedRule:
         self._read(records)
         record, why = records[numbers[0]], self._why_nobody()
         if why is not None:
-            return [_plain(record, why)]
+            return [plain_decision(record, why)]
         table, broken = self._table(records), self._ledger.broken_predictions
         stops = {} if broken is not None else {
             decision.trial: decision for decision in self._stops(records, table, among=numbers)
@@ -194,11 +194,11 @@ class LearnedRule:
         """Return the decision on a trial that is not stopped."""
         outlook = table.outlook(record.number)
         if outlook is None:
-            return _plain(record, "too few finished trials to predict")
+            return plain_decision(record, "too few finished trials to predict")
         if audit_decision(record) is not None:
-            return _plain(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
+            return plain_decision(record, "goes on in the shadow, as an audit", rule=AUDIT_RULE)
         decision = self._decision(record, outlook, stop=False, allowed=self._allowed())
-        return decision if broken is None else _with_reason(decision, broken)
+        return decision if broken is None else with_reason(decision, broken)
 
     def _stops(
         self, records: Mapping[int, TrialRecord], table: OutlookTable, *, among: Iterable[int] | None = None
@@ -227,7 +227,7 @@ class LearnedRule:
         outlook = table.outlook(record.number)
         assert outlook is not None
         decision = self._decision(record, outlook, stop=True, allowed=outlook.chance)
-        return self._audited(record, _with_reason(decision, settled))
+        return self._audited(record, with_reason(decision, settled))
 
     @property
     def _n_open(self) -> int:
@@ -261,7 +261,7 @@ class LearnedRule:
         if own is None or other is None or other.chance <= _SWITCH * own.chance:
             return decision
         why = f"trial {rival} is likelier to be the best ({other.chance:.2g} against {own.chance:.2g})"
-        return dataclasses.replace(_with_reason(decision, why), aside=True)
+        return dataclasses.replace(with_reason(decision, why), aside=True)
 
     def _or_waiting(self, decision: Decision, table: OutlookTable) -> Decision:
         """Free the slot of a trial that had better wait for the result of a far likelier one."""
@@ -270,7 +270,7 @@ class LearnedRule:
             return decision
         chances = f"{leader.chance:.2g} against {own.chance:.2g}"
         why = f"waits for trial {leader.number}, which is far likelier to be the best ({chances})"
-        return dataclasses.replace(_with_reason(decision, why), aside=True)
+        return dataclasses.replace(with_reason(decision, why), aside=True)
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:
         """Let a condemned trial go on, where the audit chose it; one that has not started would cost it all."""
@@ -282,41 +282,8 @@ class LearnedRule:
         return dataclasses.replace(decision, stop=False, rule=AUDIT_RULE, reason=reason)
 
     def _decision(self, record: TrialRecord, outlook: Outlook, *, stop: bool, allowed: float) -> Decision:
-        is_early = outlook.rung == NO_RUNG
-        scale, tolerance = self._forecaster.scale, self._forecaster.tolerance
-        expected, low, high, best = (
-            self._sign * value
-            for value in (
-                scale.unwarp(outlook.expected), scale.unwarp(outlook.expected - outlook.reach),
-                scale.unwarp(outlook.expected + outlook.reach), self._ledger.best,
-            )
+        forecaster = self._forecaster
+        return predicted_decision(
+            record, outlook, stop=stop, allowed=allowed, best=self._ledger.best, sign=self._sign,
+            metric=self._metric, scale=forecaster.scale, tolerance=forecaster.tolerance,
         )  # fmt: skip
-        low, high = min(low, high), max(low, high)
-        seen = {} if is_early else dict(record.rungs[outlook.rung].signals)
-        place = "by its point alone" if is_early else f"at rung {outlook.rung}"
-        relation = "within" if outlook.chance <= allowed else "above"
-        return Decision(
-            trial=record.number,
-            stop=stop,
-            rule=RULE,
-            reason=f"{place}, {self._metric} is predicted to end at {expected:.4g} ({low:.4g} to {high:.4g}), the "
-            f"best so far is {best:.4g}: a chance of {outlook.chance:.2g} to beat it by more than "
-            f"{tolerance:.2g}, {relation} the allowed {allowed:.2g}",
-            rung=None if is_early else outlook.rung,
-            samples=record.samples,
-            details={
-                "mode": RULE, "signals": seen, "prediction": expected, "low": low, "high": high,
-                "chance": outlook.chance, "allowed": allowed, "best": best, "tolerance": tolerance,
-            },
-        )  # fmt: skip
-
-
-def _plain(record: TrialRecord, reason: str, *, rule: str = RULE) -> Decision:
-    rung = max(record.rungs, default=None)
-    return Decision(
-        trial=record.number, stop=False, rule=rule, reason=reason, rung=rung, samples=record.samples
-    )
-
-
-def _with_reason(decision: Decision, reason: str) -> Decision:
-    return dataclasses.replace(decision, reason=f"{reason}; {decision.reason}")
