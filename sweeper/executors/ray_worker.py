@@ -9,7 +9,7 @@ from ray import tune
 
 from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
-from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.attempt import TrialFunction, worker_facts
 from sweeper.executors.ray_attempt import (
     JOIN_S,
     Attempt,
@@ -61,6 +61,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._board, self._warm_s = board, warm_s
         self._spec: TrialSpec = config["spec"]
         self._attempt: Attempt | None = None
+        self._has_said_who = False
         self._has_reported = False
         self._gang: RankProcesses | None = None
         self._function: TrialFunction | None = None
@@ -78,12 +79,18 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.
 
-        The first call only starts it and says who trains it, so that the study knows at once.
+        The first call says who trains it, and only the next one starts it: so the driver knows that a trial has begun
+        before it can end its process, which is then held against it. Of several workers this one outlives the others.
         """
-        if self._attempt is None:
-            self._attempt = self._begin()
-            self._has_reported = False
+        if self._attempt is None and self._gang is not None:
+            self._begin(self._gang.begin(self._spec))
             return self._result([])
+        if not self._has_said_who:
+            self._has_said_who = True
+            return self._result([])
+        if self._attempt is None:
+            self._begin(ThreadAttempt(self._spec, self._board, self._function))
+        assert self._attempt is not None
         if self._has_reported:  # else what it waits for has not been judged: nobody has heard of it yet
             self._attempt.go_on()
         self._has_reported = True
@@ -95,16 +102,16 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             ray.get(self._board.wait_until_started.remote(self._warm_s))
         return self._result(messages)
 
-    def _begin(self) -> Attempt:
-        if self._gang is not None:
-            return self._gang.begin(self._spec)
-        return ThreadAttempt(self._spec, self._board, self._function)
+    def _begin(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._has_said_who = True
+        self._has_reported = False
 
     def _result(self, messages: list[Report | Outcome]) -> dict[str, Any]:
-        assert self._attempt is not None
+        worker = worker_facts() if self._attempt is None else self._attempt.worker
         # Never "done": Tune would end the trial without showing this result to the scheduler, which ends it itself.
         note, self._note = self._note, None
-        return {RESULT: WorkerResult(self._attempt.worker, tuple(messages), note), "done": False}
+        return {RESULT: WorkerResult(worker, tuple(messages), note), "done": False}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next trial in this process.
@@ -131,4 +138,5 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def _end_attempt(self) -> bool:
         attempt, self._attempt = self._attempt, None
+        self._has_said_who = False
         return attempt is None or attempt.stop()
