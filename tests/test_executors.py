@@ -24,12 +24,22 @@ def on_ray(slots, function):
     return RayTuneExecutor(slots=slots, function=function, preload=False)
 
 
-@pytest.fixture(params=["in_process", pytest.param("ray", marks=pytest.mark.ray)])
-def make_executor(request):
+def executor_of(request):
     if request.param == "in_process":
         return in_process
     request.getfixturevalue("ray_session")
     return on_ray
+
+
+@pytest.fixture(params=["in_process", pytest.param("ray", marks=pytest.mark.ray)])
+def make_executor(request):
+    return executor_of(request)
+
+
+# For what the orchestrator does with what an executor carries: on Ray only with the long tiers.
+@pytest.fixture(params=["in_process", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def any_executor(request):
+    return executor_of(request)
 
 
 def run(make_executor, directory, function=trial_functions.steady, slots=2, listeners=(), **changes):
@@ -51,16 +61,16 @@ def test_every_point_is_trained_once_to_its_end(make_executor, tmp_path):
     assert all(record.attempts == 1 and record.samples == 100 for record in records.values())
 
 
-def test_the_curve_holds_every_step(make_executor, tmp_path):
-    study, _ = run(make_executor, tmp_path)
+def test_the_curve_holds_every_step(any_executor, tmp_path):
+    study, _ = run(any_executor, tmp_path)
 
     rows = study.curves.rows(2)
     assert [row.step for row in rows] == list(range(1, 11))
     assert rows[3].loss == pytest.approx(0.25)
 
 
-def test_the_worker_of_a_trial_is_recorded(make_executor, tmp_path):
-    study, _ = run(make_executor, tmp_path)
+def test_the_worker_of_a_trial_is_recorded(any_executor, tmp_path):
+    study, _ = run(any_executor, tmp_path)
 
     assert all(record.worker["pid"] > 0 for record in reopened(study).records().values())
 
@@ -79,8 +89,8 @@ def test_poor_trials_are_stopped_and_show_no_value(make_executor, tmp_path):
     assert records[0].state is TrialState.COMPLETE
 
 
-def test_a_nan_frees_the_slot(make_executor, tmp_path):
-    study, _ = run(make_executor, tmp_path, trial_functions.diverges_at_high_rate)
+def test_a_nan_frees_the_slot(any_executor, tmp_path):
+    study, _ = run(any_executor, tmp_path, trial_functions.diverges_at_high_rate)
 
     record = reopened(study).records()[3]
     assert record.state is TrialState.PRUNED
@@ -144,30 +154,30 @@ def test_a_worker_that_does_not_come_to_train_is_no_failure_of_its_trial(ray_ses
     assert records[0].attempts == 3
 
 
-def test_a_trial_that_recovers_completes_with_one_curve(make_executor, tmp_path):
-    study, _ = run(make_executor, tmp_path, trial_functions.fails_once)
+def test_a_trial_that_recovers_completes_with_one_curve(any_executor, tmp_path):
+    study, _ = run(any_executor, tmp_path, trial_functions.fails_once)
 
     assert all(record.state is TrialState.COMPLETE for record in reopened(study).records().values())
     assert [row.step for row in study.curves.rows(0)] == list(range(1, 11))
 
 
-def test_a_missing_metric_is_a_failure_that_names_what_was_reported(make_executor, tmp_path):
-    study, _ = run(make_executor, tmp_path, trial_functions.forgets_the_metric, failures={"retries": 0})
+def test_a_missing_metric_is_a_failure_that_names_what_was_reported(any_executor, tmp_path):
+    study, _ = run(any_executor, tmp_path, trial_functions.forgets_the_metric, failures={"retries": 0})
 
     reason = reopened(study).records()[0].reason
     assert reason == "the trial never reported the study's metric `score`; it reported `other`"
 
 
-def test_too_many_failures_in_a_row_stop_the_sweep(make_executor, tmp_path):
+def test_too_many_failures_in_a_row_stop_the_sweep(any_executor, tmp_path):
     study, orchestrator = run(
-        make_executor, tmp_path, trial_functions.forgets_the_metric, slots=1,
+        any_executor, tmp_path, trial_functions.forgets_the_metric, slots=1,
         failures={"retries": 0, "max_consecutive": 2},
     )  # fmt: skip
 
     assert "2 trials failed one after another" in orchestrator.failure
     assert sum(record.state is TrialState.WAITING for record in reopened(study).records().values()) >= 1
 
-    make_executor(1, trial_functions.steady).run(make_orchestrator(reopened(study)))  # the cause is mended
+    any_executor(1, trial_functions.steady).run(make_orchestrator(reopened(study)))  # the cause is mended
 
     states = [record.state.value for record in reopened(study).records().values()]
     assert states == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
@@ -256,7 +266,7 @@ def most_at_a_time(facts):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("slots", [2, 4])
+@pytest.mark.parametrize("slots", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_as_many_trials_run_at_a_time_as_there_are_slots_though_each_is_shorter_than_a_workers_start(
     slots, tmp_path
 ):

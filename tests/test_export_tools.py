@@ -176,6 +176,7 @@ def run_trl(folder: Path, path: Path, command: list[str]) -> list[dict[str, floa
     return [entry for entry in state["log_history"] if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_trls_command_trains_from_the_file_to_the_same_losses(study: Study, tmp_path: Path) -> None:
     exported(study, "trl", out=tmp_path / "trl.yaml", rows=tmp_path / "rows.jsonl")
 

@@ -22,7 +22,13 @@ def wait_for(condition, what, timeout_s=60.0):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("payload_bytes", [100, 100_000], ids=["journal-or-curve", "checkpoint"])
+@pytest.mark.parametrize(
+    "payload_bytes",
+    [
+        pytest.param(100, marks=pytest.mark.slow, id="journal-or-curve"),
+        pytest.param(100_000, id="checkpoint"),
+    ],
+)
 def test_a_full_disk_stops_the_sweep_with_a_message_and_room_lets_it_go_on(
     tmp_path, small_disk, payload_bytes
 ):
@@ -120,6 +126,7 @@ def _damage(checkpoint: Path, how: str) -> None:
         file.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
 
 
+@pytest.mark.slow
 def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(tmp_path):
     config = merged(
         MADE_UP, {"search_space": {"learning_rate": {"grid": RATES[:1]}}, "resources": {"slots": 1}}
@@ -140,6 +147,7 @@ def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(
     assert outcome(study) == outcome(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_a_study_directory_that_was_moved_is_gone_on_with(tmp_path):
     sweep = write_sweep(tmp_path / "sweep.yaml", MADE_UP)
     study = tmp_path / "study"

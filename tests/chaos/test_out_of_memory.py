@@ -92,7 +92,7 @@ def run(directory, config, function, listener):
     return reopened(study)
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, "auto"])
+@pytest.mark.parametrize("micro_batch_size", [8, pytest.param("auto", marks=pytest.mark.slow)])
 def test_out_of_memory_twice_in_a_row_ends_complete_with_the_same_batch_and_curve(
     tmp_path, tiny, micro_batch_size
 ):
