@@ -6,7 +6,7 @@ import sys
 import pytest
 from chaos_sweeps import environment
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow]
 
 PROGRAM = """
 import ray
