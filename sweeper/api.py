@@ -207,10 +207,9 @@ def _go_on(
 ) -> None:
     with (
         sparing_the_collector(),
-        ready(_with_noted_data(study), function, directory=study.directory, options=options) as (
-            found,
-            executor,
-        ),
+        ready(
+            _with_noted_data(study), function, directory=study.directory, options=options, has_begun=True
+        ) as (found, executor),
     ):
         check_same_data(study, found.facts)
         for change in record_environment(study):

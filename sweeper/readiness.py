@@ -85,19 +85,42 @@ def check_pruner(config: SweepConfig) -> None:
 
 
 def plan_disk(
-    config: SweepConfig, found: PreflightFacts | None, *, directory: Path | None = None
+    config: SweepConfig,
+    found: PreflightFacts | None,
+    *,
+    directory: Path | None = None,
+    has_begun: bool = False,
 ) -> DiskNeed | None:
-    """Work out what disk a sweep needs. Without preflight, by the model's directory and the slots that are given."""
+    """Work out what disk a sweep needs. Without preflight, by the model's directory and the slots that are given.
+
+    Of a study that has begun, trials that are set aside are not counted: how many still can be, only its records say,
+    and what those save that are aside now lies there already.
+    """
     slots = found.slots.slots if found is not None else config.resources.slots or 1
     weights = found.weights if found is not None else None
-    return disk_need(config, slots=slots, directory=directory or study_directory(config), weights=weights)
+    return disk_need(
+        config, slots=slots, directory=directory or study_directory(config), weights=weights,
+        counts_aside=not has_begun,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
 def ready(
-    config: SweepConfig, function: TrialFunction | None, *, directory: Path, options: LaunchOptions
+    config: SweepConfig,
+    function: TrialFunction | None,
+    *,
+    directory: Path,
+    options: LaunchOptions,
+    has_begun: bool = False,
 ) -> Iterator[tuple[PreflightFacts, Executor]]:
     """Find what can be wrong; yield what was found and the executor, which starts meanwhile and ends with the block.
+
+    Args:
+        config: Of the sweep.
+        function: Run instead of what the config names.
+        directory: Of the study.
+        options: Of whoever asked.
+        has_begun: Whether a study is gone on with.
 
     Raises:
         ConfigError: With what is wrong.
@@ -123,19 +146,19 @@ def ready(
             importlib.import_module("sweeper.pruners.learned")  # takes a second, which the check takes anyway
         found = checked()
         take_signals_back()  # Ray has started meanwhile
-        _tell(config, found, function, directory=directory, options=options)
+        _tell(config, found, function, directory=directory, options=options, has_begun=has_begun)
         yield found, executor
 
 
 def _tell(
     config: SweepConfig, found: PreflightFacts, function: TrialFunction | None, *, directory: Path,
-    options: LaunchOptions,
+    options: LaunchOptions, has_begun: bool,
 ) -> None:  # fmt: skip
     """Check nodes and disk; tell what was found and is no error."""
     warnings = list(found.data.warnings) if found.data is not None else []
     if found.cluster.nodes and options.executor == "ray":
         warnings += check_nodes(config, found.slots, directory, function)
-    check_disk(plan_disk(config, found, directory=directory))
+    check_disk(plan_disk(config, found, directory=directory, has_begun=has_begun))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -16,7 +16,17 @@ ADAM = 12  # bytes of a trained weight and its two moments
 MODEL = WeightFacts(n_parameters=1_000_000, adapter_width=5_000)
 
 
-def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None, n_rates=10, **sections):
+def need(
+    tmp_path,
+    *,
+    slots=2,
+    checkpoint=None,
+    settings=None,
+    search_space=None,
+    n_rates=10,
+    counts_aside=True,
+    **sections,
+):
     config = config_from_dict(
         {
             "study": "disk",
@@ -38,7 +48,9 @@ def need(tmp_path, *, slots=2, checkpoint=None, settings=None, search_space=None
         },
         check_files=False,
     )
-    return disk_need(config, slots=slots, directory=tmp_path / "study", weights=MODEL)
+    return disk_need(
+        config, slots=slots, directory=tmp_path / "study", weights=MODEL, counts_aside=counts_aside
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +94,11 @@ def test_trials_that_are_set_aside_keep_their_checkpoints(tmp_path, sections, n_
     assert (found.n_aside, found.n_checkpoints) == (n_aside, n_aside + 4)
     assert found.local_bytes == found.n_checkpoints * 1_000_000 * ADAM
     assert ("of trials that are set aside" in found.line()) == (n_aside > 0)
+
+
+def test_of_a_study_that_has_begun_nobody_is_counted_who_could_be_set_aside(tmp_path):
+    found = need(tmp_path, slots=4, n_rates=24, pruner=PROBE, counts_aside=False)
+    assert (found.n_aside, found.n_checkpoints) == (0, 4)
 
 
 def test_too_few_points_to_learn_from_are_never_set_aside(tmp_path):

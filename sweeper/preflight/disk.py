@@ -56,8 +56,9 @@ class DiskNeed:
 
 
 def disk_need(
-    config: SweepConfig, *, slots: int, directory: Path, weights: WeightFacts | None = None
-) -> DiskNeed | None:
+    config: SweepConfig, *, slots: int, directory: Path, weights: WeightFacts | None = None,
+    counts_aside: bool = True,
+) -> DiskNeed | None:  # fmt: skip
     """Work out what a sweep's checkpoints and models take at most: as if no trial were pruned but by `probe`.
 
     Returns None where the trials are a function of the user's that is asked for no checkpoints.
@@ -67,6 +68,7 @@ def disk_need(
         slots: Trials at a time.
         directory: The study's; it need not exist.
         weights: Of the model; None looks into the model's directory, if it is one.
+        counts_aside: Whether trials may still be set aside, as many as there are.
     """
     policy = config.trial.checkpoint
     if config.trial.function is not None and not policy.at and policy.every_samples is None:
@@ -75,8 +77,9 @@ def disk_need(
         weights = read_weights(Path(config.trial.model))
     size = int(policy.size_gb * 1e9) if policy.size_gb is not None else _checkpoint_bytes(config, weights)
     n_trials = _n_trials(config)
-    n_checkpoints = _n_checkpoints(config, n_trials, slots)
-    waiting = _waiting(config, n_trials)
+    waiting = _waiting(config, n_trials) if counts_aside else []
+    n_aside = _held_aside(config, waiting)
+    n_checkpoints = _n_checkpoints(config, n_trials, slots, n_aside=n_aside)
     total = None if size is None else n_checkpoints * size
     if total is not None and size is not None and policy.max_gb is not None:
         # The newest one of a trial that runs or waits is never removed.
@@ -88,7 +91,7 @@ def disk_need(
         local = slots * size  # written there before they are sent
     return DiskNeed(
         checkpoint_bytes=size, model_bytes=model, n_checkpoints=n_checkpoints, n_models=n_models,
-        n_aside=_held_aside(config, n_trials), checkpoints_bytes=total,
+        n_aside=n_aside, checkpoints_bytes=total,
         local_bytes=None if local is None or model is None else local + n_models * model,
         place=policy.url or str(directory), directory=str(directory), free_bytes=_free_bytes(directory),
     )  # fmt: skip
@@ -139,7 +142,7 @@ def _n_trials(config: SweepConfig) -> int:
     return config.sampler.n_trials or math.prod(len(axis) for axis in axes)
 
 
-def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int) -> int:
+def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int, *, n_aside: int) -> int:
     """Count what may lie there at a time: of ended trials, of running ones, of those aside, and the ones being written.
 
     Without marks a trial saves one when it is interrupted or set aside, and not else.
@@ -148,16 +151,16 @@ def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int) -> int:
     at_a_time = min(slots, n_trials)
     ended = n_trials - at_a_time if policy.keep_best is None else min(policy.keep_best, n_trials - at_a_time)
     by_marks = (ended + at_a_time) * min(KEPT, _n_marks(config))
-    return max(by_marks, _held_aside(config, n_trials)) + at_a_time
+    return max(by_marks, n_aside) + at_a_time
 
 
-def _held_aside(config: SweepConfig, n_trials: int) -> int:
+def _held_aside(config: SweepConfig, waiting: list[int]) -> int:
     """Count the checkpoints of trials that wait: each has saved one at every rung it has come to, and keeps the newest.
 
     Those that complete later keep theirs, unless `keep_best` says otherwise, and are no more than have waited.
     """
     each = (_n_marks(config) + n_rungs for n_rungs in itertools.count(1))
-    counts = zip(_waiting(config, n_trials), each, strict=False)
+    counts = zip(waiting, each, strict=False)
     return max((n_waiting * min(KEPT, n_saved) for n_waiting, n_saved in counts), default=0)
 
 

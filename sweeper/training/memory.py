@@ -33,9 +33,12 @@ def hide_gpus() -> None:
 
 
 def limit_gpu_memory(share: float) -> None:
-    """Let this process take no more than a share of its GPU's memory, so that a neighbour keeps its own."""
+    """Let this process take no more than a share of its GPU's memory, so that a neighbour keeps its own.
+
+    A share of 0 asks for no GPU: a process that sees one all the same, as with the in-process executor, is not bounded.
+    """
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if share > 0 and torch is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
 
 
