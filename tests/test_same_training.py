@@ -1,6 +1,7 @@
 """Points that differ only in budget: the longest is trained, the others are read off it."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from sweeps import Recorder, make_orchestrator, make_study, reopened
 from sweeper import api
 from sweeper.context import TrialContext
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.orchestrator.sharing import Sharing
 from sweeper.plan import Plan, plan_sweep
-from sweeper.records import EventKind, TrialState
+from sweeper.records import EventKind, Outcome, OutcomeKind, Report, TrialRecord, TrialState
 
 tiny = training_fixtures.tiny
 
@@ -158,6 +160,60 @@ def test_an_interrupted_sweep_goes_on_and_reads_off_as_if_nothing_had_been(tmp_p
 
     assert before == {0: "COMPLETE", 1: "WAITING", 2: "RUNNING"}
     assert [record.read_off for record in reopened(again).records().values()] == [2, 2, None]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_who_is_held_is_kept_up_from_what_changes_as_a_look_at_all_trials_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """However trials start, report, fail and end: one that waits is held while a longer one may still come by."""
+    n_held: list[int] = []
+
+    def looked_at(sharing: Sharing, reported: int | None = None) -> None:
+        keeps_up(sharing, reported)
+        records = orchestrator.records.values()
+        held = {
+            record.number
+            for record in records
+            if record.state is TrialState.WAITING
+            and any(_may_pass(longer, record) for longer in records if longer.params != record.params)
+        }
+        assert {record.number for record in records if record.is_held} == held
+        n_held.append(len(held))
+
+    keeps_up = Sharing.mark_held
+    monkeypatch.setattr(Sharing, "mark_held", looked_at)
+    choose = random.Random(seed)
+    study = make_study(tmp_path, config_of(SWEEP, "failures.retries=1", "failures.max_consecutive=99"))
+    orchestrator = make_orchestrator(study)
+    running: dict[int, int] = {}  # samples so far
+    while orchestrator.n_left or running:
+        if len(running) < 3 and (spec := orchestrator.next_trial()) is not None:
+            running[spec.number] = orchestrator.records[spec.number].samples
+        number = choose.choice(sorted(running))
+        running[number] += 32
+        row = training_fixtures.StepRow(running[number] // 16, running[number], 0, 1.0, 1.0, 1e-3)
+        report = Report(rows=(row,), metrics={"dev/loss": 1.0})
+        if choose.random() < 0.15:
+            orchestrator.on_end(number, Outcome(kind=OutcomeKind.FAILED, report=report, error="ValueError: no"))
+        elif running[number] == orchestrator.records[number].budget_samples:
+            orchestrator.on_end(number, Outcome(kind=OutcomeKind.DONE, report=report))
+        else:
+            orchestrator.on_report(number, report)
+            continue
+        del running[number]
+
+    assert max(n_held) == 4
+    assert n_held[-1] == 0
+    assert all(record.state.is_finished for record in orchestrator.records.values())
+
+
+def _may_pass(longer: TrialRecord, record: TrialRecord) -> bool:
+    return (
+        longer.params["learning_rate"] == record.params["learning_rate"]
+        and (longer.budget_samples or 0) > (record.budget_samples or 0) > longer.samples
+        and not longer.state.is_finished
+    )
 
 
 @pytest.mark.train

@@ -41,7 +41,7 @@ class Judging:
         verdict = self._append(running, report)
         if verdict is not None:
             return [verdict, *self.judge_again()]
-        self._sharing.mark_held()
+        self._sharing.mark_held(number)
         stops = []
         for rung in self._unjudged_rungs(running):
             stops += self._judge_at(number, rung)

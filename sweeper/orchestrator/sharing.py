@@ -23,16 +23,28 @@ class Sharing:
         for group in state.plan.same_training:
             members = tuple(numbers[point_id] for point_id in group if point_id in numbers)
             self._group_of.update(dict.fromkeys(members, members))
+        self._n_seen = 0  # how much of the log of changes has been looked at
 
-    def mark_held(self) -> None:
-        """Note which trials wait for a longer one to come by: that one waits itself or has not come as far."""
-        for number, group in self._group_of.items():
-            record = self._state.records[number]
-            is_waiting = record.state is TrialState.WAITING
-            is_held = is_waiting and any(self._may_pass(other, number) for other in group)
-            if is_held != record.is_held:
-                record.is_held = is_held
-                self._state.records.note(number)
+    def mark_held(self, reported: int | None = None) -> None:
+        """Note which trials wait for a longer one to come by: that one waits itself or has not come as far.
+
+        Looks only where something has changed, so that a report costs the same in a study of any size.
+
+        Args:
+            reported: The trial that has just come further, which the log of changes does not tell.
+        """
+        changed = self._state.records.changed
+        concerned = {self._group_of.get(number, ()) for number in changed[self._n_seen :]}
+        concerned.add(self._group_of.get(reported, ()) if reported is not None else ())
+        for group in concerned:
+            for number in group:
+                record = self._state.records[number]
+                is_waiting = record.state is TrialState.WAITING
+                is_held = is_waiting and any(self._may_pass(other, number) for other in group)
+                if is_held != record.is_held:
+                    record.is_held = is_held
+                    self._state.records.note(number)
+        self._n_seen = len(changed)
 
     def shorter(self, number: int) -> tuple[ShorterTrial, ...]:
         """Return the waiting trials that this one passes by on its way."""

@@ -30,6 +30,7 @@ WAYS: dict[str, Callable[[SweepConfig], Run]] = {
     "bare": bare,
     "sweeper": through_sweeper,
     LEARNED: through_sweeper,
+    "Ray Tune": ray_tune,
     "Ray Tune, reuse_actors": lambda c: ray_tune(c, reuse_actors=True),
     "Ray Tune + ASHA": lambda c: ray_tune(c, asha=True),
     "Optuna, 2 processes, median": optuna_processes,
