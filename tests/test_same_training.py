@@ -195,7 +195,9 @@ def test_who_is_held_is_kept_up_from_what_changes_as_a_look_at_all_trials_would(
         row = training_fixtures.StepRow(running[number] // 16, running[number], 0, 1.0, 1.0, 1e-3)
         report = Report(rows=(row,), metrics={"dev/loss": 1.0})
         if choose.random() < 0.15:
-            orchestrator.on_end(number, Outcome(kind=OutcomeKind.FAILED, report=report, error="ValueError: no"))
+            orchestrator.on_end(
+                number, Outcome(kind=OutcomeKind.FAILED, report=report, error="ValueError: no")
+            )
         elif running[number] == orchestrator.records[number].budget_samples:
             orchestrator.on_end(number, Outcome(kind=OutcomeKind.DONE, report=report))
         else:

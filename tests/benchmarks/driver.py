@@ -47,7 +47,8 @@ PRUNERS: dict[str, Any] = {
     "learned": {"name": "early_dynamics", "directions": "learned", "risk": 1e-9},
     # A trial that is set aside starts anew: it has no checkpoint. Its rungs are judged once.
     "set_aside": {"name": "early_dynamics", "directions": "learned", "risk": 1e-9, "set_aside": True},
-    "optuna": {"name": "percentile", "options": {"percentile": 99.0}},  # Optuna's own, of which its median is one
+    # Optuna's own, of which its median is another setting.
+    "optuna": {"name": "percentile", "options": {"percentile": 99.0}},
 }
 _WRITES = (
     "set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value", "set_trial_state_values",
