@@ -15,7 +15,8 @@ sweeper_setup() {
   fi
   echo "Setting up $root/.venv (some minutes the first time) ..." >&2
   [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
-  # torch first and pinned: the CPU build of this version is small, what a newer one pulls in is gigabytes.
+  # torch first and pinned, so that nothing pulls in a newer one. On Linux PyPI has the CUDA build, some gigabytes; with
+  # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu set, pip takes the small CPU build.
   "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     -c "$root/tests/constraints.txt" "$(grep '^torch==' "$root/tests/constraints.txt")"
   "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \

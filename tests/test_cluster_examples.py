@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ruamel.yaml import YAML
 from sweeper.cli import app
 from sweeper.config import load_config
 from sweeper.plan import plan_sweep
+from sweeper.preflight.disk import disk_need, size_text
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CLUSTER = EXAMPLES / "cluster"
@@ -60,6 +62,29 @@ def test_a_recipes_memory_follows_from_its_parameters(name: str) -> None:
     size = load_config(path).trial.checkpoint.size_gb
     assert size is not None
     assert size >= found(r"([\d.]+) GB for a checkpoint")
+
+
+# Overrides that change what the checkpoints take, and how the header begins to say so.
+DISK = {
+    "": r"counts {n} of \d+ GB, {size} for one trial at a time",
+    "trial.checkpoint.max_gb=": r"`{override}` keeps one of each trial: {size}\.",
+    "pruner.set_aside=false": r"`{override}` needs {size}",
+}
+
+
+@pytest.mark.parametrize("changed", DISK)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_disk_is_what_plan_counts(name: str, changed: str, tmp_path: Path) -> None:
+    path = EXAMPLES / f"{name}.yaml"
+    header = " ".join(line.lstrip("# ") for line in path.read_text().split("\n\n")[0].splitlines())
+    override = re.search(rf"`({re.escape(changed)}\d*)`", header)[1] if changed else ""  # type: ignore[index]
+    need = disk_need(load_config(path, [override] if override else []), slots=1, directory=tmp_path)
+    assert need is not None
+    assert need.checkpoint_bytes is not None
+    assert need.local_bytes is not None
+
+    told = DISK[changed].format(n=need.n_checkpoints, size=size_text(need.local_bytes), override=override)
+    assert re.search(told, header), (told, header)
 
 
 def test_the_chat_template_shows_a_model_what_it_was_trained_on() -> None:
@@ -110,6 +135,23 @@ def test_the_kuberay_job_runs_the_driver_where_the_study_is_shared() -> None:
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert any(Path(place) in study.parents for place in mounts)
         assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize(("code", "job_code"), [(0, 0), (3, 0), (6, 1), (130, 1)])
+def test_the_kuberay_job_has_succeeded_where_nothing_is_left_to_do(
+    code: int, job_code: int, tmp_path: Path
+) -> None:
+    job: Any = YAML(typ="safe").load(CLUSTER / "kuberay.yaml")
+    (tmp_path / "sweeper").write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n')
+    (tmp_path / "sweeper").chmod(0o755)
+    # The submitter's shell takes the quotes off, `ray job submit` (2.60) puts them on again for the head's shell.
+    words = shlex.split(job["spec"]["entrypoint"])
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        shlex.join(words), shell=True, env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == job_code
+    assert done.stdout == "launch /sweeps/sweep.yaml --address auto --dir /sweeps/studies/sweep\n"
 
 
 @pytest.mark.ray
