@@ -77,6 +77,29 @@ def test_each_input_has_a_hash_of_its_own(file: str, changed: set[str], files: P
     assert {name for name in after if after[name] != before[name]} == changed
 
 
+def test_every_model_that_is_swept_and_every_data_set_has_a_hash_of_its_own(files: Path) -> None:
+    model = files / "model"
+    text = BASE.replace("  model: org/model\n", "").replace(
+        "train_data: train.jsonl", "data_sets: {one: ONE}"
+    )
+    text = text.replace("ONE", f"{files}/train.jsonl").replace("dev.jsonl", f"{files}/dev.jsonl")
+    config = config_of(text, f"search_space.model.grid=[{model}, org/other@v2]")
+
+    before = input_hashes(config)
+    assert set(before) == {
+        *(f"{what}[{model}]" for what in ("model", "tokenizer", "chat_template")), "model[org/other@v2]",
+        "data_sets.one", "eval_data.dev",
+    }  # fmt: skip
+    assert before["model[org/other@v2]"] == "v2", (
+        "what is not in the cache has no commit but the one that is named"
+    )
+    for file, changed in (("model/model.safetensors", f"model[{model}]"), ("train.jsonl", "data_sets.one")):
+        (files / file).write_bytes((files / file).read_bytes() + b"x")
+        after = input_hashes(config)
+        assert {name for name in after if after[name] != before[name]} == {changed}
+        before = after
+
+
 def test_a_large_file_is_sampled_from_its_start_to_its_end(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import DataSource, SweepConfig
+from sweeper.config.models import DataSource, SweepConfig, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.study.clock import utc_now
 from sweeper.study.machine import machine_facts
+from sweeper.training.data_identity import named_sources
+from sweeper.training.sources import is_local, local_files
 
 logger = logging.getLogger(__name__)
 
@@ -57,31 +59,41 @@ def code_state(directory: Path) -> dict[str, Any] | None:
 def input_hashes(config: SweepConfig) -> dict[str, str | None]:
     """Return a hash each of model, tokenizer, chat template and data, as far as there are any.
 
-    Files of more than 64 MB are sampled: their size and 32 slices. Of what lies on the hub, the commit that is cached.
+    Where models are swept, each one's are named by it: `model[org/a]`. Files of more than 64 MB are sampled: their size
+    and 32 slices. Of what lies on the hub, the commit that is cached.
     """
     trial = config.trial
-    found: dict[str, str | None] = {}
-    if trial.model is not None:
-        path = Path(trial.model)
-        if path.is_dir():
-            found["model"] = _hash(path.rglob("*"), path)
-            found["tokenizer"] = _hash((file for name in _TOKENIZER_FILES for file in path.glob(name)), path)
-        else:
-            found["model"] = _hub_commit(trial.model, trial.revision, "config.json", "model")
+    swept = config.search_space.get("model") if trial.function is None else None
+    names = [name for name in (swept.listed or []) if name is not None] if swept is not None else []
+    found = _model_hashes(trial)
+    for name in names:
+        of_one = _model_hashes(trial.with_model(name))
+        found |= {f"{what}[{name}]": hashed for what, hashed in of_one.items()}
     if trial.chat_template is not None:
         found["chat_template"] = _hash([Path(trial.chat_template)], Path(trial.chat_template).parent)
-    elif trial.model is not None and (template := Path(trial.model) / "chat_template.jinja").is_file():
-        found["chat_template"] = _hash([template], template.parent)
-    for index, source in enumerate(trial.train_data or []):
-        found[f"train_data[{index}]"] = _data_hash(source)
-    for name, source in trial.eval_data.items():
-        found[f"eval_data.{name}"] = _data_hash(source)
+    for place, source in named_sources(trial).items():
+        found[place] = _data_hash(source)
+    return found
+
+
+def _model_hashes(trial: TrialSection) -> dict[str, str | None]:
+    """Return a hash each of a model, its tokenizer, and its chat template where no other one replaces it."""
+    if trial.model is None:
+        return {}
+    path = Path(trial.model)
+    if not path.is_dir():
+        return {"model": _hub_commit(trial.model, trial.revision, "config.json", "model")}
+    found: dict[str, str | None] = {
+        "model": _hash(path.rglob("*"), path),
+        "tokenizer": _hash((file for name in _TOKENIZER_FILES for file in path.glob(name)), path),
+    }
+    template = path / "chat_template.jinja"
+    if trial.chat_template is None and template.is_file():
+        found["chat_template"] = _hash([template], path)
     return found
 
 
 def _data_hash(source: DataSource) -> str | None:
-    from sweeper.training.sources import is_local, local_files
-
     if not is_local(source):
         return _hub_commit(source.path, source.revision, "README.md", "dataset")
     path = Path(source.path)
