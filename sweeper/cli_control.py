@@ -58,13 +58,20 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Train one more point, after those that wait already; with --suggest, what lies beyond the best one's edge."""
-    from sweeper.control.send import parse_pairs
+    from sweeper.control.send import parse_pairs, send_request
 
     if bool(values) == suggest:
         raise ConfigError("`sweeper add` needs either `KEY=VALUE ...` or `--suggest`.")
-    points = _suggested(study, storage) if suggest else [parse_pairs(values or [])]
-    for point in points:
-        _send(study, Verb.ADD, {"params": point}, storage, as_json=as_json)
+    if not suggest:
+        _send(study, Verb.ADD, {"params": parse_pairs(values or [])}, storage, as_json=as_json)
+        return
+    points = _suggested(study, storage)
+    if not as_json:
+        for point in points:
+            _send(study, Verb.ADD, {"params": point}, storage, as_json=False)
+        return
+    events = [send_request(study, Verb.ADD, {"params": point}, storage=storage)[0] for point in points]
+    print(json.dumps([event.as_dict() for event in events], indent=2))
 
 
 def _suggested(study: str, storage: str | None) -> list[dict[str, Any]]:

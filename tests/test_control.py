@@ -15,6 +15,7 @@ from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.extend import plan_extension
+from sweeper.optimum.edge import points_beyond
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
@@ -339,6 +340,16 @@ def test_what_lies_beyond_the_edge_of_the_grid_is_added_and_trained(tmp_path):
 
     twice = cli("add", study.directory, "--suggest", "learning_rate=1e-3")
     assert (twice.code, "needs either `KEY=VALUE ...` or `--suggest`" in twice.err) == (2, True)
+
+
+def test_all_points_that_are_suggested_are_one_json_document(tmp_path):
+    rates = {"learning_rate": {"grid": [1e-5, 1e-4, 3e-4]}, "effective_batch_size": {"grid": [10, 20, 50]}}
+    study, _ = steer(tmp_path, search_space=rates)
+
+    asked = json.loads(cli("add", study.directory, "--suggest", "--json").out)
+
+    assert [(one["verb"], one["outcome"]) for one in asked] == [("add", None)] * 3
+    assert [one["arguments"]["params"] for one in asked] == points_beyond(study.view())
 
 
 def test_nothing_is_suggested_where_the_best_lies_inside_the_grid(tmp_path):
