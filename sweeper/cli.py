@@ -12,6 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+import sweeper
 from sweeper import cli_again, cli_control, cli_doctor, cli_judging, cli_reading
 from sweeper.cli_words import (
     Address,
@@ -44,10 +45,22 @@ Overrides = Annotated[
 ]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"sweeper {sweeper.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     ctx: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; stands before the command.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end."),
+    ] = False,
 ) -> None:
     """Keep what every command shares."""
     ctx.obj = {"debug": debug}

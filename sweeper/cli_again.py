@@ -40,7 +40,8 @@ def confirm(
         float, typer.Option("--alpha", min=1e-6, max=0.5, help="Risk of claiming any difference falsely.")
     ] = 0.05,
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the study that trains them; default: STUDY-confirm.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Of the study that trains them; default: STUDY-confirm."),
     ] = None,
     storage: Storage = None,
     address: Address = None,
@@ -71,7 +72,8 @@ def rerun(
         int, typer.Option("--trial", metavar="N", min=0, help="Its number.", autocompletion=completion.trials)
     ],
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the study that trains it; default: STUDY-rerun-N.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Of the study that trains it; default: STUDY-rerun-N."),
     ] = None,
     storage: Storage = None,
     address: Address = None,

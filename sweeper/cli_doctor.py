@@ -21,7 +21,8 @@ def doctor(
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
     ] = None,
     directory: Annotated[
-        str | None, typer.Option("--dir", help="Where studies lie; default: the sweep's, else `studies`.")
+        str | None,
+        typer.Option("--dir", metavar="DIR", help="Where studies lie; default: the sweep's, else `studies`."),
     ] = None,
     storage: Storage = None,
     address: Address = None,

@@ -21,11 +21,14 @@ def benchmark(
         typer.Option(
             "--trial",
             metavar="N",
-            help="May be given again; default: the best.",
+            help="May be given again; default: the best ones, see --top.",
             autocompletion=completion.trials,
         ),
     ] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="How many of the best; default: 3.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="How many of the best; default: `benchmarks.top`, else 3."),
+    ] = None,
     checkpoint: Annotated[
         int | None,
         typer.Option(

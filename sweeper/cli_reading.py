@@ -194,8 +194,13 @@ def replay(
         ),
     ] = None,
     storage: Storage = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="Judge by another recorded metric.")] = None,
-    direction: Annotated[str | None, typer.Option("--direction", help="Of it: minimize or maximize.")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME", help="Judge by another recorded metric.")
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option("--direction", metavar="minimize|maximize", help="Which way that metric is good."),
+    ] = None,
     orders: Annotated[int, typer.Option("--orders", min=1, help="Random orders of the points.")] = 200,
     slots: Annotated[int, typer.Option("--slots", min=1, help="Trials at a time.")] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the orders.")] = 0,

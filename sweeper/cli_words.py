@@ -19,7 +19,7 @@ StudyPlace = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
-        help="A study's directory, or its name with --storage.",
+        help="A study's directory, its name in studies/, or with --storage its name there.",
         autocompletion=completion.studies,
     ),
 ]

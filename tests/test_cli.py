@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_status_and_report_load_neither_ray_nor_torch(launched: tuple[Path, Run]
     )
 
     assert run_code(code).splitlines()[-1] == "[]"
+
+
+def test_the_version_is_told_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys\nfrom sweeper.cli import main\nsys.argv = ['sweeper', '--version']\n"
+        "try:\n    main()\nexcept SystemExit as exit_:\n    assert exit_.code == 0\n"
+        "print(sorted({'ray', 'torch', 'transformers', 'trl', 'optuna', 'pandas', 'pydantic'} & set(sys.modules)))"
+    )
+
+    assert run_code(code).splitlines() == [f"sweeper {metadata.version('sweeper')}", "[]"]
 
 
 def test_help_lists_the_commands_and_the_exit_codes() -> None:

@@ -80,7 +80,7 @@ class Study(DrivenStudy):
 
     @classmethod
     def open(cls, place: str, *, url: str | None = None) -> "Study":
-        """Open a study by its directory, or by its name with a storage URL.
+        """Open a study by its directory, its name in `studies/`, or with a storage URL its name there.
 
         Raises:
             StudyMismatchError: If there is none.
