@@ -133,6 +133,14 @@ def test_the_rungs_stay_where_they_were_when_more_points_would_move_them(tmp_pat
     assert plan_sweep(plan_extension(study, ["pruner=nop"], []).config).rung_marks == (10, 30)
 
 
+def test_the_rungs_stay_where_they_were_when_an_earlier_study_is_learned_from_later(tmp_path):
+    study = begun(tmp_path / "s", pruner="early_dynamics", search_space=SIZES)
+
+    found = plan_extension(study, [f"pruner.prior={tmp_path / 'earlier'}"], [])
+
+    assert plan_sweep(found.config).rung_marks == (10, 30)
+
+
 def test_the_rungs_stay_where_they_were_when_a_smaller_budget_would_move_them(tmp_path):
     study = begun(
         tmp_path / "s", trial={"budget": {"samples": None}, "compare": "unequal"},

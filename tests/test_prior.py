@@ -123,6 +123,18 @@ def test_a_sweep_with_a_prior_trains_less_and_finds_the_best(tmp_path):
     assert any("starts from the evidence of" in note for note in plan_sweep(again.config).notes)
 
 
+def test_a_small_grid_with_a_prior_has_the_rungs_of_learned_pruning(tmp_path):
+    def planned(**pruner):
+        pruner = {"name": "early_dynamics", **pruner}
+        return plan_sweep(sweeps.make_config(rungs={}, pruner=pruner))
+
+    alone, informed = planned(), planned(prior=str(_made(tmp_path / "earlier")))
+    assert (alone.rung_marks, informed.rung_marks) == ((10, 30), (10, 20, 30, 50, 70))
+    assert any("4 points are too few to learn from" in note for note in alone.notes)
+    told = "Where those and the 4 points of this sweep are fewer than 20 together, only what diverges is stopped."
+    assert any(told in note for note in informed.notes)
+
+
 def test_the_evidence_is_kept_with_the_study(tmp_path):
     launch(config_for(tmp_path, name="first"))
     study = Study.create(

@@ -23,9 +23,14 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
     """Yield which points run to their end before anyone is judged, where trials are judged by prediction."""
     n_trials = config.sampler.n_trials or len(points)
     if config.pruner.prior is not None:
+        few = (
+            f" Where those and the {n_trials} points of this sweep are fewer than {LEARNED_MIN_POINTS} together, only "
+            "what diverges is stopped."
+        )
         yield (
             f"Learned pruning starts from the evidence of `{config.pruner.prior}`: at least {LEARNED_MIN_OWN} points "
             "run to their end before any trial is judged, one less than otherwise for every finished trial there."
+            + (few if n_trials < LEARNED_MIN_POINTS else "")
         )
         return
     if n_trials < LEARNED_MIN_POINTS:

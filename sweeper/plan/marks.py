@@ -78,10 +78,10 @@ def _default_fractions(config: SweepConfig) -> tuple[float, ...]:
 
 
 def learns(config: SweepConfig) -> bool:
-    """Whether trials are judged by prediction, and are enough to learn from."""
+    """Whether trials are judged by prediction, and may be enough to learn from: those of an earlier study count too."""
     if config.pruner.name != EARLY_DYNAMICS or config.pruner.directions != "learned":
         return False
-    return n_points(config) >= LEARNED_MIN_POINTS
+    return config.pruner.prior is not None or n_points(config) >= LEARNED_MIN_POINTS
 
 
 def n_points(config: SweepConfig) -> int:

@@ -32,8 +32,8 @@ class EarlyDynamicsPruner(BasePruner):
 
     **Learned** (`directions="learned"`, the default where no rank option is given): some points run to their end; then
     each trial's final metric is predicted from its point and its signals, and a trial is stopped when it will hardly be
-    the best. Nothing is assumed about which way a signal points. See `sweeper.pruners.learned`. Studies of fewer than
-    20 points are too small to learn from: there it stops nobody.
+    the best. Nothing is assumed about which way a signal points. See `sweeper.pruners.learned`. Fewer than 20 points,
+    those of a `prior` counted, are too few to learn from: there it stops nobody.
 
     **Rank**: at each rung a trial's windowed signals are ranked among all trials that reached the rung, running ones
     too. A trial's score is the weighted mean of its ranks; it goes on while fewer than `ceil(keep_frac * n)` of the n
