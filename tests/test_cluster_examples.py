@@ -22,7 +22,8 @@ from sweeper.config import load_config
 from sweeper.plan import plan_sweep
 from sweeper.preflight.disk import disk_need, size_text
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 CLUSTER = EXAMPLES / "cluster"
 SCRIPTS = [CLUSTER / name for name in ("one-machine.sh", "ray-start.sh", "slurm.sbatch")]
 RECIPES = {"llama-3.2-3b": 24, "granite-3b": 24, "mistral-7b": 21}
@@ -105,22 +106,33 @@ def test_scripts_pass_shellcheck(script: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_command_and_option_of_the_files_exists() -> None:
+def code_of(file: Path) -> str:
+    """Return a file's text; of a page only what it shows as code, a line each where it stands within prose."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".md":
+        return text
+    blocks = re.findall(r"^```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return "\n".join([*blocks, *(" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))])
+
+
+def test_every_command_and_option_of_the_files_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # or the help cuts long names
     files = [*SCRIPTS, CLUSTER / "kuberay.yaml", *(EXAMPLES / f"{name}.yaml" for name in RECIPES)]
-    known = {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-    }
+    files += [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("search_spaces/*.yaml")]
+    commands = [command for command in app.registered_commands if command.callback]
+    known = {command.name or command.callback.__name__ for command in commands if command.callback}
+    shown = {command: cli(command, "--help").out for command in known}
     used = set()
     for file in files:
-        for command, rest in re.findall(r"sweeper\"? (?!in )([a-z]+)\b([^\n]*)", file.read_text()):
+        for command, rest in re.findall(r"sweeper\"? (?!in )([a-z]+)\b([^\n]*)", code_of(file)):
             if command in ("with",):
                 continue
             assert command in known, (file.name, command)
-            shown = cli(command, "--help").out
-            for option in re.findall(r" (--[a-z]+)", rest):
-                assert option in shown, (file.name, command, option)
+            for option in re.findall(r" (--[a-z][a-z-]*)", rest):
+                assert option in shown[command], (file.name, command, option)
             used.add(command)
-    assert {"plan", "launch", "doctor"} <= used
+    assert used == known
 
 
 def test_the_kuberay_job_runs_the_driver_where_the_study_is_shared() -> None:

@@ -1,15 +1,26 @@
-"""The reference of a sweep file's keys names every key with its default, and no other."""
+"""The pages: links lead somewhere, Python runs, and the reference of the keys names every key with its default."""
 
+import ast
+import inspect
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
 
+import sweeper
 from sweeper.config import benchmark_models, models
 from sweeper.config.section import Section
 
-PAGE = (Path(__file__).parents[1] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "recorded" / "README.md",
+    ROOT / "examples" / "tiny" / "README.md",
+]  # fmt: skip
+PAGE = (ROOT / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 # In the page's order.
 SECTIONS = [
     models.SweepConfig, models.TrialSection, models.DataSource, models.Budget, models.Evaluation,
@@ -59,3 +70,48 @@ def test_every_key_is_named_with_its_default(index: int) -> None:
     section = SECTIONS[index]
 
     assert tables()[index] == {name: default_of(section, name) for name in section.model_fields}
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a page's headings are linked by."""
+    titles = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
+        place, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / place if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_python_of_the_readme_calls_what_there_is() -> None:
+    calls = [node for block in PYTHON for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    ours = [call for call in calls if ast.unparse(call.func).startswith("sweeper.")]
+    assert {ast.unparse(call.func) for call in ours} == {f"sweeper.{name}" for name in sweeper.__all__}
+    for call in ours:
+        function = getattr(sweeper, ast.unparse(call.func).partition(".")[2])
+        inspect.signature(function).bind(*call.args, **{str(word.arg): word for word in call.keywords})
+
+
+def test_the_plain_optuna_of_the_readme_runs() -> None:
+    (block,) = [block for block in PYTHON if "report_rung" in block]
+
+    def train_to(mark: int, rate: float) -> tuple[float, float]:
+        return abs(math.log10(rate) + 3.0) + 100.0 / mark, 1.0
+
+    names: dict[str, Any] = {"train_to": train_to}
+    exec(block, names)
+
+    states = [trial.state.name for trial in names["study"].trials]
+    assert len(states) == 24
+    assert set(states) <= {"COMPLETE", "PRUNED"}
+    assert states.count("COMPLETE") >= 6  # of 24 points so many run to their end before anyone is judged
