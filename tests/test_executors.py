@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import trial_functions
@@ -348,26 +349,54 @@ def test_memory_counts_as_leaked_once_it_was_asked_back_in_vain():
     assert "after trial 3 it holds 0.0 GB on the host" in (memory.leak(3) or "")
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_a_decision_on_a_trial_that_is_not_reporting_reaches_it_within_a_second(tmp_path):
-    """A slow trial at rung 0 is judged again when better ones arrive there, between its own reports."""
-    stopper = StopSlow()
+def best_comes_last(context):
+    """As `steady`; but the best point begins only once the folder `trace` has a file `go`, and takes two steps."""
+    if context.params["learning_rate"] != 1e-3:
+        context.report_every_s = 60.0  # reports at its rung alone, and is told between two reports
+        return trial_functions.steady(context)
+    while not Path(context.settings["trace"], "go").exists():
+        time.sleep(0.01)
+    for step, samples in ((1, 20), (2, context.budget_samples)):
+        context.report(step=step, samples=samples, loss=0.1, grad_norm=1.0)
+    return {"score": 1.0}
+
+
+def test_a_decision_on_a_trial_that_is_not_reporting_reaches_it_within_a_second(make_executor, tmp_path):
+    """A poor trial at rung 0 is judged again when a better one arrives there, between its own reports."""
+    trace = tmp_path / "trace"
+    trace.mkdir()
+    watcher = LetsTheBestCome(trace / "go")
     pruner = {"signals": {"loss": {"direction": "minimize"}}, "min_peers": 2, "keep_frac": 0.3}
-    space = {"learning_rate": {"grid": [1e-5, 1e-3]}}
-    run(on_ray, tmp_path, trial_functions.steady, listeners=(stopper,), search_space=space, pruner=pruner,
-        trial={"settings": {"step_s": 0.25}})  # fmt: skip
+    step_s, n_steps = 0.1, 40
+    study, _ = run(
+        make_executor, tmp_path / "study", best_comes_last, listeners=(watcher,), pruner=pruner,
+        search_space={"learning_rate": {"grid": [1e-5, 1e-3]}}, rungs={"samples": [20]},
+        trial={"budget": {"samples": n_steps * 10}, "settings": {"step_s": step_s, "trace": str(trace)}},
+    )  # fmt: skip
 
-    assert stopper.pruned_at is not None
-    assert stopper.threads  # the event came from the driver's own thread
+    assert reopened(study).records()[0].state is TrialState.PRUNED
+    assert watcher.stopped_as_came == 1
+    ended = next(json.loads(path.read_text())["ended"] for path in trace.glob("0-*.json"))
+    # A second and a step, and one more second for a machine that is busy; to its end it had well over 3 s to go.
+    assert ended - watcher.stopped_at <= 1.0 + step_s + 1.0
+    assert watcher.threads == {threading.get_ident()}
 
 
-class StopSlow:
-    def __init__(self):
-        self.pruned_at = None
+class LetsTheBestCome:
+    """A listener that lets the best trial begin once the poor one has passed its rung, and notes that one's stop."""
+
+    def __init__(self, go):
+        self._go = go
+        self._newest = None  # the trial that came to a rung last
+        self.stopped_at = None
+        self.stopped_as_came = None
         self.threads = set()
 
     def on_event(self, event):
         self.threads.add(threading.get_ident())
+        if event.kind is EventKind.RUNG:
+            self._newest = event.record.number
+        if event.kind is EventKind.REPORTED and event.record.number == 0 and event.record.rungs:
+            self._go.touch()
         if event.decision is not None and event.decision.stop:
-            self.pruned_at = time.monotonic()
+            self.stopped_at, self.stopped_as_came = time.time(), self._newest
