@@ -249,12 +249,15 @@ def test_a_pruner_that_cannot_be_played_is_refused(pruner, match):
 
 
 @pytest.mark.slow
-def test_200_orders_of_56_trials_are_played_within_a_minute(capsys):
+def test_as_many_orders_are_played_as_were_asked_for(capsys):
     values = [0.5 + 0.4 * math.sin(index) for index in range(56)]
     sweep = make_recorded(values, batch=16, budget=2048)
     started = time.perf_counter()
 
-    replay(sweep, LOW_LOSS, orders=200, slots=4)
+    result = replay(sweep, LOW_LOSS, orders=200, slots=4)
 
-    with capsys.disabled():  # machines differ: the number is printed, not asserted
-        print(f"\n200 orders of 56 trials: {time.perf_counter() - started:.1f} s")
+    took_s = time.perf_counter() - started
+    assert len(result.orders) == 200
+    assert len({order.makespan_s for order in result.orders}) == 200  # each at speeds of its own
+    with capsys.disabled():  # machines differ: the seconds are printed, not asserted
+        print(f"\n200 orders of 56 trials: {took_s:.1f} s")

@@ -222,11 +222,22 @@ def test_thinning_keeps_the_last_step_and_the_highest_loss() -> None:
 
 
 def test_curves_can_be_switched_to_steps() -> None:
-    figures, _ = curve_figures(view_of_16())
+    view = view_of_16()
+    figures, _ = curve_figures(view)
 
+    assert len(figures) == 3
     for figure in figures:
-        for trace, steps in zip(figure.data, figure.extra["steps"], strict=True):
-            assert len(steps) in (0, len(trace["x"]))
+        drawn = [
+            (trace, steps)
+            for trace, steps in zip(figure.data, figure.extra["steps"], strict=True)
+            if trace["x"] != [None]  # an entry of the legend
+        ]
+        assert len(drawn) >= 16
+        assert all(steps and len(steps) == len(trace["x"]) for trace, steps in drawn)
+    losses = figures[0]
+    at = [trace.get("name") for trace in losses.data].index("trial 5")
+    assert losses.extra["steps"][at] == view.curve(5)["step"].tolist()
+    assert losses.data[at]["x"] == view.curve(5)["samples"].tolist()
 
 
 def test_the_command_that_launches_the_best_config_is_on_the_page(tmp_path: Path) -> None:
