@@ -127,6 +127,6 @@ def test_a_sweep_keeps_what_it_can_afford_and_asks_once(tmp_path, monkeypatch):
     assert view.spent_samples <= math.ceil(share * 12 * 100) + one_step_more
     assert view.best.value == max(trial_functions.value_of({"learning_rate": rate}) for rate in RATES)
     assert view.count(TrialState.COMPLETE) >= 1
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
         api.launch(config, options=options, function=trial_functions.steady)
     assert asked == ["made-up"]

@@ -560,7 +560,7 @@ def test_a_finished_study_goes_on_where_a_point_was_added_since(tmp_path):
     options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
     launch(make_config(), options=options, function=trial_functions.steady)
     place = str(tmp_path / "s")
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
         resume(place, options=options, function=trial_functions.steady)
     send_request(place, Verb.ADD, {"params": {"learning_rate": 3e-3}})
 

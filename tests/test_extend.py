@@ -42,9 +42,9 @@ def test_a_grown_grid_adds_its_new_points_and_trains_nothing_twice(tmp_path, cap
     assert all(record.state is TrialState.COMPLETE for record in view.records)
     assert "extended: 1 more points wait to be trained" in capsys.readouterr().err
     assert (tmp_path / "s" / "sweep.yaml").read_text().count("0.003") == 1
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
         go_on(place, MORE)
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
         go_on(place)
 
 
@@ -95,7 +95,7 @@ class Interrupt:
 def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, capsys):
     space = {"learning_rate": {"grid": [1e-3, 1e-5, 1e-2]}}
     options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
-    with pytest.raises(InterruptedSweepError):
+    with pytest.raises(InterruptedSweepError, match="1 of 3 trials have ended, everything is saved"):
         launch(
             make_config(search_space=space), options=options, function=trial_functions.steady,
             listeners=[Interrupt()],
@@ -210,7 +210,7 @@ def test_all_finished_trials_can_be_trained_on_and_again(tmp_path):
 
     view = go_on(place, "trial.budget.samples=300", continues=["4"])
     assert (view.records[8].origin.continues, view.records[8].samples) == (4, 300)
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
         go_on(place)
 
 
@@ -282,7 +282,7 @@ def test_more_batch_sizes_may_not_change_what_the_others_train(tmp_path):
 def test_other_resources_enter_no_point_again(tmp_path):
     place = tmp_path / "s"
     options = LaunchOptions(dir=str(place), executor="in-process")
-    with pytest.raises(InterruptedSweepError):
+    with pytest.raises(InterruptedSweepError, match="1 of 4 trials have ended, everything is saved"):
         launch(make_config(), options=options, function=trial_functions.steady, listeners=[Interrupt()])
 
     view = go_on(str(place), "resources.threads_per_trial=4")

@@ -32,6 +32,7 @@ class Case:
     trial: dict[str, Any] = dataclasses.field(default_factory=dict)
     add: dict[str, Any]  # one more point
     refused: dict[str, Any] | None = None  # what cannot be one
+    told: str = "a point is trained once"  # of that
     overrides: tuple[str, ...] = ()  # of the resume that extends it
     continues: tuple[str, ...] = ()
     is_prior: bool = True  # False: its points have several budgets, so that it cannot be one
@@ -47,6 +48,7 @@ CASES = {
         sampler=RANDOM,
         add={"learning_rate": 1e-3, "depth": 5, "drop": 0.75},
         refused={"learning_rate": 1e-3, "depth": 4, "drop": 0.1},
+        told="`depth` must be 1 plus whole steps of 4",
         overrides=("sampler.n_trials=5",),
     ),
     "lists and mappings": Case(
@@ -76,6 +78,7 @@ CASES = {
         trial={"budget": {"samples": None}, "compare": "unequal"},
         add={"learning_rate": 1e-3, "samples": 60},
         refused={"learning_rate": 1e-3, "samples": float("nan")},
+        told="`samples` must be a finite number",
         overrides=("search_space.samples.grid=[40, 80, 20]",),
         is_prior=False,
     ),
@@ -84,6 +87,7 @@ CASES = {
         sampler=RANDOM,
         add={"learning_rate": 1e-3, "drop": 1},
         refused={"learning_rate": 1e-3, "drop": float("inf")},
+        told="`drop` must be a finite number",
         overrides=("sampler.n_trials=4",),
     ),
     "a trial trained on": Case(
@@ -118,7 +122,7 @@ def test_a_study_of_any_space_is_extended_replayed_and_learned_from(case, tmp_pa
     run(make_study(tmp_path, config))
 
     if case.refused is not None:
-        with pytest.raises(SweeperError):
+        with pytest.raises(SweeperError, match=case.told):
             send_request(str(tmp_path), Verb.ADD, {"params": case.refused})
     send_request(str(tmp_path), Verb.ADD, {"params": case.add})
     study = reopened(run_of(tmp_path))

@@ -61,11 +61,16 @@ def test_a_manifest_that_names_a_file_outside_is_no_checkpoint(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!mine x"]
+    ("tagged", "tag"),
+    [
+        ("!!python/object/apply:os.system ['true']", "!!python/object/apply:os.system"),
+        ("!!python/name:os.system ''", "!!python/name:os.system"),
+        ("!mine x", "!mine"),
+    ],
 )
-def test_a_sweep_file_holds_data_only(tag, tmp_path):
-    text = f"study: demo\nmetric: score\ndirection: maximize\ntrial: {{function: 'a:b', settings: {{x: {tag}}}}}\n"
-    with pytest.raises(ConfigError):
+def test_a_sweep_file_holds_data_only(tagged, tag, tmp_path):
+    text = f"study: demo\nmetric: score\ndirection: maximize\ntrial: {{function: 'a:b', settings: {{x: {tagged}}}}}\n"
+    with pytest.raises(ConfigError, match=f"The tag `{tag}` is not allowed"):
         parse_config(text, file="sweep.yaml", base_dir=tmp_path, check_files=False)
 
 

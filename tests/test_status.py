@@ -164,7 +164,7 @@ def test_a_study_is_read_by_whoever_may_not_write_it(tmp_path):
     for path in tmp_path.rglob("*"):
         path.chmod(path.stat().st_mode | 0o055)
     with another_user(tmp_path):
-        with pytest.raises(PermissionError):
+        with pytest.raises(PermissionError, match="Permission denied"):
             (study.directory / "x").touch()
         found = status_json(load_study(str(study.directory)))
 

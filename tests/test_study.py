@@ -141,7 +141,7 @@ def test_optunas_own_backend_still_loses_a_study_with_a_torn_line(tmp_path):
     optunas_study = optuna.load_study(study_name=study.name, storage=storage)
 
     optunas_study.set_user_attr("a", 1)
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(json.JSONDecodeError, match="delimiter"):
         optunas_study.set_user_attr("a", 2)
 
 

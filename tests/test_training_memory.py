@@ -185,7 +185,7 @@ def test_a_trial_that_shares_a_gpu_takes_no_more_than_its_share(tiny: Tiny, tmp_
     total = torch.cuda.get_device_properties(0).total_memory
     try:
         on_gpu(tiny, tmp_path, gpu_share=0.25)
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
             torch.empty(int(0.3 * total), dtype=torch.uint8, device="cuda")
     finally:
         limit_gpu_memory(1.0)
