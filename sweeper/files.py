@@ -84,6 +84,14 @@ def publish_directory(beside: Path, path: Path) -> None:
     sync_directory(path.parent)
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return the path itself, or the nearest above it that is there as far as this process can see."""
+    # Not `Path.exists`, which raises where a directory above may not be entered (Python 3.11).
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
 def sync_file(path: Path) -> None:
     """Flush a file's content to disk."""
     with open(path, "rb") as file:

@@ -19,6 +19,7 @@ from sweeper.errors import ConfigError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import take_signals_back
+from sweeper.files import nearest_existing
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, checking, count_slots
 from sweeper.preflight.nodes import check_nodes
@@ -60,12 +61,10 @@ def check_writable(directory: Path) -> None:
     Raises:
         ConfigError: If so.
     """
-    nearest = directory
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    nearest = nearest_existing(directory)
     if not nearest.is_dir():
         why = f"{nearest} is a file"
-    elif not os.access(nearest, os.W_OK | os.X_OK):
+    elif not os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         why = f"no permission to write {nearest}"
     else:
         return

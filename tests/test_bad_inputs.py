@@ -1,5 +1,6 @@
 """Bad inputs by the real command line: each is told in one message with value, place and remedy, and nothing starts."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_fixtures import SWEEP, TESTS, Run, cli, command, fingerprint, write_sweep
+from cli_fixtures import SWEEP, TESTS, Run, another_user, cli, command, fingerprint, write_sweep
 
 TINY = TESTS.parent / "examples" / "tiny"
 CLOSED = "127.0.0.1:1"  # nobody listens on port 1
@@ -511,10 +512,13 @@ def test_rows_that_cannot_be_trained_on_are_told_with_their_lines(place: Path) -
     assert fingerprint(place) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission_is_refused(place: Path) -> None:
-    (place / "locked").mkdir(mode=0o500)
+@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["not to be written", "not to be entered"])
+def test_a_directory_without_permission_is_refused(place: Path, mode: int) -> None:
+    (place / "locked").mkdir()
+    (place / "locked").chmod(mode)
 
-    run = cli("launch", "sweep.yaml", "--dir", "locked/study")
+    # Root may write everywhere.
+    with another_user(place) if os.geteuid() == 0 else contextlib.nullcontext():
+        run = cli("launch", "sweep.yaml", "--dir", "locked/study")
 
     check(run, 2, ("locked/study cannot be written: no permission",))

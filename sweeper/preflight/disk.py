@@ -12,6 +12,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError
+from sweeper.files import nearest_existing
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.preflight.weights import WeightFacts, read_weights
 
@@ -228,10 +229,7 @@ def _values(config: SweepConfig, name: str, default: Any) -> list[Any]:
 
 
 def _free_bytes(directory: Path) -> int:
-    nearest = directory
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    return shutil.disk_usage(nearest).free
+    return shutil.disk_usage(nearest_existing(directory)).free
 
 
 def _used_bytes(directory: Path) -> int:

@@ -12,6 +12,7 @@ import cloudpickle
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, Problem
 from sweeper.executors.user_code import code_of, driver_paths, import_error
+from sweeper.files import nearest_existing
 from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose, release_of
@@ -222,10 +223,7 @@ def written_token(directory: Path) -> Iterator[Path]:
     Raises:
         ConfigError: If it cannot be written.
     """
-    place = directory
-    while not place.is_dir():
-        place = place.parent
-    path = place / f".sweeper-token-{uuid.uuid4().hex[:8]}"
+    path = nearest_existing(directory) / f".sweeper-token-{uuid.uuid4().hex[:8]}"
     try:
         path.write_text(path.name)
     except OSError as error:
