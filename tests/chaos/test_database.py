@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, write_sweep
+from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, wait_for, write_sweep
 from postgres import PASSWORD, QUOTED, Postgres, binaries
 from sweeps import merged
 
@@ -22,14 +22,6 @@ def server():
     server = Postgres(programs)
     yield server
     server.remove()
-
-
-def wait_for(condition, driver, log, timeout_s=120.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        assert driver.poll() is None, log.read_text()
-        time.sleep(0.02)
 
 
 def make_sweep(directory, name, **changes):

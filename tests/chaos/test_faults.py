@@ -2,24 +2,16 @@
 
 import contextlib
 import shutil
-import time
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, kill, outcome, records_of, run, start, write_sweep
+from chaos_sweeps import MADE_UP, RATES, kill, outcome, records_of, run, start, wait_for, write_sweep
 from sweeps import merged
 
 from sweeper.records import TrialState
 
 pytestmark = pytest.mark.chaos
 IN_PROCESS = ["--executor", "in-process"]
-
-
-def wait_for(condition, what, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def test_a_full_disk_stops_the_sweep_with_a_message_and_room_lets_it_go_on(
     study = small_disk / "study"
     log = tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
-    wait_for(lambda: (study / "curves").exists(), "the first curve")
+    wait_for(lambda: (study / "curves").exists(), driver, log)
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
@@ -65,7 +57,7 @@ def test_of_two_drivers_one_works_and_the_other_says_who_holds_the_study(tmp_pat
     study = tmp_path / "study"
     log = tmp_path / "log"
     first = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
-    wait_for(lambda: (study / "curves").exists(), "the first curve")
+    wait_for(lambda: (study / "curves").exists(), first, log)
 
     for words in (["resume", str(study)], ["launch", str(sweep), "--dir", str(study)]):
         second = run([*words, *IN_PROCESS])
@@ -101,10 +93,10 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, da
     )
     sweep = write_sweep(tmp_path / "sweep.yaml", config)
     run(["launch", str(sweep), "--dir", str(tmp_path / "calm"), *IN_PROCESS])
-    study = tmp_path / "study"
-    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], tmp_path / "log")
+    study, log = tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     checkpoints = study / "trials/0/checkpoints"
-    wait_for(lambda: len(list(checkpoints.glob("step-*/MANIFEST.json"))) == 2, "the second checkpoint")
+    wait_for(lambda: len(list(checkpoints.glob("step-*/MANIFEST.json"))) == 2, driver, log)
     kill(driver)
     _damage(max(checkpoints.glob("step-*")), damage)
 
@@ -133,10 +125,10 @@ def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(
     )
     sweep = write_sweep(tmp_path / "sweep.yaml", config)
     run(["launch", str(sweep), "--dir", str(tmp_path / "calm"), *IN_PROCESS])
-    study = tmp_path / "study"
-    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], tmp_path / "log")
+    study, log = tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     curve = study / "curves/00000.parquet"
-    wait_for(curve.exists, "the first curve")
+    wait_for(curve.exists, driver, log)
     kill(driver)
     curve.write_bytes(curve.read_bytes()[:-30])
 
@@ -150,9 +142,9 @@ def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(
 @pytest.mark.slow
 def test_a_study_directory_that_was_moved_is_gone_on_with(tmp_path):
     sweep = write_sweep(tmp_path / "sweep.yaml", MADE_UP)
-    study = tmp_path / "study"
-    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], tmp_path / "log")
-    wait_for(lambda: (study / "curves").exists(), "the first curve")
+    study, log = tmp_path / "study", tmp_path / "log"
+    driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
+    wait_for(lambda: (study / "curves").exists(), driver, log)
     kill(driver)
     shutil.move(study, tmp_path / "moved")
 

@@ -1,17 +1,17 @@
 """Sweeps on clusters of several nodes that come, go, are too small or are busy."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, write_sweep
+from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, wait_for, write_sweep
 from nodes import Nodes
 from sweeps import merged
 
 from sweeper.records import TrialState
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(900)]
+SLOWLY = {"timeout_s": 240.0, "every_s": 0.2}  # how trials that start on several nodes are waited for
 PAIRS = {"resources": {"workers_per_trial": 2, "gpus_per_trial": 0, "slots": None}}
 TOGETHER = {"trial": {"function": "chaos_functions:noisy_together"}, "failures": {"retries": 5}}
 
@@ -21,13 +21,6 @@ def nodes() -> Iterator[Nodes]:
     cluster = Nodes()  # two nodes with a core each
     yield cluster
     cluster.end()
-
-
-def wait_for(condition, what, timeout_s=240.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"
-        time.sleep(0.2)
 
 
 def check_pairs(study: Path) -> None:
@@ -50,7 +43,7 @@ def test_pairs_across_nodes_survive_a_node_that_dies_and_use_one_that_joins(
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), "--address", nodes.address], log)
     try:
-        wait_for(lambda: (study / "curves").exists(), "the first curve")
+        wait_for(lambda: (study / "curves").exists(), driver, log, **SLOWLY)
         nodes.kill_second()  # and adds another one
         assert driver.wait(600) == 0, log.read_text()
     finally:
@@ -69,9 +62,9 @@ def test_more_trials_run_at_a_time_once_nodes_have_joined(tmp_path: Path, nodes:
         return sum(record.state is TrialState.RUNNING for record in records_of(study).values())
 
     try:
-        wait_for(lambda: (study / "curves").exists(), "the first curve")
+        wait_for(lambda: (study / "curves").exists(), driver, log, **SLOWLY)
         nodes.add(2)
-        wait_for(lambda: n_running() == 4, "four trials at a time")
+        wait_for(lambda: n_running() == 4, driver, log, **SLOWLY)
         assert driver.wait(600) == 0, log.read_text()
     finally:
         driver.kill()
@@ -102,7 +95,7 @@ def test_a_cluster_too_small_is_told_at_once_and_a_busy_one_is_waited_for(
         driver = start(["launch", str(sweep), "--dir", str(tmp_path / "s"), "--address", nodes.address], log)
         try:
             words = "waiting for the cluster: the next trial needs 2 workers with 1 CPU each; free now: 1 of 2 CPU"
-            wait_for(lambda: words in log.read_text(), "the word that it waits")
+            wait_for(lambda: words in log.read_text(), driver, log, **SLOWLY)
         except BaseException:
             driver.kill()
             raise

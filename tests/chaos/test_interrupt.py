@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, write_sweep
+from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, wait_for, write_sweep
 from sweeps import merged
 
 from sweeper.study.study import Study
@@ -13,14 +13,6 @@ pytestmark = pytest.mark.chaos
 IN_PROCESS = ["--executor", "in-process"]
 RAY = ["--executor", "ray"]
 STUCK = {"trial": {"function": "chaos_functions:stuck"}, "resources": {"slots": 1}}
-
-
-def wait_for(condition, driver, log, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        assert driver.poll() is None, log.read_text()
-        time.sleep(0.02)
 
 
 def attempts(study):
