@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_files import write_jsonl
 from sweeps import make_study, merged
 
 from sweeper.config import config_from_dict
@@ -49,17 +50,12 @@ FULL: dict[str, Any] = {
 LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj", "v_proj"]}
 
 
-def write_rows(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def finished_study(root: Path, *, rows: list[Any] | None = None, **changes: Any) -> Study:
     """Return a study of three trials: 0 is complete, 1 is complete and best, 2 was pruned."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "model").mkdir(exist_ok=True)
     (root / "model" / "config.json").write_text("{}")
-    write_rows(root / "train.jsonl", CHATS if rows is None else rows)
+    write_jsonl(root / "train.jsonl", CHATS if rows is None else rows)
     content = merged(copy.deepcopy(FULL), changes)
     for key in ("model", "train_data"):
         if isinstance(content["trial"].get(key), str):

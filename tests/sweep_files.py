@@ -1,9 +1,13 @@
-"""Sweep files for tests of the config and the plan."""
+"""Sweep files and their data for tests, and the plans that they lead to."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sweeper.config import parse_config
 from sweeper.config.models import SweepConfig
+from sweeper.plan import DataFacts, Plan, plan_sweep
 
 BASE = """\
 study: demo
@@ -38,10 +42,16 @@ sampler: {name: tpe, n_trials: 10}
 """
 
 
+def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
+    """Write one row a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def write_data(folder: Path) -> None:
     """Write the data files that the sweep files name."""
     for name in ("train.jsonl", "dev.jsonl"):
-        (folder / name).write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+        write_jsonl(folder / name, [{"prompt": "a", "completion": "b"}])
 
 
 def replaced(text: str, *edits: tuple[str, str]) -> str:
@@ -59,3 +69,8 @@ def config_of(
     return parse_config(
         text, file="sweep.yaml", base_dir=folder or Path.cwd(), overrides=overrides, check_files=check_files
     )
+
+
+def plan_of(*overrides: str, text: str = BASE, facts: DataFacts | None = None) -> Plan:
+    """Return the plan of a sweep file's text."""
+    return plan_sweep(config_of(text, *overrides), facts=facts)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cli_fixtures import cli
 from sweep_files import BASE, config_of
+from trial_functions import scores_its_rate
 
 from sweeper import api
 from sweeper.benchmarks.measure import check_benchmarks
@@ -52,11 +53,6 @@ FUNCTION_SWEEP: dict[str, Any] = {
 
 def section(**given: Any) -> BenchmarkSection:
     return BenchmarkSection.model_validate(given)
-
-
-def train(context: Any) -> dict[str, float]:
-    context.report(step=2, samples=20, loss=1.0, grad_norm=1.0)
-    return {"score": context.params["learning_rate"]}
 
 
 def test_the_section_reads_back_from_its_dump() -> None:
@@ -148,7 +144,7 @@ def test_ranks_know_which_direction_is_better_and_share_ties() -> None:
 @pytest.fixture
 def measured(tmp_path: Path) -> Study:
     """A study whose trials 0 and 2 were measured after their end."""
-    api.launch(FUNCTION_SWEEP | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=train)
+    api.launch(FUNCTION_SWEEP | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=scores_its_rate)
     study = Study.open(str(tmp_path / "s"))
     for trial, name, value in ((0, "a", 0.25), (0, "b", 0.75), (2, "a", 0.5)):
         score = Score(value=value, stderr=0.125 if name == "a" else math.nan, facts={"task": name})
@@ -189,7 +185,7 @@ def test_a_later_result_replaces_an_earlier_one_and_a_checkpoint_stands_beside(m
 
 def test_without_benchmarks_nothing_is_said_of_them(tmp_path: Path) -> None:
     sweep = {key: value for key, value in FUNCTION_SWEEP.items() if key != "benchmarks"}
-    view = api.launch(sweep | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=train)
+    view = api.launch(sweep | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=scores_its_rate)
     write_report(view, tmp_path / "report")
     assert "Benchmarks" not in (tmp_path / "report" / "index.html").read_text()
     assert benchmarks_json(view)["models"] == []

@@ -11,6 +11,7 @@ import training_fixtures
 from cli_fixtures import cli
 from scipy import stats
 from training_fixtures import Tiny
+from trial_functions import scores_its_rate
 
 from sweeper import api
 from sweeper.compare.run import compare_trials
@@ -34,15 +35,10 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def train(context: Any) -> dict[str, float]:
-    context.report(step=2, samples=20, loss=1.0, grad_norm=1.0)
-    return {"score": context.params["learning_rate"]}
-
-
 @pytest.fixture
 def study(tmp_path: Path) -> StudyView:
     """Trials 0 and 1 were measured on 200 items of `dev` and 4 of `few`; trial 0 has the lower loss."""
-    view = api.launch(SWEEP | {"dir": str(tmp_path / "items")}, options=OPTIONS, function=train)
+    view = api.launch(SWEEP | {"dir": str(tmp_path / "items")}, options=OPTIONS, function=scores_its_rate)
     rng = np.random.default_rng(0)
     hardness = rng.normal(5.0, 1.0, size=200)
     for number, shift in ((0, 0.0), (1, 0.3)):

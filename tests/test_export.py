@@ -8,8 +8,9 @@ from typing import Any
 
 import export_fixtures
 import pytest
-from export_fixtures import CHATS, LORA, exported, finished_study, write_rows
+from export_fixtures import CHATS, LORA, exported, finished_study
 from ruamel.yaml import YAML
+from sweep_files import write_jsonl
 from sweeps import make_config, make_study
 
 from sweeper.errors import ConfigError, StudyMismatchError
@@ -354,8 +355,8 @@ def test_training_data_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_sources_of_different_kinds_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "a"}])
-    chats = write_rows(tmp_path / "chats.jsonl", CHATS)
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": "a"}])
+    chats = write_jsonl(tmp_path / "chats.jsonl", CHATS)
     study = finished_study(tmp_path, trial={"train_data": [str(texts), str(chats)]})
 
     with pytest.raises(ConfigError, match=r"hold chats in `messages` and plain texts, .* `--data FILE`"):
@@ -372,7 +373,7 @@ def test_llamafactory_says_which_ends_of_pairs_it_does_not_write(tmp_path: Path)
 
 def test_chats_of_both_kinds_become_one_file_for_llamafactory(tmp_path: Path) -> None:
     pair = [{"prompt": CHATS[0]["messages"][:1], "completion": CHATS[0]["messages"][1:]}]
-    sources = [write_rows(tmp_path / "pairs.jsonl", pair), write_rows(tmp_path / "chats.jsonl", CHATS)]
+    sources = [write_jsonl(tmp_path / "pairs.jsonl", pair), write_jsonl(tmp_path / "chats.jsonl", CHATS)]
     study = finished_study(tmp_path, trial={"train_data": [str(path) for path in sources]})
     out = tmp_path / "train.yaml"
 
@@ -388,8 +389,8 @@ def test_chats_of_both_kinds_become_one_file_for_llamafactory(tmp_path: Path) ->
 
 def test_what_one_file_cannot_hold_is_refused_with_a_format_that_can(tmp_path: Path) -> None:
     sources = [
-        write_rows(tmp_path / "texts.jsonl", [{"text": "a"}]),
-        write_rows(tmp_path / "chats.jsonl", CHATS),
+        write_jsonl(tmp_path / "texts.jsonl", [{"text": "a"}]),
+        write_jsonl(tmp_path / "chats.jsonl", CHATS),
     ]
     study = finished_study(tmp_path, trial={"train_data": [str(path) for path in sources]})
 

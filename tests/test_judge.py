@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import training_fixtures
+from sweep_files import write_jsonl
 from training_fixtures import Tiny
 
 from sweeper import api
@@ -454,7 +455,7 @@ def test_a_model_answers_turn_by_turn_and_is_judged(
 
     rows = [{"question_id": one.id, "turns": list(one.turns)} for one in QUESTIONS]
     rows[0]["turns"] = ["only one"]
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "q.jsonl", rows)
     questions = load_questions(tmp_path / "q.jsonl")
     loaded = load_kept(tiny.model, trust_remote_code=False)
     alone = [answer_questions(loaded, [one], max_new_tokens=8, batch_size=1)[0] for one in questions]

@@ -1,9 +1,11 @@
 """Warm-up in steps, samples or a share, and a beta2 whose memory is fixed in tokens."""
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
+import sweep_files
 from sweep_files import BASE, config_of, replaced
 
 from sweeper.config import dump_config
@@ -17,8 +19,7 @@ HALF_LIFE = "adam_beta2_half_life_tokens"
 ID_BEFORE = "7584c5aaca361af4"  # from before there were these settings
 
 
-def plan_of(*overrides: str, text: str = BASE, facts: DataFacts | None = FACTS) -> Plan:
-    return plan_sweep(config_of(text, *overrides), facts=facts)
+plan_of = functools.partial(sweep_files.plan_of, facts=FACTS)
 
 
 def beta2_by_batch(plan: Plan) -> dict[int, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sweep_files import BASE, FUNCTION, config_of, replaced
+from sweep_files import BASE, FUNCTION, config_of, plan_of, replaced
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
@@ -14,10 +14,6 @@ from sweeper.plan import DataFacts, Plan, Point, grid_params, plan_point, plan_s
 
 FACTS = DataFacts(rows=1000, target_tokens=50_000)
 TPE = "sampler={name: tpe, n_trials: 12}"
-
-
-def plan_of(*overrides: str, text: str = BASE, facts: DataFacts | None = None) -> Plan:
-    return plan_sweep(config_of(text, *overrides), facts=facts)
 
 
 def batches_of(plan: Plan) -> dict[int, Point]:

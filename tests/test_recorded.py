@@ -1,13 +1,12 @@
 """Recorded sweeps: from a study, as files, and what is refused."""
 
 import dataclasses
-import json
 import math
-from pathlib import Path
 
 import pytest
 import trial_functions
 from recorded_sweeps import make_point, make_recorded
+from sweep_files import write_jsonl
 from sweeps import make_config, make_orchestrator, make_study, reopened
 
 from sweeper.errors import ConfigError
@@ -139,11 +138,6 @@ def test_the_noise_of_sweeps_without_shared_points_is_refused():
         seed_sd([make_recorded([0.5])])
 
 
-def write_lines(path: Path, *lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 ROW = {"point": 0, "param.rate": 1e-3, "step": 1, "samples": 8, "loss": 2.0, "metric.score": 0.5}
 FACTS = {"name": "mine", "metric": "score", "direction": "maximize"}
 
@@ -151,7 +145,7 @@ FACTS = {"name": "mine", "metric": "score", "direction": "maximize"}
 def test_curves_of_ones_own_need_only_the_documented_columns(tmp_path):
     rows = [{**ROW, "point": name, "param.rate": rate} for name, rate in (("a", 1e-3), ("b", 1e-2))]
 
-    sweep = load_recorded(write_lines(tmp_path / "own.jsonl", {"direction": "minimize"}, *rows))
+    sweep = load_recorded(write_jsonl(tmp_path / "own.jsonl", [{"direction": "minimize"}, *rows]))
 
     assert (sweep.name, sweep.metric, sweep.best, len(sweep.points)) == ("own", "score", 0.5, 2)
     assert sweep.points[0].seconds == 8.0
@@ -181,7 +175,7 @@ def test_curves_of_ones_own_need_only_the_documented_columns(tmp_path):
     ],
 )
 def test_a_file_that_does_not_hold_what_the_schema_says_is_refused(lines, match, tmp_path):
-    path = write_lines(tmp_path / "bad.jsonl", *lines)
+    path = write_jsonl(tmp_path / "bad.jsonl", lines)
 
     with pytest.raises(ConfigError, match=match):
         load_recorded(path)

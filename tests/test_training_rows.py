@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import training_fixtures
 from datasets.exceptions import DatasetGenerationError
+from sweep_files import write_jsonl
 from training_fixtures import Hub
 
 from sweeper.config.models import DataSource, TrialSection
@@ -113,8 +113,7 @@ def test_parquet_rows_keep_their_messages(tmp_path: Path) -> None:
 
 
 def test_only_the_first_rows_are_read_where_a_limit_is_set(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(5)))
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": str(i)} for i in range(5)])
     assert [row["text"] for _, row in read_rows(DataSource(path=str(path), limit=2))] == ["0", "1"]
 
 

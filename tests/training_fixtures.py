@@ -1,7 +1,6 @@
 """A tiny random Llama with a tokenizer, data, and a context to train it in. Importing this loads no torch."""
 
 import dataclasses
-import json
 import random
 import threading
 import types
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_files import write_jsonl
 
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.context import TrialContext, TrialSpec, TrialStopped
@@ -84,11 +84,6 @@ def chat_rows(n_rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
             {"messages": [{"role": "user", "content": words}, {"role": "assistant", "content": words}]}
         )
     return rows
-
-
-def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 class CachedRows(list[dict[str, Any]]):

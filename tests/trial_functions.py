@@ -42,6 +42,12 @@ def steady(context: TrialContext) -> dict[str, float]:
     return {"score": value}
 
 
+def scores_its_rate(context: TrialContext) -> dict[str, float]:
+    """Two steps of 10 samples, of which one is told; the metric is the learning rate."""
+    context.report(step=2, samples=20, loss=1.0, grad_norm=1.0)
+    return {"score": context.params["learning_rate"]}
+
+
 def sees_gpus(context: TrialContext) -> dict[str, float]:
     """Say whether the worker was left any GPU to train on; which ones there are is not asked."""
     return {"score": float(os.environ.get("CUDA_VISIBLE_DEVICES") != "")}

@@ -1,7 +1,6 @@
 """A node that sees other files than the driver: code travels there; what else is missing is told before a trial."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from chaos_sweeps import MADE_UP, command, environment, records_of, run
+from sweep_files import write_jsonl
 from sweeps import merged
 from training_fixtures import chat_rows, make_model_dir
 
@@ -129,7 +129,7 @@ def test_data_that_a_node_does_not_have_is_told_before_the_first_trial(
     tmp_path: Path, hidden: Path, address: str
 ) -> None:
     model, data = make_model_dir(hidden / "model"), hidden / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in chat_rows(64)))
+    write_jsonl(data, chat_rows(64))
     config = {
         "study": "missing", "metric": "dev/loss", "direction": "minimize",
         "trial": {
