@@ -42,21 +42,3 @@ def rungs_at_fractions(fractions: Sequence[float], *, budget: int) -> tuple[int,
     """
     # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would put the mark one sample late.
     return tuple(-int(-round(fraction * budget, 9) // 1) for fraction in fractions)
-
-
-def first_step_at(mark_samples: int, *, effective_batch_size: int) -> int:
-    """Return the first optimiser step whose samples lie at or past a mark.
-
-    >>> first_step_at(205, effective_batch_size=128)
-    2
-    """
-    return -(-mark_samples // effective_batch_size)
-
-
-def reached(marks: Sequence[int], *, before: int, now: int) -> list[int]:
-    """Return the indices of the marks that lie in (before, now].
-
-    >>> reached((100, 300, 900), before=100, now=320)
-    [1]
-    """
-    return [index for index, mark in enumerate(marks) if before < mark <= now]

@@ -1,6 +1,5 @@
 """Drives a headless Chromium over its DevTools pipe, for the tests that look at pages."""
 
-import base64
 import contextlib
 import json
 import os
@@ -109,11 +108,6 @@ class Page:
         """Return every address that the page asked for."""
         sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
-
-    def screenshot(self, file: Path) -> None:
-        """Write a picture of the whole page."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(picture["data"]))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from sweeper.config.models import SweepConfig
-from sweeper.records import RungRecord, TrialRecord, TrialState
-from sweeper.study.view import CURVE_COLUMNS, StudyState, StudyView
+from sweeper.records import RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.study.view import StudyState, StudyView
 
 BUDGET = 2048
 MARKS = (205, 615)
@@ -53,7 +53,7 @@ def make_curve(record: TrialRecord, *, diverges: bool = False) -> pd.DataFrame:
         norm = 0.4 + 4.0 / batch**0.5 * math.exp(-samples / 900) + abs(noise.gauss(0, 0.05))
         is_last = diverges and step == record.step
         rows.append((step, samples, samples * 40, math.nan if is_last else loss, norm, 3e-4))
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(StepRow._fields))
 
 
 def make_record(

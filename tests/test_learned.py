@@ -18,7 +18,7 @@ from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
 from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.learned import LearnedRule
 from sweeper.pruners.ledger import RULE
-from sweeper.pruners.outlook import chances_to_be_top
+from sweeper.pruners.outlook import LEVELS, OutlookTable
 from sweeper.pruners.predict import Inputs, Predictor
 from sweeper.records import TrialState
 
@@ -303,13 +303,16 @@ def test_one_set_predicts_as_scikit_learns_regressor_does(monkeypatch):
 
 
 def test_chances_to_be_top_fall_as_better_trials_are_open():
-    levels = np.array([[0.2, 0.2], [0.1, 0.1], [0.0, 0.0]])
+    above = np.zeros((2, len(LEVELS)))
+    above[:, :2] = 0.2, 0.1  # to end above the threshold, and above the next level
+    table = OutlookTable([0, 1], n_complete=3)
+    table.put([0, 1], 0, doubt=0.0, means=np.zeros(2), reaches=np.zeros(2), above=above)
 
-    both = chances_to_be_top(levels.T)
-    alone = chances_to_be_top(levels.T[:1])
+    both = [table.outlook(number).chance for number in (0, 1)]
+    table.drop(1, n_complete=4)
 
-    assert alone == pytest.approx([0.2])
     assert both == pytest.approx([0.19, 0.19])
+    assert table.outlook(0).chance == pytest.approx(0.2)
 
 
 def test_the_best_rate_is_expected_to_grow_with_the_root_of_the_batch():

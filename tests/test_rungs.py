@@ -1,11 +1,9 @@
-"""Rungs are marks in samples; a rung is the first step at or past its mark."""
+"""Rungs are marks in samples."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sweeper.errors import ConfigError
-from sweeper.rungs import first_step_at, reached, rung_samples, rungs_at_fractions
+from sweeper.rungs import rung_samples, rungs_at_fractions
 
 
 def test_marks_grow_by_the_factor_and_stop_below_the_budget() -> None:
@@ -30,14 +28,3 @@ def test_fractions_are_rounded_up_to_whole_samples() -> None:
 
 def test_a_fraction_that_is_a_whole_number_of_samples_is_not_rounded_up() -> None:
     assert rungs_at_fractions([0.1, 0.3, 0.7], budget=30) == (3, 9, 21)
-
-
-@given(mark=st.integers(1, 10**7), batch=st.integers(1, 10**4))
-def test_the_first_step_at_a_mark_is_the_first_past_it(mark: int, batch: int) -> None:
-    step = first_step_at(mark, effective_batch_size=batch)
-    assert (step - 1) * batch < mark <= step * batch
-
-
-def test_every_mark_that_was_passed_is_reached_once() -> None:
-    assert reached((100, 300, 900), before=0, now=300) == [0, 1]
-    assert reached((100, 300, 900), before=300, now=301) == []

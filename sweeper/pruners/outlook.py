@@ -197,20 +197,6 @@ class OutlookTable:
         return mask
 
 
-def chances_to_be_top(above: Array) -> Array:
-    """Return each trial's chance to end above the threshold and above all other open trials.
-
-    Args:
-        above: Each trial's (row) chance to end above each level (column); the first level is the threshold.
-
-    Only one trial can be the top, so these chances say far less than those to beat the threshold while good points
-    are still open; and a study fails only if a stopped trial would have been the top, so their sum bounds its risk.
-    Between two levels the others are taken to stay below the upper one, which makes the chance rather too large. Given
-    the finished trials, the open ones are taken as independent.
-    """
-    return _tops(*_chance_parts(above))
-
-
 def _chance_parts(above: Array) -> tuple[Array, Array]:
     """Return what each trial (row) adds to the chances of all: log chances to stay below, and its own steps."""
     logs = np.log(np.clip(1.0 - above, _IMPOSSIBLE, 1.0))
@@ -221,5 +207,16 @@ def _chance_parts(above: Array) -> tuple[Array, Array]:
 
 
 def _tops(logs: Array, steps: Array) -> Array:
+    """Return each trial's chance to end above the threshold and above all other open trials.
+
+    Only one trial can be the top, so these chances say far less than those to beat the threshold while good points
+    are still open; and a study fails only if a stopped trial would have been the top, so their sum bounds its risk.
+    Between two levels the others are taken to stay below the upper one, which makes the chance rather too large. Given
+    the finished trials, the open ones are taken as independent.
+
+    Args:
+        logs: From `_chance_parts`, of all trials.
+        steps: Likewise.
+    """
     others = np.exp(logs.sum(axis=0))
     return np.asarray(steps @ np.append(others[1:], 1.0))

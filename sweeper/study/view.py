@@ -15,9 +15,6 @@ from sweeper.study.control_records import ControlEvent
 
 StudyState = Literal["running", "interrupted", "finished"]
 
-# Columns of a curve, one row per optimiser step; see `records.StepRow`.
-CURVE_COLUMNS = ("step", "samples", "tokens", "loss", "grad_norm", "learning_rate")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyView:
