@@ -72,17 +72,16 @@ def parse_config(
 def config_from_dict(
     data: Mapping[str, Any],
     *,
-    base_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     check_files: bool = True,
 ) -> SweepConfig:
-    """Check a config that was made in Python. Relative paths start at `base_dir`, else the working directory.
+    """Check a config that was made in Python. Relative paths start at the working directory.
 
     Raises:
         ConfigError: With every problem that was found.
     """
     document = Document(data=_plain_data(data, ()))
-    return _resolve(document, Path(base_dir or Path.cwd()), overrides, check_files=check_files)
+    return _resolve(document, Path.cwd(), overrides, check_files=check_files)
 
 
 def _plain_data(value: Any, path: KeyPath) -> Any:

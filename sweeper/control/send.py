@@ -1,7 +1,7 @@
 """Sending a request to a study, and waiting for what its driver makes of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.config.document import parse_value
@@ -12,7 +12,7 @@ from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlEvent, ControlRequest, Verb
 from sweeper.study.study import Study
 
-WAIT_S = 20.0  # for the driver's answer; it comes within 2 s unless the driver waits for its storage
+_WAIT_S = 20.0  # for the driver's answer; it comes within 2 s unless the driver waits for its storage
 _LOOK_S = 0.1  # between two looks for it
 
 
@@ -22,8 +22,6 @@ def send_request(
     arguments: Mapping[str, Any],
     *,
     storage: str | None = None,
-    wait_s: float = WAIT_S,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[ControlEvent, bool]:
     """Write a request to a study, from any process that sees its storage, and wait for the answer.
 
@@ -44,8 +42,8 @@ def send_request(
         raise NothingToDoError(f"No sweep of study `{study.name}` runs, so there is nothing to stop.")
     study.control_box.send(request)
     event = study.control_box.event(request)
-    for _ in range(int(wait_s / _LOOK_S) if is_running else 0):
-        sleep(_LOOK_S)
+    for _ in range(int(_WAIT_S / _LOOK_S) if is_running else 0):
+        time.sleep(_LOOK_S)
         event = study.control_box.event(request)
         if event.outcome is not None:
             break
@@ -59,7 +57,9 @@ def outcome_text(event: ControlEvent, *, is_running: bool) -> str:
     if event.outcome is not None:
         return f"{event.outcome.message}."
     if is_running:
-        return f"Written. The driver has not answered within {WAIT_S:.0f} s; it acts on it as soon as it can."
+        return (
+            f"Written. The driver has not answered within {_WAIT_S:.0f} s; it acts on it as soon as it can."
+        )
     return "Written. No driver runs this study now: it is acted on at the next `sweeper resume`."
 
 

@@ -65,17 +65,13 @@ def _in_words(rows: SetReport) -> str:
     )
 
 
-def run_preflight(config: SweepConfig, function: TrialFunction | None = None) -> PreflightFacts:
+def run_preflight(config: SweepConfig) -> PreflightFacts:
     """Count slots, and check model and data in a child process.
-
-    Args:
-        config: The sweep.
-        function: Run instead of what the config names; then model and data are its own business.
 
     Raises:
         ConfigError: With every problem that was found.
     """
-    with checking(config, count_slots(config, function), function) as found:
+    with checking(config, count_slots(config)) as found:
         return found()
 
 
@@ -112,7 +108,10 @@ def count_slots(config: SweepConfig, function: TrialFunction | None = None) -> R
 def checking(
     config: SweepConfig, room: Room, function: TrialFunction | None = None
 ) -> Iterator[Callable[[], PreflightFacts]]:
-    """Check model and data in a child process while the block runs; yield what waits for it, and raises as above."""
+    """Check model and data in a child process while the block runs; yield what waits for it, and raises as above.
+
+    Of a function that runs instead of what the config names, model and data are its own business.
+    """
     if function is not None:
         yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=None)
         return

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.records import TrialRecord, TrialState
 
 AUDIT_RULE = "audit"
+_TAIL = 0.025  # on each side of the interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,17 +65,16 @@ def audit_report(records: Iterable[TrialRecord], *, maximize: bool) -> AuditRepo
     )
 
 
-def clopper_pearson(n_hits: int, n: int, *, coverage: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a rate.
+def clopper_pearson(n_hits: int, n: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a rate.
 
     >>> tuple(round(bound, 3) for bound in clopper_pearson(0, 10))
     (0.0, 0.308)
     """
-    tail = (1 - coverage) / 2
     from scipy.stats import beta  # takes a second to load, and most commands need it not
 
-    low = 0.0 if n_hits == 0 else float(beta.ppf(tail, n_hits, n - n_hits + 1))
-    high = 1.0 if n_hits == n else float(beta.ppf(1 - tail, n_hits + 1, n - n_hits))
+    low = 0.0 if n_hits == 0 else float(beta.ppf(_TAIL, n_hits, n - n_hits + 1))
+    high = 1.0 if n_hits == n else float(beta.ppf(1 - _TAIL, n_hits + 1, n - n_hits))
     return low, high
 
 

@@ -19,7 +19,7 @@ from sweeper.replay.setup import replay_config, replay_points, replay_rungs
 from sweeper.study.memory import MemoryStudy
 from sweeper.study.recorded import RecordedSweep
 
-DEFAULT_JITTER = 0.2  # a trial's speed is lognormal around its recorded one: two in three within 20 %
+_JITTER = 0.2  # a trial's speed is lognormal around its recorded one: two in three within 20 %
 _FALLBACK_TOLERANCE = 0.01  # of the grid's range, where the noise between seeds is not known
 
 
@@ -130,7 +130,6 @@ def replay(
     orders: int = 200,
     slots: int = 4,
     seed: int = 0,
-    jitter: float = DEFAULT_JITTER,
     tolerance: float | None = None,
     sections: Mapping[str, Any] | None = None,
     judge: Callable[[SweepConfig], Judge] = make_judge,
@@ -144,7 +143,6 @@ def replay(
         orders: How many random orders. Order k is the same for every pruner.
         slots: Trials at a time.
         seed: Of the orders and speeds, and of the study.
-        jitter: Spread of a trial's speed around its recorded one, as the sigma of a lognormal.
         tolerance: How much worse than the grid's best still counts as a hit, in the metric's units. Default: the
             standard deviation between seeds where the sweep knows it, else 1 % of the grid's range.
         sections: `rungs` and `divergence`, as in a sweep file.
@@ -162,7 +160,7 @@ def replay(
     for index in range(orders):
         rng = np.random.default_rng([seed, index])
         order = [int(point) for point in rng.permutation(len(sweep.points))]
-        drawn = np.exp(jitter * rng.standard_normal(len(order)))
+        drawn = np.exp(_JITTER * rng.standard_normal(len(order)))
         speeds = {number: float(drawn[point]) for number, point in enumerate(order)}
         outcomes.append(ready.play(order, slots=slots, speeds=speeds, tolerance=allowed))
     return ReplayResult(

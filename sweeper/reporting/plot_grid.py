@@ -70,7 +70,7 @@ def _heat_map(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
         layout=layout,
         extra={"n_columns": shape[1], "short_text": extra},
         label=f"Heat map of {metric} by {rows.name} and {grid.columns.name}",
-        caption=grid_caption(view, grid, "Each cell is a trial's final value; the best one is framed."),
+        caption=grid_caption(grid, "Each cell is a trial's final value; the best one is framed."),
         height=150 + max(3, shape[0]) * 68,
     )
 

@@ -35,7 +35,8 @@ _NAMES = {
 }
 
 
-def grid_caption(view: StudyView, grid: TrialGrid, shown: str) -> str:
+def grid_caption(grid: TrialGrid, shown: str) -> str:
+    """Return the caption of a plot over the params: what is shown, how to read it, and what else varies."""
     text = f"{shown} Brighter is better. ✕ marks a trial that was stopped early: its colour is the metric at "
     text += "its last rung, which is no result."
     if grid.others:
@@ -97,7 +98,7 @@ def points_figure(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
         data=data,
         layout=layout,
         label=f"{view.config.metric} of every trial by {rows.name} and {grid.columns.name}",
-        caption=grid_caption(view, grid, "Each point is a trial; a large one has a final value."),
+        caption=grid_caption(grid, "Each point is a trial; a large one has a final value."),
         height=460,
     )
 

@@ -162,7 +162,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
         if metrics or checkpoint or step == self._total_steps or self._is_flush_due(step, samples):
             self._flush(step, samples, metrics, checkpoint)
 
-    def finish(self, model: Any) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Return the final metrics, measured now unless they were after the last step."""
         return self._measured if self._measured is not None else self._evaluate()
 

@@ -126,7 +126,7 @@ class _Finetuning:
             model = self._train(self._legs[index], is_last=index + 1 == len(self._legs))
         if self._gang is not None:
             self._gang.agree()  # the last step's report may have been answered by a stop
-        metrics = self._steps.finish(model)
+        metrics = self._steps.finish()
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = self._steps.last_losses_mean()
         self._keep(model, Path(self._context.spec.trial_dir))

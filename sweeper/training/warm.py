@@ -4,7 +4,7 @@ import gc
 import importlib
 
 
-def preload(*, threads: int = 1) -> None:
+def preload() -> None:
     """Import all that the built-in fine-tuning needs, so that a trial starts in tenths of a second.
 
     What was imported is then hidden from the garbage collector: the trainer collects at the start of every
@@ -12,7 +12,7 @@ def preload(*, threads: int = 1) -> None:
     """
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # until a trial says how many it has
     importlib.import_module("sweeper.training.finetune")
     gc.collect()
     gc.freeze()
