@@ -63,7 +63,7 @@ def common(
     ] = False,
 ) -> None:
     """Keep what every command shares."""
-    ctx.obj = {"debug": debug}
+    ctx.ensure_object(dict)["debug"] = debug
 
 
 @app.command(epilog=examples("plan"))
@@ -208,13 +208,13 @@ for commands in (cli_again, cli_judging, cli_reading, cli_control, cli_doctor):
 
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
-    debug = "--debug" in sys.argv
+    shared = {"debug": False}
     hide_password_of_command_line(sys.argv[1:])
     try:
-        code = _run()
+        code = _run(shared)
         sys.stdout.flush()
     except SweeperError as error:
-        if debug:
+        if shared["debug"]:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -236,10 +236,14 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run() -> int:
-    """Run the command that was given; return its exit code. Wrong usage is told here."""
+def _run(shared: dict[str, bool]) -> int:
+    """Run the command that was given; return its exit code. Wrong usage is told here.
+
+    Args:
+        shared: Is filled with what stands before the command.
+    """
     try:
-        code = app(prog_name="sweeper", standalone_mode=False)
+        code = app(prog_name="sweeper", standalone_mode=False, obj=shared)
     except typer.Exit as error:
         return error.exit_code
     except typer.Abort as error:  # what typer makes of Ctrl-C

@@ -115,6 +115,14 @@ def test_debug_shows_the_traceback_and_keeps_message_and_code() -> None:
     assert "error: `nobody` is not a study's directory" in run.err
 
 
+def test_a_name_that_reads_like_debug_shows_no_traceback() -> None:
+    run = cli("status", "--", "--debug")
+
+    assert run.code == 4
+    assert "error: `--debug` is not a study's directory" in run.err
+    assert "Traceback" not in run.err
+
+
 def test_a_reader_that_has_enough_is_no_error(launched: tuple[Path, Run]) -> None:
     read, write = os.pipe()
     os.close(read)
