@@ -26,6 +26,7 @@ from sweeper.cli_words import (
 from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
 from sweeper.help_text import examples
 from sweeper.storage_url import hide_password_of_command_line
+from sweeper.study import layout
 
 app = typer.Typer(
     add_completion=True,
@@ -179,7 +180,7 @@ def _finish(view: Any, *, as_json: bool) -> None:
     from sweeper.reporting import write_report
     from sweeper.reporting.status import status_json, status_text
 
-    path = write_report(view, view.directory / "report")
+    path = write_report(view, view.directory / layout.REPORT)
     # Where the terminal went away while the sweep ran, nobody is there to be told, and the report says it all.
     try:
         console(stderr=True).print(status_text(view))

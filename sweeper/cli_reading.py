@@ -12,6 +12,7 @@ from sweeper.cli_watch import watch as watch_study
 from sweeper.cli_words import AsJson, Storage, StudyPlace, console
 from sweeper.errors import SweeperError
 from sweeper.help_text import examples
+from sweeper.study import layout
 
 
 def status(
@@ -65,7 +66,7 @@ def report(
     from sweeper.reporting import write_report
 
     view = load_study(study, storage=storage)
-    place = out or view.directory / "report"
+    place = out or view.directory / layout.REPORT
     pictures = []
     if png:
         from sweeper.reporting.pictures import write_pictures

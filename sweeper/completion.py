@@ -11,10 +11,9 @@ from typing import Any
 
 from sweeper.errors import SweeperError
 from sweeper.storage_url import keep_password
+from sweeper.study import layout
 
 logger = logging.getLogger(__name__)
-
-_MARKER = "study.json"
 
 
 def studies(ctx: Any, incomplete: str) -> list[str]:
@@ -90,7 +89,7 @@ def _names_in(url: str) -> list[str]:
 def _local_names(incomplete: str) -> list[str]:
     found: list[Path] = []
     with contextlib.suppress(OSError):
-        found = sorted(Path("studies").glob(f"*/{_MARKER}"))
+        found = sorted(layout.STUDIES.glob(f"*/{layout.MARKER}"))
     return [marker.parent.name for marker in found if marker.parent.name.startswith(incomplete)]
 
 
@@ -103,7 +102,7 @@ def _directories(incomplete: str) -> list[str]:
         found = sorted(path for path in base.iterdir() if path.name.startswith(start) and _is(path.is_dir))
     prefix = f"{head}/" if "/" in incomplete else ""
     return [
-        f"{prefix}{path.name}{'' if _is((path / _MARKER).exists) else '/'}"
+        f"{prefix}{path.name}{'' if _is((path / layout.MARKER).exists) else '/'}"
         for path in found
         if start.startswith(".") or not path.name.startswith(".")
     ]

@@ -22,6 +22,7 @@ from sweeper.preflight.environment import capture_environment
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Listener, TrialRecord, TrialState
+from sweeper.study import layout
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.control_records import Verb
 from sweeper.study.environment import changed_since
@@ -59,7 +60,7 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
     if facts is not None and study.facts() is None:
         study.set_facts(facts)
     plan = plan_sweep(config, facts=facts)
-    place, sweep = study.directory / "study.json", study.directory / "sweep.yaml"
+    place, sweep = study.directory / layout.MARKER, study.directory / layout.SWEEP
     for path, text in (
         (place, json.dumps({"study": config.study, "storage": config.storage})),
         (sweep, dump_config(config)),
@@ -109,7 +110,7 @@ def drive(
     with contextlib.ExitStack() as stack:
         progress = progress_for(sys.stderr, config, study.records().values())
         stack.enter_context(progress)
-        log = stack.enter_context(EventLog(study.directory / "events.log", metric=config.metric))
+        log = stack.enter_context(EventLog(study.directory / layout.EVENTS, metric=config.metric))
         trackers = trackers_for(config, study.directory, study.curves.rows, created=study.created)
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),

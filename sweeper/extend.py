@@ -15,6 +15,7 @@ from sweeper.plan import Point, n_undrawn, plan_longer, plan_point, plan_sweep
 from sweeper.plan.budget import common_budget
 from sweeper.plan.marks import rung_marks
 from sweeper.records import Origin, TrialRecord, TrialState, params_key
+from sweeper.study import layout
 from sweeper.study.changes import changed_config, check_extension
 from sweeper.study.control_records import whoami
 from sweeper.study.study import Study
@@ -40,7 +41,7 @@ class Extension:
         if self.config != study.config:
             study.expect_points()
             study.update_config(self.config)
-            write_text(study.directory / "sweep.yaml", dump_config(self.config))
+            write_text(study.directory / layout.SWEEP, dump_config(self.config))
         known = {record.point_id for record in study.records().values()}
         for number, point in self.longer:
             if point.point_id not in known:
@@ -191,7 +192,7 @@ def _chosen(study: Study, records: dict[int, TrialRecord], continues: Sequence[s
 
 
 def _has_checkpoint(study: Study, number: int) -> bool:
-    url, trial_dir = study.config.trial.checkpoint.url, str(study.directory / "trials" / str(number))
+    url, trial_dir = study.config.trial.checkpoint.url, str(layout.trial_dir(study.directory, number))
     place = checkpoints_place(url, study=study.name, trial_dir=trial_dir, number=number)
     rows = study.curves.rows(number)
     last = rows[-1].step if rows else 0

@@ -25,6 +25,7 @@ from sweeper.preflight.facts import PreflightFacts, checking, count_slots
 from sweeper.preflight.nodes import check_nodes
 from sweeper.pruners.judge import make_judge
 from sweeper.storage_url import absolute_storage, keep_password
+from sweeper.study import layout
 from sweeper.trackers import check_trackers
 
 
@@ -52,7 +53,8 @@ def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
 
 
 def study_directory(config: SweepConfig) -> Path:
-    return Path(config.dir or Path("studies") / config.study).absolute()
+    """Return where a sweep's study lies: what `dir` says, else a directory of its name."""
+    return Path(config.dir or layout.STUDIES / config.study).absolute()
 
 
 def check_writable(directory: Path) -> None:

@@ -17,6 +17,7 @@ from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import chosen_record
 from sweeper.reporting.export.model_dir import kept_model
+from sweeper.study import layout
 from sweeper.study.benchmark_records import BenchmarkRun, Score
 from sweeper.study.changes import changed_config
 from sweeper.study.clock import utc_now
@@ -103,7 +104,7 @@ def _measure_one(
         measured = measure(loaded, section, names)
     for name, one in measured.items():
         if one.items is not None and step is None:
-            write_items(view.directory / "trials" / str(record.number), one.items)
+            write_items(layout.trial_dir(view.directory, record.number), one.items)
         study.benchmark_box.write(_run_of(record, name, step, one.score, hashes[name]))
 
 
@@ -133,7 +134,7 @@ def _checkpoint_dir(view: StudyView, record: TrialRecord, step: int) -> Path:
             f"Study `{view.name}` trains with the function `{config.trial.function}`, and only that knows what its "
             "checkpoints hold. Let it keep a model in the trial's `model` directory."
         )
-    trial_dir = view.directory / "trials" / str(record.number)
+    trial_dir = layout.trial_dir(view.directory, record.number)
     url = config.trial.checkpoint.url
     if url is not None:
         raise ConfigError(

@@ -10,6 +10,7 @@ from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.items import Items, paired, read_items
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import chosen_record
+from sweeper.study import layout
 from sweeper.study.environment import environment_of
 from sweeper.study.view import StudyView
 
@@ -62,7 +63,7 @@ def _completed(view: StudyView, number: int) -> TrialRecord:
 
 
 def _all(view: StudyView, one: TrialRecord, two: TrialRecord, alpha: float) -> list[ItemComparison]:
-    first, second = (read_items(view.directory / "trials" / str(record.number)) for record in (one, two))
+    first, second = (read_items(layout.trial_dir(view.directory, record.number)) for record in (one, two))
     found = []
     for source in first:
         if source in second:

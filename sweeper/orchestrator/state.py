@@ -12,6 +12,7 @@ from sweeper.context import TrialSpec
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord, StepRow
+from sweeper.study import layout
 from sweeper.study.interface import SweepStudy
 
 
@@ -81,7 +82,7 @@ class SweepState:
         return self.is_interrupted or self.failure is not None
 
     def trial_dir(self, number: int) -> Path:
-        return self.study.directory / "trials" / str(number)
+        return layout.trial_dir(self.study.directory, number)
 
     def place(self, number: int) -> str:
         """Return where a trial's checkpoints lie."""

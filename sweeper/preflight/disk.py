@@ -15,6 +15,7 @@ from sweeper.errors import ConfigError
 from sweeper.files import nearest_existing
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.preflight.weights import WeightFacts, read_weights
+from sweeper.study import layout
 
 _FLOAT32 = 4  # what trained weights are kept in
 # Bytes of an optimiser's state per trained weight: Adam's two moments are the rule, and the bound for what is not here.
@@ -108,7 +109,7 @@ def check_disk(need: DiskNeed | None) -> None:
     """
     if need is None or need.local_bytes is None or need.local_bytes <= need.free_bytes:
         return
-    if need.local_bytes <= need.free_bytes + _used_bytes(Path(need.directory) / "trials"):
+    if need.local_bytes <= need.free_bytes + _used_bytes(layout.trials_dir(Path(need.directory))):
         return
     aside = (
         "set no trial aside (`pruner.set_aside: false`, or another `pruner.mode` than `probe`), "

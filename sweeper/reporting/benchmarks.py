@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.benchmarks.one_number import mean_score, rank_means
 from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
 from sweeper.reporting.formats import jsonable, short_float
+from sweeper.study import layout
 from sweeper.study.benchmark_records import Score, scores_of_trial
 from sweeper.study.view import StudyView
 
@@ -126,7 +127,7 @@ def _scores(view: StudyView) -> dict[tuple[int, int | None], dict[str, Score]]:
     """Return scores by trial and checkpoint; what was measured later counts."""
     found: dict[tuple[int, int | None], dict[str, Score]] = {}
     for record in view.records:
-        if own := scores_of_trial(record, view.directory / "trials" / str(record.number)):
+        if own := scores_of_trial(record, layout.trial_dir(view.directory, record.number)):
             found[record.number, None] = own
     for run in view.benchmarks:
         found.setdefault((run.trial, run.step), {})[run.benchmark] = run.score

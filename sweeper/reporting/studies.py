@@ -10,11 +10,10 @@ from rich.text import Text
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.records import TrialState
 from sweeper.reporting.formats import one_line, short
+from sweeper.study import layout
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-
-DEFAULT_DIRECTORY = Path("studies")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
     Raises:
         ConfigError: If a given directory does not exist, or it cannot be read.
     """
-    place = directory or DEFAULT_DIRECTORY
+    place = directory or layout.STUDIES
     try:
         if not place.is_dir():
             if directory is None:
@@ -54,7 +53,7 @@ def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
             raise ConfigError(
                 f"The directory `{directory}` does not exist. Give the one that holds the studies."
             )
-        markers = [place / "study.json", *place.glob("*/study.json")]
+        markers = [place / layout.MARKER, *place.glob(f"*/{layout.MARKER}")]
         found = [marker.parent for marker in sorted(markers) if marker.is_file()]
     except OSError as error:
         raise ConfigError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeper.differences import differing
 from sweeper.records import TrialRecord
+from sweeper.study import layout
 from sweeper.study.machine import ATTEMPT_FILE
 from sweeper.study.view import StudyView
 
@@ -21,7 +22,7 @@ def environment_of(view: StudyView, record: TrialRecord) -> dict[str, Any]:
     """Return what a trial's newest attempt stands on; of the driver's machine where the attempt left nothing."""
     session = _session_of(view.environments, record)
     found = {name: value for name, value in session.items() if name != "at"}
-    path = view.directory / "trials" / str(record.number) / ATTEMPT_FILE
+    path = layout.trial_dir(view.directory, record.number) / ATTEMPT_FILE
     try:
         found |= json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts
 from sweeper.records import TrialRecord
-from sweeper.study import keys, space
+from sweeper.study import keys, layout, space
 from sweeper.study.benchmark_box import BenchmarkBox
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.control_box import ControlBox
@@ -37,7 +37,7 @@ class StoredStudy:
         self.name = name
         self._stored_config = attributes[keys.CONFIG]
         self.config, self.directory = _config_and_directory(name, attributes)
-        self.curves = CurveStore(self.directory / "curves", check=self.check_held)
+        self.curves = CurveStore(self.directory / layout.CURVES, check=self.check_held)
         self.control_box = ControlBox(storage, self._id)
         self.benchmark_box = BenchmarkBox(storage, self._id)
         self._trial_ids: dict[int, int] = {}

@@ -10,13 +10,13 @@ from optuna.storages.journal import JournalStorage
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.extras import install_command
 from sweeper.storage_url import hide, mask_url, with_password, without_password
+from sweeper.study import layout
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
 
-__all__ = ["JOURNAL_NAME", "JournalBackend", "mask_url", "open_storage"]
+__all__ = ["JournalBackend", "mask_url", "open_storage"]
 
-JOURNAL_NAME = "study.journal"
 _DATABASES = ("postgresql", "mysql", "sqlite")
 
 
@@ -36,7 +36,7 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         SweeperError: If the journal is damaged.
     """
     if url is None:
-        return _open_journal(directory / JOURNAL_NAME)
+        return _open_journal(directory / layout.JOURNAL)
     if not url.startswith(_DATABASES):
         raise ConfigError(
             f"`storage` must start with postgresql://, mysql:// or sqlite:///, but got {mask_url(url)}. "

@@ -16,10 +16,10 @@ from optuna.study import StudyDirection
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.storage_url import absolute_storage, keep_password
-from sweeper.study import keys
+from sweeper.study import keys, layout
 from sweeper.study.clock import utc_now
 from sweeper.study.curves import CurveStore
-from sweeper.study.storage import JOURNAL_NAME, open_storage
+from sweeper.study.storage import open_storage
 from sweeper.study.versions import versions
 from sweeper.study.writing import DrivenStudy
 
@@ -64,7 +64,7 @@ class Study(DrivenStudy):
     def find(cls, *, name: str, url: str | None, directory: Path) -> "Study | None":
         """Open a study by name, or return None where the storage has none of this name."""
         with _reading(directory):
-            if url is None and not (directory / JOURNAL_NAME).exists():
+            if url is None and not (directory / layout.JOURNAL).exists():
                 return None
         storage = open_storage(keep_password(url), directory)
         try:
@@ -92,18 +92,18 @@ class Study(DrivenStudy):
     @classmethod
     def _opened(cls, place: str, url: str | None) -> "Study":
         directory = Path(place)
-        marker = directory / "study.json"
+        marker = directory / layout.MARKER
         if url is not None and not marker.exists():
             found = cls.find(name=place, url=url, directory=directory)
             if found is None:
                 raise StudyMismatchError(f"The storage holds no study named `{place}`.")
             return found
-        if not marker.exists() and (Path("studies") / place / "study.json").exists():
-            directory = Path("studies") / place
-            marker = directory / "study.json"
+        if not marker.exists() and (layout.STUDIES / place / layout.MARKER).exists():
+            directory = layout.STUDIES / place
+            marker = directory / layout.MARKER
         if not marker.exists():
             raise StudyMismatchError(
-                f"`{place}` is not a study's directory: it holds no study.json. "
+                f"`{place}` is not a study's directory: it holds no {layout.MARKER}. "
                 "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
             )
         try:
@@ -122,7 +122,7 @@ class Study(DrivenStudy):
     def _move_to(self, directory: Path) -> None:
         """Take a study's directory to be where it was found: it may have been moved or copied."""
         self.directory = directory.absolute()
-        self.curves = CurveStore(self.directory / "curves", check=self.check_held)
+        self.curves = CurveStore(self.directory / layout.CURVES, check=self.check_held)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from sweeper.reporting.page import report_page
 from sweeper.reporting.page_tables import esc
 from sweeper.reporting.status import status_json
 from sweeper.storage_url import mask_url
-from sweeper.study.storage import JOURNAL_NAME
+from sweeper.study import layout
 from sweeper.study.view import StudyView
 
 LOOK_S = 2.0  # the storage is read at most so often, however many browsers ask
@@ -85,7 +85,7 @@ class LivePage:
         return self._view, self._version
 
     def _made(self, view: StudyView, version: str) -> bytes:
-        page = report_page(view, view.directory / "report", findings_of(view))
+        page = report_page(view, view.directory / layout.REPORT, findings_of(view))
         # Only this page may ask its own server; the one on disk may ask nobody.
         page = page.replace("default-src 'none';", "default-src 'none'; connect-src 'self';", 1)
         page = page.replace("<main>", f"<main>{self._bar(view)}", 1)
@@ -102,7 +102,7 @@ class LivePage:
 
 def dashboard_storage(directory: Path, storage: str | None) -> str:
     """Return where optuna-dashboard finds the study."""
-    return str(directory / JOURNAL_NAME) if storage is None else storage
+    return str(directory / layout.JOURNAL) if storage is None else storage
 
 
 def dashboard_command(directory: Path, storage: str | None) -> str:

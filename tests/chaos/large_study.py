@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from sweeper.config import config_from_dict, dump_config
 from sweeper.plan import Point, plan_point
 from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
-from sweeper.study import storage as study_storage
+from sweeper.study import layout
 from sweeper.study import study as study_module
 from sweeper.study.study import Study
 
@@ -113,7 +113,7 @@ def write_journal(directory: Path, n_trials: int, function_dir: Path) -> None:
     backend = ListBackend()
     fill(JournalStorage(backend), directory, n_trials, function_dir)
     lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in backend.logs)
-    (directory / study_storage.JOURNAL_NAME).write_text("".join(lines))
+    (directory / layout.JOURNAL).write_text("".join(lines))
 
 
 def copy_to(database: RDBStorage, directory: Path, n_trials: int, function_dir: Path) -> None:

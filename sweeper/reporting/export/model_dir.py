@@ -8,6 +8,7 @@ from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import publish_directory
 from sweeper.records import TrialRecord
 from sweeper.reporting.export.model_card import model_card
+from sweeper.study import layout
 from sweeper.study.view import StudyView
 
 
@@ -36,7 +37,7 @@ def kept_model(view: StudyView, record: TrialRecord) -> Path:
     Raises:
         StudyMismatchError: If it kept none, with what keeps it.
     """
-    source = view.directory / "trials" / str(record.number) / "model"
+    source = layout.trial_dir(view.directory, record.number) / "model"
     if not source.is_dir():
         raise StudyMismatchError(_kept_none(view, record, source))
     return source
@@ -52,8 +53,8 @@ def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
     if view.config.trial.function is not None:
         return said + "A trial function keeps one by writing it there."
     is_best = view.best is not None and view.best.number == record.number
-    sweep = "best.yaml" if is_best else "sweep.yaml"
-    place = view.directory / ("report/best.yaml" if is_best else "sweep.yaml")
+    sweep = "best.yaml" if is_best else layout.SWEEP
+    place = view.directory / (f"{layout.REPORT}/best.yaml" if is_best else layout.SWEEP)
     fixed = (
         "" if is_best else " with another study name and the trial's params as the only values of its grid"
     )
