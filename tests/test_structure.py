@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
-    "errors records batch rungs phases files optimizer learning encoding items context gang checkpoint room "
+    "errors records batch rungs phases files cache optimizer learning encoding items context gang checkpoint room "
     "storage_url differences help_text extras",
     "config pruners",
     "plan study",

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sweeper.cache import cache_dir
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
@@ -38,7 +39,7 @@ def examine(
             ray_session.start_local(n_cpus=max(2, os.cpu_count() or 1))
         else:
             ray_session.connect(address, None if config is None else code_of(config))
-        disks = (str(directory), tempfile.gettempdir(), _cache_dir())
+        disks = (str(directory), tempfile.gettempdir(), str(cache_dir()))
         with written_token(directory) as token:
             nodes = ray_session.described_nodes()
             reports, left = ask_nodes(config, token, nodes=nodes, disks=disks, counts_gpus=True)
@@ -65,10 +66,6 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
     return Wanted(
         versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory)
     )  # fmt: skip
-
-
-def _cache_dir() -> str:
-    return os.environ.get("SWEEPER_CACHE") or str(Path.home() / ".cache" / "sweeper")
 
 
 def _storage(storage: str | None) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeper.cache import cache_dir
 from sweeper.config.models import DataSource, TrialSection
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.files import write_text
@@ -99,9 +100,6 @@ def _identity(source: DataSource) -> str | None:
 
 def _file_hash(file: Path) -> str:
     """Return the hash of a file's content, read once by all processes that share the cache of tokens."""
-    # Imported here: it loads `datasets`, which whoever asks for a hash needs anyway.
-    from sweeper.training.tokens import cache_dir
-
     stat = file.stat()
     stamp = json.dumps([str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
     key = hashlib.sha256(stamp.encode()).hexdigest()[:32]

@@ -22,6 +22,7 @@ import trl
 from transformers.trainer_callback import TrainerCallback
 
 from sweeper.batch import AUTO_ON_CPU, Known, cuts, largest_that_fits
+from sweeper.cache import cache_dir
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import TrialStopped
 from sweeper.files import write_text
@@ -34,7 +35,7 @@ from sweeper.training.memory import (
 )
 from sweeper.training.model import load_model, precision, single_device
 from sweeper.training.stream import MicroBatches
-from sweeper.training.tokens import JoinedTables, cache_dir, one_at_a_time
+from sweeper.training.tokens import JoinedTables, one_at_a_time
 from sweeper.training.trainer import make_trainer, training_arguments
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from sweeper.cache import cache_dir
 from sweeper.config.models import DataSource, Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import publish_directory
@@ -159,11 +160,6 @@ def train_sources(trial: TrialSection) -> list[DataSource]:
 def eval_token_settings(settings: TrainSettings, how: Evaluation) -> TokenSettings:
     """Return how eval sets are tokenised."""
     return TokenSettings(max_length=settings.max_length, loss_on=settings.loss_on, with_prompts=how.generate)
-
-
-def cache_dir() -> Path:
-    """Return where tokenised data is kept: `SWEEPER_CACHE`, else `~/.cache/sweeper`."""
-    return Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
 
 
 def _key(source: DataSource, tokenizer: Any, settings: TokenSettings) -> str:

@@ -12,6 +12,7 @@ from sweeper.benchmarks.judge.ask import Judge
 from sweeper.benchmarks.judge.prompt import HIGHEST, PROMPT_VERSION, SYSTEM, judge_messages, parse_rating
 from sweeper.benchmarks.judge.questions import Question, load_questions
 from sweeper.benchmarks.loaded import LoadedModel, Measured
+from sweeper.cache import cache_dir
 from sweeper.config.benchmark_models import BENCH, JudgedBenchmark
 from sweeper.errors import SweeperError
 from sweeper.items import Items
@@ -35,9 +36,8 @@ def run_judged(loaded: LoadedModel, entry: JudgedBenchmark, *, name: str, batch_
         ConfigError: If the questions or the model's template cannot be used.
         SweeperError: If the endpoint refuses, or graded nothing.
     """
-    # Imported here: both load torch, which asking a judge does not need.
+    # Imported here: it loads torch, which asking a judge does not need.
     from sweeper.benchmarks.judge.answers import answer_questions
-    from sweeper.training.tokens import cache_dir
 
     questions = load_questions(Path(entry.questions), limit=entry.limit)
     answers = answer_questions(loaded, questions, max_new_tokens=entry.max_new_tokens, batch_size=batch_size)
