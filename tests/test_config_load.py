@@ -15,7 +15,7 @@ from sweep_files import BASE, FUNCTION, config_of, replaced, write_data
 from sweeper.config import config_from_dict, config_to_dict, dump_config, load_config, parse_config
 from sweeper.config.document import parse_document
 from sweeper.config.local_paths import DATA_SUFFIXES
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import Dimension, SweepConfig
 from sweeper.errors import ConfigError
 
 
@@ -387,6 +387,13 @@ def test_a_dumped_config_can_still_be_overridden() -> None:
 
 rates = st.floats(min_value=1e-12, max_value=1.0, allow_nan=False)
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+
+
+def test_an_upper_bound_that_no_whole_steps_lead_to_is_no_value() -> None:
+    dimension = Dimension(uniform=(0.0, 1.0), step=0.6)
+
+    assert [dimension.is_on_step(value) for value in (0.0, 0.3, 0.6, 1.0)] == [True, False, True, False]
+    assert dimension.nearest_step(1.0) == 0.6
 
 
 @given(

@@ -4,6 +4,7 @@ Every field is documented in docs/sweep-file.md. Rules that need one value stand
 several sections stand in `rules_*.py`, so that all of a file's problems can be told at once.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -265,6 +266,21 @@ def _as_source(item: object) -> object:
     return {"path": item} if isinstance(item, str) else item
 
 
+_ROUNDING = 1e-8  # of steps; Optuna's own
+
+
+def is_on_step(value: float, *, low: float, step: float | None) -> bool:
+    """Whether a number lies a whole number of steps above a lower bound, as Optuna (5.0) counts them; None: anywhere.
+
+    >>> is_on_step(0.3, low=0.1, step=0.1), is_on_step(0.35, low=0.1, step=0.1)
+    (True, False)
+    """
+    if step is None:
+        return True
+    n_steps = (value - low) / step
+    return abs(n_steps - round(n_steps)) < _ROUNDING
+
+
 class Dimension(Section):
     """One axis of the search space. Exactly one of the five kinds is set."""
 
@@ -289,16 +305,19 @@ class Dimension(Section):
     def nearest_step(self, value: float) -> float:
         """Return the value of a range's grid of steps that is nearest; the value itself where it has none."""
         low, high = getattr(self, self.kind)
-        step = self.step if self.step is not None else (1 if self.int is not None else None)
-        if step is None:
+        if self._spacing is None:
             return value
-        nearest = low + round((value - low) / step) * step
-        return float(min(high, max(low, nearest)))
+        most = math.floor((high - low) / self._spacing + _ROUNDING)
+        n_steps = min(most, max(0, round((value - low) / self._spacing)))
+        return float(low + n_steps * self._spacing)
 
     def is_on_step(self, value: float) -> bool:
-        """Whether a number lies a whole number of steps above a range's lower bound, as Optuna counts them."""
-        step = self.step if self.step is not None else 1
-        return abs(value - self.nearest_step(value)) < 1e-8 * step
+        """Whether a number between a range's bounds lies on its grid of steps."""
+        return is_on_step(value, low=getattr(self, self.kind)[0], step=self._spacing)
+
+    @property
+    def _spacing(self) -> float | None:
+        return 1 if self.step is None and self.int is not None else self.step
 
 
 class SamplerSection(Section):

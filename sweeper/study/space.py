@@ -17,7 +17,7 @@ from optuna.distributions import (
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import Dimension, SweepConfig, is_on_step
 
 
 def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:
@@ -51,19 +51,10 @@ def contains(distribution: BaseDistribution, choice: Any) -> bool:
         return (
             is_number
             and distribution.low <= choice <= distribution.high
-            and _is_on_step(distribution, choice)
+            and (isinstance(distribution, FloatDistribution) or float(choice).is_integer())
+            and is_on_step(choice, low=distribution.low, step=distribution.step)
         )
     return False
-
-
-def _is_on_step(distribution: FloatDistribution | IntDistribution, value: float) -> bool:
-    """Whether Optuna (5.0) takes a number between the bounds of a dimension that may have steps."""
-    if isinstance(distribution, IntDistribution):
-        return (value - distribution.low) % distribution.step == 0
-    if distribution.step is None:
-        return True
-    n_steps = (value - distribution.low) / distribution.step
-    return abs(n_steps - round(n_steps)) < 1e-8
 
 
 def widened(distribution: BaseDistribution, values: Iterable[Any]) -> BaseDistribution:
