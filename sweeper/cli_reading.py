@@ -212,6 +212,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Play a finished study under other pruners: what each would have saved and lost."""
+    from sweeper.config.names import EARLY_DYNAMICS
     from sweeper.replay.request import replay_all
     from sweeper.replay.table import replay_json, replay_text
     from sweeper.reporting.kept_replay import keep_replay
@@ -219,7 +220,7 @@ def replay(
 
     sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
     results = replay_all(
-        sweep, pruner or ["early_dynamics"], overrides or (), orders=orders, slots=slots, seed=seed,
+        sweep, pruner or [EARLY_DYNAMICS], overrides or (), orders=orders, slots=slots, seed=seed,
         tolerance=tolerance,
     )  # fmt: skip
     document = replay_json(sweep, results, slots=slots)

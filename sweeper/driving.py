@@ -10,7 +10,6 @@ from typing import Literal
 from sweeper.config import dump_config
 from sweeper.config.models import SweepConfig
 from sweeper.errors import InterruptedSweepError, SweeperError
-from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
 from sweeper.executors.user_code import code_of
@@ -29,6 +28,7 @@ from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 from sweeper.trackers import trackers_for
+from sweeper.training.functions import TrialFunction
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from sweeper.batch import AUTO, BatchPlan
 from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.plan import Plan, Point
 from sweeper.plan.points import threads_of
 
@@ -143,11 +144,11 @@ def _budget(plan: Plan) -> str:
 
 def _pruner(config: SweepConfig) -> str:
     pruner = config.pruner
-    if pruner.name == "early_dynamics" and pruner.directions == "learned":
+    if pruner.name == EARLY_DYNAMICS and pruner.directions == "learned":
         return f"early_dynamics, learns what predicts {config.metric}, risk {pruner.risk:.0%}"
-    if pruner.name == "early_dynamics" and pruner.mode == "certain":
+    if pruner.name == EARLY_DYNAMICS and pruner.mode == "certain":
         return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, stops once that is certain"
-    if pruner.name == "early_dynamics":
+    if pruner.name == EARLY_DYNAMICS:
         return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, from {pruner.min_peers} peers on"
     return pruner.name if pruner.name == "nop" else f"{pruner.name}, on {pruner.signal or config.metric}"
 

@@ -16,7 +16,6 @@ from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.driving import ExecutorName, make_executor
 from sweeper.errors import ConfigError
-from sweeper.executors.attempt import TrialFunction
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import take_signals_back
 from sweeper.files import nearest_existing
@@ -27,6 +26,7 @@ from sweeper.pruners.judge import make_judge
 from sweeper.storage_url import absolute_storage, keep_password
 from sweeper.study import layout
 from sweeper.trackers import check_trackers
+from sweeper.training.functions import TrialFunction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

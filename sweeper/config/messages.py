@@ -13,7 +13,7 @@ from sweeper.config.models import (
     TrainSettings,
     TrialSection,
 )
-from sweeper.config.names import OTHER_TOOLS_NAMES
+from sweeper.config.names import MAX_STUDY_NAME, OTHER_TOOLS_NAMES
 
 # Where a key belongs that was written in another section.
 _HOMES: dict[str, Iterable[str]] = {
@@ -42,7 +42,7 @@ _WHEN_MISSING = {
 _HINTS = {
     "learning_rate": "Rates between 1e-6 and 1e-3 are usual.",
     "max_grad_norm": "Write a positive number, or `null` for no clipping.",
-    "study": "Use letters, digits, `.`, `_` and `-`, with a letter or digit first, at most 100 of them.",
+    "study": f"Use letters, digits, `.`, `_` and `-`, with a letter or digit first, at most {MAX_STUDY_NAME} of them.",
     "eval_data": "Give each eval set a name, for example `eval_data: {dev: dev.jsonl}`.",
     "at": "Write `rungs`, `end`, or a list of sample counts such as `[512, 1024]`.",
     "micro_batch_size": "Write a whole number of at least 1, or `auto`.",

@@ -17,7 +17,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sweeper.config.benchmark_models import BenchmarkSection
-from sweeper.config.names import EARLY_DYNAMICS, METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES, TRACKERS
+from sweeper.config.names import (
+    EARLY_DYNAMICS,
+    MAX_STUDY_NAME,
+    METRIC_SCHEDULES,
+    OPTIMIZERS,
+    SCHEDULER_TYPES,
+    TRACKERS,
+)
 from sweeper.config.section import Float, Section
 
 Direction = Literal["minimize", "maximize"]
@@ -348,7 +355,7 @@ class SignalWeight(Section):
 class PrunerSection(Section):
     """Who stops trials: ours, one of Optuna's by name, or `module:Class`."""
 
-    name: str = "early_dynamics"
+    name: str = EARLY_DYNAMICS
     window_steps: int = Field(default=8, ge=1)  # optimiser steps that a windowed signal is the mean of
     # early_dynamics. Without `directions`: `learned`, unless an option of the rank is given.
     directions: Literal["learned", "paper"] | None = None  # None: `signals` has them
@@ -459,7 +466,7 @@ class ResourceSection(Section):
 class SweepConfig(Section):
     """A whole sweep file."""
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    study: str = Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_STUDY_NAME - 1}}}$")
     seed: int = Field(default=0, ge=0, lt=2**31)
     metric: str = Field(min_length=1)
     direction: Direction

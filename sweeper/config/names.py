@@ -70,6 +70,8 @@ OPTIMIZERS = (
 # What an eval set is measured by; `<eval set>/<measure>` names one value.
 MEASURES = ("loss", "token_accuracy", "exact_match")
 
+MAX_STUDY_NAME = 100  # characters
+
 EARLY_DYNAMICS = "early_dynamics"
 
 # Our names of Optuna's pruners and samplers, and the classes in optuna.pruners and optuna.samplers.

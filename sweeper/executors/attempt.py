@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from sweeper.gang import Gang, Ranks, SharedCheckpoints
 from sweeper.records import FailureCause, Outcome, OutcomeKind
 from sweeper.study.machine import write_attempt_environment
 from sweeper.training.data_identity import DataChangedError
+from sweeper.training.functions import TrialFunction as TrialFunction
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-TrialFunction = Callable[[TrialContext], Any]
 _NO_ROOM_BYTES = 1 << 20
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.divergence import DivergenceRules
 from sweeper.pruners.early_dynamics import EarlyDynamicsPruner
@@ -52,7 +53,7 @@ def make_judge(config: SweepConfig, prior: Mapping[int, TrialRecord] | None = No
         ConfigError: If the pruner does not import or does not take its options.
     """
     section = config.pruner
-    if section.name != "early_dynamics":
+    if section.name != EARLY_DYNAMICS:
         place = config.trial.function_dir
         return OptunaJudge(
             make_pruner(section.name, section.options, directory=Path(place) if place else None),

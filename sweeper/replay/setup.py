@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.config import config_from_dict
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.errors import ConfigError
 from sweeper.plan import PlannedRung, Point
 from sweeper.plan.budget import CommonBudget
@@ -18,7 +19,7 @@ _PLAYED = "recorded:points"  # stands for what was trained; nothing is imported
 
 def replay_config(
     sweep: RecordedSweep,
-    pruner: str | Mapping[str, Any] = "early_dynamics",
+    pruner: str | Mapping[str, Any] = EARLY_DYNAMICS,
     overrides: Sequence[str] = (),
     *,
     seed: int = 0,
@@ -136,7 +137,7 @@ def _check_recorded(sweep: RecordedSweep, config: SweepConfig) -> None:
     judged = list(section.signals or {})
     if section.signal is not None:
         judged.append(section.signal)
-    elif section.name not in ("nop", "early_dynamics"):
+    elif section.name not in ("nop", EARLY_DYNAMICS):
         judged.append(config.metric)
     for name in judged:
         if name not in sweep.signals:

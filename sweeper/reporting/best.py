@@ -5,11 +5,10 @@ from pathlib import Path
 
 from sweeper.config import dump_config
 from sweeper.config.models import Budget, Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.config.names import MAX_STUDY_NAME
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
 from sweeper.study.view import StudyView
-
-MAX_STUDY_NAME = 100  # characters; see `SweepConfig.study`
 
 
 def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:

@@ -29,6 +29,11 @@ STATE_COLOURS = {
     TrialState.RUNNING: "#56B4E9",
     TrialState.WAITING: NEUTRAL_LINE,
 }
+STATE_PATTERNS = {
+    TrialState.PRUNED: "/",
+    TrialState.FAIL: "x",
+    TrialState.RUNNING: ".",
+}  # of bars; others have none
 MAX_TICKS = 10  # values of a param that are each named on its axis
 LOG_SPAN = 20  # positive values that span more than this factor are shown on a log axis
 

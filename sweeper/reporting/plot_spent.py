@@ -3,7 +3,7 @@
 from typing import Any
 
 from sweeper.records import TrialState
-from sweeper.reporting.figures import NEUTRAL, STATE_COLOURS, Figure
+from sweeper.reporting.figures import NEUTRAL, STATE_COLOURS, STATE_PATTERNS, Figure
 from sweeper.reporting.formats import count, percent
 from sweeper.reporting.summary import savings_of, training_sentence
 from sweeper.study.view import StudyView
@@ -14,7 +14,6 @@ _GROUPS = {
     "of failed trials": TrialState.FAIL,
     "of running trials": TrialState.RUNNING,
 }
-_PATTERNS = {TrialState.PRUNED: "/", TrialState.FAIL: "x", TrialState.RUNNING: "."}
 
 
 def spent_parts(view: StudyView) -> dict[str, int]:
@@ -73,6 +72,6 @@ def _bar(name: str, samples: int, full: int) -> dict[str, Any]:
         "marker": {
             "color": NEUTRAL if state is None else STATE_COLOURS[state],
             "line": {"width": 1, "color": "rgba(128,128,128,0.8)"},
-            "pattern": {"shape": "" if state is None else _PATTERNS.get(state, ""), "solidity": 0.25},
+            "pattern": {"shape": "" if state is None else STATE_PATTERNS.get(state, ""), "solidity": 0.25},
         },
     }

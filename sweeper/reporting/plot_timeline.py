@@ -2,17 +2,24 @@
 
 from typing import Any
 
+from sweeper.encoding import SET_ASIDE
 from sweeper.records import TrialState
-from sweeper.reporting.figures import NEUTRAL, NEUTRAL_LINE, STATE_COLOURS, Figure, hover_text, plot_text
+from sweeper.reporting.figures import (
+    NEUTRAL,
+    NEUTRAL_LINE,
+    STATE_COLOURS,
+    STATE_PATTERNS,
+    Figure,
+    hover_text,
+    plot_text,
+)
 from sweeper.reporting.formats import count, duration, percent, plural
 from sweeper.reporting.slots import SlotGap, SlotUse, idle_gaps, slot_uses
 from sweeper.study.view import StudyView
 
 MAX_NUMBERED = 300  # bars of one state beyond which they bear no numbers; hovering tells them
 MAX_SLOTS = 60  # beyond which a slot's bar is thinner than a line
-_PATTERNS = {TrialState.PRUNED: "/", TrialState.FAIL: "x", TrialState.RUNNING: "."}
-_ASIDE = "set aside"
-_UNFINISHED = {_ASIDE: "-", "tried again": "x"}  # attempts that were not their trial's last
+_UNFINISHED = {SET_ASIDE: "-", "tried again": "x"}  # attempts that were not their trial's last
 _UNITS = (
     (172_800, 86_400, "days"),
     (7_200, 3_600, "hours"),
@@ -48,18 +55,20 @@ def timeline_figure(view: StudyView) -> Figure | None:
     places = {slot: place for place, slot in enumerate(slots)}
     data = [_gap_bars([g for g in gaps if g.slot in places and g.seconds > whole / 200], places, scale)]
     for name, pattern in _UNFINISHED.items():
-        found = [use for use in uses if not use.is_last and use.is_set_aside == (name == _ASIDE)]
+        found = [use for use in uses if not use.is_last and use.is_set_aside == (name == SET_ASIDE)]
         data += [_bars(found, name, NEUTRAL_LINE, pattern, places, scale, view)] if found else []
     for state in TrialState:
         ended = [use for use in uses if use.is_last and use.record.state is state]
         if ended:
-            pattern = _PATTERNS.get(state, "")
+            pattern = STATE_PATTERNS.get(state, "")
             data.append(_bars(ended, state.value, STATE_COLOURS[state], pattern, places, scale, view))
     return Figure(
         data=data,
         layout=layout,
         extra={
-            "page_text": [i for i, trace in enumerate(data) if trace["name"] in (*_PATTERNS, *_UNFINISHED)]
+            "page_text": [
+                i for i, trace in enumerate(data) if trace["name"] in (*STATE_PATTERNS, *_UNFINISHED)
+            ]
         },
         label=f"Timeline of {len(slots)} slots and {len(uses)} attempts. {busy_sentence(all_uses, gaps)}",
         caption=_caption(all_slots, all_uses, gaps),

@@ -26,6 +26,7 @@ from sweeper.reporting.status import best_text, header_text, training_text
 from sweeper.reporting.status_table import STATE_STYLES
 from sweeper.reporting.summary import result_of, varying_params
 from sweeper.reporting.watch_bits import bar, sparkline
+from sweeper.study.clock import wall_clock
 from sweeper.study.view import StudyView
 
 N_DECISIONS = 5
@@ -35,14 +36,10 @@ WIDE = 120  # columns from which curves and params have room
 _CELL = 8  # columns of a cell of the map
 
 
-def _utc_now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
 class WatchView:
     """Slots with bars and curves, rung standings, the map of results, the newest decisions."""
 
-    def __init__(self, view: StudyView, *, now: Callable[[], datetime.datetime] = _utc_now) -> None:
+    def __init__(self, view: StudyView, *, now: Callable[[], datetime.datetime] = wall_clock) -> None:
         self._view = view
         self._now = now
 

@@ -7,11 +7,11 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import Direction, SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, plan_point
 from sweeper.pruners.divergence import DIVERGENCE_RULES
@@ -19,8 +19,6 @@ from sweeper.records import GRAD_NORM, LOSS, StepRow, TrialRecord, TrialState
 from sweeper.study.study import Study
 
 logger = logging.getLogger(__name__)
-
-Direction = Literal["minimize", "maximize"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

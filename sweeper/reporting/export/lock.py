@@ -1,10 +1,10 @@
 """What a trial's result stands on, in a file: versions, seed, and hashes of model and data."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from sweeper.checkpoint.manifest import sha256_of
 from sweeper.config.dump import config_to_dict
 from sweeper.config.models import DataSource, TrialSection
 from sweeper.encoding import encode
@@ -52,7 +52,8 @@ def lock_text(view: StudyView, facts: DataFacts | None, record: TrialRecord) -> 
 def file_hashes(files: list[Path], root: Path) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of files, by their names below `root`."""
     return {
-        str(file.relative_to(root)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
+        str(file.relative_to(root)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        for file in files
     }
 
 
@@ -70,7 +71,7 @@ def _model(trial: TrialSection) -> dict[str, Any] | None:
         template = Path(trial.chat_template)
         if not template.is_file():
             raise ConfigError(f"The chat template `{template}` does not exist any more. Restore it.")
-        described["chat_template"] = {"path": str(template), "sha256": _sha256(template)}
+        described["chat_template"] = {"path": str(template), "sha256": sha256_of(template)}
     return described
 
 
@@ -80,8 +81,3 @@ def _data(source: DataSource) -> dict[str, Any]:
         path = Path(source.path)
         described["files"] = file_hashes(local_files(source), path if path.is_dir() else path.parent)
     return described
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
