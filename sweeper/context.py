@@ -26,10 +26,12 @@ class Channel(Protocol):
     """The way from a trial to whoever runs it."""
 
     def send(self, report: Report, *, wait: bool) -> None:
-        """Hand over one window; with `wait`, block until it was judged.
+        """Hand over one window; with `wait`, block until it was judged or the trial was told to stop.
+
+        A trial that is to save before it ends is told by `should_pause`.
 
         Raises:
-            TrialStopped: If the trial is to end.
+            TrialStopped: If the trial was told to stop; not where several workers train it, who hear of that together.
         """
 
     def should_stop(self) -> bool:
@@ -216,6 +218,7 @@ class TrialContext:
             loss: Mean over the target tokens of this step. NaN means divergence; leave it out where there is none.
             grad_norm: Norm of the whole step's gradient before clipping.
             tokens: Target tokens seen so far.
+            learning_rate: Of this step.
             metrics: Values by name, for example the study's metric.
 
         Raises:

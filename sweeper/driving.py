@@ -150,6 +150,7 @@ def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
 def make_executor(
     config: SweepConfig, slots: SlotPlan, name: ExecutorName, function: TrialFunction | None
 ) -> Executor:
+    """Return the executor of a name, with as many slots and resources as were planned; Ray is not started yet."""
     if name == "in-process":
         from sweeper.executors.in_process import InProcessExecutor
 

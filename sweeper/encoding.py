@@ -45,15 +45,18 @@ def decode_number(value: Any) -> float:
 
 
 def decode_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return numbers by name, each of which `encode` may have spelled."""
     return {name: decode_number(value) for name, value in values.items()}
 
 
 def encode_rung(rung: RungRecord) -> dict[str, Any]:
+    """Return what a trial showed at a rung, as plain data."""
     encoded: dict[str, Any] = encode(dataclasses.asdict(rung))
     return encoded
 
 
 def decode_rung(value: Mapping[str, Any]) -> RungRecord:
+    """Return what `encode_rung` was given."""
     return RungRecord(**{**value, "signals": decode_numbers(value["signals"])})
 
 
@@ -68,6 +71,7 @@ def encode_prior(record: TrialRecord) -> dict[str, Any]:
 
 
 def decode_prior(stored: Mapping[str, Any]) -> TrialRecord:
+    """Return the trial that `encode_prior` was given, as far as that kept it."""
     rungs = [decode_rung(rung) for rung in stored["rungs"]]
     return TrialRecord(
         number=stored["number"],

@@ -62,6 +62,7 @@ def points_beyond(view: StudyView) -> list[dict[str, Any]]:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a param's value has a place on an axis; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -62,6 +62,7 @@ class EarlyDynamicsPruner(BasePruner):
             `report_rung` stands for it.
         direction: The metric's direction. Default: that of the Optuna study.
         learned: How `learned` spends its risk.
+        prior: Completed trials of an earlier study, from which `learned` learns too; their numbers are negative.
 
     Raises:
         ValueError: If options of different modes are mixed, or the signals have no weight.

@@ -85,4 +85,5 @@ def make_judge(config: SweepConfig, prior: Mapping[int, TrialRecord] | None = No
 
 
 def divergence_rules(config: SweepConfig) -> DivergenceRules:
+    """Return which divergence rules a sweep has on, and how strict they are."""
     return DivergenceRules(**config.divergence.model_dump())

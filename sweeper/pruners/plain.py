@@ -24,8 +24,11 @@ def report_rung(
     """Record a rung's signals on a plain Optuna trial, for `EarlyDynamicsPruner`.
 
     Args:
+        trial: That came to the rung.
         rung: Index of the rung, from 0.
         mark: Where it lies, in samples; the step of Optuna's intermediate value.
+        step: The optimiser step at which it came there, from 1.
+        samples: Training sequences that it had seen then.
         signals: Windowed `loss` and `grad_norm`, and whatever else the pruner was told to rank.
         metric: The study's metric here, if it was evaluated; becomes Optuna's intermediate value.
     """

@@ -54,6 +54,7 @@ def thinned(table: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def curve_line(record: TrialRecord, table: pd.DataFrame, column: str, limit: int) -> CurveLine:
+    """Return one column of a trial's curve, in at most `limit` points."""
     rows = thinned(table, limit)
     return CurveLine(
         record=record,

@@ -110,7 +110,7 @@ class StoredStudy:
         return found
 
     def state(self) -> StudyState:
-        """Whether a driver runs, the study is finished, or was interrupted.
+        """Return `running` while a driver holds it, `finished` once nothing was left to train, else `interrupted`.
 
         A driver of this host whose process is gone counts as interrupted, whatever it said last.
         """

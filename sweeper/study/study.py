@@ -62,7 +62,13 @@ class Study(DrivenStudy):
 
     @classmethod
     def find(cls, *, name: str, url: str | None, directory: Path) -> "Study | None":
-        """Open a study by name, or return None where the storage has none of this name."""
+        """Open a study by name, or return None where the storage has none of this name, or one that is not made yet.
+
+        Raises:
+            ConfigError: If the storage cannot be reached.
+            StudyMismatchError: If the study of this name was not made by sweeper.
+            SweeperError: If its files cannot be read, or are damaged.
+        """
         with _reading(directory):
             if url is None and not (directory / layout.JOURNAL).exists():
                 return None

@@ -55,6 +55,7 @@ _SETTINGS = (
 
 
 def is_on_gpu() -> bool:
+    """Whether this process trains on a GPU; which micro-batch fits is only tried there."""
     return torch.cuda.is_available()
 
 
