@@ -1,14 +1,22 @@
 """What `sweeper doctor` finds on a healthy cluster and on broken ones."""
 
+import dataclasses
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_fixtures import cli
+from sweep_files import FUNCTION, config_of
 
 from sweeper.errors import ConfigError
+from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.node import look
+from sweeper.preflight.nodes import check_nodes
+from sweeper.preflight.packages import needed_packages
 
 VERSIONS = {"python": "3.11.9", "sweeper": "0.1.0", "ray": "2.60.0", "torch": "2.13.0"}
 WANTED = Wanted(versions=VERSIONS, share={"CPU": 1, "GPU": 1}, n_workers=2, study_dir="/shared/studies/a")
@@ -73,6 +81,67 @@ def test_no_gpu_where_one_was_asked_for_is_told() -> None:
         "no trial fits. It needs 2 workers with 1 CPU and 1 GPU each, and there is room for 0. The nodes have: node-b "
         "8 CPU, 0 GPU (too little GPU)."
     )
+
+
+NEEDS = """\
+study: demo
+metric: dev/loss
+direction: minimize
+trial:
+  model: org/model
+  train_data: org/train
+  eval_data: {dev: org/dev}
+  budget: {samples: 1024}
+  settings: {optimizer: paged_adamw_8bit}
+search_space:
+  method: {grid: [lora, qlora]}
+resources: {gpus_per_trial: 0}
+"""
+
+
+def test_the_packages_that_settings_need_are_looked_for_once_each() -> None:
+    found = needed_packages(config_of(NEEDS, "search_space.optimizer.grid=[sgd, lomo, adalomo, lion_8bit]"))
+    assert [(one.module, one.by) for one in found] == [
+        ("bitsandbytes", "`method: qlora`"), ("lomo_optim", "`optimizer: lomo`")
+    ]  # fmt: skip
+    assert [one.remedy for one in found] == [
+        "Install it there: `pip install 'bitsandbytes>=0.50'`.", "Install it there: `pip install lomo-optim`."
+    ]  # fmt: skip
+    assert [one.by for one in needed_packages(config_of(NEEDS, "method=lora"))] == [
+        "`optimizer: paged_adamw_8bit`"
+    ]
+    assert needed_packages(config_of(FUNCTION)) == ()
+
+
+def test_a_package_that_one_node_lacks_is_named_with_the_node_and_what_needs_it() -> None:
+    wanted = dataclasses.replace(WANTED, packages=needed_packages(config_of(NEEDS)))
+    findings = diagnose([node(), node("node-b", lacking=["bitsandbytes"])], wanted)
+    (found,) = (finding for finding in findings if not finding.is_fine)
+    assert (found.check, found.where) == ("packages", "node-b")
+    assert found.text == "`method: qlora` needs bitsandbytes, which is not installed"
+
+
+def test_a_node_tells_which_modules_it_lacks_without_loading_any() -> None:
+    loaded = set(sys.modules)
+    found = look(
+        packages=(), paths=(), disks=(), token=None, counts_gpus=False, modules=("this", "no_such_module")
+    )
+    assert found["lacking"] == ["no_such_module"]
+    assert "this" not in set(sys.modules) - loaded
+
+
+@pytest.mark.ray
+def test_a_launch_is_refused_where_a_node_lacks_a_package(ray_session: None, tmp_path: Path) -> None:
+    assert importlib.util.find_spec("lomo_optim") is None
+    config = config_of(NEEDS, "method=lora", "optimizer=lomo")
+    slots = SlotPlan(slots=1, cpus_per_trial=1, gpus_per_trial=0)
+    check_nodes(config_of(NEEDS, "method=lora", "optimizer=sgd"), slots, tmp_path)
+    with pytest.raises(
+        ConfigError,
+        match=r"Node .*: `optimizer: lomo` needs lomo_optim, which is not installed\. Install it there",
+    ):
+        check_nodes(config, slots, tmp_path)
+    check_nodes(config, slots, tmp_path, function=print)
 
 
 @pytest.fixture

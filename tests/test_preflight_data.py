@@ -1,5 +1,6 @@
 """Model and data are checked before anything is trained."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -11,9 +12,11 @@ import training_fixtures
 from training_fixtures import Hub, Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import OPTIMIZERS
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import DataReport, check_trial
+from sweeper.preflight.packages import module_of_optimizer
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
@@ -27,8 +30,9 @@ def run_in_child(config: SweepConfig, directory: Path | None = None) -> DataRepo
 
 
 def config(
-    tiny: Tiny, *, space: dict[str, Any] | None = None, metric: str = "dev/loss", **trial: Any
-) -> SweepConfig:
+    tiny: Tiny, *, space: dict[str, Any] | None = None, metric: str = "dev/loss", address: str | None = None,
+    **trial: Any,
+) -> SweepConfig:  # fmt: skip
     section = {
         "model": str(tiny.model),
         "train_data": str(tiny.train),
@@ -43,6 +47,7 @@ def config(
             "direction": "minimize",
             "trial": section | trial,
             "search_space": space or {"learning_rate": {"grid": [1e-4, 1e-3]}},
+            "resources": {"address": address},
         }
     )
 
@@ -246,6 +251,41 @@ def test_every_swept_optimiser_and_attention_is_tried(tiny: Tiny) -> None:
     assert [message.split("`")[1] for message in told] == [
         "optimizer: adamw_anyprecision", "optimizer: grokadamw", "attn_implementation: made_up"
     ]  # fmt: skip
+
+
+def test_a_package_that_the_nodes_of_a_cluster_may_have_is_not_missed_here(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", without("bitsandbytes"))
+    space = {
+        "optimizer": {"grid": ["adamw_torch", "grokadamw", "stable_adamw", "apollo_adamw"]},
+        "method": {"grid": ["lora", "qlora"]},
+    }
+    here = problems(tiny, space=space)
+    on_a_cluster = problems(tiny, space=space, address="10.0.0.1:6379")
+    assert [message.split("`")[1] for message in here] == [
+        "optimizer: grokadamw", "optimizer: stable_adamw", "optimizer: apollo_adamw", "method: qlora"
+    ]  # fmt: skip
+    assert [message.split("`")[1] for message in on_a_cluster] == ["optimizer: apollo_adamw"]
+
+
+def without(module: str) -> Any:
+    """Return `importlib.util.find_spec` that finds all but one module."""
+    find = importlib.util.find_spec
+    return lambda name, package=None: None if name == module else find(name, package)
+
+
+def test_every_optimiser_of_transformers_has_the_package_that_it_is_taken_from(tiny: Tiny) -> None:
+    names = [name for name in OPTIMIZERS if not name.startswith("schedule_free_")]
+    told = problems(tiny, space={"optimizer": {"grid": names}})
+    refused = {message.split("`")[1].removeprefix("optimizer: ") for message in told}
+    lacking = {
+        name
+        for name in names
+        if (module := module_of_optimizer(name)) is not None and importlib.util.find_spec(module) is None
+    }
+    need_more = {name for name in names if name.startswith(("galore_", "apollo_"))}
+    assert refused == lacking | need_more
 
 
 def test_patterns_and_attention_that_work_are_accepted(tiny: Tiny) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from sweeper.preflight.packages import Needed
 from sweeper.room import Node, missing, room_for
 
 PACKAGES = ("sweeper", "ray", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
@@ -14,7 +15,7 @@ LEAST_FREE_BYTES = 1e9  # a journal, curves and a report take less; checkpoints 
 class Finding:
     """One thing that was checked."""
 
-    check: str  # nodes, versions, gpus, paths, code, shared, disk, storage, checkpoints, collective, room
+    check: str  # nodes, versions, gpus, paths, code, packages, shared, disk, storage, checkpoints, collective, room
     where: str  # a node's name, or "driver"
     is_fine: bool
     text: str  # what is so, or what is wrong
@@ -29,6 +30,7 @@ class NodeReport:
     resources: Mapping[str, float]  # Ray's, all of the node
     versions: Mapping[str, str | None]
     missing: Sequence[str] = ()  # paths that are not there
+    lacking: Sequence[str] = ()  # modules that are not there
     free_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by directory
     sees_study: bool | None = None  # whether it reads what the driver wrote; None: not asked
     torch_gpus: int | None = None  # that torch can use; None: not asked, or torch could not be
@@ -45,6 +47,7 @@ class Wanted:
     share: Mapping[str, float]  # of each worker; empty where no sweep was named
     n_workers: int = 1
     study_dir: str | None = None
+    packages: Sequence[Needed] = ()  # beside those whose versions are compared
 
 
 def diagnose(nodes: Sequence[NodeReport], wanted: Wanted) -> list[Finding]:
@@ -58,6 +61,7 @@ def diagnose(nodes: Sequence[NodeReport], wanted: Wanted) -> list[Finding]:
 def _of_node(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
     yield _versions(node, wanted)
     yield from _gpus(node)
+    yield from _packages(node, wanted)
     yield from _paths(node, wanted)
     yield from _disks(node)
 
@@ -116,6 +120,15 @@ def _gpus(node: NodeReport) -> Iterator[Finding]:
         yield Finding(
             check="gpus", where=node.name, is_fine=True, text=f"{has} GPUs, torch can use {node.torch_gpus}"
         )
+
+
+def _packages(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
+    for needed in wanted.packages:
+        if needed.module in node.lacking:
+            yield Finding(
+                check="packages", where=node.name, is_fine=False,
+                text=f"{needed.by} needs {needed.module}, which is not installed", remedy=needed.remedy,
+            )  # fmt: skip
 
 
 def _paths(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:

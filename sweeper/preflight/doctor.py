@@ -11,6 +11,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 from sweeper.preflight.nodes import ask_nodes, on_node, own_versions, written_token
+from sweeper.preflight.packages import needed_packages
 from sweeper.storage_url import mask_url
 
 _COLLECTIVE_S = 120.0
@@ -64,7 +65,8 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
         has_gpus = any(report.resources.get("GPU") for report in reports)
         gpus = float(resources.n_workers) if has_gpus else 0.0
     return Wanted(
-        versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory)
+        versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory),
+        packages=needed_packages(config),
     )  # fmt: skip
 
 

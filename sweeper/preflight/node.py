@@ -2,6 +2,7 @@
 node without sweeper, or with another version of it, can be asked too."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ def look(
     disks: Sequence[str],
     token: str | None,
     counts_gpus: bool,
+    modules: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what this node has.
 
@@ -31,6 +33,7 @@ def look(
         disks: Directories, or the nearest above them that exist, whose free room is asked for.
         token: A file that the driver has just written where the study will lie; its text is returned.
         counts_gpus: Whether torch is asked for its GPUs, which takes seconds.
+        modules: That should be there to be imported; none of them is.
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
@@ -41,6 +44,7 @@ def look(
     return {
         "host": socket.gethostname(),
         "versions": versions,
+        "lacking": [module for module in modules if importlib.util.find_spec(module) is None],
         "missing": [path for path in paths if not os.path.exists(path)],
         "free_bytes": {disk: shutil.disk_usage(_nearest(disk)).free for disk in disks},
         "token": _text_of(token),

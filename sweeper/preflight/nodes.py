@@ -16,6 +16,7 @@ from sweeper.files import nearest_existing
 from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose, release_of
+from sweeper.preflight.packages import needed_packages
 from sweeper.room import Node
 
 _NODE_S = 180.0  # how long a node may take to answer
@@ -61,9 +62,12 @@ def check_nodes(
     needs_shared = is_built_in and config.trial.checkpoint.url is None
     refused: list[str] = []
     told = [f"Node {name} left the cluster while it was asked." for name in left]
-    for finding in diagnose(reports, Wanted(versions=versions, share={}, study_dir=str(directory))):
+    packages = () if function is not None else needed_packages(config)
+    wanted = Wanted(versions=versions, share={}, study_dir=str(directory), packages=packages)
+    for finding in diagnose(reports, wanted):
         is_fatal = {
-            "paths": True, "code": True, "shared": needs_shared, "versions": finding.where in other_versions
+            "paths": True, "code": True, "packages": True, "shared": needs_shared,
+            "versions": finding.where in other_versions,
         }.get(finding.check)  # fmt: skip
         if not finding.is_fine and is_fatal is not None:
             (refused if is_fatal else told).append(_in_words(finding))
@@ -100,6 +104,7 @@ def ask_nodes(
     """
     import ray
 
+    needed = () if config is None or function is not None else needed_packages(config)
     cloudpickle.register_pickle_by_value(node_module)  # the node may have another sweeper, or none
     try:
         look = ray.remote(num_cpus=0)(node_module.look)
@@ -107,6 +112,7 @@ def ask_nodes(
             index: look.options(scheduling_strategy=on_node(node["NodeID"])).remote(
                 packages=PACKAGES, paths=_paths_of(config, function), token=str(token), disks=tuple(disks),
                 counts_gpus=counts_gpus and bool(node["Resources"].get("GPU")),
+                modules=tuple(one.module for one in needed),
             )
             for index, node in enumerate(nodes)
         }  # fmt: skip
@@ -122,6 +128,7 @@ def ask_nodes(
     reports = [
         NodeReport(
             name=told[n], resources=nodes[n]["Resources"], versions=said[n]["versions"], missing=said[n]["missing"],
+            lacking=said[n]["lacking"],
             free_bytes=said[n]["free_bytes"], sees_study=said[n]["token"] == token.name,
             torch_gpus=said[n]["torch_gpus"], code_error=error,
         )

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
 from sweeper.errors import Problem
 from sweeper.extras import install_command
+from sweeper.preflight.packages import module_of_optimizer, setting_values
 
 # Known to work; to look would cost three seconds of imports.
 _KNOWN_SCHEDULES = (
@@ -45,18 +45,10 @@ def empty_model(model_config: Any, *, trust_remote_code: bool, attention: str | 
         )
 
 
-def _values(config: SweepConfig, name: str) -> list[Any]:
-    """Return the values that a setting takes in the sweep."""
-    dimension = config.search_space.get(name)
-    if dimension is not None:
-        return list(possible_values(dimension) or [])
-    return [config.trial.settings[name]] if name in config.trial.settings else []
-
-
 def _schedule_problems(config: SweepConfig) -> list[Problem]:
     problems = []
-    arguments = _values(config, "lr_scheduler_kwargs") or [{}]
-    for name in _values(config, "lr_scheduler_type"):
+    arguments = setting_values(config, "lr_scheduler_kwargs") or [{}]
+    for name in setting_values(config, "lr_scheduler_type"):
         if name in _KNOWN_SCHEDULES and not any(arguments):
             continue
         for kwargs in arguments:
@@ -85,8 +77,16 @@ def _schedule_problem(name: str, kwargs: dict[str, Any]) -> str | None:
 
 
 def _optimizer_problems(config: SweepConfig) -> list[Problem]:
-    """Ask transformers for each optimiser: many need a package, and some need more than a name."""
-    names = [name for name in _values(config, "optimizer") if name not in _KNOWN_OPTIMIZERS]
+    """Ask transformers for each optimiser: many need a package, and some need more than a name.
+
+    What only needs a package is not asked for here where trials run on a cluster: whose packages count are the nodes'.
+    """
+    is_elsewhere = config.resources.address is not None
+    names = [
+        name
+        for name in setting_values(config, "optimizer")
+        if name not in _KNOWN_OPTIMIZERS and not (is_elsewhere and module_of_optimizer(name) is not None)
+    ]
     if not names:
         return []
     import torch
@@ -115,7 +115,7 @@ def _attention_problems(config: SweepConfig, model_config: Any) -> list[Problem]
     problems = []
     # A cluster's head may lack the GPU, and with it the kernels, that its nodes have.
     is_elsewhere = config.resources.address is not None and not torch.cuda.is_available()
-    for name in _values(config, "attn_implementation"):
+    for name in setting_values(config, "attn_implementation"):
         if name is None:
             continue
         try:
@@ -130,7 +130,10 @@ def _attention_problems(config: SweepConfig, model_config: Any) -> list[Problem]
 
 
 def _missing_extras(config: SweepConfig) -> list[Problem]:
-    if "qlora" not in _values(config, "method") or importlib.util.find_spec("bitsandbytes") is not None:
+    is_elsewhere = config.resources.address is not None  # then its nodes are asked
+    if is_elsewhere or "qlora" not in setting_values(config, "method"):
+        return []
+    if importlib.util.find_spec("bitsandbytes") is not None:
         return []
     return [
         Problem(
@@ -142,8 +145,10 @@ def _missing_extras(config: SweepConfig) -> list[Problem]:
 
 def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
     """Look up modules that are named or matched; `all-linear` is left to peft."""
-    targets = [one for one in _values(config, "lora_target_modules") if str(one).lower() != "all-linear"]
-    if not {"lora", "qlora"} & set(_values(config, "method")) or not targets:
+    targets = [
+        one for one in setting_values(config, "lora_target_modules") if str(one).lower() != "all-linear"
+    ]
+    if not {"lora", "qlora"} & set(setting_values(config, "method")) or not targets:
         return []
     model = empty_model(model_config, trust_remote_code=config.trial.trust_remote_code)
     names = [name for name, _ in model.named_modules()]

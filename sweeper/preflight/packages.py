@@ -1,0 +1,73 @@
+"""Packages that some settings need beside this one's own: looked for where the trials run. Loads none of them."""
+
+import dataclasses
+from typing import Any
+
+from sweeper.config.models import SweepConfig
+from sweeper.config.rules_space import possible_values
+from sweeper.extras import install_command
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needed:
+    """A package that a sweep's trials load."""
+
+    module: str
+    by: str  # what needs it, as messages name it
+    remedy: str  # how it is installed, a sentence
+
+
+# By what transformers 5.23 loads for them. GaLore and Apollo need more than a package, which a sweep cannot give them,
+# and the schedule-free ones are refused with the config.
+_OF_OPTIMIZERS = {
+    "bitsandbytes": (
+        "ademamix", "adamw_bnb_8bit", "adamw_8bit", "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_32bit",
+        "paged_adamw_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit",
+        "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit",
+    ),
+    "torchao": ("adamw_torch_4bit", "adamw_torch_8bit"),
+    "torchdistx": ("adamw_anyprecision",),
+    "torch_xla": ("adamw_torch_xla",),
+    "torch_npu": ("adamw_torch_npu_fused",),
+    "lomo_optim": ("lomo", "adalomo"),
+    "grokadamw": ("grokadamw",),
+    "optimi": ("stable_adamw",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _OF_OPTIMIZERS.items() for name in names}
+_QLORA = "bitsandbytes"
+_SOURCES = {"lomo_optim": "lomo-optim", "optimi": "torch-optimi"}  # what pip calls them, where that differs
+_BY_HAND = {"torchdistx": "https://github.com/pytorch/torchdistx"}  # on no index
+
+
+def needed_packages(config: SweepConfig) -> tuple[Needed, ...]:
+    """Return the packages that the built-in fine-tuning loads for a sweep's settings, each once."""
+    if config.trial.function is not None:
+        return ()
+    found: dict[str, Needed] = {}
+    if "qlora" in setting_values(config, "method"):
+        found[_QLORA] = Needed(module=_QLORA, by="`method: qlora`", remedy=_remedy(_QLORA))
+    for name in setting_values(config, "optimizer"):
+        module = module_of_optimizer(name)
+        if module is not None and module not in found:
+            found[module] = Needed(module=module, by=f"`optimizer: {name}`", remedy=_remedy(module))
+    return tuple(found.values())
+
+
+def module_of_optimizer(name: str) -> str | None:
+    """Return the module that an optimiser is taken from; None where torch or transformers has it."""
+    return _MODULE_OF.get(name)
+
+
+def setting_values(config: SweepConfig, name: str) -> list[Any]:
+    """Return the values that a setting takes in the sweep."""
+    dimension = config.search_space.get(name)
+    if dimension is not None:
+        return list(possible_values(dimension) or [])
+    return [config.trial.settings[name]] if name in config.trial.settings else []
+
+
+def _remedy(module: str) -> str:
+    if module in _BY_HAND:
+        return f"Install it there as {_BY_HAND[module]} says."
+    command = install_command("qlora") if module == _QLORA else f"pip install {_SOURCES.get(module, module)}"
+    return f"Install it there: `{command}`."
