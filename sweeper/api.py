@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.config import config_from_dict, load_config
+from sweeper.config import config_from_dict, config_to_dict, load_config
 from sweeper.config.models import SweepConfig
 from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
 from sweeper.errors import ConfigError, NothingToDoError
@@ -17,7 +17,7 @@ from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever call
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
 from sweeper.records import Listener
 from sweeper.study.bulk import sparing_the_collector
-from sweeper.study.changes import changed_config, check_same, check_same_data
+from sweeper.study.changes import check_same, check_same_data
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 from sweeper.training.data_identity import pinned
@@ -32,7 +32,9 @@ def read_config(source: ConfigSource, overrides: Sequence[str] = ()) -> SweepCon
         ConfigError: With every problem.
     """
     if isinstance(source, SweepConfig):
-        return changed_config(source, overrides) if overrides else source
+        if not overrides:
+            return source
+        return config_from_dict(config_to_dict(source), overrides=overrides, check_files=False)
     if isinstance(source, Mapping):
         return config_from_dict(dict(source), overrides=overrides)
     return load_config(source, overrides)

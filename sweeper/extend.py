@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
-from sweeper.config import dump_config
+from sweeper.config import dump_config, override_recorded
 from sweeper.config.models import RungSection, SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
@@ -16,7 +16,7 @@ from sweeper.plan.budget import common_budget
 from sweeper.plan.marks import rung_marks
 from sweeper.records import Origin, TrialRecord, TrialState, params_key
 from sweeper.study import layout
-from sweeper.study.changes import changed_config, check_extension
+from sweeper.study.changes import check_extension
 from sweeper.study.control_records import whoami
 from sweeper.study.study import Study
 
@@ -60,7 +60,7 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
         ConfigError: If an override or a number is wrong.
         StudyMismatchError: If it changes what may not change, or a trial cannot be trained on.
     """
-    changed = changed_config(study.config, overrides)
+    changed = override_recorded(study.config, overrides)
     budget = changed.trial.budget
     if continues:
         trial = changed.trial.model_copy(update={"budget": study.config.trial.budget})

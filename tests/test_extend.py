@@ -10,6 +10,7 @@ from sweep_files import config_of
 from sweeps import BASE, make_config, make_study, merged, reopened
 
 from sweeper.api import LaunchOptions, launch, resume
+from sweeper.config import override_recorded
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.extend import plan_extension
 from sweeper.plan import plan_sweep
@@ -156,6 +157,61 @@ def test_before_a_trial_has_begun_the_rungs_are_those_of_the_new_points(tmp_path
     study = make_study(tmp_path / "s", make_config(rungs={}, pruner="early_dynamics", search_space=SIZES))
 
     assert plan_sweep(plan_extension(study, [MORE_SIZES], []).config).rung_marks == (10, 20, 30, 50, 70)
+
+
+def recorded(directory, *, without=(), **settings):
+    """A study whose config an older version wrote: with settings that are refused now, or without some."""
+    config = config_of(FILE)
+    kept = {key: value for key, value in config.trial.settings.items() if key not in without}
+    trial = config.trial.model_copy(update={"settings": kept | settings})
+    return make_study(directory, config.model_copy(update={"trial": trial}))
+
+
+MORE_RATES = "search_space.learning_rate.grid=[1e-5, 1e-4, 1e-3]"
+
+
+def test_what_was_wrong_with_a_recorded_config_before_does_not_keep_it_from_being_extended(tmp_path):
+    study = recorded(tmp_path, lora_rank=4, lora_dropout=0.1)
+
+    found = plan_extension(study, [MORE_RATES], [])
+
+    assert found.n_points == 2
+    assert found.config.trial.settings == study.config.trial.settings
+
+
+def test_settings_that_a_recorded_config_lacks_stay_away(tmp_path):
+    study = recorded(tmp_path, without=("precision", "packing"))
+
+    found = plan_extension(study, [MORE_RATES], [])
+
+    assert found.n_points == 2
+    assert found.config.trial.settings == study.config.trial.settings
+
+
+@pytest.mark.parametrize(
+    ("override", "told", "not_told"),
+    [
+        ("pruner=medien", "Did you mean `median`?", "for adapters"),
+        ("lora_rank=64", "override `lora_rank=64`: `lora_rank` is for adapters", "lora_dropout"),
+        ("no_such_key=1", "no_such_key", "for adapters"),
+    ],
+)
+def test_only_what_the_overrides_make_wrong_is_told(tmp_path, override, told, not_told):
+    study = recorded(tmp_path, lora_rank=4, lora_dropout=0.1)
+
+    with pytest.raises(ConfigError) as caught:
+        plan_extension(study, [override], [])
+
+    assert told in str(caught.value)
+    assert not_told not in str(caught.value)
+
+
+def test_a_recorded_value_that_no_trial_could_have_is_told_rather_than_replaced():
+    config = config_of(FILE)
+    trial = config.trial.model_copy(update={"settings": {**config.trial.settings, "lora_rank": 0}})
+
+    with pytest.raises(ConfigError, match="lora_rank"):
+        override_recorded(config.model_copy(update={"trial": trial}), ["seed=7"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from sweeper.benchmarks.loaded import load_kept
 from sweeper.benchmarks.measure import check_benchmarks, identity, measure
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
+from sweeper.config import override_recorded
 from sweeper.config.benchmark_models import DEFAULT_TOP, BenchmarkSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.items import write_items
@@ -19,7 +20,6 @@ from sweeper.reporting.export.chosen import chosen_record
 from sweeper.reporting.export.model_dir import kept_model
 from sweeper.study import layout
 from sweeper.study.benchmark_records import BenchmarkRun, Score
-from sweeper.study.changes import changed_config
 from sweeper.study.clock import utc_now
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
@@ -47,7 +47,7 @@ def benchmark(place: str, request: BenchmarkRequest, *, storage: str | None = No
         SweeperError: If a benchmark fails; what was measured before it is kept.
     """
     study = Study.open(place, url=storage)
-    config = changed_config(study.config, request.overrides) if request.overrides else study.config
+    config = override_recorded(study.config, request.overrides) if request.overrides else study.config
     if config.benchmarks is None:
         raise ConfigError(
             f"Study `{study.name}` has no `benchmarks`. Name one here, for example "

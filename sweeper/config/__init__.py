@@ -1,7 +1,7 @@
 """The sweep file: read, overridden, checked as a whole, frozen."""
 
 from sweeper.config.dump import config_to_dict, dump_config
-from sweeper.config.load import config_from_dict, load_config, parse_config
+from sweeper.config.load import config_from_dict, load_config, override_recorded, parse_config
 from sweeper.config.models import SweepConfig, TrainSettings
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "config_to_dict",
     "dump_config",
     "load_config",
+    "override_recorded",
     "parse_config",
 ]

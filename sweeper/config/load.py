@@ -1,7 +1,7 @@
 """From a sweep file to a checked, frozen config."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from sweeper.config.document import Document, KeyPath, parse_document
 from sweeper.config.draft import Draft, dotted, draft_config
+from sweeper.config.dump import config_to_dict
 from sweeper.config.include import include_search_space
 from sweeper.config.local_paths import resolve_paths
 from sweeper.config.messages import show
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import SweepConfig, TrainSettings
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_benchmarks import check_benchmarks
 from sweeper.config.rules_data import check_data_strategy
@@ -84,6 +85,25 @@ def config_from_dict(
     return _resolve(document, Path.cwd(), overrides, check_files=check_files)
 
 
+def override_recorded(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
+    """Return a recorded config with overrides laid over it, checked for what these make wrong.
+
+    What an earlier version allowed and today's rules refuse stays as it was recorded, and settings that the record
+    lacks stay away: its study goes on as it began.
+
+    Raises:
+        ConfigError: With every problem that the overrides bring.
+    """
+    recorded = config_to_dict(config)
+    changed = _checked(Document(data=_plain_data(recorded, ())), Path.cwd(), overrides, check_files=False)
+    if changed.problems:
+        before = _checked(Document(data=_plain_data(recorded, ())), Path.cwd(), (), check_files=False)
+        new = [problem for problem in changed.problems if problem not in before.problems]
+        if new or changed.broken:  # what is broken could not be kept: a default stands in its place
+            raise ConfigError(_in_order(new or changed.problems, None))
+    return _with_settings(changed, left_out=TrainSettings.model_fields.keys() - changed.config.trial.settings)
+
+
 def _plain_data(value: Any, path: KeyPath) -> Any:
     """Return Python's values as a file could hold them: mappings, lists, text, numbers."""
     if isinstance(value, BaseModel):
@@ -128,12 +148,18 @@ def _resolve(
         got = "it is empty" if document.data is None else f"it holds {show(document.data)}"
         raise ConfigError(document.problem(f"A sweep file must be a mapping of sections, but {got}."))
     base_dir = Path(os.path.abspath(base_dir))
+    draft = _checked(document, base_dir, overrides, check_files=check_files)
+    if draft.problems:
+        raise ConfigError(_in_order(draft.problems, document.file))
+    return _with_settings(draft, left_out=_unnamed_settings(draft.config))
+
+
+def _checked(document: Document, base_dir: Path, overrides: Sequence[str], *, check_files: bool) -> Draft:
+    """Put the file's parts together and check them by all rules."""
     draft = _draft(document, base_dir, overrides, check_files=check_files)
     for check in _RULES:
         check(draft)
-    if draft.problems:
-        raise ConfigError(_in_order(draft.problems, document.file))
-    return _with_settings(draft)
+    return draft
 
 
 def _draft(document: Document, base_dir: Path, overrides: Sequence[str], *, check_files: bool) -> Draft:
@@ -164,19 +190,23 @@ def _split(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     return first, others
 
 
-def _with_settings(draft: Draft) -> SweepConfig:
-    """Return the config with the built-in trial's settings written out, those that vary left out.
+def _unnamed_settings(config: SweepConfig) -> set[str]:
+    """Return the built-in trial's settings that a written config does not name: those that vary or mean nothing.
 
-    Written out, so that a study goes on with its old defaults under a newer version. `seed` is left out
-    unless it was given: it follows the study's.
+    `seed` is one of them unless it was given: it follows the study's.
+    """
+    is_seeded = "seed" in config.trial.settings
+    return {*config.search_space, *unused_settings(config), *(() if is_seeded else ("seed",))}
+
+
+def _with_settings(draft: Draft, *, left_out: Set[str]) -> SweepConfig:
+    """Return the config with the built-in trial's settings written out, but for some.
+
+    Written out, so that a study goes on with its old defaults under a newer version.
     """
     config = draft.config
     if draft.settings is None:
         return config
-    given = config.trial.settings
-    left_out = {
-        *config.search_space, *unused_settings(config), *(() if "seed" in given else ("seed",)),
-    }  # fmt: skip
     settings = {key: value for key, value in draft.settings.model_dump().items() if key not in left_out}
     return config.model_copy(update={"trial": config.trial.model_copy(update={"settings": settings})})
 

@@ -1,12 +1,9 @@
 """What may change between two drivers of one study, and what may not."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from sweeper.config import config_from_dict
 from sweeper.config.benchmark_models import BENCH
-from sweeper.config.dump import config_to_dict
 from sweeper.config.models import Dimension, SweepConfig
 from sweeper.differences import differing
 from sweeper.errors import StudyMismatchError
@@ -58,15 +55,6 @@ def check_same_data(study: Study, facts: DataFacts | None) -> None:
             f"Cannot go on with study `{study.name}`, whose trials would no longer compare: {'; '.join(told)}. Restore "
             "the data or choose a new study name."
         )
-
-
-def changed_config(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
-    """Return a study's config with overrides laid over it, checked as a sweep file is.
-
-    Raises:
-        ConfigError: With every problem.
-    """
-    return config_from_dict(config_to_dict(config), overrides=overrides, check_files=False)
 
 
 def check_extension(study: Study, config: SweepConfig) -> None:
