@@ -10,7 +10,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.extend import plan_extension
+from sweeper.extend import plan_extension, with_kept_rungs
 from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
 from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
@@ -72,7 +72,7 @@ def launch(
     plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
-        config = _as_afforded(config, existing.config)
+        config = with_kept_rungs(existing, _as_afforded(config, existing.config))
         check_same(existing, config)
         _refuse_ended(existing)
         with driving(existing):

@@ -39,6 +39,8 @@ class Extension:
     def apply(self, study: Study) -> None:
         """Write it to the study. A driver that is killed meanwhile loses nothing: the same words do the rest."""
         if self.config != study.config:
+            if self.config.rungs != study.config.rungs:
+                study.record_rungs_of(study.config)
             study.expect_points()
             study.update_config(self.config)
             write_text(study.directory / layout.SWEEP, dump_config(self.config))
@@ -100,6 +102,21 @@ def _with_old_rungs(study: Study, records: Mapping[int, TrialRecord], changed: S
         return changed
     form = "samples" if old.unit == "samples" else "steps"
     return changed.model_copy(update={"rungs": RungSection.model_validate({form: list(old.marks)})})
+
+
+def with_kept_rungs(study: Study, config: SweepConfig) -> SweepConfig:
+    """Return a sweep file's config with the rungs that an extension has kept, if its own lay there when trials began.
+
+    The file says them as it did then, mostly not at all, and with its new points they would lie elsewhere.
+    """
+    kept, began = study.config.rungs, study.rungs_of()
+    if began is None or config.rungs == kept:
+        return config
+    facts = study.facts()
+    held = config.model_copy(update={"rungs": kept})
+    then = began.model_copy(update={"rungs": config.rungs})
+    was, now = (rung_marks(one, common_budget(one, facts), facts) for one in (then, held))
+    return held if was == now else config
 
 
 def _new_points(records: Mapping[int, TrialRecord], planned: Sequence[Point]) -> list[Point]:

@@ -12,9 +12,10 @@ from sweeps import BASE, make_config, make_study, merged, reopened
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.config import override_recorded
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
-from sweeper.extend import plan_extension
+from sweeper.extend import plan_extension, with_kept_rungs
 from sweeper.plan import plan_sweep
 from sweeper.records import EventKind, TrialState
+from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 
 MORE = "search_space.learning_rate.grid=[1e-5, 1e-4, 1e-3, 1e-2, 3e-3]"
@@ -157,6 +158,66 @@ def test_before_a_trial_has_begun_the_rungs_are_those_of_the_new_points(tmp_path
     study = make_study(tmp_path / "s", make_config(rungs={}, pruner="early_dynamics", search_space=SIZES))
 
     assert plan_sweep(plan_extension(study, [MORE_SIZES], []).config).rung_marks == (10, 20, 30, 50, 70)
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """A study that was extended, so that its rungs would have moved, with one trial that has ended."""
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    with pytest.raises(InterruptedSweepError):
+        launch(
+            in_two_lengths([100, 200]), options=options, function=trial_functions.steady,
+            listeners=[Interrupt()],
+        )  # fmt: skip
+    study = Study.open(str(tmp_path / "s"))
+    plan_extension(study, ["search_space.samples.grid=[100, 200, 50]"], []).apply(study)
+    return study
+
+
+def in_two_lengths(samples, **changes):
+    return make_config(
+        **{"rungs": {}, **changes}, trial={"budget": {"samples": None}, "compare": "unequal"},
+        search_space={"samples": {"grid": samples}, "learning_rate": {"grid": [1e-3]}},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rungs", [{}, {"fractions": [0.1, 0.3]}, {"samples": [10, 30]}])
+def test_a_file_that_has_an_extension_s_points_goes_on_with_the_rungs_that_stayed(grown, rungs):
+    options = LaunchOptions(dir=str(grown.directory), executor="in-process")
+
+    view = launch(
+        in_two_lengths([100, 200, 50], rungs=rungs), options=options, function=trial_functions.steady
+    )
+
+    assert [record.state for record in view.records] == [TrialState.COMPLETE] * 3
+    assert view.config.rungs.samples == [10, 30]
+    with pytest.raises(NothingToDoError):
+        launch(in_two_lengths([100, 200, 50], rungs=rungs), options=options)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "told"),
+    [({"fractions": [0.2, 0.6]}, "`rungs.fractions` was null"), ({"samples": [5, 15]}, "5, 15")],
+)
+def test_a_file_whose_rungs_lay_elsewhere_is_refused(grown, rungs, told):
+    options = LaunchOptions(dir=str(grown.directory), executor="in-process")
+
+    with pytest.raises(StudyMismatchError) as caught:
+        launch(in_two_lengths([100, 200, 50], rungs=rungs), options=options, function=trial_functions.steady)
+
+    assert told in str(caught.value)
+
+
+def test_a_file_with_more_points_and_the_default_pruner_has_the_rungs_that_stayed(tmp_path):
+    study = begun(tmp_path / "s", pruner="early_dynamics", search_space=SIZES)
+    plan_extension(study, [MORE_SIZES], []).apply(study)
+    space = {"learning_rate": {"grid": [1e-3]}, "size": {"grid": list(range(1, 25))}}
+    file = make_config(rungs={}, pruner="early_dynamics", search_space=space)
+    assert plan_sweep(file).rung_marks == (10, 20, 30, 50, 70)
+
+    check_same(reopened(study), with_kept_rungs(reopened(study), file))
+    with pytest.raises(StudyMismatchError, match=r"`rungs\.samples` was"):
+        check_same(study, file)
 
 
 def recorded(directory, *, without=(), **settings):

@@ -10,4 +10,5 @@ ENVIRONMENTS = "sweeper:environments"
 N_POINTS = "sweeper:n_points"
 MICRO_BATCHES = "sweeper:micro_batches"
 EVIDENCE = "sweeper:evidence"
+RUNGS_OF = "sweeper:rungs_of"  # the config whose rungs an extension has kept
 PRIOR = "sweeper:prior"  # what an earlier study's finished trials showed

@@ -63,6 +63,11 @@ class StoredStudy:
         stored = self._storage.get_study_user_attrs(self._id).get(keys.FACTS)
         return DataFacts(**stored) if stored else None
 
+    def rungs_of(self) -> SweepConfig | None:
+        """Return the config that an extended study's rungs are of; None where no extension would have moved them."""
+        stored = self._storage.get_study_user_attrs(self._id).get(keys.RUNGS_OF)
+        return None if stored is None else SweepConfig.model_validate_json(json.dumps(stored))
+
     def environments(self) -> tuple[Mapping[str, Any], ...]:
         """Return what each driver ran on and with, in order."""
         return tuple(json.loads(self._storage.get_study_user_attrs(self._id).get(keys.ENVIRONMENTS, "[]")))

@@ -284,6 +284,10 @@ class DrivenStudy(StoredStudy):
         self.config = config.model_copy(update={"storage": keep_password(config.storage)})
         self._writable.set_study_user_attr(self._id, keys.CONFIG, json.loads(self.config.model_dump_json()))
 
+    def record_rungs_of(self, config: SweepConfig) -> None:
+        """Keep the config that the rungs were worked out from, before they are written into the study's."""
+        self._writable.set_study_user_attr(self._id, keys.RUNGS_OF, json.loads(config.model_dump_json()))
+
     def _set(self, number: int, key: str, value: Any) -> None:
         self._writable.set_trial_user_attr(self._trial_id(number), key, value)
 
