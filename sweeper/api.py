@@ -11,6 +11,7 @@ from sweeper.driving import complete, drive, driving, is_anything_left, judged, 
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import plan_extension, with_kept_rungs
+from sweeper.noted_data import check_data_of, check_noted_data_of, with_noted_data
 from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
 from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
@@ -20,7 +21,6 @@ from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same, check_same_data
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-from sweeper.training.data_identity import pinned
 
 ConfigSource = str | Path | Mapping[str, Any] | SweepConfig
 
@@ -47,6 +47,7 @@ def launch(
     options: LaunchOptions | None = None,
     function: TrialFunction | None = None,
     listeners: Sequence[Listener] = (),
+    data_of: Study | None = None,
 ) -> StudyView:
     """Run a sweep to its end. A study that exists already with the same config is gone on with.
 
@@ -56,10 +57,11 @@ def launch(
         options: Where and how to run.
         function: Python function that is run for every trial instead of what the config names.
         listeners: Told of every event, beside the terminal's own view.
+        data_of: A study whose points are trained again, on the data that it began with and no other.
 
     Raises:
         ConfigError: If it cannot be run; nothing was started.
-        StudyMismatchError: If a study of this name exists with another config.
+        StudyMismatchError: If a study of this name exists with another config, or the data is not that of `data_of`.
         NothingToDoError: If it is finished.
         InterruptedSweepError: If it was interrupted; the state is saved.
         SweeperError: If the sweep failed.
@@ -75,12 +77,17 @@ def launch(
         config = with_kept_rungs(existing, _as_afforded(config, existing.config))
         check_same(existing, config)
         _refuse_ended(existing)
+        if data_of is not None:
+            check_noted_data_of(data_of, existing)
         with driving(existing):
             existing.update_config(config)
-            _go_on(existing, options, function, listeners)
+            _go_on(existing, options, function, listeners, data_of)
         return judged(existing)
     _check_prior(plan)
-    with ready(config, function, directory=directory, options=options) as (found, executor):
+    noted = with_noted_data(config, data_of)
+    with ready(noted, function, directory=directory, options=options) as (found, executor):
+        if data_of is not None:
+            check_data_of(data_of, config, found.facts)
         config = _afforded(config, found)
         directory.mkdir(parents=True, exist_ok=True)
         study = Study.create(config, directory=directory)
@@ -196,24 +203,16 @@ def _nothing_to_do(study: Study) -> NothingToDoError:
     )
 
 
-def _with_noted_data(study: Study) -> SweepConfig:
-    """Return a study's config with data of the hub as it was when it began, for what is checked before it goes on."""
-    facts = study.facts()
-    if facts is None or study.config.trial.function is not None:
-        return study.config
-    return study.config.model_copy(update={"trial": pinned(study.config.trial, facts.sources)})
-
-
 def _go_on(
-    study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener]
-) -> None:
-    with (
-        sparing_the_collector(),
-        ready(
-            _with_noted_data(study), function, directory=study.directory, options=options, has_begun=True
-        ) as (found, executor),
-    ):
+    study: Study, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener],
+    data_of: Study | None = None,
+) -> None:  # fmt: skip
+    config = with_noted_data(study.config, data_of, study)
+    checked = ready(config, function, directory=study.directory, options=options, has_begun=True)
+    with sparing_the_collector(), checked as (found, executor):
         check_same_data(study, found.facts)
+        if data_of is not None:
+            check_data_of(data_of, config, found.facts)
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)

@@ -1,21 +1,30 @@
 """`sweeper rerun`: the same trial again, and whether its curve is the same."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_fixtures
 from cli_fixtures import cli, write_sweep
-from training_fixtures import Tiny
+from training_fixtures import Hub, Tiny, chat_rows, write_jsonl
 
 from sweeper import api
+from sweeper.config.models import SweepConfig
+from sweeper.confirm.again import points_config
 from sweeper.confirm.rerun import compare_curves, rerun, rerun_text
 from sweeper.errors import StudyMismatchError
+from sweeper.preflight import facts
+from sweeper.preflight.data import DataReport, check_trial
+from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
 tiny = training_fixtures.tiny
+hub = training_fixtures.hub
 OPTIONS = api.LaunchOptions(executor="in-process")
 
 
@@ -119,3 +128,70 @@ def test_a_real_training_is_repeated_bit_for_bit(tiny: Tiny, tmp_path: Path) -> 
     assert found.is_identical
     assert (found.n_steps, found.n_missing) == (24, 0)
     assert found.values[0] == found.values[1] is not None
+
+
+def small(tiny: Tiny, directory: Path, **data: Any) -> dict[str, Any]:
+    """Return a sweep of two points that train two steps each."""
+    return {
+        "study": "small",
+        "metric": "dev/loss",
+        "direction": "minimize",
+        "trial": {
+            "model": str(tiny.model),
+            "train_data": str(tiny.train),
+            "eval_data": {"dev": str(tiny.dev)},
+            "budget": {"epochs": 1},
+            "evaluation": {"at": "end", "generate": False},
+            "settings": {"effective_batch_size": 4},
+            **data,
+        },
+        "search_space": {"learning_rate": {"grid": [1e-3, 1e-2]}},
+        "pruner": "nop",
+        "dir": str(directory),
+    }
+
+
+@pytest.mark.train
+def test_other_data_is_refused_before_anything_is_trained_again(tiny: Tiny, tmp_path: Path) -> None:
+    rows = Path(shutil.copy(tiny.train, tmp_path / "rows.jsonl"))
+    study = api.launch(small(tiny, tmp_path / "small", train_data=str(rows)), options=OPTIONS)
+    write_jsonl(rows, chat_rows(40, seed=2))
+
+    run = cli("rerun", str(study.directory), "--trial", "1", "--executor", "in-process")
+
+    assert run.code == 4
+    assert f"`trial.train_data[0]` = `{rows}` has other content than when it began" in run.err
+    assert not list(tmp_path.glob("small-*"))
+
+
+@pytest.fixture
+def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of the data in this process, where the hub is stood in for."""
+
+    @contextlib.contextmanager
+    def checking(config: SweepConfig, *, directory: Path | None = None) -> Iterator[Callable[[], DataReport]]:
+        yield lambda: check_trial(config, directory=directory)
+
+    monkeypatch.setattr(facts, "checking_in_child", checking)
+
+
+@pytest.mark.train
+@pytest.mark.usefixtures("checked_here")
+def test_data_of_the_hub_is_what_it_was_when_the_trial_was_trained(
+    tiny: Tiny, tmp_path: Path, hub: Hub
+) -> None:
+    hub.rows = {"a" * 40: chat_rows(8)}
+    study = api.launch(small(tiny, tmp_path / "small", train_data="org/rows"), options=OPTIONS)
+    hub.rows["b" * 40] = chat_rows(12, seed=1)  # the budget of an epoch would be another one
+    # As a driver leaves it that is killed before it has noted the data.
+    config = points_config(study, [study.records[0].params], name=None, suffix="-rerun-0")
+    Path(config.dir or "").mkdir()
+    Study.create(config, directory=Path(config.dir or ""))
+
+    found = [rerun(str(study.directory), number, options=OPTIONS) for number in (0, 1)]
+
+    assert [(one.is_identical, one.n_steps) for one in found] == [(True, 2), (True, 2)]
+    assert set(hub.asked) == {"a" * 40}
+    again = Study.open(found[1].again)
+    assert again.facts() == Study.open(str(study.directory)).facts()
+    assert again.config.trial.train_data == study.config.trial.train_data

@@ -15,7 +15,7 @@ ROWS = [
     "plan study",
     "control orchestrator optimum evidence_text plan_text extend",
     "executors training preflight reporting replay benchmarks trackers progress ui prior",
-    "__init__ api readiness driving completion confirm compare "
+    "__init__ api readiness driving noted_data completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch",
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}

@@ -44,12 +44,23 @@ def points_config(
 
 
 def train_or_read(
-    config: SweepConfig, options: LaunchOptions, function: TrialFunction | None = None
+    config: SweepConfig, first: Study, options: LaunchOptions, function: TrialFunction | None = None
 ) -> StudyView:
-    """Run the sweep, or go on with it; one that is finished is read."""
+    """Run the sweep, or go on with it, on the data that the first study began with; one that is finished is read.
+
+    Args:
+        config: Of points of the first study.
+        first: Whose points they are.
+        options: Where and how to run.
+        function: As in `api.launch`.
+
+    Raises:
+        StudyMismatchError: If the data is not there as it was, before anything is trained.
+        SweeperError: As `api.launch` does.
+    """
     config = with_options(config, options)
     try:
-        return api.launch(config, options=options, function=function)
+        return api.launch(config, options=options, function=function, data_of=first)
     except NothingToDoError:
         found = Study.find(name=config.study, url=config.storage, directory=study_directory(config))
         assert found is not None, "it is finished, so it is there"

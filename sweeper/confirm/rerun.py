@@ -51,7 +51,7 @@ def rerun(
     """Train a trial again as a study of its own, to the end of its budget, and compare the curves.
 
     Raises:
-        StudyMismatchError: If there is no such trial, or it was never trained.
+        StudyMismatchError: If there is no such trial, or it was never trained, or its data is not there as it was.
         SweeperError: As `api.launch` does.
     """
     options = options or api.LaunchOptions()
@@ -59,7 +59,7 @@ def rerun(
     view = study.view()
     record = _record(view, number)
     config = points_config(view, [record.params], name=name, suffix=f"-rerun-{number}")
-    again = train_or_read(config, options, function)
+    again = train_or_read(config, study, options, function)
     return compare_curves(view, record, again)
 
 

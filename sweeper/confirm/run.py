@@ -8,6 +8,7 @@ from sweeper.confirm.finalists import choose_finalists, confirm_config
 from sweeper.confirm.outcome import Outcome, outcome_of
 from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
 from sweeper.executors.attempt import TrialFunction
+from sweeper.study.study import Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,17 @@ def confirm(
 
     Raises:
         ConfigError: If nothing could come of it; nothing was started.
-        StudyMismatchError: If there is no such study, or the confirming one is of another request.
+        StudyMismatchError: If there is no such study, its data is not there as it was, or the confirming one is of
+            another request.
         SweeperError: As `api.launch` does.
     """
     options = options or api.LaunchOptions()
-    view = api.load_study(place, storage=options.storage)
+    study = Study.open(place, url=options.storage)
+    view = study.view()
     finalists = choose_finalists(view, top=request.top, baseline=request.baseline)
     refuse_too_few(
         request.test, n_seeds=request.n_seeds, n_comparisons=len(finalists) - 1, alpha=request.alpha
     )
     config = confirm_config(view, finalists, n_seeds=request.n_seeds, name=request.name)
-    trained = train_or_read(config, options, function)
+    trained = train_or_read(config, study, options, function)
     return outcome_of(trained, finalists, test=request.test, alpha=request.alpha)

@@ -79,6 +79,15 @@ def check_identities(trial: TrialSection, identities: Mapping[str, str]) -> None
             )
 
 
+def changed_sources(trial: TrialSection, noted: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the sources of which something else is noted in one than in the other, as messages name them."""
+    return [
+        f"`trial.{place}` = `{source.path}`"
+        for place, source in named_sources(trial).items()
+        if place in noted and now.get(place, noted[place]) != noted[place]
+    ]
+
+
 def named_sources(trial: TrialSection) -> dict[str, DataSource]:
     """Return all sources of a trial by their places in the `trial` section."""
     return (
