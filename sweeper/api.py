@@ -160,7 +160,7 @@ def _afforded(config: SweepConfig, found: PreflightFacts) -> SweepConfig:
     from sweeper.preflight.measure import measure_cost
 
     plan = plan_sweep(config, facts=found.facts)
-    cost = measure_cost(plan, found.slots, asked_by="pruner.max_gpu_hours")
+    cost = measure_cost(plan, found.slots, facts=found.facts, asked_by="pruner.max_gpu_hours")
     config, told = afford(plan, cost)
     print(told, file=sys.stderr)
     return config

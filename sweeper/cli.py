@@ -85,6 +85,7 @@ def plan(
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
     from sweeper import api, readiness
+    from sweeper.noted_data import as_its_study_noted
     from sweeper.plan import plan_sweep
     from sweeper.plan_text import format_plan, plan_json
     from sweeper.preflight.afford import afford
@@ -97,11 +98,11 @@ def plan(
     readiness.check_pruner(config)
     if price is not None and not measure:
         raise ConfigError("`--price` is for `--measure`, which was not given. Add it.")
-    found = run_preflight(config) if preflight or measure or address is not None else None
+    found = run_preflight(as_its_study_noted(config)) if preflight or measure or address is not None else None
     planned = plan_sweep(config, facts=found.facts if found is not None else None)
     disk = readiness.plan_disk(config, found)
     cost = (
-        measure_cost(planned, found.slots, price_per_gpu_hour=price)
+        measure_cost(planned, found.slots, facts=found.facts, price_per_gpu_hour=price)
         if measure and found is not None
         else None
     )

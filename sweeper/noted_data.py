@@ -1,10 +1,13 @@
 """Data as it was noted when a study began, which whoever goes on with it or trains its points again is held to."""
 
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import DataSource, SweepConfig
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts
+from sweeper.readiness import study_directory
 from sweeper.study.study import Study
-from sweeper.training.data_identity import changed_sources, pinned
+from sweeper.training.data_identity import changed_sources, named_sources, pinned
+from sweeper.training.hub import is_commit
+from sweeper.training.sources import is_local
 
 
 def with_noted_data(config: SweepConfig, *studies: Study | None) -> SweepConfig:
@@ -20,6 +23,21 @@ def with_noted_data(config: SweepConfig, *studies: Study | None) -> SweepConfig:
         if facts is not None:
             trial = pinned(trial, facts.sources)
     return config.model_copy(update={"trial": trial})
+
+
+def as_its_study_noted(config: SweepConfig) -> SweepConfig:
+    """Return a sweep's config with data of the hub as the study of its name noted it, if that began with the same data.
+
+    Launched again, the sweep goes on with that study, so this is what a plan counts and measures. A database is not
+    looked into: to open one makes tables in it, which a plan must not.
+    """
+    sources = named_sources(config.trial)
+    if config.storage is not None or not any(map(_may_move, sources.values())):
+        return config
+    study = Study.find(name=config.study, url=None, directory=study_directory(config))
+    if study is None or named_sources(study.config.trial) != sources:
+        return config
+    return with_noted_data(config, study)
 
 
 def check_data_of(first: Study, config: SweepConfig, facts: DataFacts | None) -> None:
@@ -54,6 +72,10 @@ def check_noted_data_of(first: Study, again: Study) -> None:
             f"content in it than in `{first.name}`. Restore the data that `{first.name}` began with, and choose "
             "another name with `--name`."
         )
+
+
+def _may_move(source: DataSource) -> bool:
+    return not is_local(source) and not is_commit(source.revision)
 
 
 def _changed(first: Study, config: SweepConfig, facts: DataFacts | None) -> str:

@@ -111,7 +111,7 @@ def test_hours_are_never_passed_over(tmp_path):
 def test_a_sweep_keeps_what_it_can_afford_and_asks_once(tmp_path, monkeypatch):
     asked = []
 
-    def measured(plan, slots, *, asked_by):
+    def measured(plan, slots, *, facts, asked_by):
         assert asked_by == "pruner.max_gpu_hours"
         asked.append(plan.config.study)
         return cost_of(20.0)

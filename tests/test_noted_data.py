@@ -1,4 +1,4 @@
-"""Trials that are trained again stand on the data that their study began with."""
+"""Trials that are trained again, and plans of a study that is there, stand on the data that the study began with."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.confirm.finalists import choose_finalists, confirm_config
 from sweeper.confirm.run import ConfirmRequest, confirm
 from sweeper.errors import StudyMismatchError
-from sweeper.noted_data import check_data_of, with_noted_data
+from sweeper.noted_data import as_its_study_noted, check_data_of, with_noted_data
 from sweeper.plan import DataFacts
 from sweeper.study.study import Study
 
@@ -80,3 +80,20 @@ def test_finalists_that_began_with_other_data_are_not_gone_on_with(tmp_path: Pat
             options=api.LaunchOptions(executor="in-process"),
         )
     assert again.state() == "interrupted"
+
+
+def test_a_plan_of_a_study_that_is_there_counts_its_own_commit(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    config = study.config.model_copy(update={"dir": str(study.directory)})
+
+    assert revision(as_its_study_noted(config)) == OLD
+    elsewhere = config.model_copy(update={"dir": str(tmp_path / "elsewhere")})
+    in_a_database = config.model_copy(update={"storage": f"sqlite:///{tmp_path / 'none.db'}"})
+    (source,) = config.trial.sources
+    others = config.trial.model_copy(
+        update={"train_data": [source.model_copy(update={"path": "org/others"})]}
+    )
+    of_other_data = config.model_copy(update={"trial": others})
+    for one in (elsewhere, in_a_database, of_other_data):
+        assert as_its_study_noted(one) == one
+    assert not (tmp_path / "none.db").exists()

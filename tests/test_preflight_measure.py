@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.config import config_from_dict, load_config
-from sweeper.config.models import SamplerSection
+from sweeper.config.models import DataSource, SamplerSection
 from sweeper.errors import ConfigError
-from sweeper.plan import plan_sweep
+from sweeper.plan import DataFacts, plan_sweep
 from sweeper.preflight import measure
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.measure import Cost, Measured, makespan, measure_cost, step_seconds, trial_seconds
@@ -114,6 +114,24 @@ def test_each_kind_of_points_has_its_own_price(monkeypatch):
     assert cost.total_s == pytest.approx(11 * short + 4 * 3 * 3.0)
     assert [one.kind for one in cost.measured] == [{"max_length": n} for n in (256, 256, 2048, 2048)]
     assert "measured: effective_batch_size=128, max_length=2048: 0.143 steps/s" in cost.lines()[3]
+
+
+def test_data_of_the_hub_is_measured_at_the_commit_that_was_counted(monkeypatch):
+    asked = []
+
+    def measured(config, point, *, threads):
+        asked.append(config.trial.train_data[0].revision)
+        return SMALL
+
+    monkeypatch.setattr(measure, "_measure", measured)
+    config = built_in()
+    trial = config.trial.model_copy(update={"train_data": [DataSource(path="org/rows")]})
+    plan = plan_sweep(config.model_copy(update={"trial": trial}))
+    counted = DataFacts(rows=8, target_tokens=80, sources={"train_data[0]": "commit " + "a" * 40})
+
+    measure_cost(plan, ONE_SLOT, facts=counted)
+
+    assert asked == ["a" * 40] * 2
 
 
 def test_what_a_sampler_draws_beside_the_measured_values_is_told(monkeypatch):

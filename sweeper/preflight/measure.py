@@ -10,10 +10,11 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
-from sweeper.plan import Plan, Point, trial_spec
+from sweeper.plan import DataFacts, Plan, Point, trial_spec
 from sweeper.preflight.child import ask_child
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.reporting.formats import duration
+from sweeper.training.data_identity import pinned
 
 MODULE = "sweeper.preflight.measure_child"
 MOST_KINDS = 8  # of points; each is trained twice, which takes up to a minute and the start of a process
@@ -93,8 +94,9 @@ class Cost:
 
 
 def measure_cost(
-    plan: Plan, slots: SlotPlan, *, price_per_gpu_hour: float | None = None, asked_by: str = "--measure"
-) -> Cost:
+    plan: Plan, slots: SlotPlan, *, facts: DataFacts | None = None, price_per_gpu_hour: float | None = None,
+    asked_by: str = "--measure",
+) -> Cost:  # fmt: skip
     """Train a few steps at the smallest and the largest effective batch size, and estimate the whole sweep.
 
     Points of different models, methods, lengths and the like are measured for themselves. A step's time at a batch size
@@ -104,6 +106,8 @@ def measure_cost(
     Args:
         plan: Of the sweep.
         slots: Where it is to run.
+        facts: What was counted in the data. The steps read data of the hub at the commit that was counted, whose tokens
+            are in the cache already.
         price_per_gpu_hour: If given, the cost is told in money too.
         asked_by: The option or key that wants it, as messages name it.
 
@@ -115,14 +119,17 @@ def measure_cost(
     points = [point for point in plan.points or plan.examples if point.point_id not in read_off]
     kinds = _kinds(points)
     _refuse_what_cannot_be_measured(plan.config, points, n_kinds=len(kinds), asked_by=asked_by)
+    config = plan.config
+    if facts is not None:
+        config = config.model_copy(update={"trial": pinned(config.trial, facts.sources)})
     repeats = 1 if plan.points else max(1, round(plan.n_trials / len(points)))
     measured: list[Measured] = []
     seconds: list[float] = []
     for kind, members in kinds:
-        of_kind = _measured_extremes(plan.config, members, kind, threads=slots.cpus_per_trial)
+        of_kind = _measured_extremes(config, members, kind, threads=slots.cpus_per_trial)
         measured += of_kind
-        seconds += [trial_seconds(plan.config, point, of_kind) for point in members for _ in range(repeats)]
-    drawn = plan.config.search_space if not plan.points else ()
+        seconds += [trial_seconds(config, point, of_kind) for point in members for _ in range(repeats)]
+    drawn = config.search_space if not plan.points else ()
     return Cost(
         measured=tuple(measured),
         slots=slots.slots,

@@ -14,6 +14,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WAIT_S = 10.0
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit, which stands for the same rows ever after; a branch or a tag may move."""
+    return _COMMIT.fullmatch(revision or "") is not None
+
+
 def hub_commit(source: DataSource) -> str | None:
     """Return the commit that a data set's name and revision stand for now.
 
@@ -22,7 +27,7 @@ def hub_commit(source: DataSource) -> str | None:
     """
     import huggingface_hub
 
-    if source.revision is not None and _COMMIT.fullmatch(source.revision):
+    if is_commit(source.revision):
         return source.revision
     try:
         found = huggingface_hub.dataset_info(source.path, revision=source.revision, timeout=_WAIT_S).sha
@@ -47,7 +52,7 @@ def load_split(source: DataSource) -> tuple[str, Any]:
             f"The data set `{source.path}` has no split `{split}`; it has {', '.join(loaded)}. Set `split`."
         )
     commit = _commit_of(loaded)
-    if commit is not None and _COMMIT.fullmatch(source.revision or "") and commit != source.revision:
+    if commit is not None and is_commit(source.revision) and commit != source.revision:
         # datasets 5.2 does not look at the revision where the hub does not answer.
         raise ConfigError(
             f"The data set `{source.path}` is to be read at commit {source.revision}, but the hub does not answer and "
