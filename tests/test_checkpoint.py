@@ -1,36 +1,150 @@
-"""Which checkpoints are kept, and which of them a trial goes on from."""
+"""What every place for checkpoints does: one contract. Which are kept, and which of them a trial goes on from."""
+
+import itertools
 
 import pytest
 
-from sweeper.checkpoint import DirectoryCheckpoints, Retention, open_checkpoints
+from sweeper.checkpoint import MANIFEST, DirectoryCheckpoints, Retention, open_checkpoints
 from sweeper.records import TrialRecord, TrialState
 
+_numbers = itertools.count()
 
-def save(root, step, *, size=100, **options):
+
+class OnDisk:
+    """A trial's checkpoints in its own directory."""
+
+    def __init__(self, trial_dir):
+        self.place = str(trial_dir / "checkpoints")
+        self._root = trial_dir / "checkpoints"
+
+    def write(self, name, content):
+        (self._root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self._root / name).write_bytes(content)
+
+    def rename(self, name, other):
+        (self._root / name).rename(self._root / other)
+
+
+class InStore:
+    """A trial's checkpoints in an object store; fsspec's own one in memory, which all of this process share."""
+
+    def __init__(self, trial_dir):
+        import fsspec
+
+        self.place = f"memory://bucket-{next(_numbers)}/trials/0/checkpoints"
+        self._system, self._root = fsspec.core.url_to_fs(self.place)
+
+    def write(self, name, content):
+        self._system.pipe_file(f"{self._root}/{name}", content)
+
+    def rename(self, name, other):
+        self._system.mv(f"{self._root}/{name}", f"{self._root}/{other}", recursive=True)
+
+
+@pytest.fixture
+def trial_dir(tmp_path):
+    place = tmp_path / "trial"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture(params=[OnDisk, InStore])
+def kept_at(request, trial_dir):
+    return request.param(trial_dir)
+
+
+def put(store, tmp_path, step, *, size=100):
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/state.bin").write_bytes(bytes([step % 256]) * size)
+    return store.save(source, step=step, samples=step * 8)
+
+
+def steps_at(kept_at):
+    return [saved.step for saved in open_checkpoints(kept_at.place).saved()]
+
+
+def test_what_was_saved_comes_back_as_it_was_and_the_newest_two_are_kept(kept_at, tmp_path):
+    store = open_checkpoints(kept_at.place)
+    assert store.load() is None
+    names = [put(store, tmp_path, step) for step in (1, 2, 3)]
+
+    another = open_checkpoints(kept_at.place)  # what is fetched stays as long as this
+    loaded = another.load()
+    assert names == ["step-00000001", "step-00000002", "step-00000003"]
+    assert (loaded.step, loaded.samples) == (3, 24)
+    assert (loaded.path / "sub/state.bin").read_bytes() == b"\3" * 100
+    assert [(saved.step, saved.samples, saved.n_bytes) for saved in store.saved()] == [
+        (2, 16, 100),
+        (3, 24, 100),
+    ]
+    assert not (tmp_path / "source").exists()
+
+
+def test_one_is_removed_and_then_all(kept_at, tmp_path):
+    store = open_checkpoints(kept_at.place)
+    for step in (1, 2):
+        put(store, tmp_path, step)
+
+    store.remove("step-00000002")
+    assert steps_at(kept_at) == [1]
+    store.remove("step-00000002")
+    store.clear()
+    assert steps_at(kept_at) == []
+    assert store.load() is None
+
+
+def test_a_checkpoint_past_the_recorded_curve_is_not_gone_on_from(kept_at, tmp_path):
+    for step in (1, 2):
+        put(open_checkpoints(kept_at.place), tmp_path, step)
+
+    store = open_checkpoints(kept_at.place, newest_step=1)
+    assert store.load().step == 1
+    assert steps_at(kept_at) == [1]
+
+
+def test_what_this_attempt_has_saved_may_be_used_however_far_the_recorded_curve_went(kept_at, tmp_path):
+    store = open_checkpoints(kept_at.place, newest_step=0)
+    put(store, tmp_path, 10)
+
+    assert store.load().step == 10
+    assert steps_at(kept_at) == [10]
+
+
+def test_a_damaged_file_is_noticed_and_the_checkpoint_before_it_used(kept_at, tmp_path):
+    store = open_checkpoints(kept_at.place)
+    for step in (1, 2):
+        put(store, tmp_path, step)
+    kept_at.write("step-00000002/sub/state.bin", b"\1" * 100)
+
+    assert open_checkpoints(kept_at.place).load().step == 1
+
+
+def test_a_checkpoint_without_its_manifest_is_absent(kept_at, tmp_path):
+    put(open_checkpoints(kept_at.place), tmp_path, 1)
+    kept_at.write("step-00000002/sub/state.bin", b"half")
+    kept_at.write(f"step-00000003/{MANIFEST}", b'{"step": 3')
+
+    assert steps_at(kept_at) == [1]
+    assert open_checkpoints(kept_at.place).load().step == 1
+
+
+def test_a_checkpoint_under_another_steps_name_is_none(kept_at, tmp_path):
+    put(open_checkpoints(kept_at.place), tmp_path, 1)
+    kept_at.rename("step-00000001", "step-00000009")
+
+    assert open_checkpoints(kept_at.place).load() is None
+
+
+def save(root, step, *, size=100):
     source = root / "source"
     source.mkdir(parents=True)
     (source / "state.bin").write_bytes(bytes([step % 256]) * size)
-    return DirectoryCheckpoints(root / "checkpoints", **options).save(source, step=step, samples=step * 8)
+    return DirectoryCheckpoints(root / "checkpoints").save(source, step=step, samples=step * 8)
 
 
 def steps(root):
     return [saved.step for saved in DirectoryCheckpoints(root / "checkpoints").saved()]
-
-
-def test_the_newest_two_are_kept(tmp_path):
-    for step in (1, 2, 3):
-        save(tmp_path, step)
-
-    assert steps(tmp_path) == [2, 3]
-
-
-def test_a_checkpoint_past_the_recorded_curve_is_not_gone_on_from(tmp_path):
-    for step in (1, 2):
-        save(tmp_path, step)
-
-    store = open_checkpoints(str(tmp_path / "checkpoints"), newest_step=1)
-    assert store.load().step == 1
-    assert steps(tmp_path) == [1]
 
 
 def test_what_a_killed_worker_left_half_made_is_removed(tmp_path):
@@ -45,13 +159,6 @@ def test_what_a_killed_worker_left_half_made_is_removed(tmp_path):
         "state.bin",
         "step-00000001",
     ]
-
-
-def test_a_checkpoint_under_another_steps_name_is_none(tmp_path):
-    save(tmp_path, 1)
-    (tmp_path / "checkpoints/step-00000001").rename(tmp_path / "checkpoints/step-00000009")
-
-    assert DirectoryCheckpoints(tmp_path / "checkpoints").load() is None
 
 
 def record(number, state, value=None):

@@ -101,6 +101,7 @@ class RemoteCheckpoints:
             system.put_file(str(source / file), f"{root}/{name}/{file}")
         system.pipe_file(f"{root}/{name}/{MANIFEST}", manifest.dump().encode())
         shutil.rmtree(source)
+        self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
         for older in self._names()[:-KEPT]:
             self.remove(older)
         return name
