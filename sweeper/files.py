@@ -30,8 +30,8 @@ def write_error(path: Path, error: OSError) -> SweeperError:
     """Return the error for a file that cannot be written."""
     if is_disk_full(error):
         return SweeperError(
-            f"The disk is full: {path} cannot be written ({error.strerror}). What was recorded so far is kept. Make "
-            "room and go on with `sweeper resume`, or run the same command again."
+            f"The disk is full: {path} cannot be written ({error.strerror or error}). What was recorded so far is "
+            "kept. Make room and go on with `sweeper resume`, or run the same command again."
         )
     return SweeperError(
         f"{path} cannot be written: {error.strerror or error}. What was recorded so far is kept. Mend the cause "

@@ -3,8 +3,16 @@
 import itertools
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from sweeper.checkpoint import MANIFEST, DirectoryCheckpoints, Retention, open_checkpoints
+from sweeper.checkpoint import (
+    MANIFEST,
+    DirectoryCheckpoints,
+    Retention,
+    inherit_checkpoint,
+    open_checkpoints,
+)
+from sweeper.errors import SweeperError
 from sweeper.records import TrialRecord, TrialState
 
 _numbers = itertools.count()
@@ -134,6 +142,59 @@ def test_a_checkpoint_under_another_steps_name_is_none(kept_at, tmp_path):
     kept_at.rename("step-00000001", "step-00000009")
 
     assert open_checkpoints(kept_at.place).load() is None
+
+
+def test_another_trial_begins_with_the_newest_that_its_curve_holds(kept_at, tmp_path):
+    for step in (1, 2):
+        put(open_checkpoints(kept_at.place), tmp_path, step)
+
+    other = f"{kept_at.place}-of-another"
+    assert inherit_checkpoint(kept_at.place, other, newest_step=1).step == 1
+    assert open_checkpoints(other).load().step == 1
+    assert steps_at(kept_at) == [1, 2]
+
+
+def fails(*_, **__):
+    raise ConnectionError("no route to the store.\nmore")
+
+
+@pytest.mark.parametrize(
+    ("foreign", "act"),
+    [
+        ("ls", lambda place: open_checkpoints(place).saved()),
+        ("cat_file", lambda place: open_checkpoints(place).saved()),
+        ("rm", lambda place: open_checkpoints(place).remove("step-00000001")),
+        ("cp_file", lambda place: inherit_checkpoint(place, f"{place}-of-another", newest_step=1)),
+    ],
+)
+def test_a_store_that_the_driver_cannot_reach_is_told_with_what_to_do(
+    foreign, act, trial_dir, tmp_path, monkeypatch
+):
+    place = InStore(trial_dir).place
+    put(open_checkpoints(place), tmp_path, 1)
+    monkeypatch.setattr(MemoryFileSystem, foreign, fails)
+
+    told = rf"The checkpoints at {place} cannot be reached: ConnectionError: no route to the store\. .*`sweeper resume`"
+    with pytest.raises(SweeperError, match=told):
+        act(place)
+
+
+def test_what_cannot_be_removed_is_told_and_left(trial_dir, tmp_path, monkeypatch, caplog):
+    store = open_checkpoints(InStore(trial_dir).place)
+    put(store, tmp_path, 1)
+    monkeypatch.setattr(MemoryFileSystem, "rm", fails)
+
+    store.clear()
+    assert "could not be removed: no route to the store" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_linked_is_told_with_its_place(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file/checkpoints"
+
+    with pytest.raises(SweeperError, match=rf"{place}/step-00000001 cannot be written: .*`sweeper resume`"):
+        inherit_checkpoint(str(tmp_path / "checkpoints"), str(place), newest_step=1)
 
 
 def save(root, step, *, size=100):

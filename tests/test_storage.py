@@ -228,6 +228,16 @@ def test_a_curve_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert [path.name for path in study.curves.path(0).parent.iterdir()] == ["00000.parquet"]
 
 
+def test_a_curve_that_cannot_be_set_aside_is_told_with_its_place(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.curves.write(0, [])
+    aside = study.curves.path(0).with_name("00000.parquet.damaged")
+    aside.mkdir()
+
+    with pytest.raises(SweeperError, match=f"{aside} cannot be written: Is a directory.*`sweeper resume`"):
+        study.curves.set_aside(0)
+
+
 def test_a_study_whose_making_was_cut_short_is_gone_on_with(tmp_path):
     config = make_config()
     study = make_study(tmp_path / "whole", config)

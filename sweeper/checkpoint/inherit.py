@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeper.checkpoint.directory import DirectoryCheckpoints
 from sweeper.checkpoint.manifest import Saved
 from sweeper.checkpoint.remote import RemoteCheckpoints
-from sweeper.files import publish_directory
+from sweeper.files import publish_directory, write_error
 
 
 def inherit_checkpoint(source: str, place: str, *, newest_step: int) -> Saved | None:
@@ -24,6 +24,9 @@ def inherit_checkpoint(source: str, place: str, *, newest_step: int) -> Saved | 
 
     Returns:
         It, or None where there is none.
+
+    Raises:
+        SweeperError: If it cannot be copied.
     """
     if "://" in source:
         remote = RemoteCheckpoints(source)
@@ -42,11 +45,13 @@ def _newest(all_saved: list[Saved], newest_step: int) -> Saved | None:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{uuid.uuid4().hex[:8]}.tmp"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, beside, copy_function=_link_or_copy)
         publish_directory(beside, target)
+    except OSError as error:
+        raise write_error(target, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # what a failed try left; it has its name otherwise
 

@@ -3,10 +3,12 @@
 An object store has no rename: a checkpoint is there once its manifest is, which is sent last.
 """
 
+import contextlib
 import logging
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from sweeper.checkpoint.manifest import (
     parse,
 )
 from sweeper.context import LoadedCheckpoint
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.extras import install_command
 
 logger = logging.getLogger(__name__)
@@ -55,9 +57,32 @@ def check_url(url: str) -> None:
         raise
     except Exception as error:
         raise ConfigError(
-            f"`trial.checkpoint.url` = {url} cannot be written: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}. Check the place and the credentials."
+            f"`trial.checkpoint.url` = {url} cannot be written: {_in_words(error)}. Check the place and the "
+            "credentials."
         ) from error
+
+
+@contextlib.contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Tell the driver what to do where a store does not do what it is asked to; every store has its own errors.
+
+    Raises:
+        SweeperError: If so.
+    """
+    try:
+        yield
+    except SweeperError:
+        raise
+    except Exception as error:
+        raise SweeperError(
+            f"The checkpoints at {url} cannot be reached: {_in_words(error)}. What was recorded so far is kept. Check "
+            "the place and the credentials, and go on with `sweeper resume`."
+        ) from error
+
+
+def _in_words(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason given'}"
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -96,14 +121,14 @@ class RemoteCheckpoints:
         system, root = self._place
         name = name_of(step)
         manifest = describe(source, step=step, samples=samples)
-        self.remove(name)
+        self._remove(name)
         for file in manifest.files:
             system.put_file(str(source / file), f"{root}/{name}/{file}")
         system.pipe_file(f"{root}/{name}/{MANIFEST}", manifest.dump().encode())
         shutil.rmtree(source)
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
         for older in self._names()[:-KEPT]:
-            self.remove(older)
+            self._remove(older)
         return name
 
     def load(self) -> LoadedCheckpoint | None:
@@ -113,7 +138,7 @@ class RemoteCheckpoints:
             if manifest is None:
                 continue
             if self._newest_step is not None and manifest.step > self._newest_step:
-                self.remove(name)
+                self._remove(name)
                 continue
             path = self._fetched(name, manifest)
             if path is not None:
@@ -121,8 +146,13 @@ class RemoteCheckpoints:
         return None
 
     def saved(self) -> list[Saved]:
-        """Return those whose manifest is there, oldest first."""
-        found = [(name, self._manifest(name)) for name in self._names()]
+        """Return those whose manifest is there, oldest first.
+
+        Raises:
+            SweeperError: If the store cannot be reached.
+        """
+        with _reaching(self._url):
+            found = [(name, self._manifest(name)) for name in self._names()]
         return [
             Saved(name=name, step=manifest.step, samples=manifest.samples, n_bytes=manifest.n_bytes)
             for name, manifest in found
@@ -130,27 +160,32 @@ class RemoteCheckpoints:
         ]
 
     def copy(self, name: str, url: str) -> None:
-        """Copy one to another place of the same store, the manifest last."""
-        system, root = self._place
-        manifest = self._manifest(name)
-        _, other = _open(url)
-        for file in (*(manifest.files if manifest is not None else ()), MANIFEST):
-            system.cp_file(f"{root}/{name}/{file}", f"{other}/{name}/{file}")
+        """Copy one to another place of the same store, the manifest last.
+
+        Raises:
+            SweeperError: If the store cannot be reached.
+        """
+        with _reaching(self._url):
+            system, root = self._place
+            manifest = self._manifest(name)
+            _, other = _open(url)
+            for file in (*(manifest.files if manifest is not None else ()), MANIFEST):
+                system.cp_file(f"{root}/{name}/{file}", f"{other}/{name}/{file}")
 
     def remove(self, name: str) -> None:
-        """Remove one. The manifest goes first, so that what is left is no checkpoint."""
-        system, root = self._place
-        for path in (f"{root}/{name}/{MANIFEST}", f"{root}/{name}"):
-            try:
-                system.rm(path, recursive=True)
-            except FileNotFoundError:
-                continue
+        """Remove one.
+
+        Raises:
+            SweeperError: If the store cannot be reached.
+        """
+        with _reaching(self._url):
+            self._remove(name)
 
     def clear(self) -> None:
         """Remove all. What cannot be removed is named and left: it costs room, not results."""
         try:
             for name in self._names():
-                self.remove(name)
+                self._remove(name)
         except Exception as error:  # noqa: BLE001 - every store has its own errors
             logger.warning("The checkpoints at %s could not be removed: %s", self._url, error)
 
@@ -159,6 +194,15 @@ class RemoteCheckpoints:
         if self._opened is None:
             self._opened = _open(self._url)
         return self._opened
+
+    def _remove(self, name: str) -> None:
+        """Remove one. The manifest goes first, so that what is left is no checkpoint."""
+        system, root = self._place
+        for path in (f"{root}/{name}/{MANIFEST}", f"{root}/{name}"):
+            try:
+                system.rm(path, recursive=True)
+            except FileNotFoundError:
+                continue
 
     def _names(self) -> list[str]:
         system, root = self._place

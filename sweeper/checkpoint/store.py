@@ -8,7 +8,10 @@ from sweeper.context import LoadedCheckpoint
 
 
 class KeptCheckpoints(Protocol):
-    """The checkpoints of one trial, as the driver looks over them."""
+    """The checkpoints of one trial, as the driver looks over them.
+
+    `saved` and `remove` raise SweeperError where the place cannot be reached.
+    """
 
     def saved(self) -> list[Saved]:
         """Return those that look whole, oldest first, without reading all of their files."""

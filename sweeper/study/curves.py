@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweeper.errors import SweeperError
-from sweeper.files import write_bytes
+from sweeper.files import write_bytes, write_error
 from sweeper.records import StepRow
 
 _SCHEMA = pa.schema(
@@ -80,10 +80,18 @@ class CurveStore:
         return frame
 
     def set_aside(self, number: int) -> None:
-        """Move a damaged curve out of the way, so that its trial can be trained again."""
+        """Move a damaged curve out of the way, so that its trial can be trained again.
+
+        Raises:
+            SweeperError: If it cannot be moved.
+        """
         self._check()
         path = self.path(number)
-        path.replace(path.with_name(f"{path.name}.damaged"))
+        aside = path.with_name(f"{path.name}.damaged")
+        try:
+            path.replace(aside)
+        except OSError as error:
+            raise write_error(aside, error) from error
 
     def _table(self, number: int) -> pa.Table | None:
         path = self.path(number)
