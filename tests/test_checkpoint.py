@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from sweeps import make_config, make_orchestrator, make_study
 
 from sweeper.checkpoint import (
     MANIFEST,
@@ -13,6 +14,7 @@ from sweeper.checkpoint import (
     open_checkpoints,
 )
 from sweeper.errors import SweeperError
+from sweeper.executors.in_process import InProcessExecutor
 from sweeper.records import TrialRecord, TrialState
 
 _numbers = itertools.count()
@@ -195,6 +197,72 @@ def test_a_checkpoint_that_cannot_be_linked_is_told_with_its_place(tmp_path):
 
     with pytest.raises(SweeperError, match=rf"{place}/step-00000001 cannot be written: .*`sweeper resume`"):
         inherit_checkpoint(str(tmp_path / "checkpoints"), str(place), newest_step=1)
+
+
+def fetched(trial_dir):
+    return [path.name for path in trial_dir.glob(".checkpoint-*")]
+
+
+def test_what_is_fetched_lies_in_the_trials_directory_as_long_as_it_is_used(trial_dir, tmp_path):
+    place = InStore(trial_dir).place
+    put(open_checkpoints(place), tmp_path, 1)
+    store = open_checkpoints(place, trial_dir=trial_dir)
+
+    first, again = store.load(), store.load()
+    assert first.path.parent == again.path.parent == trial_dir
+    assert (first.path / "sub/state.bin").read_bytes() == b"\1" * 100
+    del store
+    assert fetched(trial_dir) == []
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_a_fetched_checkpoint_that_is_not_whole_does_not_stay_on_disk(harm, trial_dir, tmp_path):
+    kept_at = InStore(trial_dir)
+    for step in (1, 2):
+        put(open_checkpoints(kept_at.place), tmp_path, step)
+    if harm == "changed":
+        kept_at.write("step-00000002/sub/state.bin", b"\1" * 100)
+    else:
+        kept_at.rename("step-00000002/sub/state.bin", "step-00000002/elsewhere.bin")
+    store = open_checkpoints(kept_at.place, trial_dir=trial_dir)
+
+    loaded = store.load()
+    assert loaded.step == 1
+    assert fetched(trial_dir) == [loaded.path.name]
+
+
+def test_what_a_killed_worker_fetched_is_removed_but_not_what_other_ranks_use(trial_dir, tmp_path):
+    place = InStore(trial_dir).place
+    put(open_checkpoints(place), tmp_path, 1)
+    for left in (".checkpoint-0-killed", ".checkpoint-1-killed", ".checkpoint-saving"):
+        (trial_dir / left).mkdir()
+    stores = [open_checkpoints(place, trial_dir=trial_dir, rank=rank) for rank in range(2)]
+
+    paths = [store.load().path for store in stores]  # rank 0 first, as `SharedCheckpoints` lets them
+    assert sorted(fetched(trial_dir)) == [path.name for path in paths]
+
+
+def test_a_trial_goes_on_from_what_it_fetched_into_its_own_directory(tmp_path):
+    gone_on_from = []
+
+    def fails_once(context):
+        loaded = context.checkpoint.load()
+        if loaded is None:
+            context.report(step=1, samples=10, loss=1.0)
+            context.report_rows([], checkpoint=put(context.checkpoint, tmp_path, 1))
+            raise RuntimeError("once")
+        gone_on_from.append((loaded.step, loaded.path.parent))
+        return {"score": 1.0}
+
+    place = f"memory://bucket-{next(_numbers)}"
+    config = make_config(
+        trial={"checkpoint": {"url": place}}, search_space={"learning_rate": {"grid": [1e-3]}}
+    )
+    orchestrator = make_orchestrator(make_study(tmp_path / "study", config))
+    InProcessExecutor(function=fails_once).run(orchestrator)
+
+    assert orchestrator.records[0].state is TrialState.COMPLETE
+    assert gone_on_from == [(1, tmp_path / "study/trials/0")]
 
 
 def save(root, step, *, size=100):

@@ -31,13 +31,17 @@ def checkpoints_place(url: str | None, *, study: str, trial_dir: str, number: in
     return f"{url.rstrip('/')}/{study}/trials/{number}/checkpoints"
 
 
-def open_checkpoints(place: str, *, newest_step: int | None = None) -> Checkpoints:
+def open_checkpoints(
+    place: str, *, newest_step: int | None = None, trial_dir: Path | None = None, rank: int = 0
+) -> Checkpoints:
     """Return the checkpoints at a place, a path or an fsspec URL.
 
     Args:
         place: As `checkpoints_place` gives it.
         newest_step: Later ones are not to be used: the study has no curve up to them. None: all may be.
+        trial_dir: The trial's own directory, where those of a URL are fetched to. None: whoever asks loads none.
+        rank: Of the worker that asks.
     """
     if "://" in place:
-        return RemoteCheckpoints(place, newest_step=newest_step)
+        return RemoteCheckpoints(place, newest_step=newest_step, trial_dir=trial_dir, rank=rank)
     return DirectoryCheckpoints(Path(place), newest_step=newest_step)

@@ -109,11 +109,18 @@ class RemoteCheckpoints:
     Args:
         url: The place.
         newest_step: Later ones are not to be used.
+        trial_dir: Where they are fetched to, as `.checkpoint-*`; None: among the system's temporary files.
+        rank: Of the worker that fetches. Several that train a trial together may share its directory.
     """
 
-    def __init__(self, url: str, *, newest_step: int | None = None) -> None:
+    def __init__(
+        self, url: str, *, newest_step: int | None = None, trial_dir: Path | None = None, rank: int = 0
+    ) -> None:
         self._url = url
         self._newest_step = newest_step
+        self._trial_dir = trial_dir
+        self._rank = rank
+        self._is_tidy = False
         self._opened: tuple[Any, str] | None = None
 
     def save(self, source: Path, *, step: int, samples: int) -> str:
@@ -133,6 +140,7 @@ class RemoteCheckpoints:
 
     def load(self) -> LoadedCheckpoint | None:
         """Fetch the newest usable one whose files are all there and unchanged, or return None."""
+        self._tidy()
         for name in reversed(self._names()):
             manifest = self._manifest(name)
             if manifest is None:
@@ -222,15 +230,30 @@ class RemoteCheckpoints:
         return manifest if manifest is not None and name_of(manifest.step) == name else None
 
     def _fetched(self, name: str, manifest: Manifest) -> Path | None:
+        """Return a copy on local disk, which stays as long as this object; None where it is not whole."""
         system, root = self._place
-        path = Path(tempfile.mkdtemp(prefix="sweeper-checkpoint-"))
-        weakref.finalize(
-            self, shutil.rmtree, path, ignore_errors=True
-        )  # what was loaded stays as long as this
-        for file in manifest.files:
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            try:
+        prefix = "sweeper-checkpoint-" if self._trial_dir is None else f".checkpoint-{self._rank}-"
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._trial_dir))
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        try:
+            for file in manifest.files:
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(f"{root}/{name}/{file}", str(path / file))
-            except FileNotFoundError:
-                return None
-        return path if matches(path, manifest, read=True) else None
+            if matches(path, manifest, read=True):
+                return path
+        except FileNotFoundError:
+            logger.debug("A file of %s in %s is not there", name, self._url)
+        shutil.rmtree(path, ignore_errors=True)  # the next older one may need the room
+        return None
+
+    def _tidy(self) -> None:
+        """Remove what killed workers left half-made or fetched, once: what is fetched from now on is in use.
+
+        Rank 0 loads before the others do, and so can remove theirs too.
+        """
+        if self._is_tidy or self._trial_dir is None:
+            return
+        self._is_tidy = True
+        whose = "*" if self._rank == 0 else f"{self._rank}-*"
+        for path in self._trial_dir.glob(f".checkpoint-{whose}"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -74,7 +74,12 @@ def _attempt(
     device = device_name()
     spec = spec.fitted(device)
     place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")
-    checkpoints = open_checkpoints(place, newest_step=spec.checkpoint_step)
+    checkpoints = open_checkpoints(
+        place,
+        newest_step=spec.checkpoint_step,
+        trial_dir=Path(spec.trial_dir) if spec.trial_dir else None,
+        rank=0 if ranks is None else ranks.rank,
+    )
     if ranks is None:
         context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
     else:
