@@ -16,6 +16,7 @@ from report_fixtures import make_config, make_record, view_of_16
 from rich.console import Console
 
 from sweeper.config.models import SweepConfig
+from sweeper.errors import SweeperError
 from sweeper.progress import EventLog, LiveProgress, PlainProgress, progress_for
 from sweeper.progress.lines import event_line
 from sweeper.records import Decision, Event, EventKind, Origin, TrialRecord, TrialState
@@ -148,6 +149,41 @@ def test_event_log_gives_a_torn_line_its_end(tmp_path: Path) -> None:
         "2026-11-03 decided tri",
         "2026-11-03T12:00:00.000+00:00 note going on",
     ]
+
+
+def told_lost(caplog: pytest.LogCaptureFixture, path: Path, why: str) -> bool:
+    words = f"{path} can no longer be written: {why}. The study has every decision."
+    return [record.getMessage() for record in caplog.records] == [words]
+
+
+def test_an_event_log_on_a_full_disk_says_so_once_and_does_not_hide_what_ends_the_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.log"
+    path.symlink_to("/dev/full")
+
+    def sweep() -> None:
+        with EventLog(path) as log:
+            for message in ("one", "two"):
+                log.on_event(event(EventKind.NOTE, message=message))
+            raise SweeperError("the curve cannot be written")
+
+    with pytest.raises(SweeperError, match="the curve cannot be written"):
+        sweep()
+
+    assert told_lost(caplog, path, "[Errno 28] No space left on device")
+
+
+def test_an_event_log_that_cannot_be_opened_does_not_end_the_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.log"
+    path.mkdir()
+
+    with EventLog(path) as log:
+        log.on_event(event(EventKind.NOTE, message="one"))
+
+    assert told_lost(caplog, path, f"[Errno 21] Is a directory: '{path}'")
 
 
 WAITING = [make_record(record.number, TrialState.WAITING, record.params) for record in VIEW.records]

@@ -3,6 +3,7 @@
 import datetime
 import logging
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -126,39 +127,54 @@ class EventLog:
         self._metric = metric
         self._now = now
         self._is_broken = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
-        self._end_torn_line()
+        self._file: FileIO | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer: what could not be written would be tried again when the file is closed, and fail there.
+            self._file = path.open("ab+", buffering=0)
+            self._end_torn_line(self._file)
+        except OSError as error:
+            self._give_up(error)
 
-    def _end_torn_line(self) -> None:
+    @staticmethod
+    def _end_torn_line(file: FileIO) -> None:
         """Give a line that a killed driver left unfinished its end, so that the next one stands alone."""
-        size = self._file.seek(0, 2)
+        size = file.seek(0, 2)
         if not size:
             return
-        self._file.seek(size - 1)
-        if self._file.read(1) != b"\n":
-            self._file.write(b"\n")
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
     def on_event(self, event: Event) -> None:
         """Append the event's line. When the disk refuses, say so once and let the sweep go on."""
-        if event.kind not in self.KINDS or self._is_broken:
+        if event.kind not in self.KINDS or self._is_broken or self._file is None:
             return
         line = event_line(event, metric=self._metric)
         rule = f" [{one_line(event.decision.rule)}]" if event.decision else ""
         stamp = self._now().isoformat(timespec="milliseconds")
+        left = f"{stamp} {event.kind.value}{rule} {line}\n".encode()
         try:
-            self._file.write(f"{stamp} {event.kind.value}{rule} {line}\n".encode())
-            self._file.flush()
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
         except (OSError, ValueError) as error:
-            self._is_broken = True
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Close the file; later events are not written. Never raises: the sweep may end for a reason of its own."""
+        try:
+            if self._file is not None:
+                self._file.close()
+        except OSError as error:
+            self._give_up(error)
+        self._is_broken = True
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._is_broken:
             logger.warning(
                 "%s can no longer be written: %s. The study has every decision.", self._path, error
             )
-
-    def close(self) -> None:
-        """Close the file; later events are not written."""
         self._is_broken = True
-        self._file.close()
 
     def __enter__(self) -> Self:
         return self
