@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, 
 from sweeper.errors import SweeperError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
-from sweeper.records import EventKind, TrialState
+from sweeper.records import EventKind, OutcomeKind, Report, StepRow, TrialState
 
 
 def in_process(slots, function):
@@ -347,6 +348,46 @@ def test_memory_counts_as_leaked_once_it_was_asked_back_in_vain():
     assert [memory.leak(after) for after in (0, 1, 2)] == [None, None, None]
     assert freed == [1]
     assert "after trial 3 it holds 0.0 GB on the host" in (memory.leak(3) or "")
+
+
+def test_a_trial_that_waits_goes_on_by_the_judgement_of_what_it_waits_for_and_no_earlier_one(
+    tmp_path, monkeypatch
+):
+    """A window that time has closed is being judged while the trial comes to a mark."""
+    from sweeper.executors import ray_attempt
+
+    monkeypatch.setattr(ray_attempt.ray, "get", lambda answer: answer)
+    asked = []
+    board = types.SimpleNamespace(
+        newest_word=types.SimpleNamespace(remote=lambda key: asked.append(key) or "pause"),
+        word_for=types.SimpleNamespace(remote=lambda key, known: threading.Event().wait(0.05) or None),
+    )
+    by_time, at_mark = (Report(rows=(StepRow(step, step * 10, 0, 1.0, 1.0, None),)) for step in (1, 2))
+    comes_to_mark, goes_on = threading.Event(), threading.Event()
+
+    def two_windows(context):
+        context.channel.send(by_time, wait=False)
+        comes_to_mark.wait()
+        context.channel.send(at_mark, wait=True)
+        goes_on.set()
+        return {"score": 0.5}
+
+    spec = make_orchestrator(make_study(tmp_path, make_config())).next_trial()
+    attempt = ray_attempt.ThreadAttempt(spec, board, two_windows)
+    attempt.go_on()
+    assert attempt.take() == [by_time]
+    comes_to_mark.set()
+    while attempt._outbox.empty():
+        threading.Event().wait(0.01)
+
+    attempt.go_on()
+    assert not goes_on.wait(0.2)
+    assert attempt.take() == [at_mark]
+    assert (goes_on.is_set(), asked) == (False, [])
+    attempt.go_on()
+    assert goes_on.wait(10)
+    assert (attempt.should_pause(), asked) == (True, [ray_attempt.attempt_key(spec)])
+    assert [outcome.kind for outcome in attempt.take()] == [OutcomeKind.DONE]
 
 
 def best_comes_last(context):

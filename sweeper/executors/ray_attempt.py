@@ -55,7 +55,10 @@ class Attempt(Protocol):
         """Return what it said, as soon as there is something; an outcome comes last."""
 
     def go_on(self) -> None:
-        """Let a trial that waits for a judgement go on, as it was judged."""
+        """Let a trial that waits for a judgement go on, as it was judged; to be called before each `take`.
+
+        Does nothing where what it waits for was not taken yet.
+        """
 
     def stop(self) -> bool:
         """Tell the trial to end and wait for its next step boundary; return whether it ended."""
@@ -73,13 +76,14 @@ class ThreadAttempt:
     ) -> None:
         self.spec = spec
         self._ranks = ranks
-        self.outbox: queue.SimpleQueue[Report | Outcome] = queue.SimpleQueue()
+        # With each whether the trial waits for its judgement.
+        self._outbox: queue.SimpleQueue[tuple[Report | Outcome, bool]] = queue.SimpleQueue()
         self._board = board
         self._function = function
         self._stop = threading.Event()
         self._pause = threading.Event()
         self._judged = threading.Event()
-        self._is_waiting = False
+        self._is_delivered = False  # whether what the trial waits for was taken, and will be judged
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"trial-{spec.number}", daemon=True)
         self._thread.start()
@@ -87,11 +91,9 @@ class ThreadAttempt:
 
     def send(self, report: Report, *, wait: bool) -> None:
         self._judged.clear()
-        self._is_waiting = wait
-        self.outbox.put(report)
+        self._outbox.put((report, wait))
         if wait and not self._stop.is_set():
             self._judged.wait()
-        self._is_waiting = False
         if self._stop.is_set():
             raise TrialStopped
 
@@ -106,14 +108,20 @@ class ThreadAttempt:
         return worker_facts()
 
     def take(self) -> list[Report | Outcome]:
-        messages = [self.outbox.get()]
-        while not self.outbox.empty():
-            messages.append(self.outbox.get())
-        return messages
+        said = [self._outbox.get()]
+        while not self._outbox.empty():
+            said.append(self._outbox.get())
+        self._is_delivered = said[-1][1]  # a trial that waits says nothing more
+        return [message for message, _ in said]
 
     def go_on(self) -> None:
-        if self._is_waiting:  # the listener may hear of it only after some more steps
-            self._obey(ray.get(self._board.newest_word.remote(attempt_key(self.spec))))
+        # What was judged may be an earlier window, which only time had closed: the trial has come to a mark since, and
+        # waits for what nobody has heard of yet.
+        if not self._is_delivered:
+            return
+        self._is_delivered = False
+        # The listener may hear of it only after some more steps.
+        self._obey(ray.get(self._board.newest_word.remote(attempt_key(self.spec))))
         self._judged.set()
 
     def stop(self) -> bool:
@@ -124,7 +132,8 @@ class ThreadAttempt:
 
     def _work(self) -> None:
         try:
-            self.outbox.put(run_attempt(self.spec, self, function=self._function, ranks=self._ranks))
+            outcome = run_attempt(self.spec, self, function=self._function, ranks=self._ranks)
+            self._outbox.put((outcome, False))
         finally:
             self._ended.set()
 

@@ -62,7 +62,6 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._spec: TrialSpec = config["spec"]
         self._attempt: Attempt | None = None
         self._has_said_who = False
-        self._has_reported = False
         self._gang: RankProcesses | None = None
         self._function: TrialFunction | None = None
         self._memory = WorkerMemory(growth_gb)
@@ -91,9 +90,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         if self._attempt is None:
             self._begin(ThreadAttempt(self._spec, self._board, self._function))
         assert self._attempt is not None
-        if self._has_reported:  # else what it waits for has not been judged: nobody has heard of it yet
-            self._attempt.go_on()
-        self._has_reported = True
+        self._attempt.go_on()
         messages = self._attempt.take()
         ended = isinstance(messages[-1], Outcome)
         if ended:
@@ -105,7 +102,6 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def _begin(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._has_said_who = True
-        self._has_reported = False
 
     def _result(self, messages: list[Report | Outcome]) -> dict[str, Any]:
         worker = worker_facts() if self._attempt is None else self._attempt.worker
