@@ -1,6 +1,8 @@
 """`sweeper status --watch`: the study again and again until it ends."""
 
+import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,17 +44,38 @@ def _counts_line(view: Any) -> str:
     return f"{view.state}: " + ", ".join(f"{view.count(state)} {state.value}" for state in TrialState)
 
 
-def _views(study: str, storage: str | None) -> Iterator[Any]:
+def _views(
+    study: str,
+    storage: str | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Any]:
     """Yield the study as it stands, every second; the last one no longer runs.
 
-    One handle is kept open, so a look costs what was written since the last one.
+    One handle is kept open, so a look costs what was written since the last one. A driver on another machine whose
+    lease has stood still for as long as others wait before they take over counts as interrupted, and that is said.
     """
+    from sweeper.study.holder import Holder
+    from sweeper.study.lease import LeaseTimes, Pulse
     from sweeper.study.study import Study
 
     opened = Study.open(study, url=storage)
+    expiry_s = LeaseTimes().expiry_s
+    pulse = Pulse(longest_gap_s=expiry_s / 2, clock=clock)
     while True:
-        view = opened.view()
+        view, lease = opened.view(), opened.lease()
+        holder = Holder.read(lease)
+        is_here = holder is not None and holder.is_here
+        if view.state == "running" and pulse.still_s(lease) >= expiry_s and not is_here:
+            yield dataclasses.replace(view, state="interrupted")
+            print(
+                f"The driver, process {lease.get('pid')} on {lease.get('host')}, has not stirred for {expiry_s:.0f} s: "
+                "its machine has probably stopped, or lost the storage. `sweeper resume` goes on once it is gone.",
+                file=sys.stderr,
+            )
+            return
         yield view
         if view.state != "running":
             return
-        time.sleep(_WATCH_S)
+        sleep(_WATCH_S)

@@ -17,7 +17,10 @@ import pytest
 from report_fixtures import START, make_config, make_record, make_view, quality, view_of_many
 from rich.console import Console
 from rich.live import Live
+from sweeps import make_config as made_up_config
+from sweeps import make_study
 
+from sweeper.cli_watch import _views
 from sweeper.config.models import Direction
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import watch_bits
@@ -150,3 +153,60 @@ def test_a_metric_that_is_not_finite_leads_no_rung(direction: Direction) -> None
 
 def test_bars_and_curves_in_characters() -> None:
     assert doctest.testmod(watch_bits) == doctest.TestResults(failed=0, attempted=2)
+
+
+class FarDriver:
+    """A driver on another machine, with the clock and the sleep of whoever watches it from here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.study = make_study(folder, made_up_config())
+        self.now_s = 0.0
+        self.stops_beating_at_s = math.inf
+        self.ends_at_s = math.inf
+        self._state = "running"
+        self._write()
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        if self.now_s >= self.ends_at_s:
+            self._state = "finished"
+        if self.now_s < self.stops_beating_at_s:
+            self._write()
+
+    def _write(self) -> None:
+        facts = {"state": self._state, "token": "t", "beat": int(self.now_s / 5)}
+        who = {"host": "far", "pid": 17, "machine": "other", "started": 5}
+        self.study._storage.set_study_user_attr(self.study._id, "sweeper:driver", facts | who)
+
+    def watched(self) -> list[StudyView]:
+        return list(_views(str(self.study.directory), None, clock=self.clock, sleep=self.sleep))
+
+
+def test_watching_ends_with_words_once_a_driver_elsewhere_does_not_stir_any_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = FarDriver(tmp_path)
+    driver.stops_beating_at_s = 20.0
+
+    states = [view.state for view in driver.watched()]
+
+    assert set(states[:-1]) == {"running"}
+    assert states[-1] == "interrupted"
+    assert 75.0 <= driver.now_s <= 81.0
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "The driver, process 17 on far, has not stirred for 60 s: its machine has probably stopped"
+    )
+
+
+def test_watching_a_driver_elsewhere_goes_on_as_long_as_it_beats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = FarDriver(tmp_path)
+    driver.ends_at_s = 130.0
+
+    assert [view.state for view in driver.watched()][-2:] == ["running", "finished"]
+    assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sweeper.errors import StudyMismatchError
@@ -24,6 +24,30 @@ class LeaseTimes:
     expiry_s: float = 60.0  # without a beat, after which a holder on another machine counts as dead
     settle_s: float = 0.25  # between taking the lease and believing it; longer than a write takes to be seen
     look_s: float = 1.0  # between two looks at a holder that may be dead
+
+
+class Pulse:
+    """Says for how long a lease has stood still, by the clock of whoever looks at it again and again.
+
+    Args:
+        longest_gap_s: Between two looks. After a longer one nothing is held against the holder: the storage was away,
+            for the holder too.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, *, longest_gap_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._longest_gap_s = longest_gap_s
+        self._clock = clock
+        self._seen: Mapping[str, Any] | None = None
+        self._since = self._looked = 0.0
+
+    def still_s(self, facts: Mapping[str, Any]) -> float:
+        """Take note of what stands there now; return for how long it has."""
+        now = self._clock()
+        if facts != self._seen or now - self._looked > self._longest_gap_s:
+            self._since = now
+        self._seen, self._looked = dict(facts), now
+        return now - self._since
 
 
 class LeaseRecord(Protocol):
@@ -133,12 +157,12 @@ class Lease:
 
     def _wait_until_free(self) -> None:
         found = self._record.read()
-        since = looked = self._clock()
+        pulse = Pulse(longest_gap_s=2 * self._times.look_s + 1.0, clock=self._clock)
         while not _is_free(found):
             holder = Holder.read(found)
             if holder is not None and holder.is_here:  # it lives, or it would be free
                 raise StudyMismatchError(self._held_by(found))
-            if self._clock() - since >= self._times.expiry_s:
+            if pulse.still_s(found) >= self._times.expiry_s:
                 holder_text = self._held_by(found, advice=False)
                 logger.warning(
                     "%s It did not stir for %.0f s: taken over.", holder_text, self._times.expiry_s
@@ -146,13 +170,10 @@ class Lease:
                 return
             self._sleep(self._times.look_s)
             again = self._record.read()
-            if again != found:
-                if again.get("token") == found.get("token") and again.get("state") == "running":
-                    raise StudyMismatchError(self._held_by(again))  # it beats
-                found, since = again, self._clock()
-            elif self._clock() - looked > 2 * self._times.look_s + 1.0:
-                since = self._clock()  # the storage was away, for the holder too
-            looked = self._clock()
+            is_same = again.get("token") == found.get("token") and again.get("state") == "running"
+            if again != found and is_same:
+                raise StudyMismatchError(self._held_by(again))  # it beats
+            found = again
 
     def _beat_until_ended(self) -> None:
         while not self._ended.wait(self._times.beat_s):

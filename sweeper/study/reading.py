@@ -114,12 +114,17 @@ class StoredStudy:
                 self._finished[trial.number] = copy.copy(found[trial.number])
         return found
 
+    def lease(self) -> dict[str, Any]:
+        """Return what the lease says of the driver; empty where there never was one."""
+        return dict(self._storage.get_study_user_attrs(self._id).get(keys.DRIVER, {}))
+
     def state(self) -> StudyState:
         """Return `running` while a driver holds it, `finished` once nothing was left to train, else `interrupted`.
 
-        A driver of this host whose process is gone counts as interrupted, whatever it said last.
+        A driver of this host whose process is gone counts as interrupted, whatever it said last. Of one on another
+        machine nobody can tell by a single look: see `study.lease.Pulse`.
         """
-        driver = self._storage.get_study_user_attrs(self._id).get(keys.DRIVER, {})
+        driver = self.lease()
         holder = Holder.read(driver)
         if driver.get("state") == "running":
             return "interrupted" if holder is not None and holder.is_dead else "running"
