@@ -84,6 +84,17 @@ def test_data_of_the_hub_is_counted_at_one_commit(tiny: Tiny, hub: Hub) -> None:
     assert set(hub.asked) == {"a" * 40}
 
 
+def test_data_of_the_hub_whose_commit_nobody_tells_is_warned_about(tiny: Tiny, hub: Hub) -> None:
+    hub.rows, hub.is_reached = {"copied-by-hand": chat_rows(5)}, False
+    report = check_trial(config(tiny, train_data="org/rows"))
+    assert (report.rows, set(report.sources)) == (5, {"eval_data.dev"})
+    assert report.warnings == (
+        "`trial.train_data[0]` = `org/rows` is a data set of the hub, which does not tell its commit: should it change "
+        "there while the sweep runs, later trials may be trained or measured on other rows. Set its `revision` to a "
+        "commit, or download it and give its path.",
+    )
+
+
 def test_the_tokens_counted_are_those_that_training_reports(tiny: Tiny, tmp_path: Path) -> None:
     from sweeper.training import finetune
 

@@ -10,7 +10,8 @@ from sweeper.config.rules_space import possible_values
 from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
 from sweeper.preflight.packing import check_packing
-from sweeper.training.data_identity import data_identities, pinned
+from sweeper.training.data_identity import data_identities, named_sources, pinned
+from sweeper.training.sources import is_local
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class _BuiltIn:
         self._sources = data_identities(config.trial)
         self._trial: TrialSection = pinned(config.trial, self._sources)
         self._problems: list[Problem] = []
-        self._warnings: list[str] = []
+        self._warnings = _unpinned(config.trial, self._sources)
         self._sets: dict[str, list[int]] = {}
 
     def gather(self) -> DataReport | list[Problem]:
@@ -243,6 +244,17 @@ class _BuiltIn:
             warnings=tuple(self._warnings),
             sources=self._sources,
         )
+
+
+def _unpinned(trial: TrialSection, identities: dict[str, str]) -> list[str]:
+    """Return a warning for each data set of the hub of which no commit is known: nobody would notice a new one."""
+    return [
+        f"`trial.{place}` = `{source.path}` is a data set of the hub, which does not tell its commit: should it change "
+        "there while the sweep runs, later trials may be trained or measured on other rows. Set its `revision` to a "
+        "commit, or download it and give its path."
+        for place, source in named_sources(trial).items()
+        if place not in identities and not is_local(source)
+    ]
 
 
 def _set_report(stats: Any, n_in_train: int) -> SetReport:

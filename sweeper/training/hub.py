@@ -24,6 +24,9 @@ def hub_commit(source: DataSource) -> str | None:
 
     Where the hub does not answer, that of the newest rows in the local cache, which are then the ones that get loaded;
     None where that does not tell it either.
+
+    Raises:
+        ConfigError: If the hub does not answer and the data set cannot be loaded.
     """
     import huggingface_hub
 
