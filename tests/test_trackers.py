@@ -59,6 +59,10 @@ class Broken(Notes):
     def log(self, run: Run, points: Sequence[Point]) -> None:
         raise ConnectionError("the server\nis gone")
 
+    def close(self) -> None:
+        super().close()
+        raise ConnectionError("the server is gone for good")
+
 
 def event(kind: EventKind, record: TrialRecord, **facts: Decision) -> Event:
     return Event(kind=kind, at_s=1.0, record=record, **facts)  # type: ignore[arg-type]
@@ -143,7 +147,7 @@ def test_a_signal_that_is_not_reported_is_not_handed_on_as_nan() -> None:
     assert second == (2, {"loss": pytest.approx(math.nan, nan_ok=True)})
 
 
-def test_a_failing_tracker_says_so_once_and_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_tracker_says_so_once_is_closed_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     broken = Broken()
 
     with (
@@ -158,7 +162,18 @@ def test_a_failing_tracker_says_so_once_and_is_left_alone(caplog: pytest.LogCapt
         "Tracker `broken` failed and is told nothing more: ConnectionError: the server is gone. "
         "The sweep goes on, and the study has everything."
     ]
-    assert [word for word, _, _ in broken.told] == ["start"]
+    assert [word for word, _, _ in broken.told] == ["start", "close"]
+
+
+def test_a_tracker_whose_steps_cannot_be_kept_is_closed_too(caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    Path("steps").mkdir()
+
+    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")):
+        pass
+
+    assert [word for word, _, _ in notes.told] == ["close"]
+    assert "Tracker `notes` failed" in caplog.text
 
 
 def test_a_tracker_that_cannot_be_opened_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

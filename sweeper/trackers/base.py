@@ -49,7 +49,7 @@ class Point:
 
 
 class Tracker(Protocol):
-    """One tracker. Called from a single thread; may raise anything, and is then left alone."""
+    """One tracker. Called from a single thread; may raise anything, and is then closed and left alone."""
 
     def start(self, run: Run) -> bool:
         """Open a trial's run; return whether it was there, with all that was logged to it.
@@ -67,4 +67,4 @@ class Tracker(Protocol):
         """Close the run."""
 
     def close(self) -> None:
-        """Close all that is open."""
+        """Close all that is open. Called once, also after one of the others has raised."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sweeper.records import Decision, Event, EventKind, StepRow, TrialState
 from sweeper.reporting.formats import one_line, verb
@@ -14,6 +14,8 @@ from sweeper.trackers.base import Point, Run, Tracker
 from sweeper.trackers.logged import LoggedSteps
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind
 _SIGNALS = ("loss", "grad_norm", "learning_rate")
@@ -69,20 +71,32 @@ class TrackerListener:
             )
 
     def _work(self) -> None:
+        tracker = self._tried(self._make)
+        if tracker is not None:
+            self._tried(lambda: self._feed(tracker))
+            self._tried(tracker.close)
+
+    def _feed(self, tracker: Tracker) -> None:
+        logged = LoggedSteps(self._logged)
+        while (noted := self._todo.get()) is not None:
+            self._hand_on(tracker, logged, *noted)
+
+    def _tried(self, call: Callable[[], T]) -> T | None:
+        """Return what a call returns, or None where it raised, which is told once."""
         try:
-            tracker, logged = self._make(), LoggedSteps(self._logged)
-            while (noted := self._todo.get()) is not None:
-                self._hand_on(tracker, logged, *noted)
-            tracker.close()
+            return call()
         except Exception as error:  # noqa: BLE001 - a client may raise anything, and must not end the sweep
+            told = f"{type(error).__name__}: {one_line(str(error))}"
+            if self._is_broken.is_set():
+                logger.debug("Tracker `%s` failed again: %s", self._name, told)
+                return None
             self._is_broken.set()
             logger.warning(
-                "Tracker `%s` failed and is told nothing more: %s: %s. "
-                "The sweep goes on, and the study has everything.",
+                "Tracker `%s` failed and is told nothing more: %s. The sweep goes on, and the study has everything.",
                 self._name,
-                type(error).__name__,
-                one_line(str(error)),
+                told,
             )
+            return None
 
     def _hand_on(self, tracker: Tracker, logged: LoggedSteps, event: Event, run: Run) -> None:
         match event.kind:
