@@ -390,6 +390,32 @@ def test_a_trial_that_waits_goes_on_by_the_judgement_of_what_it_waits_for_and_no
     assert [outcome.kind for outcome in attempt.take()] == [OutcomeKind.DONE]
 
 
+def test_in_process_a_trial_that_hangs_does_not_hold_back_what_went_wrong(tmp_path, monkeypatch, caplog):
+    from sweeper.executors import in_process as module
+
+    monkeypatch.setattr(module, "JOIN_S", 0.2)
+    released = threading.Event()
+
+    def hangs_at_its_end(context):
+        try:
+            return trial_functions.steady(context)
+        finally:
+            if context.spec.number == 0:
+                released.wait()
+
+    class Broken:
+        def on_event(self, event):
+            if event.kind is EventKind.RUNG:
+                raise RuntimeError("the listener is broken")
+
+    try:
+        with pytest.raises(RuntimeError, match="the listener is broken"):
+            run(in_process, tmp_path, hangs_at_its_end, listeners=(Broken(),))
+    finally:
+        released.set()
+    assert "left behind until this process ends: trials 0." in caplog.text
+
+
 def best_comes_last(context):
     """As `steady`; but the best point begins only once the folder `trace` has a file `go`, and takes two steps."""
     if context.params["learning_rate"] != 1e-3:

@@ -23,6 +23,7 @@ from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
+JOIN_S = 300.0  # how long a told trial may take to its next step boundary before it is given up
 _NO_ROOM_BYTES = 1 << 20
 
 

@@ -6,14 +6,17 @@ sweep has the same order of reports every time, whatever the machine does.
 
 import contextlib
 import dataclasses
+import logging
 import queue
 import threading
 import time
 
 from sweeper.context import TrialSpec, TrialStopped
-from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
+from sweeper.executors.attempt import JOIN_S, TrialFunction, run_attempt, worker_facts
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, Outcome, Report
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -26,13 +29,6 @@ class _Slot:
     to_trial: "queue.SimpleQueue[bool]"
     stop: threading.Event
     pause: threading.Event
-
-    def give_up(self) -> None:
-        """Tell the trial to end at its next step and wait until it has."""
-        self.stop.set()
-        while self.thread.is_alive():
-            self.to_trial.put(True)
-            self.thread.join(_GIVE_UP_POLL_S)
 
 
 _GIVE_UP_POLL_S = 0.05
@@ -79,14 +75,32 @@ class InProcessExecutor:
         try:
             while not orchestrator.is_done:
                 self._round(flying, orchestrator)
-        except Exception:
-            for slot in flying:  # the orchestrator raised: nobody takes what they would report
-                slot.give_up()
+        except Exception:  # the orchestrator raised: nobody takes what they would report
+            self._give_up(flying)
             raise
         except KeyboardInterrupt:
             for slot in flying:  # at once: one that does not listen ends with this process
                 slot.stop.set()
             raise
+
+    @staticmethod
+    def _give_up(flying: list[_Slot]) -> None:
+        """Tell the trials to end at their next step and wait until they have; one that hangs is left behind."""
+        for slot in flying:
+            slot.stop.set()
+        give_up_at = time.monotonic() + JOIN_S
+        while alive := [slot for slot in flying if slot.thread.is_alive()]:
+            if time.monotonic() >= give_up_at:
+                numbers = ", ".join(str(slot.spec.number) for slot in alive)
+                logger.warning(
+                    "Not ended %.0f s after they were told to, and left behind until this process ends: trials %s.",
+                    JOIN_S,
+                    numbers,
+                )
+                return
+            for slot in alive:
+                slot.to_trial.put(True)
+                slot.thread.join(_GIVE_UP_POLL_S)
 
     def _round(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
         """Give every trial in flight a turn."""

@@ -10,7 +10,7 @@ import cloudpickle
 import ray
 
 from sweeper.context import TrialSpec, TrialStopped
-from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
+from sweeper.executors.attempt import JOIN_S, TrialFunction, run_attempt, worker_facts
 from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
@@ -19,7 +19,6 @@ from sweeper.training.memory import hide_gpus
 logger = logging.getLogger(__name__)
 
 StopWord = Literal["stop", "pause"]  # end at the next step; or save a checkpoint first
-JOIN_S = 300.0  # how long a told trial may take to its next step boundary before its process is given up
 
 
 def attempt_key(spec: TrialSpec) -> str:

@@ -9,14 +9,8 @@ from ray import tune
 
 from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
-from sweeper.executors.attempt import TrialFunction, worker_facts
-from sweeper.executors.ray_attempt import (
-    JOIN_S,
-    Attempt,
-    ThreadAttempt,
-    assigned_gpus,
-    prepare_process,
-)
+from sweeper.executors.attempt import JOIN_S, TrialFunction, worker_facts
+from sweeper.executors.ray_attempt import Attempt, ThreadAttempt, assigned_gpus, prepare_process
 from sweeper.executors.ray_gang import RankProcesses
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, wait_for_free_gpu
 from sweeper.records import Outcome, Report
