@@ -396,3 +396,20 @@ def test_a_trial_that_says_nothing_is_told_of_after_10_minutes_and_twice_as_long
         f"trial {number} has said nothing for {minutes} minutes (node far, process 17)"
         for minutes in (10, 20, 40)
     ]
+
+
+# -- around Ray ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # what ends the thread
+def test_a_ray_that_ends_its_thread_while_it_starts_is_not_waited_for(monkeypatch):
+    from sweeper.executors import ray_session
+    from sweeper.executors.ray_tune import RayTuneExecutor
+
+    def ends(**_):
+        raise SystemExit(1)
+
+    monkeypatch.setattr(ray_session, "start_local", ends)
+    with RayTuneExecutor(slots=1).starting():
+        pass

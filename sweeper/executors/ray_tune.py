@@ -112,7 +112,8 @@ class RayTuneExecutor:
             self._connect()
         except Exception as error:  # noqa: BLE001 - `run` tries again, and meets it there
             logger.debug("Ray did not start ahead: %s", error)
-        self._is_started.set()
+        finally:
+            self._is_started.set()  # whatever was raised: else `starting` and `run` would wait for ever
         done.wait()
 
     def run(self, orchestrator: Orchestrator) -> None:
