@@ -413,3 +413,27 @@ def test_a_ray_that_ends_its_thread_while_it_starts_is_not_waited_for(monkeypatc
     monkeypatch.setattr(ray_session, "start_local", ends)
     with RayTuneExecutor(slots=1).starting():
         pass
+
+
+def test_what_ray_wrote_down_of_a_lost_worker_is_read_whatever_its_bytes(tmp_path):
+    from sweeper.executors.ray_bridge import _last_words
+
+    path = tmp_path / "error.txt"
+    path.write_bytes(b"Traceback\nOSError: caf\xe9 is gone\n\n")
+
+    assert _last_words(types.SimpleNamespace(error_file=str(path))) == "OSError: caf\ufffd is gone"
+    for nothing in (None, str(tmp_path), str(tmp_path / "gone")):
+        assert _last_words(types.SimpleNamespace(error_file=nothing)) == "Ray gave no reason"
+
+
+def test_what_fails_while_a_lost_worker_is_told_of_ends_the_sweep_and_not_tune(tmp_path):
+    from sweeper.executors.ray_bridge import Bridge, StudyScheduler
+
+    _, orchestrator, _ = started(tmp_path)
+    bridge = Bridge(orchestrator, board=None, waiting=None)
+
+    StudyScheduler(bridge).on_trial_error(
+        None, types.SimpleNamespace(trial_id="1")
+    )  # without an `error_file`
+
+    assert isinstance(bridge.error, AttributeError)

@@ -3,6 +3,7 @@
 Ray's state is disposable: nothing here is needed to go on after a crash.
 """
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -195,14 +196,18 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # ray ships no types
         return self._bridge.guarded(lambda: self._bridge.on_result(trial.trial_id, result), stop)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        reason = f"the worker process ended: {_last_words(trial)}"
-        self._bridge.guarded(lambda: self._bridge.on_lost(trial.trial_id, reason), None)
+        def carry_in() -> None:
+            self._bridge.on_lost(trial.trial_id, f"the worker process ended: {_last_words(trial)}")
+
+        self._bridge.guarded(carry_in, None)
 
 
 def _last_words(trial: Trial) -> str:
     """Return what Ray wrote down about a trial's error: the last line that says something."""
-    path = Path(trial.error_file) if trial.error_file else None
-    lines = path.read_text().strip().splitlines() if path is not None and path.exists() else []
+    lines: list[str] = []
+    if trial.error_file:
+        with contextlib.suppress(OSError):  # it was never written, or cannot be read
+            lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "Ray gave no reason")
 
 
