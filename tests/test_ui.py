@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +101,31 @@ def test_a_storage_that_is_gone_for_a_moment_is_told_and_asked_again() -> None:
         assert ask(server, "/")[:2] == (503, "the database does not answer")
         study.error = None
         assert ask(server, "/version")[0] == 200
+
+
+def test_a_browser_that_left_before_its_answer_began_leaves_no_trace(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    study, is_asked, has_left, is_over = Study(), threading.Event(), threading.Event(), threading.Event()
+
+    class Page(LivePage):
+        def version(self) -> str:
+            is_asked.set()
+            has_left.wait(10)
+            return super().version()
+
+    with served(Page(study.view, refresh_s=5.0)) as server:
+        close = server.shutdown_request
+        server.shutdown_request = lambda request: (close(request), is_over.set())  # type: ignore[method-assign]
+        with socket.create_connection(("127.0.0.1", server.server_address[1])) as browser:
+            browser.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert is_asked.wait(10)
+            # Left at once, not after what is on its way: the server's first write fails.
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        has_left.set()
+        assert is_over.wait(10)
+
+    assert capfd.readouterr().err == ""
 
 
 def test_beyond_loopback_only_who_has_the_token_is_let_in() -> None:

@@ -127,8 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         if cookie is not None:
             name = cast(ReportServer, self.server).cookie
             self.send_header("Set-Cookie", f"{name}={cookie}; HttpOnly; SameSite=Strict; Path=/")
-        self.end_headers()
         try:
+            self.end_headers()  # writes what was noted above
             self.wfile.write(body)
         except (BrokenPipeError, ConnectionResetError):
             logger.debug("The browser left before its answer was whole.")
