@@ -4,11 +4,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Any
-
-from optuna.trial import FrozenTrial
+from typing import TYPE_CHECKING, Any
 
 from sweeper.records import Origin, RungRecord, TrialRecord, TrialState
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 POINT = "point"
 PROGRESS = "progress"
@@ -83,7 +84,7 @@ def decode_prior(stored: Mapping[str, Any]) -> TrialRecord:
     )
 
 
-def record_of(trial: FrozenTrial, *, settings: dict[str, Any], params: dict[str, Any]) -> TrialRecord:
+def record_of(trial: "FrozenTrial", *, settings: dict[str, Any], params: dict[str, Any]) -> TrialRecord:
     """Read one trial of the storage."""
     attributes = trial.user_attrs
     point = attributes.get(POINT, {})

@@ -1,6 +1,7 @@
 """Who may import whom: a module imports only from its own row or the rows above it."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,13 +48,20 @@ def modules() -> Iterator[tuple[Path, str, ast.Module]]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports, at once or later, by a statement or by `import_module` with a name as text."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "sweeper":
-            yield from (f"sweeper.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        yield from named(node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "import_module":
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def named(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module == "sweeper":
+        yield from (f"sweeper.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield node.module
 
 
 def test_every_place_has_its_row() -> None:
@@ -68,6 +76,23 @@ def test_no_module_imports_from_a_row_below_its_own() -> None:
         if name.startswith("sweeper.") and ROW_OF[name.split(".")[1]] > ROW_OF[place]
     ]
     assert wrong == []
+
+
+def test_what_a_module_imports_by_its_name_as_text_is_seen() -> None:
+    tree = ast.parse("import importlib\nimportlib.import_module('torch')\nimport_module('ray.tune')")
+    assert sorted(imported(tree)) == ["importlib", "ray.tune", "torch"]
+
+
+def test_the_first_row_loads_no_foreign_library() -> None:
+    known = {"sweeper", *sys.stdlib_module_names}
+    loaded = [
+        (str(path.relative_to(PACKAGE)), name)
+        for path, place, tree in modules()
+        for node in tree.body
+        for name in named(node)
+        if ROW_OF[place] == 0 and name.split(".")[0] not in known
+    ]
+    assert loaded == []
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -1,6 +1,5 @@
 """One attempt of one trial, inside whatever process runs it."""
 
-import importlib
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from sweeper.study.machine import write_attempt_environment
 from sweeper.training.data_identity import DataChangedError
 from sweeper.training.functions import TrialFunction as TrialFunction
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
+from sweeper.training.warm import load_torch
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _attempt(
     spec: TrialSpec, channel: Channel, *, function: TrialFunction | None, ranks: Ranks | None
 ) -> Outcome:
     if function is None and spec.trial.get("function") is None:
-        importlib.import_module("torch")  # which device this is has to be known before the batch is cut
+        load_torch()  # which device this is has to be known before the batch is cut
     device = device_name()
     spec = spec.fitted(device)
     place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")

@@ -1,7 +1,12 @@
-"""What a worker process loads once, before its first trial."""
+"""What a worker process loads once, before its first trial. Loads nothing itself when it is imported."""
 
 import gc
 import importlib
+
+
+def load_torch() -> None:
+    """Import torch alone: which device this process trains on can be asked only then."""
+    importlib.import_module("torch")
 
 
 def preload() -> None:
