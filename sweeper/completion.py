@@ -1,21 +1,39 @@
 """What a shell offers after a tab: studies, trial numbers, names. Never raises: a tab must not print a traceback."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from sweeper.errors import SweeperError
 from sweeper.storage_url import keep_password
 from sweeper.study import layout
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def _never_raising(offer: Callable[P, list[T]]) -> Callable[P, list[T]]:
+    """Let whatever goes wrong offer nothing."""
+
+    @functools.wraps(offer)
+    def offered(*args: P.args, **kwargs: P.kwargs) -> list[T]:
+        try:
+            return offer(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the line that is being written is no place for it
+            logger.debug("Nothing to offer: %s", error)
+            return []
+
+    return offered
+
+
+@_never_raising
 def studies(ctx: Any, incomplete: str) -> list[str]:
     """Return the studies of `--storage`, or those in `studies/` and the directories that lead to one."""
     if (url := ctx.params.get("storage")) is not None:
@@ -23,6 +41,7 @@ def studies(ctx: Any, incomplete: str) -> list[str]:
     return [*_local_names(incomplete), *_directories(incomplete)]
 
 
+@_never_raising
 def trials(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
     """Return the numbers of the study's trials, each with its state and params."""
     from sweeper.api import load_study
@@ -31,14 +50,9 @@ def trials(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
     place, storage = _study_of(ctx)
     if place is None:
         return []
-    try:
-        view = load_study(place, storage=storage)
-    except SweeperError as error:
-        logger.debug("No trials to offer: %s", error)
-        return []
     return [
         (str(record.number), f"{record.state.value} {params_text(record.params)}")
-        for record in view.records
+        for record in load_study(place, storage=storage).records
         if str(record.number).startswith(incomplete)
     ]
 
@@ -61,6 +75,7 @@ def _study_of(ctx: Any) -> tuple[str | None, str | None]:
     return (places[0] if places else None), storage
 
 
+@_never_raising
 def export_formats(incomplete: str) -> list[str]:
     """Return the formats of `export`."""
     from sweeper.reporting.export.write import FORMATS
@@ -68,6 +83,7 @@ def export_formats(incomplete: str) -> list[str]:
     return [name for name in FORMATS if name.startswith(incomplete)]
 
 
+@_never_raising
 def pruners(incomplete: str) -> list[str]:
     """Return the pruners that go by a name."""
     from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
@@ -78,12 +94,8 @@ def pruners(incomplete: str) -> list[str]:
 def _names_in(url: str) -> list[str]:
     from sweeper.study.storage import open_storage
 
-    try:
-        storage = open_storage(keep_password(url), Path.cwd())
-        return sorted(study.study_name for study in storage.get_all_studies())
-    except SweeperError as error:
-        logger.debug("No studies to offer: %s", error)
-        return []
+    storage = open_storage(keep_password(url), Path.cwd())
+    return sorted(study.study_name for study in storage.get_all_studies())
 
 
 def _local_names(incomplete: str) -> list[str]:

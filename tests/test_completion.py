@@ -9,7 +9,7 @@ import pytest
 from cli_fixtures import another_user, cli, only_root, write_sweep
 
 from sweeper.cli import app
-from sweeper.completion import studies
+from sweeper.completion import studies, trials
 from sweeper.help_text import examples
 
 COMMANDS = [
@@ -69,6 +69,19 @@ def test_a_study_that_is_not_there_offers_nothing_and_says_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offered(folder, "bash", "sweeper export nobody --trial 1", monkeypatch).strip() == ""
+
+
+def test_whatever_goes_wrong_offers_nothing_and_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert studies(SimpleNamespace(params={"storage": "sqlite:///a.db"}), "") == []  # no working directory
+    assert trials(SimpleNamespace(params=None), "") == []
+    assert capfd.readouterr() == ("", "")
 
 
 @only_root
