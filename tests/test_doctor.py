@@ -12,6 +12,7 @@ from cli_fixtures import cli
 from sweep_files import FUNCTION, config_of
 
 from sweeper.errors import ConfigError
+from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 from sweeper.preflight.node import look
@@ -72,6 +73,23 @@ def test_a_full_disk_is_told() -> None:
 def test_gpus_that_ray_counts_and_torch_cannot_use_are_told() -> None:
     (found,) = wrong(node("node-b", torch_gpus=0))
     assert found.text == "Ray counts 2 GPUs, torch can use 0"
+
+
+@pytest.mark.parametrize(
+    ("program", "patience_s", "count"),
+    [
+        ("print(3)", 60.0, 3),
+        ("raise SystemExit(1)", 60.0, None),
+        ("print('no number')", 60.0, None),
+        ("import time; time.sleep(60)", 0.1, None),
+    ],
+)
+def test_a_torch_that_fails_hangs_or_says_no_number_could_not_be_asked(
+    program: str, patience_s: float, count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "_GPU_PROGRAM", program)
+    monkeypatch.setattr(node_module, "_GPU_S", patience_s)
+    assert node_module._torch_gpus() == count
 
 
 def test_no_gpu_where_one_was_asked_for_is_told() -> None:

@@ -70,7 +70,9 @@ def _text_of(path: str | None) -> str | None:
 
 def _torch_gpus() -> int | None:
     """Return how many GPUs torch can use here; None where torch cannot be asked."""
-    done = subprocess.run(
-        [sys.executable, "-c", _GPU_PROGRAM], capture_output=True, text=True, timeout=_GPU_S, check=False
-    )
-    return int(done.stdout) if done.returncode == 0 else None
+    program = [sys.executable, "-c", _GPU_PROGRAM]
+    try:
+        done = subprocess.run(program, capture_output=True, text=True, timeout=_GPU_S, check=True)
+        return int(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):  # it failed, hangs, or says something else
+        return None
