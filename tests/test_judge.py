@@ -3,7 +3,9 @@
 import dataclasses
 import http.server
 import json
+import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -29,6 +31,8 @@ from sweeper.items import read_items
 from sweeper.reporting.status import status_json
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed")
+import openai
+
 from sweeper.benchmarks.judge.ask import Judge
 
 tiny = training_fixtures.tiny
@@ -305,6 +309,29 @@ def test_an_endpoint_that_is_not_there_is_told(
         judge.ask_all([judge_messages(QUESTIONS[0], ANSWERS[0])])
 
 
+def test_ctrl_c_does_not_wait_for_what_is_on_its_way(server: Server, tmp_path: Path) -> None:
+    released, untold = threading.Event(), threading.Lock()
+
+    def hold(handler: Handler, count: int) -> bool:
+        if untold.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        return released.wait(60)
+
+    server.fault = hold
+    started = time.monotonic()
+    try:
+        with (
+            judge_of(server, tmp_path, concurrency=2, timeout_s=30.0, attempts=1) as judge,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            rate(judge, QUESTIONS, ANSWERS)
+        assert time.monotonic() - started < 10.0
+        assert judge._client.is_closed()
+        assert server.n_requests <= 2
+    finally:
+        released.set()
+
+
 def test_the_key_comes_from_the_environment(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,8 +492,17 @@ def test_a_model_answers_turn_by_turn_and_is_judged(
 
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
     judged = entry(server, questions=str(tmp_path / "q.jsonl"), max_new_tokens=8)
+    clients: list[openai.OpenAI] = []
+
+    class Client(openai.OpenAI):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            clients.append(self)
+
+    monkeypatch.setattr(openai, "OpenAI", Client)
     found = measure(loaded, BenchmarkSection(judged={"mt": judged}), ["mt"])["mt"]
     assert found.score.value == pytest.approx((6.0 + 5 * 6.5) / 6)
+    assert [client.is_closed() for client in clients] == [True]
     assert server.n_requests == 11
 
 

@@ -1,15 +1,18 @@
 """Asks a judge, some requests at a time, and keeps every usable reply on disk. Here alone is openai imported."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
 import logging
 import os
+import queue
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sweeper.config.benchmark_models import JudgedBenchmark
 from sweeper.errors import ConfigError, SweeperError
@@ -19,6 +22,7 @@ from sweeper.files import write_text
 logger = logging.getLogger(__name__)
 
 EXTRA = "judge"
+_LOOK_S = 0.5  # how often is looked whether a reply has come
 _OLD_NAME, _NEW_NAME = (
     "max_tokens",
     "max_completion_tokens",
@@ -51,6 +55,8 @@ class _Reply:
 class Judge:
     """One judge. What it once replied is read from the cache, so a second run asks nothing.
 
+    A context manager, which closes its connections.
+
     Args:
         entry: Endpoint, model, and how patient to be. The client tries 429, 5xx, lost connections and time-outs again:
             after `Retry-After` where the server sends it (up to two minutes), else after 0.5 s, doubled up to 8 s.
@@ -77,13 +83,49 @@ class Judge:
         Raises:
             SweeperError: If the endpoint refuses or cannot be reached; replies that came before are kept.
         """
-        with ThreadPoolExecutor(self._entry.concurrency) as pool:
-            futures = [pool.submit(self._ask, messages) for messages in requests]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        todo: queue.SimpleQueue[tuple[Future[str | None], Messages]] = queue.SimpleQueue()
+        futures: list[Future[str | None]] = [Future() for _ in requests]
+        for one in zip(futures, requests, strict=True):
+            todo.put(one)
+        # Not a pool's threads: Python waits for those before it ends.
+        n_threads = min(self._entry.concurrency, len(requests))
+        threads = [
+            threading.Thread(target=self._work, args=(todo,), name="judge", daemon=True)
+            for _ in range(n_threads)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            return [_answer(future) for future in futures]
+        except BaseException as error:
+            for future in futures:
+                future.cancel()
+            if isinstance(error, Exception):  # what is on its way is paid for, and kept; not after Ctrl-C
+                for thread in threads:
+                    thread.join()
+            raise
+
+    def _work(self, todo: "queue.SimpleQueue[tuple[Future[str | None], Messages]]") -> None:
+        """Ask until there is nothing left to ask."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                future, messages = todo.get_nowait()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(self._ask(messages))
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it meets it
+                    future.set_exception(error)
+
+    def close(self) -> None:
+        """Close the connections; nothing can be asked any more."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _ask(self, messages: Messages) -> str | None:
         body = self._body(messages)
@@ -155,6 +197,13 @@ class Judge:
     def _path(self, body: dict[str, Any]) -> Path:
         asked = json.dumps([self._entry.base_url, body], sort_keys=True)
         return self._cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.json"
+
+
+def _answer(future: Future[str | None]) -> str | None:
+    # Again and again: a wait without end misses a Ctrl-C that comes just as it begins (Python 3.11).
+    while not future.done():
+        wait([future], timeout=_LOOK_S)
+    return future.result()
 
 
 def _renamed(body: dict[str, Any], name: str) -> dict[str, Any]:

@@ -41,8 +41,9 @@ def run_judged(loaded: LoadedModel, entry: JudgedBenchmark, *, name: str, batch_
 
     questions = load_questions(Path(entry.questions), limit=entry.limit)
     answers = answer_questions(loaded, questions, max_new_tokens=entry.max_new_tokens, batch_size=batch_size)
-    judge = Judge(entry, cache=cache_dir() / "judge", is_usable=lambda reply: parse_rating(reply) is not None)
-    return measured_of(name, entry, questions, rate(judge, questions, answers))
+    cache = cache_dir() / "judge"
+    with Judge(entry, cache=cache, is_usable=lambda reply: parse_rating(reply) is not None) as judge:
+        return measured_of(name, entry, questions, rate(judge, questions, answers))
 
 
 def rate(judge: Judge, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[Rated]:
