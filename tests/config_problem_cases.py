@@ -1041,6 +1041,15 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     ),
     (
         BASE,
+        [("micro_batch_size: 8", "micro_batch_size: 8, precision: fp16, optimizer: adamw_torch_fused")],
+        [
+            "sweep.yaml:9: `optimizer: adamw_torch_fused` does not go together with `precision: fp16`: it leaves out a "
+            "step whose gradient has overflowed without a word, and the trial would be taken for a diverged one. "
+            "Choose `adamw_torch`, or bf16 or fp32.",
+        ],
+    ),
+    (
+        BASE,
         [
             ("gpus_per_trial: 1", "gpus_per_trial: 3"),
         ],

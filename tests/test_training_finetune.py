@@ -402,3 +402,53 @@ def test_dropout_does_not_depend_on_what_ran_before(tmp_path: Path, tiny: Tiny) 
     first = train(dropping, tmp_path / "first")
     train(tiny, tmp_path / "between")
     assert train(dropping, tmp_path / "second") == first
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("bf16", "adamw_torch_fused"), ("fp32", "adamw_torch_fused"), ("fp16", "adamw_torch")],
+)
+def test_on_a_gpu_adam_is_fused_but_where_steps_may_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, precision: str, name: str
+) -> None:
+    import torch
+
+    from sweeper.training.trainer import _optimizer_name
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert _optimizer_name("adamw_torch", precision) == name
+    assert _optimizer_name("sgd", precision) == "sgd"
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_a_step_that_is_left_out_is_seen_of_an_optimiser_that_is_not_fused(is_fused: bool) -> None:
+    """What `_optimizer_name` goes by; once both are seen, fp16 may have the fused one."""
+    import accelerate
+    import torch
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    accelerate.Accelerator(cpu=True)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))  # makes the scale
+    optimizer = AcceleratedOptimizer(torch.optim.AdamW([parameter], fused=is_fused), scaler=scaler)
+    parameter.grad = torch.tensor([1.0, math.inf])
+    optimizer.step()
+    assert parameter.tolist() == [1.0, 1.0]
+    assert optimizer.step_was_skipped is not is_fused
+
+
+@pytest.mark.gpu
+def test_in_fp16_a_gradient_that_overflowed_is_reported_as_no_value(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, tmp_path: Path
+) -> None:
+    import torch
+
+    really = torch.amp.GradScaler.__init__
+    monkeypatch.setattr(
+        torch.amp.GradScaler,
+        "__init__",
+        lambda self, *args, **options: really(self, *args, **(options | {"init_scale": 2.0**40})),
+    )
+    rows = train(tiny, tmp_path, total_steps=4, settings={"precision": "fp16"})
+    assert [row.grad_norm for row in rows] == [None] * 4

@@ -1,4 +1,5 @@
-"""Rules of settings that only some methods or optimisers make use of, so that none is given or swept in vain."""
+"""Rules of settings that only some methods or optimisers make use of, or cannot be had with, so that none is given or
+swept in vain."""
 
 from typing import Any
 
@@ -12,13 +13,14 @@ _WITH_BETA2 = ("adam", "ademamix", "lion")  # parts of the names of transformers
 
 
 def check_method(draft: Draft) -> None:
-    """Tell of settings of adapters where there are none, and of a beta2 that is swept for optimisers without."""
+    """Tell of settings that methods or optimisers make no use of, and of an optimiser that a precision excludes."""
     if draft.settings is None or not draft.knows("trial.function"):
         return
     methods = _values(draft, draft.settings, "method")
     if methods and all(method == "full" for method in methods):
         _refuse_adapters(draft, draft.settings)
     _check_swept_beta2(draft, draft.settings)
+    _refuse_fused_in_fp16(draft, draft.settings)
 
 
 def _refuse_adapters(draft: Draft, settings: TrainSettings) -> None:
@@ -48,6 +50,18 @@ def _check_swept_beta2(draft: Draft, settings: TrainSettings) -> None:
             "beta2, so points that are the same would be trained again. "
             f"Remove `{_BETA2}`, or choose for example `adamw_torch`.",
             *("search_space", _BETA2),
+        )
+
+
+def _refuse_fused_in_fp16(draft: Draft, settings: TrainSettings) -> None:
+    fused = [str(name) for name in _values(draft, settings, "optimizer") if "fused" in str(name)]
+    if fused and "fp16" in _values(draft, settings, "precision"):
+        draft.tell(
+            f"`optimizer: {fused[0]}` does not go together with `precision: fp16`: it leaves out a step whose gradient "
+            "has overflowed without a word, and the trial would be taken for a diverged one. Choose `adamw_torch`, or "
+            "bf16 or fp32.",
+            *(("search_space",) if "optimizer" in draft.config.search_space else ("trial", "settings")),
+            "optimizer",
         )
 
 

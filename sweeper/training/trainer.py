@@ -207,7 +207,7 @@ def training_arguments(
             effective_batch_size=micro_batch_size * gradient_accumulation_steps * n_ranks,
             total_steps=total_steps,
         ),
-        optim=_optimizer_name(settings.optimizer),
+        optim=_optimizer_name(settings.optimizer, used),
         weight_decay=settings.weight_decay,
         adam_beta1=settings.adam_beta1,
         adam_beta2=settings.adam_beta2,
@@ -238,9 +238,11 @@ def training_arguments(
     return arguments
 
 
-def _optimizer_name(name: str) -> str:
-    # The fused kernel is the same AdamW; elsewhere than on CUDA the plain one is kept.
-    return "adamw_torch_fused" if name == "adamw_torch" and torch.cuda.is_available() else name
+def _optimizer_name(name: str, used_precision: str) -> str:
+    # The fused kernel is the same AdamW; elsewhere than on CUDA the plain one is kept. So it is in fp16: the fused one
+    # leaves a step out inside its kernel, where accelerate (1.15) cannot see that the gradient had overflowed.
+    is_fused = name == "adamw_torch" and torch.cuda.is_available() and used_precision != "fp16"
+    return "adamw_torch_fused" if is_fused else name
 
 
 def make_trainer(
