@@ -73,6 +73,27 @@ def test_a_shared_out_model_trains_in_bf16_with_frozen_weights(
     assert two.losses == pytest.approx(one.losses, abs=0.05)  # bf16 keeps 3 digits
 
 
+def test_a_checkpoint_right_after_an_evaluation_holds_the_trained_weights(
+    pair: RankPool, tiny: Tiny, tmp_path: Path
+) -> None:
+    import safetensors.torch
+    import torch
+
+    weights = []
+    for place, marks in (("evaluated", (16,)), ("plain", ())):
+        two = pair.train(
+            tmp_path / place, tiny=tiny, sharding="fsdp2", settings={"precision": "bf16"}, **HALVES,
+            evaluation_marks=marks, checkpoint_marks=(16,), trial={"evaluation": {"generate": False}},
+        )  # fmt: skip
+        assert two.kinds == ["done", "done"], two.outcomes
+        (saved,) = (tmp_path / place).glob("checkpoints/step-*/weights.safetensors")
+        weights.append(safetensors.torch.load_file(saved))
+    after, expected = weights
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    assert after.keys() == expected.keys()
+    assert all(torch.equal(after[name], expected[name]) for name in expected)
+
+
 def test_a_stop_reaches_all_ranks_at_the_same_step(pair: RankPool, tiny: Tiny, tmp_path: Path) -> None:
     two = pair.train(tmp_path, tiny=tiny, **HALVES, marks=(16, 32), channel={"stop_at_step": 2})
     assert two.kinds == ["stopped", "stopped"]

@@ -18,7 +18,7 @@ from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
 from sweeper.gang import Ranks
 from sweeper.training.legs import Best, Carried
-from sweeper.training.sharding import optimizer_shares, whole, whole_on_first
+from sweeper.training.sharding import optimizer_shares, shared_out_again, whole, whole_on_first
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
 BEST = "best.safetensors"  # as these; where the next phase starts from the best weights of this one
@@ -206,6 +206,7 @@ def seed_rank(seed: int, *, rank: int, step: int) -> None:
 
 
 def _trained(model: Any) -> dict[str, Any]:
+    shared_out_again(model)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -53,6 +53,17 @@ def is_sharded(model: Any) -> bool:
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
+def shared_out_again(model: Any) -> None:
+    """Let every parameter of a model be this rank's share of it, in float32, whatever the last pass left.
+
+    After a pass without a backward, as in an evaluation, the outermost ones stay put together, in the precision that is
+    computed in (torch 2.13).
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def whole(value: Any) -> Any:
     """Return a nested value with every shared-out tensor put together. All ranks have to call it."""
     if isinstance(value, DTensor):
