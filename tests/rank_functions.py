@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from sweeper.context import TrialContext
 
@@ -33,6 +34,29 @@ def saves(context: TrialContext) -> dict[str, float]:
         if due and context.rank == 0:
             _save(context, step, samples)
     return {"score": -rate}
+
+
+def trains_watching_gradients(context: TrialContext) -> dict[str, float]:
+    """Fine-tune; count the micro-steps, and those after which every gradient is shared out over the ranks."""
+    from torch.distributed.tensor import DTensor
+
+    from sweeper.training import finetune
+    from sweeper.training.trainer import SweepTrainer
+
+    seen: list[bool] = []
+    really = SweepTrainer.training_step
+
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        loss = really(self, *arguments, **options)
+        seen.append(all(isinstance(parameter.grad, DTensor) for parameter in self.model.parameters()))
+        return loss
+
+    SweepTrainer.training_step = step
+    try:
+        finetune.run(context)
+    finally:
+        SweepTrainer.training_step = really
+    return {"micro_steps": len(seen), "shared_out": sum(seen)}
 
 
 def _total(rank: int) -> float:

@@ -94,6 +94,18 @@ def test_a_checkpoint_right_after_an_evaluation_holds_the_trained_weights(
     assert all(torch.equal(after[name], expected[name]) for name in expected)
 
 
+def test_between_micro_steps_each_rank_holds_its_share_of_the_gradient_alone(
+    pair: RankPool, tiny: Tiny, tmp_path: Path
+) -> None:
+    job = {**HALVES, "gradient_accumulation_steps": 3, "total_steps": 2}
+    two = pair.train(
+        tmp_path, tiny=tiny, sharding="fsdp2", function=rank_functions.trains_watching_gradients, **job
+    )
+    assert two.kinds == ["done", "done"], two.outcomes
+    assert two.metrics["micro_steps"] == 6
+    assert two.metrics["shared_out"] == 6
+
+
 def test_a_stop_reaches_all_ranks_at_the_same_step(pair: RankPool, tiny: Tiny, tmp_path: Path) -> None:
     two = pair.train(tmp_path, tiny=tiny, **HALVES, marks=(16, 32), channel={"stop_at_step": 2})
     assert two.kinds == ["stopped", "stopped"]

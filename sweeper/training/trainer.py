@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +125,11 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         if not self._is_sharded:  # else each layer is moved when it is shared out: the whole may not fit
             super()._move_model_to_device(model, device)
 
-    @contextlib.contextmanager
-    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        # Of a model that was shared out by us; transformers' own looks for how it did it itself (5.23).
-        self.model.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self.model.set_requires_gradient_sync(True)
+    def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
+        # Nothing is put off in a model that was shared out by us: until it is reduced, every GPU would hold the whole
+        # gradient in float32, 4 bytes for each parameter, and half a micro-batch, which means accumulation, would take
+        # more memory than the whole one. The price is that every micro-step reduces, beside its backward pass.
+        return contextlib.nullcontext()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count nothing: the estimate walks over all parameters in every micro-step."""
