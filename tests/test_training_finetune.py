@@ -452,3 +452,34 @@ def test_in_fp16_a_gradient_that_overflowed_is_reported_as_no_value(
     )
     rows = train(tiny, tmp_path, total_steps=4, settings={"precision": "fp16"})
     assert [row.grad_norm for row in rows] == [None] * 4
+
+
+class OneRank:
+    """A gang of one, without processes."""
+
+    rank, size = 0, 1
+
+    def total(self, values: list[int]) -> list[int]:
+        return values
+
+    def of_first(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize(("sharding", "device"), [(None, "gpu 0"), ("fsdp2", None)])
+def test_workers_that_each_hold_the_whole_model_read_it_straight_to_their_gpus(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, tmp_path: Path, sharding: str | None, device: str | None
+) -> None:
+    from sweeper.training import finetune
+
+    asked = []
+
+    def load(*_: Any, device: Any) -> None:
+        asked.append(device)
+        raise RuntimeError("as far as this goes")
+
+    monkeypatch.setattr(finetune, "single_device", lambda: "gpu 0")
+    monkeypatch.setattr(finetune, "load_model", load)
+    context = make_context(tiny.model, tiny.train, tmp_path, sharding=sharding)
+    outcome = run_attempt(context.spec, RecordingChannel(), ranks=OneRank())  # type: ignore[arg-type]
+    assert asked == [device], outcome.traceback

@@ -193,7 +193,9 @@ class _Finetuning:
     def _make_trainer(self, leg: Leg, inside: _Loaded | None, scratch: Path) -> SweepTrainer:
         size, accumulation = leg.batch.micro_batch_size, leg.batch.gradient_accumulation_steps
         return make_trainer(
-            model=load_model(self._trial, leg.settings, device=None if self._gang else single_device()),
+            model=load_model(
+                self._trial, leg.settings, device=None if self._shares_model else single_device()
+            ),
             tokenizer=self._tokenizer,
             settings=leg.settings,
             revision=self._trial.revision,
