@@ -59,6 +59,25 @@ def trains_watching_gradients(context: TrialContext) -> dict[str, float]:
     return {"micro_steps": len(seen), "shared_out": sum(seen)}
 
 
+def trains_with_little_memory(context: TrialContext) -> dict[str, float]:
+    """Fine-tune on a rank 1 that has no room to measure more than 4 rows at a time."""
+    import torch
+
+    from sweeper.training import finetune
+
+    def refuse(module: Any, args: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and not module.training and args[0].shape[0] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    if context.rank == 0:
+        return finetune.run(context)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        return finetune.run(context)
+    finally:
+        hook.remove()
+
+
 def _total(rank: int) -> float:
     import torch
     import torch.distributed as dist

@@ -1,7 +1,10 @@
 """What is measured on eval sets, and that measuring changes nothing."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import training_fixtures
@@ -160,6 +163,55 @@ def test_the_batch_size_of_evaluation_does_not_change_a_measure(tmp_path: Path, 
         results.append(finetune.run(context))
     assert results[1] == pytest.approx(results[0], abs=1e-5)
     assert results[2] == pytest.approx(results[0], abs=1e-5)
+
+
+@contextlib.contextmanager
+def room_for(n_rows: int) -> Iterator[list[int]]:
+    """Let a model that is measured run out of memory with more rows than these; yield how many it was given."""
+    import torch
+
+    seen: list[int] = []
+
+    def refuse(module: Any, args: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and not module.training:
+            seen.append(args[0].shape[0])
+            if seen[-1] > n_rows:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def test_an_evaluation_that_runs_out_of_memory_goes_on_with_fewer_rows_at_a_time(
+    tmp_path: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    from sweeper.training import finetune
+
+    options: dict[str, Any] = {"eval_data": {"dev": tiny.dev}, "evaluation_marks": (8,), "total_steps": 2}
+    calm = finetune.run(make_context(tiny.model, tiny.train, tmp_path / "calm", **options))
+    context = make_context(tiny.model, tiny.train, tmp_path / "full", **options)
+    with room_for(4) as seen:
+        metrics = finetune.run(context)
+
+    assert metrics == pytest.approx(calm, abs=1e-5)
+    assert context.micro_batch_size == 4  # the training goes on as it was
+    assert [record.message for record in caplog.records if "ran out of memory" in record.message] == [
+        f"An evaluation ran out of memory. Going on with {size} rows at a time." for size in (16, 8, 4)
+    ]
+    assert max(seen[seen.index(4) :]) == 4  # what was found is kept for the next evaluation
+
+
+def test_an_evaluation_without_room_for_one_row_ends_the_attempt(tmp_path: Path, tiny: Tiny) -> None:
+    import torch
+
+    from sweeper.training import finetune
+
+    context = make_context(tiny.model, tiny.train, tmp_path, eval_data={"dev": tiny.dev}, total_steps=1)
+    with room_for(0), pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        finetune.run(context)
 
 
 def test_text_rows_have_no_exact_match(tmp_path: Path, tiny: Tiny) -> None:

@@ -106,6 +106,14 @@ def test_between_micro_steps_each_rank_holds_its_share_of_the_gradient_alone(
     assert two.metrics["shared_out"] == 6
 
 
+def test_an_evaluation_for_which_one_rank_lacks_memory_is_halved_by_all(
+    pair: RankPool, tiny: Tiny, tmp_path: Path, trained_alone: Trained
+) -> None:
+    two = pair.train(tmp_path, tiny=tiny, function=rank_functions.trains_with_little_memory, **HALVES)
+    assert two.kinds == ["done", "done"], two.outcomes
+    assert two.metrics == pytest.approx(trained_alone.metrics, abs=SAME)
+
+
 def test_a_stop_reaches_all_ranks_at_the_same_step(pair: RankPool, tiny: Tiny, tmp_path: Path) -> None:
     two = pair.train(tmp_path, tiny=tiny, **HALVES, marks=(16, 32), channel={"stop_at_step": 2})
     assert two.kinds == ["stopped", "stopped"]

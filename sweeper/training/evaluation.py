@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,12 +14,17 @@ from sweeper.errors import ConfigError
 from sweeper.items import Items
 from sweeper.training.encode import IGNORED
 from sweeper.training.generation import greedy_answers, stop_ids, words_of
+from sweeper.training.memory import free_memory, is_out_of_memory
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded
 from sweeper.training.templates import ChatRenderer
 from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
+
+logger = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class Evaluator:
         self._ranks = ranks  # where several train together, each reads its part of every set
         self._metrics = trial.metrics
         self._how = trial.evaluation
+        self._batch_size = trial.evaluation.batch_size  # less once that did not fit
         self._settings = settings
         self._tokenizer = tokenizer
         self._collate = collate
@@ -82,11 +89,71 @@ class Evaluator:
         return measures | weighted_metrics(self._metrics, measures)
 
     def _measure_set(self, model: Any, one: EvalSet) -> dict[str, float]:
+        log_prob, n_right, n_targets, scored = self._fitting(model, lambda: self._scores(model, one))
+        targets = self._summed(n_targets)
+        measured = {
+            "loss": -self._summed(log_prob) / targets,
+            "token_accuracy": self._summed(n_right) / targets,
+        }
+        scored, missing = self._merged(scored), (math.nan, math.nan)
+        columns = {
+            name: [scored.get(index, missing)[at] for index in range(len(one.rows))]
+            for at, name in enumerate(("loss", "token_accuracy"))
+        }
+        if one.prompts:
+            right = self._fitting(model, lambda: self._exact_matches(model, one))
+            n_exact = self._summed(torch.tensor(sum(right.values()), device=model.device))
+            measured["exact_match"] = n_exact / len(one.prompts)
+            by_place = {
+                one.answer_places[index]: float(is_right) for index, is_right in self._merged(right).items()
+            }
+            columns["exact_match"] = [by_place.get(place, math.nan) for place in one.row_places]
+        self.items[one.name] = Items(
+            source=one.name,
+            ids=tuple(map(str, one.row_places)),
+            measures={name: tuple(values) for name, values in columns.items()},
+            lower_is_better=("loss",),
+        )
+        return measured
+
+    def _fitting(self, model: Any, read: Callable[[], _Read]) -> _Read:
+        """Return what is read, with half the batch from here on for as long as memory does not suffice.
+
+        Where several ranks train, all of them halve it together. Where they share the model out they cannot: who has
+        room waits inside a pass for who has not, and the attempt ends as it would for a pass of the training.
+        """
+        if self._ranks is not None and is_sharded(model):
+            return read()
+        while True:
+            found = self._unless_out_of_memory(read)
+            n_lacking = (
+                int(found is None) if self._ranks is None else self._ranks.total([int(found is None)])[0]
+            )
+            if found is not None and n_lacking == 0:
+                return found
+            free_memory()  # here, where the error is forgotten: its traceback held what was computed
+            self._batch_size //= 2
+            logger.warning(
+                "An evaluation ran out of memory. Going on with %d rows at a time.", self._batch_size
+            )
+
+    def _unless_out_of_memory(self, read: Callable[[], _Read]) -> _Read | None:
+        try:
+            return read()
+        except Exception as error:
+            if self._batch_size == 1 or not is_out_of_memory(error):
+                raise
+        return None
+
+    def _scores(
+        self, model: Any, one: EvalSet
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[int, tuple[float, float]]]:
+        """Return log-probability, right tokens and targets of this rank's part, and loss and accuracy by row."""
         device = model.device
         log_prob = torch.zeros((), dtype=torch.float64, device=device)
         n_right = torch.zeros((), dtype=torch.int64, device=device)
         n_targets = torch.zeros((), dtype=torch.int64, device=device)
-        scored: dict[int, tuple[float, float]] = {}  # by row: loss and accuracy
+        scored: dict[int, tuple[float, float]] = {}
         for part, counts in self._shared(list(enumerate(zip(one.rows, one.n_targets, strict=True)))):
             batch = self._collate([row for _, (row, _) in part])
             is_target = batch["labels"][:, 1:] != IGNORED
@@ -104,31 +171,7 @@ class Evaluator:
                 index: pair
                 for (index, _), pair in zip(part, zip(losses, accuracies, strict=True), strict=True)
             }
-        targets = self._summed(n_targets)
-        measured = {
-            "loss": -self._summed(log_prob) / targets,
-            "token_accuracy": self._summed(n_right) / targets,
-        }
-        scored, missing = self._merged(scored), (math.nan, math.nan)
-        columns = {
-            name: [scored.get(index, missing)[at] for index in range(len(one.rows))]
-            for at, name in enumerate(("loss", "token_accuracy"))
-        }
-        if one.prompts:
-            right = self._exact_matches(model, one)
-            n_exact = self._summed(torch.tensor(sum(right.values()), device=device))
-            measured["exact_match"] = n_exact / len(one.prompts)
-            by_place = {
-                one.answer_places[index]: float(is_right) for index, is_right in self._merged(right).items()
-            }
-            columns["exact_match"] = [by_place.get(place, math.nan) for place in one.row_places]
-        self.items[one.name] = Items(
-            source=one.name,
-            ids=tuple(map(str, one.row_places)),
-            measures={name: tuple(values) for name, values in columns.items()},
-            lower_is_better=("loss",),
-        )
-        return measured
+        return log_prob, n_right, n_targets, scored
 
     def _exact_matches(self, model: Any, one: EvalSet) -> dict[int, bool]:
         """Return whether each answer is right, by its place among the prompts; of this rank's part."""
@@ -148,7 +191,7 @@ class Evaluator:
 
         All ranks get as many: a shared-out model computes only where all do. Who has none left reads one again.
         """
-        batches = list(_batches(items, self._how.batch_size))
+        batches = list(_batches(items, self._batch_size))
         rank, size = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
         for first in range(0, len(batches), size):
             index = first + rank
