@@ -180,3 +180,17 @@ def test_a_frozen_base_model_takes_no_memory_of_a_worker_s_own(tmp_path):
     own, size = json.loads(done.stdout)
     assert size > reading.KEEP_BELOW_BYTES
     assert own < 0.15 * size
+
+
+@pytest.mark.parametrize(("computes_in_it", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_that_only_emulates_bf16_is_not_trained_in_it(monkeypatch, computes_in_it, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or computes_in_it,
+    )
+    assert reading.precision(TrainSettings()) == expected
+    if not computes_in_it:
+        with pytest.raises(ConfigError, match="`precision: bf16` is not supported by this GPU"):
+            reading.precision(TrainSettings(precision="bf16"))
