@@ -189,14 +189,3 @@ def test_a_trial_that_shares_a_gpu_takes_no_more_than_its_share(tiny: Tiny, tmp_
             torch.empty(int(0.3 * total), dtype=torch.uint8, device="cuda")
     finally:
         limit_gpu_memory(1.0)
-
-
-def test_a_share_of_none_bounds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    shares: list[float] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    limit_gpu_memory(0.0)
-    limit_gpu_memory(0.25)
-    assert shares == [0.25]

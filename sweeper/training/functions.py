@@ -10,6 +10,7 @@ from typing import Any
 from sweeper.context import TrialContext
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.records import LOSS
+from sweeper.training.memory import limit_gpu_memory
 
 TrialFunction = Callable[[TrialContext], Any]
 
@@ -73,6 +74,8 @@ def _not_found(name: str, module_name: str, error: ModuleNotFoundError, director
 def run_function(function: TrialFunction, context: TrialContext) -> dict[str, float]:
     """Call a trial function and return its final metrics.
 
+    It gets no more of a shared GPU's memory than its share, where its module has loaded torch.
+
     What it returns counts: a mapping of metrics, or one number, which is the study's metric. Where it returns
     nothing, the last reported value of every metric counts; of the loss too where that is the study's metric.
 
@@ -80,6 +83,8 @@ def run_function(function: TrialFunction, context: TrialContext) -> dict[str, fl
         TrialStopped: If the trial was told to stop.
         SweeperError: If the function returned something else.
     """
+    if context.spec.gpu_share < 1:  # a whole GPU needs no bound, which would take up CUDA in this process
+        limit_gpu_memory(context.spec.gpu_share)
     result = function(context)
     reported = {
         name: value for name, value in context.newest.items() if name != LOSS or context.spec.metric == LOSS

@@ -7,6 +7,9 @@ import sys
 
 from sweeper.records import HOST
 
+_CONTEXT_BYTES = (
+    600_000_000  # what CUDA itself takes for a process, kernels and libraries, beside its tensors
+)
 _WORDS = (
     "out of memory",  # CUDA, HIP, MPS
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -32,14 +35,29 @@ def hide_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def limit_gpu_memory(share: float) -> None:
+def limit_gpu_memory(share: float, *, headroom: float = 1.0) -> None:
     """Let this process take no more than a share of its GPU's memory, so that a neighbour keeps its own.
 
     A share of 0 asks for no GPU: a process that sees one all the same, as with the in-process executor, is not bounded.
+
+    Args:
+        share: Of the GPU.
+        headroom: The part of that share that may be taken.
     """
     torch = sys.modules.get("torch")
     if share > 0 and torch is not None and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
+        torch.cuda.set_per_process_memory_fraction(tensors_share(share) * headroom)
+
+
+def tensors_share(share: float) -> float:
+    """Return what a share of a GPU leaves to tensors, which alone are bounded, as a part of all of its memory.
+
+    Where several processes share a GPU, the CUDA context of each has to fit beside the tensors of all.
+    """
+    if share >= 1:
+        return 1.0
+    total = int(sys.modules["torch"].cuda.get_device_properties(0).total_memory)
+    return max(share - _CONTEXT_BYTES / total, share / 2)
 
 
 def peak_gb() -> float | None:

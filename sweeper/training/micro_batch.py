@@ -32,6 +32,7 @@ from sweeper.training.memory import (
     free_memory,
     is_out_of_memory,
     limit_gpu_memory,
+    tensors_share,
 )
 from sweeper.training.model import load_model, precision, single_device
 from sweeper.training.stream import MicroBatches
@@ -130,7 +131,11 @@ class MicroBatchSearch:
             "longest": int(np.sort(self._rows.lengths())[-_MOST:].sum())
             if packs
             else self._rows.stats.longest,
-            "gpu": [device_name(), torch.cuda.get_device_properties(0).total_memory, self._gpu_share],
+            "gpu": [
+                device_name(),
+                torch.cuda.get_device_properties(0).total_memory,
+                tensors_share(self._gpu_share),
+            ],
             "versions": [torch.__version__, transformers.__version__, trl.__version__],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -155,7 +160,7 @@ class MicroBatchSearch:
     @contextmanager
     def _limited_memory(self) -> Iterator[None]:
         """Let this process have a little less of the GPU's memory than the trial may."""
-        limit_gpu_memory(self._gpu_share * _HEADROOM)
+        limit_gpu_memory(self._gpu_share, headroom=_HEADROOM)
         try:
             yield
         finally:
