@@ -11,11 +11,12 @@ import pytest
 import training_fixtures
 from training_fixtures import Hub, Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
 
-from sweeper.config.models import SweepConfig
+from sweeper.config.models import ResourceSection, SweepConfig
 from sweeper.config.names import OPTIMIZERS
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import DataReport, check_trial
+from sweeper.preflight.facts import run_preflight
 from sweeper.preflight.packages import module_of_optimizer
 
 pytestmark = pytest.mark.train
@@ -56,6 +57,19 @@ def problems(tiny: Tiny, **options: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         check_trial(config(tiny, **options))
     return [str(problem) for problem in caught.value.problems]
+
+
+def test_gpus_that_torch_cannot_use_are_refused_before_anything_starts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")  # which is counted as one, and is none
+    with pytest.raises(
+        ConfigError,
+        match=r"^Trials are given GPUs, but torch .* cannot use any here \(CUDA_VISIBLE_DEVICES is '99'\)\. Install",
+    ):
+        run_preflight(config(tiny))
+    on_cpus = config(tiny).model_copy(update={"resources": ResourceSection(gpus_per_trial=0)})
+    assert run_preflight(on_cpus).slots.gpus_per_trial == 0
 
 
 def test_a_good_sweep_s_rows_and_tokens_are_counted(tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from training_fixtures import RecordingChannel
 
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.context import TrialContext, TrialSpec
+from sweeper.errors import SweeperError
+from sweeper.executors.worker_memory import asked_of_driver, take_gpu, wait_for_free_gpu
 from sweeper.training.functions import run_function
 from sweeper.training.memory import limit_gpu_memory
 
@@ -26,6 +29,64 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     )
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     return found
+
+
+@pytest.fixture
+def torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = types.SimpleNamespace(is_available=lambda: False)
+    stand_in = types.SimpleNamespace(cuda=cuda, __version__="2.13.0+cpu")
+    monkeypatch.setitem(sys.modules, "torch", stand_in)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("PATH", "")  # nor is there a driver
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a program in the place of NVIDIA's, and hides torch from this process."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a,GPU-2b")
+
+    def make(body: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return make
+
+
+@pytest.mark.usefixtures("torch_without_cuda")
+def test_a_gpu_that_torch_cannot_use_is_told_of_and_not_trained_beside() -> None:
+    with pytest.raises(
+        SweeperError,
+        match=r"^Trials are given GPUs, but torch 2\.13\.0\+cpu cannot use any here \(CUDA_VISIBLE_DEVICES is '3'\)\. "
+        r"Install a torch that fits the driver of the GPUs .* or set `resources\.gpus_per_trial: 0`",
+    ):
+        take_gpu(0.5, is_built_in=True)
+
+
+@pytest.mark.usefixtures("torch_without_cuda")
+def test_a_worker_without_a_gpu_or_with_a_function_of_its_own_may_have_such_a_torch() -> None:
+    take_gpu(0.0, is_built_in=True)
+    take_gpu(1.0, is_built_in=False)
+
+
+def test_where_torch_is_not_loaded_the_driver_tells_whether_a_gpu_is_free(
+    driver: Callable[[str], None],
+) -> None:
+    driver("""[ "$1" = --id=GPU-1a ] && echo '20000, 81920'""")
+    assert asked_of_driver() == (20000 << 20, 81920 << 20)
+    waited: list[float] = []
+    with pytest.raises(SweeperError, match=r"64\.9 of its 85\.9 GB are held by other processes"):
+        wait_for_free_gpu(1.0, wait=waited.append)
+    assert sum(waited) == 60.0
+
+
+@pytest.mark.parametrize("body", ["exit 6", "echo '[N/A], [N/A]'", "echo No devices were found"])
+def test_a_driver_that_cannot_tell_is_not_waited_for(driver: Callable[[str], None], body: str) -> None:
+    driver(body)
+    assert asked_of_driver() is None
+    take_gpu(1.0, is_built_in=False)
 
 
 def test_shares_of_a_gpu_leave_room_for_what_cuda_takes_for_each_process(shares: list[float]) -> None:

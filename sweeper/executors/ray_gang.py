@@ -16,7 +16,7 @@ from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.ray_attempt import ThreadAttempt, assigned_gpus, prepare_process
-from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, wait_for_free_gpu
+from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import FailureCause, Outcome, OutcomeKind, Report
 
 _JOIN_S = 300.0  # how long all ranks of a told trial may take to their next step boundary
@@ -57,7 +57,7 @@ class RankWorker:
         self._rank = rank
         self._board = board
         self._function: TrialFunction | None = prepare_process(paths, function, preload=preload)
-        wait_for_free_gpu(assigned_gpus())
+        take_gpu(assigned_gpus(), is_built_in=preload)
         self._ranks: Any = None
         self._store: Any = None  # rank 0's: the others found it by it
         self._attempt: ThreadAttempt | None = None

@@ -12,7 +12,7 @@ from sweeper.errors import SweeperError
 from sweeper.executors.attempt import JOIN_S, TrialFunction, worker_facts
 from sweeper.executors.ray_attempt import Attempt, ThreadAttempt, assigned_gpus, prepare_process
 from sweeper.executors.ray_gang import RankProcesses
-from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, wait_for_free_gpu
+from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import Outcome, Report
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
@@ -67,7 +67,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             self._gang.start()
         else:
             self._function = prepare_process(paths, function, preload=preload)
-            wait_for_free_gpu(assigned_gpus())
+            take_gpu(assigned_gpus(), is_built_in=preload)
 
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +11,12 @@ import psutil
 
 from sweeper.errors import SweeperError
 from sweeper.records import HOST
-from sweeper.training.memory import device_name, free_memory
+from sweeper.training.memory import device_name, free_memory, unusable_gpu
 
 _IDLE_GPU_BYTES = 2_000_000_000  # what this process's own context, the driver and a screen hold
 _GPU_FREE_S = 60.0
 _GPU_POLL_S = 0.5
+_Read = Callable[[], tuple[int, int] | None]
 
 
 class WorkerMemory:
@@ -85,28 +87,47 @@ def lost_gpu(after: int) -> str | None:
     return None
 
 
+def take_gpu(n_gpus: float, *, is_built_in: bool) -> None:
+    """Make sure that a new worker can train on the GPU that it was given, and wait until that one is free.
+
+    Args:
+        n_gpus: That it was given.
+        is_built_in: Whether it is to run the built-in fine-tuning, which needs torch to see the GPU; a function may use
+            it otherwise.
+
+    Raises:
+        SweeperError: If torch cannot use it, or others go on holding some of it.
+    """
+    if n_gpus == 0:
+        return
+    why = unusable_gpu()
+    if why is not None and is_built_in:
+        raise SweeperError(why)
+    wait_for_free_gpu(n_gpus)
+
+
 def wait_for_free_gpu(
     n_gpus: float,
     *,
-    read: Callable[[], tuple[int, int]] | None = None,
+    read: _Read | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
     """Wait until the GPU that a new worker was given whole is free: the one before it may still be ending.
 
     Args:
         n_gpus: That it was given; a part of one is shared with others, and nothing is looked at.
-        read: Returns free and total bytes of this process's GPU.
+        read: Returns free and total bytes of this process's GPU; None where nothing can tell.
         wait: Sleeps.
 
     Raises:
         SweeperError: If others go on holding some of it.
     """
-    read = read or _gpu_memory()
-    if n_gpus < 1 or read is None:
+    if n_gpus < 1:
         return
+    read = read or _gpu_memory()
     waited_s = 0.0
-    while True:
-        free, total = read()
+    while (found := read()) is not None:
+        free, total = found
         if total - free <= _IDLE_GPU_BYTES:
             return
         if waited_s >= _GPU_FREE_S:
@@ -119,13 +140,36 @@ def wait_for_free_gpu(
         waited_s += _GPU_POLL_S
 
 
-def _gpu_memory() -> Callable[[], tuple[int, int]] | None:
-    """Return what tells free and total bytes; None where nothing trains on a GPU by torch."""
+def _gpu_memory() -> _Read:
+    """Return what tells free and total bytes.
+
+    Where torch is not loaded, which most functions of users do by themselves or not at all, NVIDIA's own program tells:
+    torch would take seconds, and half a GB of the GPU that a function without torch has no use for.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    if torch is not None and torch.cuda.is_available():
+        read: _Read = torch.cuda.mem_get_info
+        return read
+    return asked_of_driver
+
+
+def asked_of_driver() -> tuple[int, int] | None:
+    """Return free and total bytes of the first GPU that this process may use; None where they cannot be had."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if not first:
         return None
-    read: Callable[[], tuple[int, int]] = torch.cuda.mem_get_info
-    return read
+    words = [
+        "nvidia-smi",
+        f"--id={first}",
+        "--query-gpu=memory.free,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=_GPU_FREE_S, check=True).stdout
+        free, total = (int(part) << 20 for part in said.split(","))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None  # there is no such program, it knows no such GPU, or it cannot tell of a part of one
+    return free, total
 
 
 def held_bytes() -> dict[str, int]:

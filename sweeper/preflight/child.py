@@ -22,13 +22,14 @@ _TAIL_LINES = 15
 
 @contextlib.contextmanager
 def checking_in_child(
-    config: SweepConfig, *, directory: Path | None = None
+    config: SweepConfig, *, directory: Path | None = None, trains_on_gpu: bool = False
 ) -> Iterator[Callable[[], DataReport]]:
     """Check model, data and function in a child process while the block runs.
 
     Args:
         config: The sweep.
         directory: Where the module of `trial.function` may lie, beside the working directory.
+        trains_on_gpu: Whether trials are to train on GPUs of this machine.
 
     Yields:
         What waits for the check and returns what was found. It raises ConfigError with every problem, and SweeperError
@@ -37,6 +38,7 @@ def checking_in_child(
     question = {
         "config": config.model_dump(mode="json"),
         "directory": None if directory is None else str(directory),
+        "trains_on_gpu": trains_on_gpu,
     }
 
     def report() -> DataReport:
@@ -115,7 +117,8 @@ def main() -> int:
     directory = question["directory"]
     answer: dict[str, Any] = {"problems": [], "report": None}
     try:
-        report = check_trial(config, directory=None if directory is None else Path(directory))
+        place = None if directory is None else Path(directory)
+        report = check_trial(config, directory=place, trains_on_gpu=question["trains_on_gpu"])
         answer["report"] = dataclasses.asdict(report)
     except ConfigError as error:
         answer["problems"] = [dataclasses.asdict(problem) for problem in error.problems]

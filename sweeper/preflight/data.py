@@ -1,6 +1,7 @@
 """Model and data of a sweep, checked before anything is trained. Loads torch: `child` runs it apart."""
 
 import dataclasses
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
 from sweeper.preflight.packing import check_packing
 from sweeper.training.data_identity import data_identities, named_sources, pinned
+from sweeper.training.memory import unusable_gpu
 from sweeper.training.sources import is_local
 
 
@@ -43,12 +45,15 @@ class DataReport:
     sources: dict[str, str] = dataclasses.field(default_factory=dict)  # what each holds: `DataFacts.sources`
 
 
-def check_trial(config: SweepConfig, *, directory: Path | None = None) -> DataReport:
+def check_trial(
+    config: SweepConfig, *, directory: Path | None = None, trains_on_gpu: bool = False
+) -> DataReport:
     """Check all that a trial reads, and leave the tokenised data in the cache.
 
     Args:
         config: The sweep.
         directory: Where the module of `trial.function` may lie.
+        trains_on_gpu: Whether it is to train on a GPU of this machine.
 
     Raises:
         ConfigError: With every problem that was found.
@@ -59,7 +64,14 @@ def check_trial(config: SweepConfig, *, directory: Path | None = None) -> DataRe
         load_function(config.trial.function, directory=directory)
         return DataReport()
     models = _values(config, "model")
-    return _merged([_BuiltIn(_of_model(config, model)).gather() for model in models or [None]])
+    found = [_BuiltIn(_of_model(config, model)).gather() for model in models or [None]]
+    return _merged([*found, *_unusable_gpu()] if trains_on_gpu else found)
+
+
+def _unusable_gpu() -> list["DataReport | list[Problem]"]:
+    importlib.import_module("torch")  # which tells
+    why = unusable_gpu()
+    return [] if why is None else [[Problem(why)]]
 
 
 def _of_model(config: SweepConfig, model: str | None) -> SweepConfig:

@@ -116,7 +116,8 @@ def checking(
         yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=None)
         return
     place = config.trial.function_dir
-    with checking_in_child(config, directory=Path(place) if place else None) as report:
+    on_gpu = config.resources.address is None and room.slots.gpus_per_trial > 0
+    with checking_in_child(config, directory=Path(place) if place else None, trains_on_gpu=on_gpu) as report:
         yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=report())
 
 

@@ -35,6 +35,19 @@ def hide_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def unusable_gpu() -> str | None:
+    """Say that torch can use no GPU, in a process that is to train on one; None where it can, or is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or torch.cuda.is_available():
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        f"Trials are given GPUs, but torch {torch.__version__} cannot use any here (CUDA_VISIBLE_DEVICES is "
+        f"{'not set' if visible is None else repr(visible)}). Install a torch that fits the driver of the GPUs "
+        "(`nvidia-smi` names it), or set `resources.gpus_per_trial: 0` to train on CPUs."
+    )
+
+
 def limit_gpu_memory(share: float, *, headroom: float = 1.0) -> None:
     """Let this process take no more than a share of its GPU's memory, so that a neighbour keeps its own.
 
