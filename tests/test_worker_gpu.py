@@ -4,6 +4,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_fixtures import RecordingChannel
@@ -13,7 +14,7 @@ from sweeper.context import TrialContext, TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.worker_memory import asked_of_driver, take_gpu, wait_for_free_gpu
 from sweeper.training.functions import run_function
-from sweeper.training.memory import limit_gpu_memory
+from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
 
 GB = 1_000_000_000
 
@@ -114,3 +115,19 @@ def test_a_function_gets_its_share_of_a_gpu(
     context = TrialContext(spec=spec, channel=RecordingChannel(), checkpoint=DirectoryCheckpoints(tmp_path))
     assert run_function(lambda _: 1.0, context) == {"score": 1.0}
     assert shares == pytest.approx(bounds)
+
+
+def test_bitsandbytes_forgets_the_embeddings_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = types.SimpleNamespace(
+        module_weight_config_triple=[(object(), "weight", {"optim_bits": 32})], pid2config={1: {}},
+        index2config={(0, 1): {}}, uses_config_override=False,
+    )  # fmt: skip
+    optim: Any = types.SimpleNamespace(GlobalOptimManager=types.SimpleNamespace(_instance=manager))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.SimpleNamespace(optim=optim))
+    forget_8_bit_overrides()
+    assert (manager.module_weight_config_triple, manager.pid2config, manager.index2config) == ([], {}, {})
+
+    optim.GlobalOptimManager._instance = None  # no trial has used it
+    forget_8_bit_overrides()
+    monkeypatch.delitem(sys.modules, "bitsandbytes")
+    forget_8_bit_overrides()

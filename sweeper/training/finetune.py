@@ -24,7 +24,7 @@ from sweeper.training.checkpoints import load_weights, put_weights, read_best, r
 from sweeper.training.data_identity import check_identities, pinned
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
-from sweeper.training.memory import limit_gpu_memory
+from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
 from sweeper.training.micro_batch import MicroBatchSearch
 from sweeper.training.model import load_model, precision, precision_dtype, single_device
 from sweeper.training.ranks import TorchRanks
@@ -56,6 +56,7 @@ def run(context: TrialContext) -> dict[str, float]:
 
 def _release() -> None:
     """Free what the trial held: trainer and model refer to each other, so only the collector finds them."""
+    forget_8_bit_overrides()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

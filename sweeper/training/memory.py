@@ -101,3 +101,17 @@ def free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def forget_8_bit_overrides() -> None:
+    """Let bitsandbytes forget the embeddings of the trial before.
+
+    transformers registers each with a manager of the whole process, to train it with 32 bits. It keeps them in memory,
+    and goes by an index that may be another parameter's in the next trial (bitsandbytes 0.50, transformers 5.23).
+    """
+    optim = getattr(sys.modules.get("bitsandbytes"), "optim", None)
+    manager = getattr(getattr(optim, "GlobalOptimManager", None), "_instance", None)
+    for name in ("module_weight_config_triple", "pid2config", "index2config"):
+        kept = getattr(manager, name, None)
+        if isinstance(kept, list | dict):
+            kept.clear()
