@@ -15,6 +15,7 @@ from sweeper.errors import SweeperError
 from sweeper.executors.worker_memory import asked_of_driver, take_gpu, wait_for_free_gpu
 from sweeper.training.functions import run_function
 from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
+from sweeper.training.warm import ask_the_driver_once
 
 GB = 1_000_000_000
 
@@ -131,3 +132,14 @@ def test_bitsandbytes_forgets_the_embeddings_of_a_trial(monkeypatch: pytest.Monk
     forget_8_bit_overrides()
     monkeypatch.delitem(sys.modules, "bitsandbytes")
     forget_8_bit_overrides()
+
+
+def test_the_driver_is_asked_for_the_kind_of_gpus_once() -> None:
+    asked = []
+    state = types.SimpleNamespace(check_cuda_p2p_ib_support=lambda: bool(asked.append(1)) or True)
+    ask_the_driver_once(state)
+    once = state.check_cuda_p2p_ib_support
+    ask_the_driver_once(state)
+    assert state.check_cuda_p2p_ib_support is once
+    assert (once(), once(), len(asked)) == (True, True, 1)
+    ask_the_driver_once(types.SimpleNamespace())  # an accelerate that does not ask

@@ -1,7 +1,9 @@
 """What a worker process loads once, before its first trial. Loads nothing itself when it is imported."""
 
+import functools
 import gc
 import importlib
+from typing import Any
 
 
 def load_torch() -> None:
@@ -19,5 +21,20 @@ def preload() -> None:
 
     torch.set_num_threads(1)  # until a trial says how many it has
     importlib.import_module("sweeper.training.finetune")
+    ask_the_driver_once(importlib.import_module("accelerate.state"))
     gc.collect()
     gc.freeze()
+
+
+def ask_the_driver_once(state: Any) -> None:
+    """Let accelerate ask NVIDIA's driver for the kind of GPUs once in this process, and not with every trainer.
+
+    Each trainer sets its state anew, which starts `nvidia-smi`, and waits for it (accelerate 1.15, transformers 5.23).
+
+    Args:
+        state: accelerate's module.
+    """
+    name = "check_cuda_p2p_ib_support"
+    ask = getattr(state, name, None)
+    if ask is not None and not hasattr(ask, "cache_info"):
+        setattr(state, name, functools.cache(ask))
