@@ -14,6 +14,7 @@ from sweeper.errors import SweeperError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
 from sweeper.records import EventKind, OutcomeKind, Report, StepRow, TrialState
+from sweeper.room import Node
 
 
 def in_process(slots, function):
@@ -325,6 +326,21 @@ def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_tr
 def test_a_worker_without_a_gpu_of_its_own_sees_none(ray_session, tmp_path):
     study, _ = run(on_ray, tmp_path, function=trial_functions.sees_gpus, resources={"gpus_per_trial": 0})
     assert [record.value for record in reopened(study).records().values()] == [0.0] * 4
+
+
+@pytest.mark.ray
+def test_no_more_trials_run_at_a_time_than_this_machines_ray_has_gpus_for(monkeypatch, caplog):
+    from sweeper.executors import ray_session
+    from sweeper.executors.ray_tune import RayTuneExecutor
+
+    monkeypatch.setattr(ray_session, "nodes", lambda: [Node(name="here", resources={"CPU": 16, "GPU": 2})])
+    executor = RayTuneExecutor(slots=4, gpus_per_trial=0.5)
+    executor._take_what_ray_counts()
+    assert (executor._slots, caplog.messages) == (4, [])
+    executor = RayTuneExecutor(slots=4, gpus_per_trial=1.0)
+    executor._take_what_ray_counts()
+    assert executor._slots == 2
+    assert caplog.messages == ["Ray has room for 2 trials at a time on this machine, not 4."]
 
 
 def test_a_worker_waits_until_its_gpu_is_free_and_gives_up_in_words():

@@ -136,6 +136,8 @@ class RayTuneExecutor:
     def _fit(self, orchestrator: Orchestrator, scratch: str) -> None:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        if self._address is None:
+            self._take_what_ray_counts()
         orchestrator.set_capacity(self._capacity)
         board = make_board()
         bridge = Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
@@ -169,6 +171,13 @@ class RayTuneExecutor:
             return PlacementGroupFactory([self._share])
         # The first bundle is of the process that speaks for the workers; it needs nothing.
         return PlacementGroupFactory([{}, *[self._share] * self._n_workers], strategy=self._strategy)
+
+    def _take_what_ray_counts(self) -> None:
+        """Use no more slots than this machine's Ray has room for: a worker that never comes is waited for long."""
+        room = max(1, self._capacity())
+        if room < self._slots:
+            logger.warning("Ray has room for %d trials at a time on this machine, not %d.", room, self._slots)
+            self._slots = room
 
     def _capacity(self) -> int:
         """Return how many trials the cluster holds at a time, as it is now."""
