@@ -135,7 +135,7 @@ class Failing:
         )
         if half is None:
             return False
-        self._micro_batches.lower(half, outcome.device)
+        self._micro_batches.lower(half, outcome.device, running.spec.settings)
         self._recording.flush(running)
         failure = {
             "error": outcome.error,

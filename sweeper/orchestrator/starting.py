@@ -117,7 +117,7 @@ class Starting:
         ends = {one.samples for one in shorter}
         return dataclasses.replace(
             spec, checkpoint_place=self._state.place(number), checkpoint_step=checkpoint_step,
-            micro_batch_limits=self._micro_batches.by_device(),
+            micro_batch_limits=self._micro_batches.by_device(point.settings),
             shorter=shorter, data_identities=self._data_identities,
             marks=tuple(sorted(ends.union(spec.marks))),
             evaluation_marks=tuple(sorted(ends.union(spec.evaluation_marks))),

@@ -73,9 +73,9 @@ class StoredStudy:
         return tuple(json.loads(self._storage.get_study_user_attrs(self._id).get(keys.ENVIRONMENTS, "[]")))
 
     def micro_batches(self) -> dict[str, dict[str, int]]:
-        """Return the largest micro-batch that fits, by model and device, as far as running out of memory told."""
+        """Return the largest micro-batch that fits, by kind of trial and device, as running out of memory told."""
         stored = self._storage.get_study_user_attrs(self._id).get(keys.MICRO_BATCHES, {})
-        return {model: dict(limits) for model, limits in stored.items()}
+        return {kind: dict(limits) for kind, limits in stored.items()}
 
     def prior(self) -> dict[int, TrialRecord]:
         """Return the finished trials of an earlier study that pruning learns from too; their numbers are negative."""

@@ -276,7 +276,7 @@ class DrivenStudy(StoredStudy):
 
     def record_micro_batches(self, limits: Mapping[str, Mapping[str, int]]) -> None:
         """Replace what `micro_batches` returns."""
-        stored = {model: dict(by_device) for model, by_device in limits.items()}
+        stored = {kind: dict(by_device) for kind, by_device in limits.items()}
         self._writable.set_study_user_attr(self._id, keys.MICRO_BATCHES, stored)
 
     def update_config(self, config: SweepConfig) -> None:

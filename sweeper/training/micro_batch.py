@@ -21,7 +21,7 @@ import transformers
 import trl
 from transformers.trainer_callback import TrainerCallback
 
-from sweeper.batch import AUTO_ON_CPU, Known, cuts, largest_that_fits
+from sweeper.batch import AUTO_ON_CPU, MEMORY_SETTINGS, Known, cuts, largest_that_fits
 from sweeper.cache import cache_dir
 from sweeper.config.models import TrainSettings, TrialSection
 from sweeper.context import TrialStopped
@@ -48,11 +48,6 @@ _STEPS_FP16 = (
 )
 _CONTEXT_BYTES = 2 << 30  # what CUDA itself holds of a GPU
 _MOST = 512  # sequences of a pass: beyond, no GPU gets quicker, and some attention kernels refuse it
-# Settings that change how much memory a pass takes.
-_SETTINGS = (
-    "method", "lora_rank", "lora_dropout", "lora_target_modules", "precision", "gradient_checkpointing",
-    "attn_implementation", "packing", "max_length", "optimizer",
-)  # fmt: skip
 
 
 def is_on_gpu() -> bool:
@@ -126,7 +121,7 @@ class MicroBatchSearch:
                 self._trial.revision,
                 config.read_text() if config.is_file() else None,
             ],
-            "settings": {name: getattr(self._settings, name) for name in _SETTINGS},
+            "settings": {name: getattr(self._settings, name) for name in MEMORY_SETTINGS},
             # A padded pass is as long as its longest row, a packed one as all of them together.
             "longest": int(np.sort(self._rows.lengths())[-_MOST:].sum())
             if packs
