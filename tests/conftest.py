@@ -1,11 +1,14 @@
 """What tests share: sweeps over made-up trial functions, without torch and Ray."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from sweeper.training.memory import hide_gpus
 
 # A property holds or not; how long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("sweeper", deadline=None)
@@ -18,13 +21,19 @@ def _private_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep GPUs out of sight, unless the tests that need one are asked for: curves of CPUs are compared bit for bit."""
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        hide_gpus()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU on a machine without one."""
     if item.get_closest_marker("gpu") is not None:
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA device")
+            pytest.skip("needs a CUDA device, and `-m gpu`")
 
 
 @pytest.fixture
@@ -47,6 +56,10 @@ def ray_session():
     from sweeper.executors.ray_session import ray
 
     # Not one that somebody else runs on this machine, which Ray would join.
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # its workers have to hide GPUs from themselves
+        ray.init(
+            address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
     yield
     ray.shutdown()

@@ -12,6 +12,7 @@ from training_fixtures import RecordingChannel, Tiny, make_context
 
 from sweeper.executors.attempt import run_attempt
 from sweeper.records import Outcome, StepRow
+from sweeper.training.memory import hide_gpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class RankPool:
 def _serve(rank: int, size: int, meeting: Any, pipe: Connection) -> None:
     from sweeper.training.ranks import join, open_meeting
 
+    hide_gpus()
     store = None
     if rank == 0:
         meeting, store = open_meeting("127.0.0.1", size)

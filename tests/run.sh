@@ -32,4 +32,7 @@ rest="not slow and not browser and not database and not gpu"
 "$bin/python" -m pytest -q -n 2 --dist loadfile -m "not ray and not train and not chaos and not simulation and $rest" "$@"
 "$bin/python" -m pytest -q -n 2 --dist loadfile -m "(train or simulation or chaos) and not ray and $rest" "$@"
 # Those that start Ray, one after another: two Rays on one machine get in each other's way.
-"$bin/python" -m pytest -q -m "(ray or slow or browser or database or gpu)${core:+ and $core}" "$@"
+"$bin/python" -m pytest -q -m "(ray or slow or browser or database) and not gpu${core:+ and $core}" "$@"
+if [ -z "$core" ]; then
+  "$bin/python" -m pytest -q -m gpu "$@" # alone they see the GPUs
+fi

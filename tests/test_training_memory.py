@@ -154,6 +154,7 @@ def test_a_gpu_in_bf16_trains_in_bf16_and_keeps_float32_weights(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature:UserWarning")
 def test_signals_never_make_the_host_wait_for_a_gpu() -> None:
     import torch
 
