@@ -1,12 +1,18 @@
 """The manifest of a checkpoint: where it stands, and what its files must be. Written last."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
+SLICE_BYTES = 64 << 20  # of a larger file that are hashed by themselves, so that several threads can
+_THREADS = 8
+_READ_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,13 @@ class FileFacts:
     """What one file of a checkpoint must be."""
 
     n_bytes: int
-    sha256: str
+    sha256: str  # of the file, or of its slices' SHA-256 one after another
+    slice_bytes: int | None = None  # of each slice but the last; None: of the file as a whole
+
+    def as_json(self) -> dict[str, int | str]:
+        """Return it as the manifest holds it."""
+        whole: dict[str, int | str] = {"bytes": self.n_bytes, "sha256": self.sha256}
+        return whole if self.slice_bytes is None else {**whole, "slice_bytes": self.slice_bytes}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ class Manifest:
         return sum(file.n_bytes for file in self.files.values())
 
     def dump(self) -> str:
-        files = {name: {"bytes": file.n_bytes, "sha256": file.sha256} for name, file in self.files.items()}
+        files = {name: file.as_json() for name, file in self.files.items()}
         content = {"step": self.step, "samples": self.samples, "files": files}
         return json.dumps({**content, "check": _check(content)}, indent=1)
 
@@ -53,7 +65,7 @@ def name_of(step: int) -> str:
 def describe(directory: Path, *, step: int, samples: int) -> Manifest:
     """Return the manifest of a directory's files."""
     files = {
-        file.relative_to(directory).as_posix(): FileFacts(n_bytes=file.stat().st_size, sha256=sha256_of(file))
+        file.relative_to(directory).as_posix(): _facts_of(file)
         for file in sorted(directory.rglob("*"))
         if file.is_file()
     }
@@ -67,13 +79,18 @@ def parse(text: str | bytes) -> Manifest | None:
         if content.pop("check") != _check(content):
             return None
         files = {
-            name: FileFacts(n_bytes=int(file["bytes"]), sha256=str(file["sha256"]))
+            name: FileFacts(
+                n_bytes=int(file["bytes"]),
+                sha256=str(file["sha256"]),
+                slice_bytes=int(file["slice_bytes"]) if "slice_bytes" in file else None,
+            )
             for name, file in content["files"].items()
         }
         manifest = Manifest(step=int(content["step"]), samples=int(content["samples"]), files=files)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return manifest if all(_stays_inside(name) for name in files) else None
+    is_sound = all(_stays_inside(name) and _has_sound_slices(file) for name, file in files.items())
+    return manifest if is_sound else None
 
 
 def matches(directory: Path, manifest: Manifest, *, read: bool) -> bool:
@@ -81,16 +98,43 @@ def matches(directory: Path, manifest: Manifest, *, read: bool) -> bool:
     try:
         for name, expected in manifest.files.items():
             file = directory / name
-            if file.stat().st_size != expected.n_bytes or (read and sha256_of(file) != expected.sha256):
+            if file.stat().st_size != expected.n_bytes:
+                return False
+            if read and sha256_of(file, slice_bytes=expected.slice_bytes) != expected.sha256:
                 return False
     except OSError:  # a file is missing, or the disk cannot read it
         return False
     return True
 
 
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _facts_of(file: Path) -> FileFacts:
+    n_bytes = file.stat().st_size
+    slice_bytes = SLICE_BYTES if n_bytes > SLICE_BYTES else None
+    return FileFacts(
+        n_bytes=n_bytes, sha256=sha256_of(file, slice_bytes=slice_bytes), slice_bytes=slice_bytes
+    )
+
+
+def sha256_of(path: Path, *, slice_bytes: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of those of its slices, one after another, which several threads compute."""
+    if slice_bytes is None:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    starts = range(0, path.stat().st_size, slice_bytes)
+    n_threads = min(_THREADS, len(os.sched_getaffinity(0)), max(len(starts), 1))
+    with ThreadPoolExecutor(n_threads) as pool:
+        parts = pool.map(functools.partial(_slice_digest, path, slice_bytes), starts)
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _slice_digest(path: Path, n_bytes: int, start: int) -> bytes:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while n_bytes > 0 and (n_read := file.readinto(buffer[:n_bytes])):
+            digest.update(buffer[:n_read])
+            n_bytes -= n_read
+    return digest.digest()
 
 
 def _check(content: dict[str, object]) -> str:
@@ -100,3 +144,7 @@ def _check(content: dict[str, object]) -> str:
 def _stays_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and bool(path.parts)
+
+
+def _has_sound_slices(file: FileFacts) -> bool:
+    return file.slice_bytes is None or file.slice_bytes >= _READ_BYTES
