@@ -319,6 +319,8 @@ def test_ctrl_c_does_not_wait_for_what_is_on_its_way(server: Server, tmp_path: P
 
     server.fault = hold
     started = time.monotonic()
+    # The processes that tests are shared out to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with (
             judge_of(server, tmp_path, concurrency=2, timeout_s=30.0, attempts=1) as judge,
@@ -330,6 +332,7 @@ def test_ctrl_c_does_not_wait_for_what_is_on_its_way(server: Server, tmp_path: P
         assert server.n_requests <= 2
     finally:
         released.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_key_comes_from_the_environment(
