@@ -169,7 +169,10 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of the data in this process, where the hub is stood in for."""
 
     @contextlib.contextmanager
-    def checking(config: SweepConfig, *, directory: Path | None = None) -> Iterator[Callable[[], DataReport]]:
+    def checking(
+        config: SweepConfig, *, directory: Path | None = None, trains_on_gpu: bool = False
+    ) -> Iterator[Callable[[], DataReport]]:
+        assert not trains_on_gpu
         yield lambda: check_trial(config, directory=directory)
 
     monkeypatch.setattr(facts, "checking_in_child", checking)
