@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
 from sweeper.config import dump_config, override_recorded
-from sweeper.config.models import RungSection, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.pruner_models import RungSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import write_text
 from sweeper.optimizer import STEADY_SCHEDULES

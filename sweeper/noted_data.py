@@ -1,6 +1,7 @@
 """Data as it was noted when a study began, which whoever goes on with it or trains its points again is held to."""
 
-from sweeper.config.models import DataSource, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import DataSource
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts
 from sweeper.readiness import study_directory

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from sweeper.batch import AUTO, BatchPlan
 from sweeper.config.dump import config_to_dict
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.space_models import Dimension
 from sweeper.plan import Plan, Point
 from sweeper.plan.points import threads_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.messages import join
-from sweeper.config.models import BUDGET_KINDS, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import BUDGET_KINDS
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import Plan, Point
 from sweeper.pruners.signals import windowed_signals

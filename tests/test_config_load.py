@@ -15,7 +15,8 @@ from sweep_files import BASE, FUNCTION, config_of, replaced, write_data
 from sweeper.config import config_from_dict, config_to_dict, dump_config, load_config, parse_config
 from sweeper.config.document import parse_document
 from sweeper.config.local_paths import DATA_SUFFIXES
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.space_models import Dimension
 from sweeper.errors import ConfigError
 
 

@@ -11,7 +11,14 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 import sweeper
-from sweeper.config import benchmark_models, models
+from sweeper.config import (
+    benchmark_models,
+    models,
+    pruner_models,
+    resource_models,
+    space_models,
+    trial_models,
+)
 from sweeper.config.section import Section
 
 ROOT = Path(__file__).parents[1]
@@ -23,10 +30,11 @@ PAGE = (ROOT / "docs" / "sweep-file.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 # In the page's order.
 SECTIONS = [
-    models.SweepConfig, models.TrialSection, models.DataSource, models.Budget, models.Evaluation,
-    models.CheckpointPolicy, models.Phase, models.TrainSettings, models.Dimension, models.SamplerSection,
-    models.RungSection, models.PrunerSection, models.SignalWeight, models.DivergenceSection, models.FailureSection,
-    models.ResourceSection, benchmark_models.BenchmarkSection, benchmark_models.TaskBenchmark,
+    models.SweepConfig, trial_models.TrialSection, trial_models.DataSource, trial_models.Budget,
+    trial_models.Evaluation, trial_models.CheckpointPolicy, trial_models.Phase, trial_models.TrainSettings,
+    space_models.Dimension, space_models.SamplerSection, pruner_models.RungSection, pruner_models.PrunerSection,
+    pruner_models.SignalWeight, pruner_models.DivergenceSection, resource_models.FailureSection,
+    resource_models.ResourceSection, benchmark_models.BenchmarkSection, benchmark_models.TaskBenchmark,
     benchmark_models.JudgedBenchmark,
 ]  # fmt: skip
 # What the page says in words, since the default is worked out or is a whole section.

@@ -196,7 +196,7 @@ def test_trl_learns_the_same_tokens_of_the_data_in_place(study: Study, tmp_path:
     import trl
     from datasets import load_dataset
 
-    from sweeper.config.models import TrainSettings
+    from sweeper.config.trial_models import TrainSettings
     from sweeper.training.tokenizer import load_tokenizer
     from sweeper.training.tokens import load_train_rows
 

@@ -8,7 +8,7 @@ from sweep_files import config_of
 
 from sweeper import api
 from sweeper.config import parse_config
-from sweeper.config.models import TrialSection
+from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 from sweeper.plan import plan_sweep
 

@@ -11,8 +11,9 @@ import pytest
 import training_fixtures
 from training_fixtures import Hub, Tiny, all_rows, chat_rows, make_context, make_tokenizer, write_jsonl
 
-from sweeper.config.models import ResourceSection, SweepConfig
+from sweeper.config.models import SweepConfig
 from sweeper.config.names import OPTIMIZERS
+from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import DataReport, check_trial

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.config import config_from_dict, load_config
-from sweeper.config.models import DataSource, SamplerSection
+from sweeper.config.space_models import SamplerSection
+from sweeper.config.trial_models import DataSource
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, plan_sweep
 from sweeper.preflight import measure

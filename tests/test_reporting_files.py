@@ -16,7 +16,7 @@ from sweeps import make_config as make_sweep_config
 
 from sweeper import cli
 from sweeper.config import load_config, parse_config
-from sweeper.config.models import Budget
+from sweeper.config.trial_models import Budget
 from sweeper.errors import ConfigError
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report

@@ -21,8 +21,8 @@ from training_fixtures import (
     write_jsonl,
 )
 
-from sweeper.config.models import TrialSection
 from sweeper.config.names import METRIC_SCHEDULES, SCHEDULER_TYPES
+from sweeper.config.trial_models import TrialSection
 from sweeper.context import TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.executors.attempt import run_attempt
@@ -166,7 +166,7 @@ def test_every_schedule_gives_transformers_rates_over_the_trial_s_full_budget(na
     import torch
     import transformers
 
-    from sweeper.config.models import TrainSettings
+    from sweeper.config.trial_models import TrainSettings
     from sweeper.training.trainer import training_arguments
 
     kwargs = SCHEDULE_KWARGS.get(name, {})

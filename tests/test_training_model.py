@@ -9,7 +9,7 @@ import torch
 import transformers
 from training_fixtures import make_model_dir
 
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training import model as reading
 from sweeper.training.model import Stored, load_model, stored_in_16_bits
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.train
 # Loads a frozen base model and prints by how many bytes what the process has for itself grew.
 _ANONYMOUS = """
 import sys, json, re
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.training.model import load_model
 
 def own():

@@ -84,7 +84,7 @@ def weights_of(root: Path) -> dict[str, Any]:
 
 def rows_in_order(tiny: Tiny, sets: dict[str, Path], run: TrialContext) -> list[dict[str, list[int]]]:
     """Return the tokens of every sample of a trial, in its order, as a data set of TRL's."""
-    from sweeper.config.models import TrainSettings, TrialSection
+    from sweeper.config.trial_models import TrainSettings, TrialSection
     from sweeper.training.legs import sample_order
     from sweeper.training.tokenizer import load_tokenizer
     from sweeper.training.tokens import load_train_rows

@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 from sweep_files import write_jsonl
 from training_fixtures import Hub
 
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training import data_identity
 from sweeper.training.data_identity import DataChangedError, check_identities, data_identities, pinned

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 from training_fixtures import CHAT_TEMPLATE, make_tokenizer, write_jsonl
 
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training import encode, tokens
 from sweeper.training.encode import TokenSettings

@@ -189,7 +189,7 @@ def make_context(
     **spec: Any,
 ) -> TrialContext:
     """Return the context of one attempt; its checkpoints lie under `root`."""
-    from sweeper.config.models import TrainSettings, TrialSection
+    from sweeper.config.trial_models import TrainSettings, TrialSection
 
     batch = micro_batch_size * gradient_accumulation_steps * spec.get("data_parallel_size", 1)
     sources = [str(path) for path in train] if isinstance(train, list) else str(train)

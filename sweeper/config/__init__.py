@@ -2,7 +2,8 @@
 
 from sweeper.config.dump import config_to_dict, dump_config
 from sweeper.config.load import config_from_dict, load_config, override_recorded, parse_config
-from sweeper.config.models import SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import TrainSettings
 
 __all__ = [
     "SweepConfig",

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from sweeper.config.document import Document, KeyPath, has_item
 from sweeper.config.messages import sentence, unknown_key, unknown_name
-from sweeper.config.models import SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import is_override
+from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -9,15 +9,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from sweeper.config.models import (
+from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.pruner_models import (
     PRUNER_KEYS_FOREIGN,
     PRUNER_KEYS_LEARNED,
     PRUNER_KEYS_OWN,
     PRUNER_KEYS_RANK,
     PrunerSection,
-    SweepConfig,
 )
-from sweeper.config.names import EARLY_DYNAMICS
 
 _PLAIN_WORD = re.compile(r"/?[A-Za-z_][A-Za-z0-9_./-]*")
 

@@ -13,7 +13,7 @@ from sweeper.config.dump import config_to_dict
 from sweeper.config.include import include_search_space
 from sweeper.config.local_paths import resolve_paths
 from sweeper.config.messages import show
-from sweeper.config.models import SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_benchmarks import check_benchmarks
 from sweeper.config.rules_data import check_data_strategy
@@ -24,6 +24,7 @@ from sweeper.config.rules_points import check_points
 from sweeper.config.rules_pruner import check_pruner, check_rungs, check_sampler
 from sweeper.config.rules_space import check_search_space
 from sweeper.config.rules_trial import check_trial
+from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import ConfigError, Problem
 
 _RULES: tuple[Callable[[Draft], None], ...] = (

@@ -5,15 +5,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sweeper.config.models import (
-    Budget,
-    RungSection,
-    SamplerSection,
-    SweepConfig,
-    TrainSettings,
-    TrialSection,
-)
+from sweeper.config.models import SweepConfig
 from sweeper.config.names import MAX_STUDY_NAME, OTHER_TOOLS_NAMES
+from sweeper.config.pruner_models import RungSection
+from sweeper.config.space_models import SamplerSection
+from sweeper.config.trial_models import Budget, TrainSettings, TrialSection
 
 # Where a key belongs that was written in another section.
 _HOMES: dict[str, Iterable[str]] = {

@@ -4,18 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweeper.config.document import Document, KeyPath, Place, parse_value
-from sweeper.config.models import (
-    BUDGET_KINDS,
-    DIMENSION_KINDS,
+from sweeper.config.models import SweepConfig
+from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.pruner_models import (
     PRUNER_KEYS_FOREIGN,
     PRUNER_KEYS_LEARNED,
     PRUNER_KEYS_OWN,
     PRUNER_KEYS_RANK,
     RUNG_FORMS,
-    SweepConfig,
-    TrainSettings,
 )
-from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.space_models import DIMENSION_KINDS
+from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError, Problem
 
 

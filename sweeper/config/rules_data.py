@@ -8,8 +8,9 @@ from typing import Any
 from sweeper.batch import AUTO, plan_batch
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show
-from sweeper.config.models import NAME_PATTERN, Phase
 from sweeper.config.rules_space import possible_values
+from sweeper.config.trial_models import Phase
+from sweeper.config.values import NAME_PATTERN
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS
 from sweeper.phases import PHASED

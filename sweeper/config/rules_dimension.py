@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from sweeper.config.draft import Draft, dotted
 from sweeper.config.messages import join, sentence, show
-from sweeper.config.models import BUDGET_KINDS, DIMENSION_KINDS, Budget, Dimension, TrainSettings
+from sweeper.config.space_models import DIMENSION_KINDS, Dimension
+from sweeper.config.trial_models import BUDGET_KINDS, Budget, TrainSettings
 
 _NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs", "data_weights")
 

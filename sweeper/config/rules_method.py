@@ -5,8 +5,8 @@ from typing import Any
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join
-from sweeper.config.models import TrainSettings
 from sweeper.config.rules_space import possible_values
+from sweeper.config.trial_models import TrainSettings
 
 _BETA2 = "adam_beta2"
 _WITH_BETA2 = ("adam", "ademamix", "lion")  # parts of the names of transformers' optimisers that take it

@@ -2,8 +2,9 @@
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join
-from sweeper.config.models import SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
 from sweeper.config.rules_space import possible_values
+from sweeper.config.trial_models import TrainSettings
 from sweeper.optimizer import WARMUP_FORMS
 
 _HALF_LIFE = "adam_beta2_half_life_tokens"

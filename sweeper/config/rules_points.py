@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join, show
-from sweeper.config.models import Dimension
+from sweeper.config.space_models import Dimension
 
 
 def check_points(draft: Draft) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show, unknown_name
-from sweeper.config.models import (
+from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS, OPTUNA_SAMPLERS
+from sweeper.config.pruner_models import (
     PRUNER_KEYS_FOREIGN,
     PRUNER_KEYS_LEARNED,
     PRUNER_KEYS_OWN,
     PRUNER_KEYS_RANK,
     PrunerSection,
 )
-from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS, OPTUNA_SAMPLERS
 from sweeper.config.rules_metric import known_values
 from sweeper.config.rules_trial import check_increasing
 from sweeper.records import GRAD_NORM, LOSS

@@ -7,8 +7,9 @@ from typing import Any
 from sweeper.batch import plan_batch
 from sweeper.config.draft import Draft
 from sweeper.config.messages import unknown_key
-from sweeper.config.models import BUDGET_KINDS, Dimension, TrainSettings
 from sweeper.config.rules_dimension import check_dimension, has_one_kind
+from sweeper.config.space_models import Dimension
+from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError
 
 MAX_POINTS = 100_000  # a study of 10,000 trials takes 5 s to load; see the plan's warning

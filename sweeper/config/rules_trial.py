@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sweeper.batch import AUTO
 from sweeper.config.draft import Draft
 from sweeper.config.messages import show
-from sweeper.config.models import BUDGET_KINDS, TrialSection
+from sweeper.config.trial_models import BUDGET_KINDS, TrialSection
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _EVAL_SET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper import api
-from sweeper.config.models import Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.pruner_models import PrunerSection
+from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.errors import NothingToDoError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.readiness import LaunchOptions, study_directory, with_options

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.space_models import Dimension
 from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.records import TrialRecord

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeper.config.messages import did_you_mean, join, sentence, show
-from sweeper.config.models import BUDGET_KINDS, Budget, Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.space_models import Dimension
+from sweeper.config.trial_models import BUDGET_KINDS, Budget
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 
-from sweeper.config.models import BUDGET_KINDS, SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
 from sweeper.config.rules_space import possible_values
+from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.plan.data import DataFacts, Params
 from sweeper.plan.mix import Mix, shared_mix

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sweeper.config.models import Phase, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import Phase
 from sweeper.phases import PHASED
 from sweeper.plan.data import DataFacts
 

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.config.models import Phase, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import Phase
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS
 from sweeper.phases import PHASED, PlannedPhase

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from sweeper.config.dump import config_to_dict
 from sweeper.config.messages import sentence, unknown_key
-from sweeper.config.models import BUDGET_KINDS, Budget, SweepConfig, TrainSettings
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import BUDGET_KINDS, Budget, TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.phases import Course, PlannedPhase
 from sweeper.plan.budget import CommonBudget, common_budget, point_samples

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.batch import AUTO, BatchPlan, plan_batch
-from sweeper.config.models import TrainSettings
+from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
 from sweeper.phases import PHASED

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from sweeper.config.models import BUDGET_KINDS, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import BUDGET_KINDS
 from sweeper.optimizer import STEADY_SCHEDULES
 from sweeper.plan.data import Point
 from sweeper.records import GRAD_NORM, LOSS

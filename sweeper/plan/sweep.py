@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
 from sweeper.config.rules_space import possible_values
+from sweeper.config.space_models import Dimension
 from sweeper.plan.budget import common_budget, possible_batches
 from sweeper.plan.data import DataFacts, Plan, Point
 from sweeper.plan.marks import rung_marks

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from sweeper.config.models import ResourceSection
+from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError
 from sweeper.executors.user_code import UserCode
 from sweeper.room import Node, missing, room_for, workers_in_words

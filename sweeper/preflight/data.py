@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import SweepConfig, TrainSettings, TrialSection
+from sweeper.config.models import SweepConfig
 from sweeper.config.rules_space import possible_values
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.preflight.model import ModelFacts, check_model
 from sweeper.preflight.packing import check_packing

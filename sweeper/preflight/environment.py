@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import DataSource, SweepConfig, TrialSection
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.study.clock import utc_now
 from sweeper.study.machine import machine_facts

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import SweepConfig, TrialSection
+from sweeper.config.models import SweepConfig
+from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 from sweeper.preflight.settings import empty_model, setting_problems
 from sweeper.preflight.weights import (

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from sweeper.config.models import TrialSection
+from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 
 

@@ -4,8 +4,11 @@ import shlex
 from pathlib import Path
 
 from sweeper.config import dump_config
-from sweeper.config.models import Budget, Dimension, PrunerSection, SamplerSection, SweepConfig
+from sweeper.config.models import SweepConfig
 from sweeper.config.names import MAX_STUDY_NAME
+from sweeper.config.pruner_models import PrunerSection
+from sweeper.config.space_models import Dimension, SamplerSection
+from sweeper.config.trial_models import Budget
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
 from sweeper.study.view import StudyView

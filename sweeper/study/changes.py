@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from sweeper.config.benchmark_models import BENCH
-from sweeper.config.models import Dimension, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.space_models import Dimension
 from sweeper.differences import differing
 from sweeper.errors import StudyMismatchError
 from sweeper.plan import DataFacts

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.config.models import Direction, SweepConfig
+from sweeper.config.models import SweepConfig
+from sweeper.config.values import Direction
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, plan_point
 from sweeper.pruners.divergence import DIVERGENCE_RULES

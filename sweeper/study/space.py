@@ -17,7 +17,8 @@ from optuna.distributions import (
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from sweeper.config.models import Dimension, SweepConfig, is_on_step
+from sweeper.config.models import SweepConfig
+from sweeper.config.space_models import Dimension, is_on_step
 
 
 def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.training.checkpoints import load_weights
 from sweeper.training.model import load_model, lora_config, without_peft_warning
 from sweeper.training.tokenizer import load_tokenizer

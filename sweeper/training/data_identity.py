@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.cache import cache_dir
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.files import write_text
 from sweeper.training.hub import hub_commit

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sweeper.config.models import Evaluation, TrainSettings, TrialSection
+from sweeper.config.trial_models import Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.items import Items
 from sweeper.training.encode import IGNORED

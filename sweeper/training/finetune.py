@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sweeper.batch import AUTO
 from sweeper.config.benchmark_models import BenchmarkSection
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.files import publish_directory

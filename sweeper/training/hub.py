@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import DataSource
+from sweeper.config.trial_models import DataSource
 from sweeper.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.batch import BatchPlan
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.context import TrialSpec
 from sweeper.errors import ConfigError
 from sweeper.phases import PlannedPhase

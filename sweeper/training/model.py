@@ -13,7 +13,7 @@ import safetensors
 import torch
 import transformers
 
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training.tokenizer import first_line
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.local_paths import DATA_SUFFIXES
-from sweeper.config.models import DataSource
+from sweeper.config.trial_models import DataSource
 from sweeper.errors import ConfigError, Problem
 from sweeper.training.hub import load_split
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import transformers
 
-from sweeper.config.models import TrialSection
+from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 
 _tokenizers: dict[tuple[Any, ...], Any] = {}

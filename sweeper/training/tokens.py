@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 
 from sweeper.cache import cache_dir
-from sweeper.config.models import DataSource, Evaluation, TrainSettings, TrialSection
+from sweeper.config.trial_models import DataSource, Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import publish_directory
 from sweeper.training.encode import Columns, Encoder, TokenSettings, TokenStats

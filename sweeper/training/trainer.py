@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.utils import add_fused_lm_head
 
-from sweeper.config.models import TrainSettings
+from sweeper.config.trial_models import TrainSettings
 from sweeper.optimizer import warmup_in_steps
 from sweeper.training.encode import IGNORED
 from sweeper.training.model import lora_config, precision, without_peft_warning

@@ -242,7 +242,7 @@ def _search_worker(config: SweepConfig, scratch: str, folder: Path) -> None:
     from transformers import Trainer, TrainingArguments
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from sweeper.config.models import TrainSettings
+    from sweeper.config.trial_models import TrainSettings
     from sweeper.training.evaluation import Evaluator
     from sweeper.training.model import load_model
     from sweeper.training.tokenizer import load_tokenizer

@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sweeper.config.models import TrainSettings, TrialSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.records import Report
 from sweeper.training import finetune
 from sweeper.training.boundary import StepBoundary

@@ -3,7 +3,8 @@
 import dataclasses
 
 from sweeper.batch import AUTO, AUTO_ON_CPU, BatchPlan
-from sweeper.config.models import ResourceSection, TrainSettings, TrialSection
+from sweeper.config.resource_models import ResourceSection
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.optimizer import warmup_in_steps
 from sweeper.plan import DataFacts

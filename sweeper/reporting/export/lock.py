@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.checkpoint.manifest import sha256_of
 from sweeper.config.dump import config_to_dict
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.encoding import encode
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
 from sweeper.reporting.formats import count, exact, one_line, short

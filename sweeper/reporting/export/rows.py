@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.models import DataSource, TrialSection
+from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
 from sweeper.files import written_beside
 from sweeper.reporting.export.chosen import ChosenTrial

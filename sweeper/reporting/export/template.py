@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from sweeper.config.models import TrialSection
+from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 from sweeper.training.rows import RowError
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sweeper.config.models import DataSource
+from sweeper.config.trial_models import DataSource
 from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Body, Format, Target
 from sweeper.reporting.export.lost import lost_everywhere, lost_order
