@@ -7,7 +7,7 @@ reaches all ranks at the same step boundary, since a rank that stopped alone wou
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.context import Channel, CheckpointStore, LoadedCheckpoint, TrialStopped
+from sweeper.channel import Channel, CheckpointStore, LoadedCheckpoint, TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.records import Report
 

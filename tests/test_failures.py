@@ -10,8 +10,8 @@ import pytest
 import trial_functions
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
+from sweeper.channel import TrialStopped
 from sweeper.checkpoint import DirectoryCheckpoints
-from sweeper.context import TrialStopped
 from sweeper.errors import StudyMismatchError
 from sweeper.executors import attempt as attempt_module
 from sweeper.executors import worker_memory

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from sweeper.context import TrialContext, TrialSpec, TrialStopped
+from sweeper.context import TrialContext, TrialStopped
+from sweeper.trial_spec import TrialSpec
 
 
 @dataclasses.dataclass

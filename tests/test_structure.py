@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
-    "errors records batch rungs phases files cache optimizer learning encoding items context gang checkpoint room "
-    "storage_url differences help_text extras",
+    "errors records batch rungs phases files cache optimizer learning encoding items channel trial_spec gang "
+    "context checkpoint room storage_url differences help_text extras",
     "config pruners",
     "plan study",
     "control orchestrator optimum evidence_text plan_text extend",

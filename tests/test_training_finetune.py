@@ -21,9 +21,9 @@ from training_fixtures import (
     write_jsonl,
 )
 
+from sweeper.channel import TrialStopped
 from sweeper.config.names import METRIC_SCHEDULES, SCHEDULER_TYPES
 from sweeper.config.trial_models import TrialSection
-from sweeper.context import TrialStopped
 from sweeper.errors import ConfigError
 from sweeper.executors.attempt import run_attempt
 from sweeper.records import FailureCause, StepRow

@@ -8,9 +8,10 @@ import pytest
 from training_fixtures import RecordingChannel
 
 from sweeper.checkpoint import DirectoryCheckpoints
-from sweeper.context import TrialContext, TrialSpec, TrialStopped
+from sweeper.context import TrialContext, TrialStopped
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.training.functions import load_function, run_function
+from sweeper.trial_spec import TrialSpec
 
 
 def context(

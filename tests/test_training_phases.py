@@ -282,7 +282,7 @@ def test_a_phase_may_start_from_the_best_weights_of_the_one_before(
 
 def test_a_smaller_micro_batch_that_fits_is_used_in_every_phase() -> None:
     from sweeper.batch import BatchPlan
-    from sweeper.context import TrialSpec
+    from sweeper.trial_spec import TrialSpec
 
     phase = PlannedPhase(
         name="one", data=("a",), steps=1, replay_frac=0.0, start="last", optimizer_state="fresh", settings={},

@@ -16,8 +16,8 @@ from training_fixtures import (
     write_jsonl,
 )
 
+from sweeper.channel import TrialStopped
 from sweeper.config import config_from_dict
-from sweeper.context import TrialStopped
 from sweeper.errors import SweeperError
 from sweeper.preflight.disk import disk_need
 

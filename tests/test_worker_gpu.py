@@ -10,12 +10,13 @@ import pytest
 from training_fixtures import RecordingChannel
 
 from sweeper.checkpoint import DirectoryCheckpoints
-from sweeper.context import TrialContext, TrialSpec
+from sweeper.context import TrialContext
 from sweeper.errors import SweeperError
 from sweeper.executors.worker_memory import asked_of_driver, take_gpu, wait_for_free_gpu
 from sweeper.training.functions import run_function
 from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
 from sweeper.training.warm import ask_the_driver_once
+from sweeper.trial_spec import TrialSpec
 
 GB = 1_000_000_000
 

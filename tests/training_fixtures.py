@@ -12,8 +12,9 @@ import pytest
 from sweep_files import write_jsonl
 
 from sweeper.checkpoint import DirectoryCheckpoints
-from sweeper.context import TrialContext, TrialSpec, TrialStopped
+from sweeper.context import TrialContext, TrialStopped
 from sweeper.records import Report, StepRow
+from sweeper.trial_spec import TrialSpec
 
 SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 CHAT_TEMPLATE = (

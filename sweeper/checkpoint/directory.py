@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from sweeper.channel import LoadedCheckpoint
 from sweeper.checkpoint.manifest import KEPT, MANIFEST, Manifest, Saved, describe, matches, name_of, parse
-from sweeper.context import LoadedCheckpoint
 from sweeper.files import publish_directory
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeper.channel import LoadedCheckpoint
 from sweeper.checkpoint.manifest import (
     KEPT,
     MANIFEST,
@@ -22,7 +23,6 @@ from sweeper.checkpoint.manifest import (
     name_of,
     parse,
 )
-from sweeper.context import LoadedCheckpoint
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.extras import install_command
 

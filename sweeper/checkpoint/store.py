@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
+from sweeper.channel import LoadedCheckpoint
 from sweeper.checkpoint.manifest import Saved
-from sweeper.context import LoadedCheckpoint
 
 
 class KeptCheckpoints(Protocol):

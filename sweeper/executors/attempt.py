@@ -9,8 +9,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from sweeper.channel import Channel, TrialStopped
 from sweeper.checkpoint import open_checkpoints
-from sweeper.context import Channel, TrialContext, TrialSpec, TrialStopped
+from sweeper.context import TrialContext
 from sweeper.executors.user_code import arrived
 from sweeper.files import is_disk_full
 from sweeper.gang import Gang, Ranks, SharedCheckpoints
@@ -20,6 +21,7 @@ from sweeper.training.data_identity import DataChangedError
 from sweeper.training.functions import TrialFunction as TrialFunction
 from sweeper.training.memory import device_name, free_memory, is_out_of_memory
 from sweeper.training.warm import load_torch
+from sweeper.trial_spec import TrialSpec
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,11 @@ import queue
 import threading
 import time
 
-from sweeper.context import TrialSpec, TrialStopped
+from sweeper.channel import TrialStopped
 from sweeper.executors.attempt import JOIN_S, TrialFunction, run_attempt, worker_facts
 from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, Outcome, Report
+from sweeper.trial_spec import TrialSpec
 
 logger = logging.getLogger(__name__)
 

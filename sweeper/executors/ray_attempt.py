@@ -9,12 +9,13 @@ from typing import Any, Literal, Protocol
 import cloudpickle
 import ray
 
-from sweeper.context import TrialSpec, TrialStopped
+from sweeper.channel import TrialStopped
 from sweeper.executors.attempt import JOIN_S, TrialFunction, run_attempt, worker_facts
 from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
 from sweeper.records import Outcome, Report
 from sweeper.training.memory import hide_gpus
+from sweeper.trial_spec import TrialSpec
 
 logger = logging.getLogger(__name__)
 

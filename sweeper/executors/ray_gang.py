@@ -12,12 +12,12 @@ import ray
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.ray_attempt import ThreadAttempt, assigned_gpus, prepare_process
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import FailureCause, Outcome, OutcomeKind, Report
+from sweeper.trial_spec import TrialSpec
 
 _JOIN_S = 300.0  # how long all ranks of a told trial may take to their next step boundary
 _CAUSE_S = 5.0  # how long a failed rank is not believed, since another one's death may be what it failed of

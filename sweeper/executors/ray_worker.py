@@ -7,13 +7,13 @@ from typing import Any
 import ray
 from ray import tune
 
-from sweeper.context import TrialSpec
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import JOIN_S, TrialFunction, worker_facts
 from sweeper.executors.ray_attempt import Attempt, ThreadAttempt, assigned_gpus, prepare_process
 from sweeper.executors.ray_gang import RankProcesses
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import Outcome, Report
+from sweeper.trial_spec import TrialSpec
 
 RESULT = "sweeper"  # the key of a `WorkerResult` in what Tune carries to the driver
 

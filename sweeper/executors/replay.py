@@ -9,11 +9,11 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sweeper.checkpoint import Saved
-from sweeper.context import TrialSpec
 from sweeper.orchestrator import Orchestrator
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, Verdict
 from sweeper.records import Outcome, OutcomeKind, Report, StepRow
 from sweeper.study.recorded import RecordedPoint
+from sweeper.trial_spec import TrialSpec
 
 
 @dataclasses.dataclass

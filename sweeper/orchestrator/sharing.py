@@ -2,11 +2,11 @@
 
 import math
 
-from sweeper.context import ShorterTrial
 from sweeper.orchestrator.recording import set_progress
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.records import EventKind, Report, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
+from sweeper.trial_spec import ShorterTrial
 
 
 class Sharing:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sweeper.checkpoint import inherit_checkpoint
-from sweeper.context import TrialSpec
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.sharing import Sharing
@@ -15,6 +14,7 @@ from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import GRAD_NORM, LOSS, EventKind, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
 from sweeper.study.micro_batches import MicroBatchLimits
+from sweeper.trial_spec import TrialSpec
 
 
 class Starting:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.checkpoint import KeptCheckpoints, checkpoints_place, open_checkpoints
-from sweeper.context import TrialSpec
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord, StepRow
 from sweeper.study import layout
 from sweeper.study.interface import SweepStudy
+from sweeper.trial_spec import TrialSpec
 
 
 @dataclasses.dataclass(kw_only=True)

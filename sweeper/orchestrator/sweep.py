@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sweeper.checkpoint import KeptCheckpoints, Retention
-from sweeper.context import TrialSpec
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.failing import Failing
 from sweeper.orchestrator.judging import Judging
@@ -22,6 +21,7 @@ from sweeper.records import Decision, EventKind, Listener, Outcome, OutcomeKind,
 from sweeper.study.clock import utc_now
 from sweeper.study.interface import SweepStudy
 from sweeper.study.micro_batches import MicroBatchLimits
+from sweeper.trial_spec import TrialSpec
 
 
 class Orchestrator:

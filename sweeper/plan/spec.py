@@ -3,10 +3,10 @@
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.context import TrialSpec
 from sweeper.errors import ConfigError
 from sweeper.plan.data import Point
 from sweeper.plan.points import trial_section
+from sweeper.trial_spec import TrialSpec
 
 
 def trial_spec(

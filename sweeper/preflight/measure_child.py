@@ -8,10 +8,11 @@ import sys
 import time
 from typing import Any
 
-from sweeper.context import TrialSpec, TrialStopped
+from sweeper.channel import TrialStopped
 from sweeper.executors.attempt import run_attempt
 from sweeper.records import OutcomeKind, Report
 from sweeper.training.memory import hide_gpus, peak_gb
+from sweeper.trial_spec import TrialSpec
 
 MAX_STEPS = 14
 WARM_UP_STEPS = 2  # not timed, where there are others: they allocate and compile

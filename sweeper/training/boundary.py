@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
-from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
+from sweeper.channel import LoadedCheckpoint, TrialStopped
+from sweeper.context import TrialContext
 from sweeper.records import StepRow
 from sweeper.training.checkpoints import (
     carried_of,

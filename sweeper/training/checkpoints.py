@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 import transformers
 
+from sweeper.channel import CheckpointStore
 from sweeper.checkpoint.manifest import name_of
-from sweeper.context import CheckpointStore
 from sweeper.errors import SweeperError
 from sweeper.gang import Ranks
 from sweeper.training.legs import Best, Carried

@@ -12,9 +12,10 @@ import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sweeper.batch import AUTO
+from sweeper.channel import LoadedCheckpoint, TrialStopped
 from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.config.trial_models import TrainSettings, TrialSection
-from sweeper.context import LoadedCheckpoint, TrialContext, TrialStopped
+from sweeper.context import TrialContext
 from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
 from sweeper.items import write_items

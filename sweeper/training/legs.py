@@ -7,11 +7,11 @@ from typing import Any
 
 from sweeper.batch import BatchPlan
 from sweeper.config.trial_models import TrainSettings, TrialSection
-from sweeper.context import TrialSpec
 from sweeper.errors import ConfigError
 from sweeper.phases import PlannedPhase
 from sweeper.training.mixing import Mixture, mixed_order
 from sweeper.training.stream import Order, SampleStream
+from sweeper.trial_spec import TrialSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

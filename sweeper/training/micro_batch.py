@@ -23,8 +23,8 @@ from transformers.trainer_callback import TrainerCallback
 
 from sweeper.batch import AUTO_ON_CPU, MEMORY_SETTINGS, Known, cuts, largest_that_fits
 from sweeper.cache import cache_dir
+from sweeper.channel import TrialStopped
 from sweeper.config.trial_models import TrainSettings, TrialSection
-from sweeper.context import TrialStopped
 from sweeper.files import write_text
 from sweeper.training.memory import (
     device_name,

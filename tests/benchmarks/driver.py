@@ -27,12 +27,12 @@ from optuna.storages import BaseStorage
 
 from sweeper.config import config_from_dict
 from sweeper.config.models import SweepConfig
-from sweeper.context import TrialSpec
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import Outcome, OutcomeKind, Report, StepRow
 from sweeper.study.study import Study
+from sweeper.trial_spec import TrialSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "chaos"))
 from postgres import Postgres, binaries

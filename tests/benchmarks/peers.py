@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sweeper.channel import TrialStopped
 from sweeper.config.models import SweepConfig
-from sweeper.context import TrialSpec, TrialStopped
 from sweeper.plan import plan_sweep, trial_spec
 from sweeper.records import Report
+from sweeper.trial_spec import TrialSpec
 
 SLOTS = 2
 
