@@ -1,6 +1,6 @@
 """The durable study: every fact of a sweep is here before anyone acts on it.
 
-reading.py reads it, writing.py writes it and holds its lease; here it is made and opened.
+reading.py reads it, held.py holds its lease, writing.py writes it; here it is made and opened.
 """
 
 import contextlib

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from sweeper import encoding
@@ -20,84 +18,13 @@ from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
 from sweeper.study.drawing import draw_trial
-from sweeper.study.lease import Lease, LeaseTimes
-from sweeper.study.patient import PatientStorage
-from sweeper.study.reading import StoredStudy
+from sweeper.study.held import HeldStudy
 from sweeper.study.storage import Journal
-from sweeper.study.view import StudyState
+from sweeper.study.stored_points import point_attributes, stored_point, waiting_trial
 
 
-class DrivenStudy(StoredStudy):
+class DrivenStudy(HeldStudy):
     """One study in its storage. Writes go through at once."""
-
-    def __init__(self, *, storage: BaseStorage, name: str) -> None:
-        super().__init__(storage=storage, name=name)
-        self._lease: Lease | None = None
-        self.reached: StudyState = "interrupted"  # what a driver that ends now leaves behind
-
-    # -- who drives it ---------------------------------------------------------------------------------------
-
-    def take(self, *, times: LeaseTimes | None = None) -> None:
-        """Become the driver of this study.
-
-        Raises:
-            StudyMismatchError: If another one is, with who it is.
-        """
-        lease = Lease(_StoredLease(self._storage, self._id), study=self.name, times=times, now=utc_now)
-        lease.acquire()
-        self._lease = lease
-        if isinstance(self._storage, PatientStorage):
-            # Not through the patience itself: who asks is waiting there already.
-            self._storage.check_again = lambda inner: lease.confirm(_StoredLease(inner, self._id))
-
-    def hand_back(self, state: StudyState) -> None:
-        """Be its driver no more, and say how the sweep stands."""
-        if self._lease is not None:
-            self._lease.release(state)
-            self._lease = None
-            if isinstance(self._storage, PatientStorage):
-                self._storage.check_again = lambda inner: None
-
-    def check_held(self) -> None:
-        """Refuse to write once another driver has taken the study over. Cheap.
-
-        Raises:
-            StudyMismatchError: If so.
-        """
-        if self._lease is not None:
-            self._lease.check()
-
-    def give_up_when(self, is_unwanted: Callable[[], bool]) -> None:
-        """Wait for a storage that does not answer only as long as somebody wants the sweep to go on."""
-        if isinstance(self._storage, PatientStorage):
-            self._storage.is_unwanted = is_unwanted
-
-    @property
-    def _writable(self) -> BaseStorage:
-        self.check_held()
-        return self._storage
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Let what the block writes be committed at once, at `commit` and at its end, where the storage can.
-
-        Databases cannot: Optuna commits each value on its own.
-        """
-        if isinstance(self._storage, Journal):
-            with self._storage.backend.together():
-                yield
-        else:
-            yield
-
-    def commit(self) -> None:
-        """Commit what a block `together` has written so far.
-
-        Raises:
-            StudyMismatchError: If another driver has taken the study over.
-        """
-        if isinstance(self._storage, Journal):
-            self.check_held()
-            self._storage.backend.commit()
 
     # -- points ----------------------------------------------------------------------------------------------
 
@@ -115,7 +42,7 @@ class DrivenStudy(StoredStudy):
         dimensions = self._dimensions()
         for point in points:
             if known.isdisjoint((point.point_id, params_key(point.params))):
-                self._writable.create_new_trial(self._id, _template(point, dimensions))
+                self._writable.create_new_trial(self._id, waiting_trial(point, dimensions))
         self._writable.set_study_user_attr(self._id, keys.N_POINTS, len(points))
 
     def expect_points(self) -> None:
@@ -127,7 +54,9 @@ class DrivenStudy(StoredStudy):
         attributes: dict[str, Any] = {encoding.ORIGIN: dataclasses.asdict(origin)}
         if origin.continues is not None:
             attributes[encoding.CONTINUES] = origin.continues
-        trial_id = self._writable.create_new_trial(self._id, _template(point, self._dimensions(), attributes))
+        trial_id = self._writable.create_new_trial(
+            self._id, waiting_trial(point, self._dimensions(), attributes)
+        )
         number = self._storage.get_trial_number_from_id(trial_id)
         self._trial_ids[number] = trial_id
         return number
@@ -161,7 +90,7 @@ class DrivenStudy(StoredStudy):
 
         def attributes_of(params: dict[str, Any]) -> dict[str, Any]:
             points.append(point_of(space.from_choices(params)))
-            return {encoding.POINT: _stored_point(points[0], dimensions)[1]}
+            return {encoding.POINT: stored_point(points[0], dimensions)[1]}
 
         dimensions = space.distributions(self.config)
         with space.quiet_samplers():
@@ -172,7 +101,7 @@ class DrivenStudy(StoredStudy):
 
     def set_point(self, number: int, point: Point) -> None:
         """Record the point of a trial that was entered by other means than this package's."""
-        self._set(number, encoding.POINT, _point_attributes(point))
+        self._set(number, encoding.POINT, point_attributes(point))
 
     def claim(self, number: int) -> None:
         """Turn a WAITING trial to RUNNING.
@@ -290,49 +219,3 @@ class DrivenStudy(StoredStudy):
 
     def _set(self, number: int, key: str, value: Any) -> None:
         self._writable.set_trial_user_attr(self._trial_id(number), key, value)
-
-
-class _StoredLease:
-    """The lease as an attribute of the study."""
-
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage = storage
-        self._study_id = study_id
-
-    def read(self) -> dict[str, Any]:
-        facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
-        return facts if isinstance(facts, dict) else {}
-
-    def write(self, facts: dict[str, Any]) -> None:
-        self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
-
-
-def _template(
-    point: Point, dimensions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any] | None = None
-) -> FrozenTrial:
-    """Return a WAITING trial. Values that a dimension does not have are kept beside Optuna's params."""
-    fitting, stored = _stored_point(point, dimensions)
-    return create_trial(
-        state=OptunaState.WAITING,
-        params=fitting,
-        distributions={name: dimensions[name] for name in fitting},
-        user_attrs={encoding.POINT: stored, **(attributes or {})},
-    )
-
-
-def _stored_point(
-    point: Point, dimensions: Mapping[str, BaseDistribution]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what Optuna's params can hold of a point, and what is kept of it beside them."""
-    given = {name: space.encode_choice(value) for name, value in point.params.items()}
-    fitting = {name: value for name, value in given.items() if space.contains(dimensions[name], value)}
-    extra = {name: value for name, value in point.params.items() if name not in fitting}
-    return fitting, {**_point_attributes(point), **({encoding.EXTRA_PARAMS: extra} if extra else {})}
-
-
-def _point_attributes(point: Point) -> dict[str, Any]:
-    return {
-        "point_id": point.point_id,
-        "budget_samples": point.budget_samples,
-        "total_steps": point.total_steps,
-    }

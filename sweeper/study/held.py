@@ -1,0 +1,101 @@
+"""A study that its driver holds: only one may write, the one that took it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+from sweeper.study import keys
+from sweeper.study.clock import utc_now
+from sweeper.study.lease import Lease, LeaseTimes
+from sweeper.study.patient import PatientStorage
+from sweeper.study.reading import StoredStudy
+from sweeper.study.storage import Journal
+from sweeper.study.view import StudyState
+
+
+class HeldStudy(StoredStudy):
+    """One study in its storage, which a driver takes and hands back."""
+
+    def __init__(self, *, storage: BaseStorage, name: str) -> None:
+        super().__init__(storage=storage, name=name)
+        self._lease: Lease | None = None
+        self.reached: StudyState = "interrupted"  # what a driver that ends now leaves behind
+
+    def take(self, *, times: LeaseTimes | None = None) -> None:
+        """Become the driver of this study.
+
+        Raises:
+            StudyMismatchError: If another one is, with who it is.
+        """
+        lease = Lease(_StoredLease(self._storage, self._id), study=self.name, times=times, now=utc_now)
+        lease.acquire()
+        self._lease = lease
+        if isinstance(self._storage, PatientStorage):
+            # Not through the patience itself: who asks is waiting there already.
+            self._storage.check_again = lambda inner: lease.confirm(_StoredLease(inner, self._id))
+
+    def hand_back(self, state: StudyState) -> None:
+        """Be its driver no more, and say how the sweep stands."""
+        if self._lease is not None:
+            self._lease.release(state)
+            self._lease = None
+            if isinstance(self._storage, PatientStorage):
+                self._storage.check_again = lambda inner: None
+
+    def check_held(self) -> None:
+        """Refuse to write once another driver has taken the study over. Cheap.
+
+        Raises:
+            StudyMismatchError: If so.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def give_up_when(self, is_unwanted: Callable[[], bool]) -> None:
+        """Wait for a storage that does not answer only as long as somebody wants the sweep to go on."""
+        if isinstance(self._storage, PatientStorage):
+            self._storage.is_unwanted = is_unwanted
+
+    @property
+    def _writable(self) -> BaseStorage:
+        self.check_held()
+        return self._storage
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what the block writes be committed at once, at `commit` and at its end, where the storage can.
+
+        Databases cannot: Optuna commits each value on its own.
+        """
+        if isinstance(self._storage, Journal):
+            with self._storage.backend.together():
+                yield
+        else:
+            yield
+
+    def commit(self) -> None:
+        """Commit what a block `together` has written so far.
+
+        Raises:
+            StudyMismatchError: If another driver has taken the study over.
+        """
+        if isinstance(self._storage, Journal):
+            self.check_held()
+            self._storage.backend.commit()
+
+
+class _StoredLease:
+    """The lease as an attribute of the study."""
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage = storage
+        self._study_id = study_id
+
+    def read(self) -> dict[str, Any]:
+        facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
+        return facts if isinstance(facts, dict) else {}
+
+    def write(self, facts: dict[str, Any]) -> None:
+        self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
