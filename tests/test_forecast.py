@@ -7,7 +7,7 @@ import pytest
 from learning_sweeps import FRACTIONS, complete, show, waiting_records
 
 from sweeper.learning import LearnedOptions
-from sweeper.pruners import forecast
+from sweeper.pruners import forecast, teachers
 from sweeper.pruners.learned import LearnedRule
 from sweeper.pruners.outlook import LEVELS, OutlookTable
 from sweeper.records import LoggedRecords, TrialState
@@ -149,7 +149,7 @@ def test_a_fit_is_renewed_ever_more_rarely_and_learns_from_a_part_of_what_has_en
 
     assert sweep.n_ended > 100
     assert len(made) < 70
-    assert max(map(len, made)) == forecast._MOST_TEACHERS
+    assert max(map(len, made)) == teachers._MOST_TEACHERS
     assert made[-1] == sorted(made[-1])
 
 
@@ -195,9 +195,9 @@ def test_the_best_half_of_the_teachers_are_the_best_of_all():
     for number, record in records.items():
         complete(record, float((number * 37) % N))
 
-    chosen = forecast._chosen(list(records), records, -1.0)
+    chosen = teachers.chosen_teachers(list(records), records, -1.0)
 
-    lowest = sorted(records, key=lambda number: records[number].value)[: forecast._MOST_TEACHERS // 2]
-    assert len(chosen) == forecast._MOST_TEACHERS
+    lowest = sorted(records, key=lambda number: records[number].value)[: teachers._MOST_TEACHERS // 2]
+    assert len(chosen) == teachers._MOST_TEACHERS
     assert set(lowest) <= set(chosen)
     assert max(records[number].value for number in chosen) == N - 1

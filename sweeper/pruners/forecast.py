@@ -14,116 +14,17 @@ import numpy as np
 from sweeper.pruners.audit import audit_decision
 from sweeper.pruners.correlation import Array
 from sweeper.pruners.design import STUDY
+from sweeper.pruners.fit import Fit, Scale
 from sweeper.pruners.inputs import NO_RUNG, InputReader
 from sweeper.pruners.ledger import Ledger, is_at_rest, is_complete
-from sweeper.pruners.outlook import LEVELS, MAX_DOUBT, OutlookTable
-from sweeper.pruners.predict import Predictor
-from sweeper.pruners.standings import has_diverged
+from sweeper.pruners.outlook import LEVELS, OutlookTable
+from sweeper.pruners.teachers import chosen_teachers, fit_size, teaches
 from sweeper.records import TrialRecord
 
 # Chance that a trial's signals mean something else than they did in the finished ones: then its point decides.
 _MISLED = 0.5
-_MIN_FINISHED = 4  # with fewer there is nothing to fit
 # Of the estimated noise that is tolerated: what two seeds of one point may differ by decides nothing.
 _NOISE_SHARE = 1.0
-_FITTED_AT_ONCE = 40  # ends of trials that each renew the fit; later a twentieth more of them do
-_MOST_TEACHERS = 64  # of one study: a fit with all its rungs then takes some 50 ms (2 cores, November 2026)
-_AT_ONCE = 1024  # trials predicted together: 20 MB
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Goodness on a scale that is linear near the best value and logarithmic far from it.
-
-    Without it one point that forgot everything would set the scale, and all good ones would look alike.
-    """
-
-    best: float
-    unit: float  # median distance of the finished trials from the best
-
-    def warp(self, goodness: Array) -> Array:
-        return np.asarray(np.arcsinh((goodness - self.best) / self.unit))
-
-    def unwarp(self, value: float) -> float:
-        return float(self.best + self.unit * math.sinh(min(max(value, -20.0), 20.0)))
-
-
-class Fit:
-    """What finished trials teach: a predictor for every rung that enough of them passed.
-
-    Args:
-        teachers: The study's own trials to learn from; one of them is complete at least.
-        prior: Trials of an earlier study to learn from. None of them counts as known best.
-        records: The study's own.
-        reader: Reads the inputs.
-        sign: 1 where more of the metric is better, -1 where less is.
-    """
-
-    def __init__(
-        self,
-        teachers: Sequence[int],
-        prior: Sequence[int],
-        records: Mapping[int, TrialRecord],
-        reader: InputReader,
-        *,
-        sign: float,
-    ) -> None:
-        self._reader, self._sign = reader, sign
-        known = reader.known(records)
-        best = max(self._goodness(records[n]) for n in teachers if is_complete(records[n]))
-        everyone = sorted((*prior, *teachers))
-        values = np.array([self._goodness(known[n]) for n in everyone if is_complete(known[n])])
-        self.scale = Scale(best=best, unit=float(np.median(np.abs(best - values))) or 1.0)
-        self._names: dict[int, list[str]] = {}
-        self._predictors: dict[int, Predictor] = {}
-        for rung in sorted({NO_RUNG, *(rung for n in everyone for rung in known[n].rungs)}):
-            self._learn(rung, [n for n in everyone if _teaches(known[n], rung)], records)
-        passed = {NO_RUNG, *(rung for n in teachers for rung in records[n].rungs)}
-        sure = (one for rung, one in self._predictors.items() if rung in passed and one.doubt < MAX_DOUBT)
-        noises = [one.noise() for one in sure]
-        # The least that a predictor sees around what is known of the finished trials; 0 where none is sure.
-        self.noise = self.scale.unit * min(noises, default=0.0)
-
-    @property
-    def can_predict(self) -> bool:
-        """Whether enough has finished to learn from."""
-        return NO_RUNG in self._predictors
-
-    def rung_of(self, record: TrialRecord) -> int:
-        """Return the newest rung of a trial that it can be predicted at."""
-        return next(
-            (rung for rung in sorted(record.rungs, reverse=True) if rung in self._predictors), NO_RUNG
-        )
-
-    def doubt(self, rung: int) -> float:
-        return self._predictors[rung].doubt
-
-    def predict(
-        self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord], *, levels: Array
-    ) -> tuple[Array, Array, Array]:
-        """Return means, half 95 % intervals, and chances (trial x level) to end above each level, on the scale."""
-        parts = []
-        for start in range(0, len(numbers), _AT_ONCE):
-            members = numbers[start : start + _AT_ONCE]
-            inputs = self._reader.inputs(members, rung, records, names=self._names[rung])
-            found = self._predictors[rung].predict(inputs)
-            parts.append((found.mean(), 1.96 * found.deviation(), found.chance_above(levels).T))
-        means, reaches, above = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return means, reaches, above
-
-    def _learn(self, rung: int, numbers: Sequence[int], records: Mapping[int, TrialRecord]) -> None:
-        known = self._reader.known(records)
-        complete = [self._goodness(known[number]) for number in numbers if is_complete(known[number])]
-        if len(complete) < _MIN_FINISHED:
-            return
-        worst = min(complete)  # a diverged point is at least as bad as any that ended
-        values = [self._goodness(known[n]) if is_complete(known[n]) else worst for n in numbers]
-        self._names[rung] = self._reader.names(numbers, rung, records)
-        inputs = self._reader.inputs(numbers, rung, records, names=self._names[rung])
-        self._predictors[rung] = Predictor(inputs, self.scale.warp(np.array(values)))
-
-    def _goodness(self, record: TrialRecord) -> float:
-        return self._sign * float(record.value or 0.0)
 
 
 class Forecaster:
@@ -150,7 +51,7 @@ class Forecaster:
             for number, record in (prior or {}).items()
         }
         self.reader = InputReader(metric, marked)
-        self._prior = _chosen([n for n in marked if _teaches(marked[n], NO_RUNG)], marked, sign)
+        self._prior = chosen_teachers([n for n in marked if teaches(marked[n], NO_RUNG)], marked, sign)
         self._sign = sign
         self._given_tolerance = tolerance
         self._fit: Fit | None = None
@@ -202,12 +103,12 @@ class Forecaster:
             return
         self._learned_at = at
         self.reader.read(records)
-        numbers = ledger.teachers(_fit_size(ledger.n_teachers))
+        numbers = ledger.teachers(fit_size(ledger.n_teachers))
         key = (tuple(numbers), self.reader.version)
         if key == self._fit_key:
             return
         self._fit_key, self._table, self._fit = key, None, None
-        chosen = _chosen(numbers, records, self._sign)
+        chosen = chosen_teachers(numbers, records, self._sign)
         if any(is_complete(records[number]) for number in chosen):
             fit = Fit(chosen, self._prior, records, self.reader, sign=self._sign)
             self._fit = fit if fit.can_predict else None
@@ -270,44 +171,3 @@ class Forecaster:
             is_at_rest=is_at_rest(record),
             is_training=record.is_training,
         )
-
-
-def _fit_size(n: int) -> int:
-    """Return how many of the trials that have ended are learned from.
-
-    >>> _fit_size(39), _fit_size(41), _fit_size(43), _fit_size(1000)
-    (39, 40, 42, 975)
-    """
-    if n <= _FITTED_AT_ONCE:
-        return n
-    size = _FITTED_AT_ONCE
-    while size + size // 20 <= n:
-        size += size // 20
-    return size
-
-
-def _chosen(numbers: Sequence[int], records: Mapping[int, TrialRecord], sign: float) -> list[int]:
-    """Return at most `_MOST_TEACHERS` trials to learn from: the better half of them the best, the others spread."""
-    if len(numbers) <= _MOST_TEACHERS:
-        return sorted(numbers)
-
-    def goodness(number: int) -> tuple[float, int]:
-        record = records[number]
-        return (sign * float(record.value or 0.0) if is_complete(record) else -math.inf, -number)
-
-    ranked = sorted(numbers, key=goodness, reverse=True)
-    n_best = _MOST_TEACHERS // 2
-    rest = np.linspace(n_best, len(ranked) - 1, _MOST_TEACHERS - n_best).round().astype(int)
-    return sorted((*ranked[:n_best], *(ranked[index] for index in rest)))
-
-
-def _teaches(record: TrialRecord, rung: int) -> bool:
-    """Whether a trial says something about those at a rung. A diverged one says something about its neighbours.
-
-    One that trains another one on has seen more data, and says nothing.
-    """
-    if record.is_continued:
-        return False
-    if is_complete(record):
-        return rung == NO_RUNG or rung in record.rungs
-    return rung == NO_RUNG and has_diverged(record)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sweeper.pruners.forecast import Scale
+from sweeper.pruners.fit import Scale
 from sweeper.pruners.inputs import NO_RUNG
 from sweeper.pruners.ledger import RULE
 from sweeper.pruners.outlook import Outlook
