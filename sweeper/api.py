@@ -84,18 +84,7 @@ def launch(
             _go_on(existing, options, function, listeners, data_of)
         return judged(existing)
     _check_prior(plan)
-    noted = with_noted_data(config, data_of)
-    with ready(noted, function, directory=directory, options=options) as (found, executor):
-        if data_of is not None:
-            check_data_of(data_of, config, found.facts)
-        config = _afforded(config, found)
-        directory.mkdir(parents=True, exist_ok=True)
-        study = Study.create(config, directory=directory)
-        with driving(study):
-            record_environment(study)
-            plan = complete(study, found.facts)
-            drive(study, plan, found.slots, executor, listeners)
-    return judged(study)
+    return judged(_launch_new(config, options, function, listeners, data_of))
 
 
 def resume(
@@ -201,6 +190,25 @@ def _nothing_to_do(study: Study) -> NothingToDoError:
         f"Study `{study.name}` is finished: nothing is left to train. "
         f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
     )
+
+
+def _launch_new(
+    config: SweepConfig, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener],
+    data_of: Study | None,
+) -> Study:  # fmt: skip
+    directory = study_directory(config)
+    noted = with_noted_data(config, data_of)
+    with ready(noted, function, directory=directory, options=options) as (found, executor):
+        if data_of is not None:
+            check_data_of(data_of, config, found.facts)
+        config = _afforded(config, found)
+        directory.mkdir(parents=True, exist_ok=True)
+        study = Study.create(config, directory=directory)
+        with driving(study):
+            record_environment(study)
+            plan = complete(study, found.facts)
+            drive(study, plan, found.slots, executor, listeners)
+    return study
 
 
 def _go_on(

@@ -76,19 +76,7 @@ def _attempt(
         load_torch()  # which device this is has to be known before the batch is cut
     device = device_name()
     spec = spec.fitted(device)
-    place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")
-    checkpoints = open_checkpoints(
-        place,
-        newest_step=spec.checkpoint_step,
-        trial_dir=Path(spec.trial_dir) if spec.trial_dir else None,
-        rank=0 if ranks is None else ranks.rank,
-    )
-    if ranks is None:
-        context = TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
-    else:
-        gang = Gang(ranks, channel)
-        shared = SharedCheckpoints(checkpoints, ranks)
-        context = TrialContext(spec=spec, channel=gang, checkpoint=shared, gang=gang)
+    context = _context_of(spec, channel, ranks)
     try:
         if spec.trial_dir:
             Path(spec.trial_dir).mkdir(parents=True, exist_ok=True)
@@ -114,12 +102,31 @@ def _attempt(
             device=device,
             micro_batch_size=context.micro_batch_size,
         )
+    _free_memory(spec)  # only here, where the error is forgotten: its traceback held what the trial had made
+    return outcome
+
+
+def _context_of(spec: TrialSpec, channel: Channel, ranks: Ranks | None) -> TrialContext:
+    place = spec.checkpoint_place or str(Path(spec.trial_dir) / "checkpoints")
+    checkpoints = open_checkpoints(
+        place,
+        newest_step=spec.checkpoint_step,
+        trial_dir=Path(spec.trial_dir) if spec.trial_dir else None,
+        rank=0 if ranks is None else ranks.rank,
+    )
+    if ranks is None:
+        return TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
+    gang = Gang(ranks, channel)
+    shared = SharedCheckpoints(checkpoints, ranks)
+    return TrialContext(spec=spec, channel=gang, checkpoint=shared, gang=gang)
+
+
+def _free_memory(spec: TrialSpec) -> None:
     try:
-        free_memory()  # only here, where the error is forgotten: its traceback held what the trial had made
+        free_memory()
     except RuntimeError as error:
         # A GPU that has failed answers every call so. What came first is told; the process is replaced.
         logger.warning("The memory of trial %d could not be freed: %s", spec.number, error)
-    return outcome
 
 
 def _cause_of(error: BaseException, spec: TrialSpec) -> FailureCause | None:

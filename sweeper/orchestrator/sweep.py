@@ -58,13 +58,8 @@ class Orchestrator:
         state = SweepState(
             study=study, plan=plan, listeners=listeners, clock=clock, checkpoints_of=checkpoints_of
         )
-        policy = state.config.trial.checkpoint
         self._state = state
-        self._retention = Retention(
-            state.checkpoints, keep_best=policy.keep_best,
-            max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
-            maximize=state.config.direction == "maximize",
-        )  # fmt: skip
+        self._retention = _retention_of(state)
         micro_batches = MicroBatchLimits(study)
         self._recording = Recording(state)
         self._sharing = Sharing(state)
@@ -91,11 +86,15 @@ class Orchestrator:
             state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue,
             sharing=self._sharing,
         )  # fmt: skip
+        self._bring_up_to_date()
+        self._steering = Steering(state, queue=self._queue, ending=self._ending, starting=self._starting)
+
+    def _bring_up_to_date(self) -> None:
+        """Do what an earlier driver of the study left undone."""
         self._ending.carry_out_decisions()
         self._judging.catch_up()
         for number in self._queue.waiting:
             self._starting.inherit(self.records[number])  # before retention removes what they begin with
-        self._steering = Steering(state, queue=self._queue, ending=self._ending, starting=self._starting)
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -281,3 +280,13 @@ class Orchestrator:
         if record.attempts == 1:
             record.started = running.started
         self._recording.attempt(running)
+
+
+def _retention_of(state: SweepState) -> Retention:
+    policy = state.config.trial.checkpoint
+    return Retention(
+        state.checkpoints,
+        keep_best=policy.keep_best,
+        max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
+        maximize=state.config.direction == "maximize",
+    )

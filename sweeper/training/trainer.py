@@ -204,35 +204,48 @@ def training_arguments(
             effective_batch_size=micro_batch_size * gradient_accumulation_steps * n_ranks,
             total_steps=total_steps,
         ),
-        optim=_optimizer_name(settings.optimizer, used),
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        adam_epsilon=settings.adam_epsilon,
-        max_grad_norm=settings.max_grad_norm or 0.0,
+        **_optimizer_arguments(settings, used),
         use_cpu=not on_gpu,
         ddp_backend=None if n_ranks == 1 else "nccl" if on_gpu else "gloo",
-        ddp_find_unused_parameters=False,  # a search in every step for what a causal model has not
-        ddp_broadcast_buffers=False,  # nor do its buffers change
         bf16=used == "bf16",
         fp16=used == "fp16",
         **{_CHECKPOINTING: settings.gradient_checkpointing},
-        dataset_kwargs={"skip_prepare_dataset": True},
-        router_aux_loss_coef=0.0,  # the loss is that of the target tokens alone
-        logging_strategy="no",
-        logging_nan_inf_filter=False,  # the default logs a NaN loss as 0.0
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        dataloader_pin_memory=False,
-        average_tokens_across_devices=False,
+        **_switched_off(),
     )
     if on_gpu and n_ranks == 1:
         # A process that sees several GPUs uses one: the trainer would share each batch out over all (DataParallel).
         arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _optimizer_arguments(settings: TrainSettings, used_precision: str) -> dict[str, Any]:
+    return {
+        "optim": _optimizer_name(settings.optimizer, used_precision),
+        "weight_decay": settings.weight_decay,
+        "adam_beta1": settings.adam_beta1,
+        "adam_beta2": settings.adam_beta2,
+        "adam_epsilon": settings.adam_epsilon,
+        "max_grad_norm": settings.max_grad_norm or 0.0,
+    }
+
+
+def _switched_off() -> dict[str, Any]:
+    """Return what a trial does not need, anew each time: the arguments keep the list and the dict."""
+    return {
+        "ddp_find_unused_parameters": False,  # a search in every step for what a causal model has not
+        "ddp_broadcast_buffers": False,  # nor do its buffers change
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "router_aux_loss_coef": 0.0,  # the loss is that of the target tokens alone
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,  # the default logs a NaN loss as 0.0
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+        "dataloader_pin_memory": False,
+        "average_tokens_across_devices": False,
+    }
 
 
 def _optimizer_name(name: str, used_precision: str) -> str:
