@@ -184,7 +184,8 @@ def test_data_of_the_hub_is_what_it_was_when_the_trial_was_trained(
     tiny: Tiny, tmp_path: Path, hub: Hub
 ) -> None:
     hub.rows = {"a" * 40: chat_rows(8)}
-    study = api.launch(small(tiny, tmp_path / "small", train_data="org/rows"), options=OPTIONS)
+    # A name of its own: what another file's test has read in this process is kept, and not asked for again.
+    study = api.launch(small(tiny, tmp_path / "small", train_data="org/rows-of-reruns"), options=OPTIONS)
     hub.rows["b" * 40] = chat_rows(12, seed=1)  # the budget of an epoch would be another one
     # As a driver leaves it that is killed before it has noted the data.
     config = points_config(study, [study.records[0].params], name=None, suffix="-rerun-0")
