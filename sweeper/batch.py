@@ -10,7 +10,7 @@ AUTO_ON_CPU = 8  # where memory is not what bounds a pass
 # Settings that change how much memory a pass takes, beside the model and the micro-batch.
 MEMORY_SETTINGS = (
     "method", "lora_rank", "lora_dropout", "lora_target_modules", "precision", "gradient_checkpointing",
-    "attn_implementation", "packing", "max_length", "optimizer",
+    "attn_implementation", "use_liger_kernel", "packing", "max_length", "optimizer",
 )  # fmt: skip
 
 

@@ -15,13 +15,17 @@ fi
 sweeper_setup "$root" "$extras"
 cd "$root"
 bin="$root/.venv/bin"
-if [ -z "$core" ] && [ ! -d .venv/export-tools ]; then
-  rm -rf .venv/export-tools-new
-  # The trainers that exports are for, as far as their parsers need: with their dependencies they would bring
-  # other versions of torch and transformers.
-  "$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/export-tools-new \
-    -r tests/export-tools.txt
-  mv .venv/export-tools-new .venv/export-tools
+# Installs what tests/NAME.txt lists into .venv/NAME, where some tests look for it: with their dependencies these
+# packages would bring other versions of torch and transformers, or a build of torch for GPUs.
+beside() {
+  [ ! -d ".venv/$1" ] || return 0
+  rm -rf ".venv/$1-new"
+  "$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target ".venv/$1-new" -r "tests/$1.txt"
+  mv ".venv/$1-new" ".venv/$1"
+}
+if [ -z "$core" ]; then
+  beside export-tools
+  beside liger
 fi
 export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 "$bin/ruff" check .

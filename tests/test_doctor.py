@@ -125,6 +125,10 @@ def test_the_packages_that_settings_need_are_looked_for_once_each() -> None:
     assert [one.remedy for one in found] == [
         "Install it there: `pip install 'bitsandbytes>=0.50'`.", "Install it there: `pip install lomo-optim`."
     ]  # fmt: skip
+    (liger,) = needed_packages(
+        config_of(NEEDS, "method=lora", "optimizer=sgd", "trial.settings.use_liger_kernel=true")
+    )
+    assert (liger.module, liger.by) == ("liger_kernel", "`use_liger_kernel: true`")
     assert [one.by for one in needed_packages(config_of(NEEDS, "method=lora"))] == [
         "`optimizer: paged_adamw_8bit`"
     ]

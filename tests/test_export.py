@@ -111,6 +111,26 @@ def test_axolotl_knows_every_key(
         assert set(entry) <= set(known["dataset_keys"])
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("trl", {"use_liger_kernel": True}),
+        ("training-args", {"use_liger_kernel": True}),
+        ("llamafactory", {"enable_liger_kernel": True}),
+        ("axolotl", {"liger_rope": True, "liger_rms_norm": True, "liger_glu_activation": True}),
+    ],
+)
+def test_ligers_kernels_are_switched_on_where_the_trial_had_them(
+    tmp_path: Path, name: str, keys: dict[str, bool]
+) -> None:
+    out = tmp_path / "train.yaml"
+    without = read(exported(finished_study(tmp_path / "a"), name, out=out).text)
+    study = finished_study(tmp_path / "b", trial={"settings": {"use_liger_kernel": True}})
+    content = read(exported(study, name, out=out).text)
+    assert keys.items() <= content.items()
+    assert not set(keys) & set(without)
+
+
 def test_axolotl_says_what_it_makes_of_data_in_place(tmp_path: Path) -> None:
     of_chats = exported(
         finished_study(tmp_path / "a", trial={"settings": {"loss_on": "all"}}), "axolotl"

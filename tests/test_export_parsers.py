@@ -15,6 +15,7 @@ import pytest
 from export_fixtures import LORA, exported, finished_study
 
 QLORA = LORA | {"method": "qlora"}
+LIGER = {"use_liger_kernel": True}
 TOOLS = Path(sys.prefix) / "export-tools"
 pytestmark = [
     pytest.mark.slow,
@@ -24,11 +25,14 @@ pytestmark = [
 ]
 
 AXOLOTL = """
+import importlib.util, pathlib, runpy
 from axolotl.utils.schemas.config import AxolotlInputConfig as Schema
 from ruamel.yaml import YAML
 content = YAML(typ="safe", pure=True).load(open(sys.argv[1]))
 fields = Schema.model_fields
-known = set(fields) | {field.alias for field in fields.values()}
+root = pathlib.Path(importlib.util.find_spec("axolotl").origin).parent
+liger = runpy.run_path(str(root / "integrations/liger/args.py"))["LigerArgs"]  # its package needs all of axolotl
+known = set(fields) | {field.alias for field in fields.values()} | set(liger.model_fields)
 config = Schema.model_validate(content)
 say(unknown=sorted(set(content) - known), batch=config.micro_batch_size * config.gradient_accumulation_steps,
     steps=config.max_steps, rate=config.learning_rate,
@@ -79,7 +83,7 @@ def read_by_tool(code: str, file: Path) -> dict[str, Any]:
     return dict(json.loads(line.removeprefix("FACTS ")))
 
 
-@pytest.mark.parametrize("settings", [{}, LORA, QLORA], ids=["full", "lora", "qlora"])
+@pytest.mark.parametrize("settings", [{}, LORA, QLORA, LIGER], ids=["full", "lora", "qlora", "liger"])
 @pytest.mark.parametrize(
     ("name", "code"),
     [("axolotl", AXOLOTL), ("llamafactory", LLAMAFACTORY), ("training-hub", TRAINING_HUB)],
@@ -97,7 +101,7 @@ def test_the_tools_own_parser_knows_every_key_and_gets_the_same_batch(
     assert read["rate"] == 1e-5
     if name != "training-hub":  # which counts epochs
         assert read["steps"] == 6
-    if settings:
+    if "lora_rank" in settings:
         assert read["rank"] == 4
     assert read["in_4_bits"] is (settings is QLORA)
 

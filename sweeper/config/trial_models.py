@@ -100,6 +100,9 @@ class TrainSettings(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 on GPUs that have it, else fp32
     gradient_checkpointing: bool = False
     attn_implementation: str | None = None  # None: the model's own choice
+    use_liger_kernel: bool = (
+        False  # Liger's fused norms, rotary positions and feed-forward layers; needs a GPU
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)  # set to the study's seed unless given
 
 

@@ -13,6 +13,7 @@ from sweeper.plan import DataFacts
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
 from sweeper.preflight.data import DataReport, SetReport
+from sweeper.preflight.packages import setting_values
 from sweeper.preflight.weights import WeightFacts
 from sweeper.training.functions import TrialFunction
 
@@ -125,13 +126,18 @@ def _refuse_without_gpu(config: SweepConfig, cluster: ClusterFacts) -> None:
     """Refuse what is made for GPUs.
 
     Raises:
-        ConfigError: If a trial would train in 4 bits on a CPU, which takes many times as long as without them.
+        ConfigError: If a trial would train in 4 bits on a CPU, which takes many times as long as without them, or with
+            kernels that are compiled for GPUs alone.
     """
-    dimension = config.search_space.get("method")
-    methods = [config.trial.settings.get("method")] if dimension is None else dimension.listed or []
-    if config.trial.function is None and "qlora" in methods:
-        raise ConfigError(
-            f"`method: qlora` needs a GPU, but trials get none: {cluster.place} has {cluster.gpus} GPUs and "
-            f"`resources.gpus_per_trial` is {config.resources.gpus_per_trial or 0:g}. Use `lora`, or run where there "
-            "are GPUs."
-        )
+    if config.trial.function is not None:
+        return
+    for name, value, instead in (
+        ("method", "qlora", "Use `lora`"),
+        ("use_liger_kernel", True, "Leave it out"),
+    ):
+        if value in setting_values(config, name):
+            raise ConfigError(
+                f"`{name}: {str(value).lower()}` needs a GPU, but trials get none: {cluster.place} has "
+                f"{cluster.gpus} GPUs and `resources.gpus_per_trial` is {config.resources.gpus_per_trial or 0:g}. "
+                f"{instead}, or run where there are GPUs."
+            )

@@ -21,7 +21,7 @@ MOST_KINDS = 8  # of points; each is trained twice, which takes up to a minute a
 # Settings beside the batch that a step's time depends on.
 _KIND = (
     "model", "method", "max_length", "packing", "micro_batch_size", "precision", "gradient_checkpointing",
-    "attn_implementation",
+    "attn_implementation", "use_liger_kernel",
 )  # fmt: skip
 
 

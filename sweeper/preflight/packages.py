@@ -34,7 +34,12 @@ _OF_OPTIMIZERS = {
     "optimi": ("stable_adamw",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OF_OPTIMIZERS.items() for name in names}
-_QLORA = "bitsandbytes"
+# A setting and its value, what it loads, and which extra of this package brings that.
+_OF_SETTINGS: tuple[tuple[str, Any, str, str], ...] = (
+    ("method", "qlora", "bitsandbytes", "qlora"),
+    ("use_liger_kernel", True, "liger_kernel", "liger"),
+)
+_EXTRAS = {module: extra for _, _, module, extra in _OF_SETTINGS}
 _SOURCES = {"lomo_optim": "lomo-optim", "optimi": "torch-optimi"}  # what pip calls them, where that differs
 _BY_HAND = {"torchdistx": "https://github.com/pytorch/torchdistx"}  # on no index
 
@@ -43,14 +48,21 @@ def needed_packages(config: SweepConfig) -> tuple[Needed, ...]:
     """Return the packages that the built-in fine-tuning loads for a sweep's settings, each once."""
     if config.trial.function is not None:
         return ()
-    found: dict[str, Needed] = {}
-    if "qlora" in setting_values(config, "method"):
-        found[_QLORA] = Needed(module=_QLORA, by="`method: qlora`", remedy=_remedy(_QLORA))
+    found = {needed.module: needed for needed, _ in needed_extras(config)}
     for name in setting_values(config, "optimizer"):
         module = module_of_optimizer(name)
         if module is not None and module not in found:
             found[module] = Needed(module=module, by=f"`optimizer: {name}`", remedy=_remedy(module))
     return tuple(found.values())
+
+
+def needed_extras(config: SweepConfig) -> list[tuple[Needed, str]]:
+    """Return the packages that an extra of this one brings, for settings other than the optimiser, with its name."""
+    return [
+        (Needed(module=module, by=f"`{name}: {str(value).lower()}`", remedy=_remedy(module)), extra)
+        for name, value, module, extra in _OF_SETTINGS
+        if value in setting_values(config, name)
+    ]
 
 
 def module_of_optimizer(name: str) -> str | None:
@@ -69,5 +81,6 @@ def setting_values(config: SweepConfig, name: str) -> list[Any]:
 def _remedy(module: str) -> str:
     if module in _BY_HAND:
         return f"Install it there as {_BY_HAND[module]} says."
-    command = install_command("qlora") if module == _QLORA else f"pip install {_SOURCES.get(module, module)}"
+    extra = _EXTRAS.get(module)
+    command = f"pip install {_SOURCES.get(module, module)}" if extra is None else install_command(extra)
     return f"Install it there: `{command}`."

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.errors import Problem
 from sweeper.extras import install_command
-from sweeper.preflight.packages import module_of_optimizer, setting_values
+from sweeper.preflight.packages import module_of_optimizer, needed_extras, setting_values
 
 # Known to work; to look would cost three seconds of imports.
 _KNOWN_SCHEDULES = (
@@ -24,12 +24,13 @@ _KNOWN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "ad
 
 
 def setting_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
-    """Return what is wrong with schedules, optimisers, attention and adapters, whatever values they take."""
+    """Return what is wrong with schedules, optimisers, attention, kernels and adapters, whatever values they take."""
     return [
         *_schedule_problems(config),
         *_optimizer_problems(config),
         *_attention_problems(config, model_config),
         *_lora_problems(config, model_config),
+        *_liger_problems(config, model_config),
         *_missing_extras(config),
     ]
 
@@ -130,17 +131,29 @@ def _attention_problems(config: SweepConfig, model_config: Any) -> list[Problem]
 
 
 def _missing_extras(config: SweepConfig) -> list[Problem]:
-    is_elsewhere = config.resources.address is not None  # then its nodes are asked
-    if is_elsewhere or "qlora" not in setting_values(config, "method"):
-        return []
-    if importlib.util.find_spec("bitsandbytes") is not None:
-        return []
+    if config.resources.address is not None:
+        return []  # then its nodes are asked
     return [
         Problem(
-            "`method: qlora` needs bitsandbytes, which is not installed. Install it where the trials run: "
-            f"`{install_command('qlora')}`."
+            f"{needed.by} needs {needed.module}, which is not installed. Install it where the trials run: "
+            f"`{install_command(extra)}`."
         )
+        for needed, extra in needed_extras(config)
+        if importlib.util.find_spec(needed.module) is None
     ]
+
+
+def _liger_problems(config: SweepConfig, model_config: Any) -> list[Problem]:
+    """Ask Liger, where it is installed, whether it has anything for a model: else it does nothing without a word."""
+    if (
+        True not in setting_values(config, "use_liger_kernel")
+        or importlib.util.find_spec("liger_kernel") is None
+    ):
+        return []
+    from sweeper.training.liger import liger_problem
+
+    problem = liger_problem(model_config.model_type)
+    return [] if problem is None else [Problem(problem)]
 
 
 def _lora_problems(config: SweepConfig, model_config: Any) -> list[Problem]:

@@ -25,6 +25,7 @@ from sweeper.training.checkpoints import load_weights, put_weights, read_best, r
 from sweeper.training.data_identity import check_identities, pinned
 from sweeper.training.evaluation import Evaluator, undisturbed
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
+from sweeper.training.liger import take_liger_off
 from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
 from sweeper.training.micro_batch import MicroBatchSearch
 from sweeper.training.model import load_model, precision, precision_dtype, single_device
@@ -49,6 +50,8 @@ def run(context: TrialContext) -> dict[str, float]:
         metrics = _Finetuning(context).run()
     except TrialStopped:
         metrics = None
+    finally:
+        take_liger_off()  # also where the trial fails: the next one may be tried in this process
     _release()
     if metrics is None:
         raise TrialStopped  # anew, since the first one's traceback keeps the trial's model on the device

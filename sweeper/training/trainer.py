@@ -16,6 +16,7 @@ from trl.trainer.utils import add_fused_lm_head
 from sweeper.config.trial_models import TrainSettings
 from sweeper.optimizer import warmup_in_steps
 from sweeper.training.encode import IGNORED
+from sweeper.training.liger import put_liger_on
 from sweeper.training.model import lora_config, precision, without_peft_warning
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import sharded_by_us, whole
@@ -272,6 +273,8 @@ def make_trainer(
 ) -> SweepTrainer:
     """Return a trainer whose model, adapters and dropout depend on the seed alone."""
     transformers.set_seed(arguments.seed)
+    if settings.use_liger_kernel:
+        put_liger_on(model)
     with without_peft_warning():
         return SweepTrainer(
             batches=batches,

@@ -6,6 +6,7 @@ a window each second, as a share of the step; `host reads` are the values that t
 each of them would hold it).
 
     python tests/benchmarks/step.py [--width 96] [--layers 2] [--length 64] [--batch 16] [--steps 60] [--repeats 3]
+        [--liger]
 """
 
 import argparse
@@ -98,6 +99,7 @@ def make_files(root: Path, options: argparse.Namespace) -> tuple[Path, Path]:
 
 def context_of(model: Path, train: Path, root: Path, options: argparse.Namespace, channel: Marks) -> Any:
     settings = {"max_length": options.length, "loss_on": "all", "micro_batch_size": options.batch}
+    settings["use_liger_kernel"] = options.liger
     return make_context(
         model, train, root, settings=settings, micro_batch_size=options.batch, gradient_accumulation_steps=1,
         total_steps=options.steps, channel=channel, metric="loss", step_marks=(WARM, options.steps),
@@ -170,6 +172,7 @@ def main() -> None:
         ("repeats", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--liger", action="store_true", help="the trial computes with Liger's kernels (GPUs)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

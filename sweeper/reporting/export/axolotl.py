@@ -17,6 +17,8 @@ _FLASH = (
     "kernels-community/flash-attn2",
     "kernels-community/flash-attn3",
 )
+# Liger's layers, as its plugin calls them.
+_LIGER = ("liger_rope", "liger_rms_norm", "liger_layer_norm", "liger_glu_activation")
 
 
 def build(chosen: ChosenTrial, target: Target) -> Body:
@@ -46,6 +48,8 @@ def _model_keys(chosen: ChosenTrial) -> dict[str, Any]:
     keys["trust_remote_code"] = trial.trust_remote_code
     if settings.attn_implementation is not None:
         keys["attn_implementation"] = settings.attn_implementation
+    if settings.use_liger_kernel:
+        keys |= {"plugins": ["axolotl.integrations.liger.LigerPlugin"]} | dict.fromkeys(_LIGER, True)
     if chosen.is_lora:
         modules = settings.lora_target_modules
         alpha = settings.lora_alpha

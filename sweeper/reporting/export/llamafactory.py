@@ -63,6 +63,8 @@ def _model_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
         keys["flash_attn"] = _ATTENTION[attention]
     elif attention is not None:
         lost.append(f"attn_implementation = {attention}, which LLaMA-Factory has no word for.")
+    if chosen.settings.use_liger_kernel:
+        keys["enable_liger_kernel"] = True
     return keys
 
 

@@ -14,6 +14,8 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         "activation_checkpointing": chosen.settings.gradient_checkpointing,
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
     }
+    if chosen.settings.use_liger_kernel:
+        content["use_liger_kernel"] = True
     lost = [*_outside(chosen, target), *lost_everywhere(chosen), *lost_order(chosen, target)]
     if target.rows is None:
         lost += lost_date(chosen.trial)

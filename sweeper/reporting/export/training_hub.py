@@ -79,6 +79,7 @@ def _full_arguments(chosen: ChosenTrial) -> dict[str, Any]:
         "random_seed": settings.seed,
         "checkpoint_at_epoch": True,
         "accelerate_full_state_at_epoch": False,
+        "use_liger": settings.use_liger_kernel,
     }
 
 
@@ -166,6 +167,8 @@ def _lost_by_lora(chosen: ChosenTrial) -> list[str]:
     )
     if settings.lr_scheduler_kwargs:
         said.append("lr_scheduler_kwargs: `lora_sft` takes none.")
+    if settings.use_liger_kernel:
+        said.append("use_liger_kernel: `lora_sft` trains with Unsloth's own kernels.")
     return said
 
 

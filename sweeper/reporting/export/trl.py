@@ -48,6 +48,8 @@ def _model_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
     keys["dtype"] = _DTYPES[chosen.precision.name] if chosen.is_lora else "float32"
     if settings.attn_implementation is not None:
         keys["attn_implementation"] = settings.attn_implementation
+    if settings.use_liger_kernel:
+        keys["use_liger_kernel"] = True
     if trial.chat_template is not None:
         if trial.chat_template.endswith((".jinja", ".j2")):
             keys["chat_template_path"] = trial.chat_template
