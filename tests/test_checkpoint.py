@@ -34,6 +34,9 @@ class OnDisk:
     def rename(self, name, other):
         (self._root / name).rename(self._root / other)
 
+    def names(self):
+        return sorted(path.name for path in self._root.iterdir())
+
 
 class InStore:
     """A trial's checkpoints in an object store; fsspec's own one in memory, which all of this process share."""
@@ -49,6 +52,11 @@ class InStore:
 
     def rename(self, name, other):
         self._system.mv(f"{self._root}/{name}", f"{self._root}/{other}", recursive=True)
+
+    def names(self):
+        return sorted(
+            {path.removeprefix(f"{self._root}/").split("/")[0] for path in self._system.find(self._root)}
+        )
 
 
 @pytest.fixture
@@ -137,6 +145,31 @@ def test_a_checkpoint_without_its_manifest_is_absent(kept_at, tmp_path):
 
     assert steps_at(kept_at) == [1]
     assert open_checkpoints(kept_at.place).load().step == 1
+
+
+@pytest.mark.parametrize("cut_off", [(14,), (18,), (18, 19)])
+def test_what_was_cut_off_while_it_was_saved_takes_no_whole_one_with_it(cut_off, kept_at, tmp_path):
+    put(open_checkpoints(kept_at.place), tmp_path, 10)
+    for step in cut_off:
+        kept_at.write(f"step-{step:08d}/sub/state.bin", b"half")
+
+    put(open_checkpoints(kept_at.place), tmp_path, 15)
+    assert steps_at(kept_at) == [10, 15]
+
+
+def test_what_was_cut_off_past_what_is_gone_on_from_is_removed(kept_at, tmp_path):
+    put(open_checkpoints(kept_at.place), tmp_path, 1)
+    kept_at.write("step-00000002/sub/state.bin", b"half")
+
+    assert open_checkpoints(kept_at.place, newest_step=1).load().step == 1
+    assert kept_at.names() == ["step-00000001"]
+
+
+def test_what_was_cut_off_before_the_one_just_saved_is_removed(kept_at, tmp_path):
+    kept_at.write("step-00000002/sub/state.bin", b"half")
+    put(open_checkpoints(kept_at.place), tmp_path, 3)
+
+    assert kept_at.names() == ["step-00000003"]
 
 
 def test_a_checkpoint_under_another_steps_name_is_none(kept_at, tmp_path):

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeper.channel import LoadedCheckpoint
-from sweeper.checkpoint.manifest import KEPT, MANIFEST, Manifest, Saved, describe, matches, name_of, parse
+from sweeper.checkpoint.manifest import (
+    MANIFEST,
+    Manifest,
+    Saved,
+    describe,
+    matches,
+    name_of,
+    outlived,
+    parse,
+)
 from sweeper.files import publish_directory
 
 
@@ -28,7 +37,10 @@ class DirectoryCheckpoints:
         self._newest_step = newest_step
 
     def save(self, source: Path, *, step: int, samples: int) -> str:
-        """Take over a directory as the checkpoint after `step`; return its name. Older ones are removed."""
+        """Take over a directory as the checkpoint after `step`; return its name.
+
+        Of the older ones the newest whole one stays.
+        """
         self._root.mkdir(parents=True, exist_ok=True)
         beside = self._root / f".{uuid.uuid4().hex[:8]}.tmp"
         try:
@@ -39,20 +51,25 @@ class DirectoryCheckpoints:
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # what a failed try left; it has its name otherwise
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
-        for path in self._paths()[:-KEPT]:
-            shutil.rmtree(path)
+        names = [path.name for path in self._paths()]
+        whole = [path.name for path, _ in self._manifests()]
+        for name in outlived(names, whole=whole, newest=name_of(step)):
+            self._drop(name)
         return name_of(step)
 
     def load(self) -> LoadedCheckpoint | None:
         """Return the newest usable one whose files are all there and unchanged, or None.
 
-        What is later than what may be used is removed: it would be taken for a part of this attempt's history.
+        What is later than what may be used is removed, whole or not: it would be taken for a part of this attempt's
+        history.
         """
         self._tidy()
+        if self._newest_step is not None:
+            for path in self._paths():
+                if path.name > name_of(self._newest_step):
+                    self._drop(path.name)
         for path, manifest in reversed(list(self._manifests())):
-            if self._newest_step is not None and manifest.step > self._newest_step:
-                shutil.rmtree(path)
-            elif matches(path, manifest, read=True):
+            if matches(path, manifest, read=True):
                 return LoadedCheckpoint(path=path, step=manifest.step, samples=manifest.samples)
         return None
 
@@ -71,6 +88,9 @@ class DirectoryCheckpoints:
     def clear(self) -> None:
         """Remove all."""
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def _drop(self, name: str) -> None:
+        shutil.rmtree(self._root / name)
 
     def _paths(self) -> list[Path]:
         return sorted(self._root.glob("step-*"))

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -60,6 +61,19 @@ class Manifest:
 def name_of(step: int) -> str:
     """Return the name of the checkpoint after a step; names sort as steps do."""
     return f"step-{step:08d}"
+
+
+def outlived(names: Sequence[str], *, whole: Sequence[str], newest: str) -> list[str]:
+    """Return which checkpoints are of no use any more, once the one called `newest` is whole.
+
+    Later ones are not of this attempt, and may be all that another one has.
+
+    >>> outlived(["step-1", "step-2", "step-3", "step-4", "step-9"], whole=["step-1", "step-2"], newest="step-4")
+    ['step-1', 'step-3']
+    """
+    older = [name for name in names if name < newest]
+    kept = [name for name in older if name in whole][1 - KEPT :]
+    return [name for name in older if name not in kept]
 
 
 def describe(directory: Path, *, step: int, samples: int) -> Manifest:

@@ -14,13 +14,13 @@ from typing import Any
 
 from sweeper.channel import LoadedCheckpoint
 from sweeper.checkpoint.manifest import (
-    KEPT,
     MANIFEST,
     Manifest,
     Saved,
     describe,
     matches,
     name_of,
+    outlived,
     parse,
 )
 from sweeper.errors import ConfigError, SweeperError
@@ -124,7 +124,10 @@ class RemoteCheckpoints:
         self._opened: tuple[Any, str] | None = None
 
     def save(self, source: Path, *, step: int, samples: int) -> str:
-        """Send a directory as the checkpoint after `step` and remove it here; return its name."""
+        """Send a directory as the checkpoint after `step` and remove it here; return its name.
+
+        Of the older ones the newest whole one stays.
+        """
         system, root = self._place
         name = name_of(step)
         manifest = describe(source, step=step, samples=samples)
@@ -134,19 +137,25 @@ class RemoteCheckpoints:
         system.pipe_file(f"{root}/{name}/{MANIFEST}", manifest.dump().encode())
         shutil.rmtree(source)
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
-        for older in self._names()[:-KEPT]:
-            self._remove(older)
+        names = self._names()
+        whole = [one for one in names if self._manifest(one) is not None]
+        for other in outlived(names, whole=whole, newest=name):
+            self._remove(other)
         return name
 
     def load(self) -> LoadedCheckpoint | None:
-        """Fetch the newest usable one whose files are all there and unchanged, or return None."""
+        """Fetch the newest usable one whose files are all there and unchanged, or return None.
+
+        What is later than what may be used is removed, whole or not: it would be taken for a part of this attempt's
+        history.
+        """
         self._tidy()
         for name in reversed(self._names()):
+            if self._newest_step is not None and name > name_of(self._newest_step):
+                self._remove(name)
+                continue
             manifest = self._manifest(name)
             if manifest is None:
-                continue
-            if self._newest_step is not None and manifest.step > self._newest_step:
-                self._remove(name)
                 continue
             path = self._fetched(name, manifest)
             if path is not None:

@@ -27,7 +27,13 @@ class Checkpoints(KeptCheckpoints, Protocol):
     """The checkpoints of one trial: written and read by its worker, looked over by the driver."""
 
     def save(self, source: Path, *, step: int, samples: int) -> str:
-        """Take over a directory as the checkpoint after `step`; return its name. Older ones are removed."""
+        """Take over a directory as the checkpoint after `step`; return its name.
+
+        Of the older ones the newest whole one stays.
+        """
 
     def load(self) -> LoadedCheckpoint | None:
-        """Return the newest usable one whose files are all there and unchanged, or None."""
+        """Return the newest usable one whose files are all there and unchanged, or None.
+
+        What is later than what may be used is removed, whole or not.
+        """
