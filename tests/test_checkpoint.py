@@ -1,6 +1,7 @@
 """What every place for checkpoints does: one contract. Which are kept, and which of them a trial goes on from."""
 
 import itertools
+import shutil
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -321,6 +322,21 @@ def test_what_a_killed_worker_left_half_made_is_removed(tmp_path):
         "state.bin",
         "step-00000001",
     ]
+
+
+def test_a_checkpoint_that_the_driver_removes_at_the_same_time_fails_no_save(tmp_path, monkeypatch):
+    for step in (1, 2):
+        save(tmp_path, step)
+    remove_here = shutil.rmtree
+
+    def removed_by_another(path, *args, **kwargs):
+        if path.name == "step-00000001":
+            remove_here(path)
+        remove_here(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", removed_by_another)
+    save(tmp_path, 3)
+    assert steps(tmp_path) == [2, 3]
 
 
 def record(number, state, value=None):

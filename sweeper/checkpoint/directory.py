@@ -5,6 +5,7 @@ trials/N/checkpoints/step-00000128/
     MANIFEST.json  step, samples, and size and SHA-256 of every file; written last, before the rename
 """
 
+import contextlib
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -90,7 +91,9 @@ class DirectoryCheckpoints:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _drop(self, name: str) -> None:
-        shutil.rmtree(self._root / name)
+        """Remove one for a worker. The driver may remove the same one, to keep to a bound of bytes."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._root / name)
 
     def _paths(self) -> list[Path]:
         return sorted(self._root.glob("step-*"))
