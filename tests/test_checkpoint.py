@@ -353,6 +353,18 @@ def sweep(tmp_path):
     return tmp_path, {**records, 3: record(3, TrialState.RUNNING)}
 
 
+class Opened:
+    """Opens trials' checkpoints, and notes whose."""
+
+    def __init__(self, root):
+        self._root = root
+        self.numbers = []
+
+    def __call__(self, number):
+        self.numbers.append(number)
+        return DirectoryCheckpoints(self._root / str(number) / "checkpoints")
+
+
 def retention(root, *, keep_best=None, max_bytes=None, maximize=False):
     def stores(number):
         return DirectoryCheckpoints(root / str(number) / "checkpoints")
@@ -377,6 +389,29 @@ def test_without_a_policy_all_are_kept(sweep):
     retention(root).after_end(2, records)
 
     assert kept(root) == {number: [1, 2] for number in range(4)}
+
+
+def test_of_the_worse_ones_each_is_looked_at_once(sweep):
+    root, records = sweep
+    opened = Opened(root)
+    policy = Retention(opened, keep_best=1, max_bytes=None, maximize=False)
+    policy.after_end(2, records)
+    records[3] = record(3, TrialState.COMPLETE, value=3.0)
+    policy.after_end(3, records)
+
+    assert opened.numbers == [1, 2, 3]
+    assert kept(root) == {0: [1, 2], 1: [], 2: [], 3: []}
+
+
+def test_a_save_within_the_bound_looks_at_no_other_trial(sweep):
+    root, records = sweep
+    opened = Opened(root)
+    policy = Retention(opened, keep_best=None, max_bytes=10_000, maximize=False)
+    policy.after_save(3, records)
+    opened.numbers.clear()
+    policy.after_save(3, {3: records[3]})
+
+    assert opened.numbers == [3]
 
 
 def test_a_budget_takes_from_the_worst_complete_trial_first(sweep):

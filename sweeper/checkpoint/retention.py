@@ -1,7 +1,7 @@
 """Which checkpoints of a sweep are kept: those of the best trials, and as many as fit a budget of bytes."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sweeper.checkpoint.manifest import Saved
 from sweeper.checkpoint.store import KeptCheckpoints
@@ -32,71 +32,90 @@ class Retention:
         self._keep_best = keep_best
         self._max_bytes = max_bytes
         self._sign = -1.0 if maximize else 1.0
-        self._known: dict[int, list[Saved]] | None = None  # what every trial has; only counted under a bound
+        self._known: dict[int, list[Saved]] | None = (
+            None  # of trials that have any; only counted under a bound
+        )
+        self._n_bytes = 0  # of all these
+        self._cleared: set[int] = set()  # ended trials: they save none any more
         self._told = False
 
     def after_save(self, number: int, records: Mapping[int, TrialRecord]) -> None:
         """Make room after a trial has saved one."""
-        if self._max_bytes is None:
-            return
-        known = self._all(records)
-        known[number] = self._open(number).saved()
-        self._fit(records)
+        if self._max_bytes is not None:
+            self._count(number, records)
+            self._fit(records, self._max_bytes)
 
     def after_end(self, number: int, records: Mapping[int, TrialRecord]) -> None:
-        """Remove what is not kept after a trial has ended."""
+        """Remove what is not kept after a trial has ended.
+
+        The first time that is whatever earlier drivers did not come to; from then on what ends.
+        """
         if self._keep_best is not None:
-            complete = self._by_value(records)
+            complete = self._by_value(records.values())
             worse = complete[self._keep_best :] if records[number].state is TrialState.COMPLETE else []
             failed = [number] if records[number].state is TrialState.FAIL else []
             for other in [*worse, *failed]:
-                self._clear(other)
+                if other not in self._cleared:
+                    self._clear(other)
         if self._max_bytes is not None and records[number].state is not TrialState.PRUNED:
-            self._all(records)[number] = self._open(number).saved()
-            self._fit(records)
+            self._count(number, records)
+            self._fit(records, self._max_bytes)
 
     def forget(self, number: int) -> None:
         """Take note that a trial's checkpoints were removed."""
         if self._known is not None:
-            self._known.pop(number, None)
+            self._note(number, [])
 
-    def _by_value(self, records: Mapping[int, TrialRecord]) -> list[int]:
+    def _by_value(self, records: Iterable[TrialRecord]) -> list[int]:
         """Return the completed trials, best first."""
-        complete = [r for r in records.values() if r.state is TrialState.COMPLETE and r.value is not None]
+        complete = [r for r in records if r.state is TrialState.COMPLETE and r.value is not None]
         return [r.number for r in sorted(complete, key=lambda r: (self._sign * (r.value or 0.0), r.number))]
 
-    def _all(self, records: Mapping[int, TrialRecord]) -> dict[int, list[Saved]]:
+    def _count(self, number: int, records: Mapping[int, TrialRecord]) -> None:
+        """Look what a trial has now; the first time, what every trial has."""
         if self._known is None:
-            begun = (number for number, record in records.items() if record.attempts)
-            self._known = {number: self._open(number).saved() for number in begun}
-        return self._known
+            begun = [number for number, record in records.items() if record.attempts]
+            found = {number: self._open(number).saved() for number in begun}
+            self._known = {}
+            for each, saved in found.items():
+                self._note(each, saved)
+        else:
+            self._note(number, self._open(number).saved())
 
-    def _fit(self, records: Mapping[int, TrialRecord]) -> None:
+    def _note(self, number: int, saved: list[Saved]) -> None:
+        assert self._known is not None
+        before = self._known.pop(number, [])
+        self._n_bytes += sum(one.n_bytes for one in saved) - sum(one.n_bytes for one in before)
+        if saved:
+            self._known[number] = saved
+
+    def _fit(self, records: Mapping[int, TrialRecord], max_bytes: int) -> None:
         """Remove until the bound holds: of failed trials, of complete ones from the worst, then spare ones."""
-        known = self._all(records)
-        failed = [number for number in known if records[number].state is TrialState.FAIL]
-        for number in [*failed, *reversed(self._by_value(records))]:
-            if self._total() <= (self._max_bytes or 0):
+        known = self._known
+        if known is None or self._n_bytes <= max_bytes:
+            return
+        failed = [n for n in known if records[n].state is TrialState.FAIL]
+        complete = self._by_value(records[n] for n in known)[::-1]
+        for number in [*failed, *complete]:
+            if self._n_bytes <= max_bytes:
                 return
-            if known.get(number):
-                self._clear(number)
-        for number, saved in known.items():
-            for spare in saved[:-1]:
-                if self._total() <= (self._max_bytes or 0):
+            self._clear(number)
+        for number, saved in list(known.items()):
+            while len(saved) > 1:
+                if self._n_bytes <= max_bytes:
                     return
-                self._open(number).remove(spare.name)
-            known[number] = saved[-1:]
-        if self._total() > (self._max_bytes or 0) and not self._told:
+                self._open(number).remove(saved[0].name)
+                saved = saved[1:]
+                self._note(number, saved)
+        if self._n_bytes > max_bytes and not self._told:
             self._told = True
             logger.warning(
                 "The newest checkpoints of the running trials alone take %.2f GB, more than "
                 "`trial.checkpoint.max_gb`. Raise it, or save at fewer marks.",
-                self._total() / 1e9,
+                self._n_bytes / 1e9,
             )
-
-    def _total(self) -> int:
-        return sum(saved.n_bytes for all_saved in (self._known or {}).values() for saved in all_saved)
 
     def _clear(self, number: int) -> None:
         self._open(number).clear()
+        self._cleared.add(number)
         self.forget(number)
