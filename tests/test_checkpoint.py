@@ -16,7 +16,7 @@ from sweeper.checkpoint import (
 )
 from sweeper.errors import SweeperError
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord, TrialState
 
 _numbers = itertools.count()
 
@@ -412,6 +412,27 @@ def test_a_save_within_the_bound_looks_at_no_other_trial(sweep):
     policy.after_save(3, {3: records[3]})
 
     assert opened.numbers == [3]
+
+
+def test_a_trial_that_trains_another_one_on_keeps_its_own_and_pushes_out_none(sweep):
+    root, records = sweep
+    records[1].origin = Origin(by="somebody", continues=0)
+    records[1].value = -1.0
+    retention(root, keep_best=1).after_end(2, records)
+
+    assert kept(root) == {0: [1, 2], 1: [1, 2], 2: [], 3: [1, 2]}
+
+
+def test_a_budget_takes_from_a_trial_that_trains_another_one_on_after_those_that_are_compared(sweep):
+    root, records = sweep
+    records[2].origin = Origin(by="somebody", continues=0)
+    policy = retention(root, max_bytes=450)
+    policy.after_save(3, records)
+    assert kept(root) == {0: [], 1: [], 2: [1, 2], 3: [1, 2]}
+
+    policy = retention(root, max_bytes=250)
+    policy.after_save(3, records)
+    assert kept(root)[2] == []
 
 
 def test_a_budget_takes_from_the_worst_complete_trial_first(sweep):

@@ -15,7 +15,8 @@ class Retention:
 
     Args:
         open_store: Returns the checkpoints of a trial.
-        keep_best: Completed trials whose checkpoints are kept; None keeps all.
+        keep_best: Completed trials whose checkpoints are kept, beside those that train another one on, which are not
+            compared; None keeps all.
         max_bytes: For all checkpoints of the sweep together; None sets no bound.
         maximize: Whether a high value is the better one.
     """
@@ -67,8 +68,8 @@ class Retention:
             self._note(number, [])
 
     def _by_value(self, records: Iterable[TrialRecord]) -> list[int]:
-        """Return the completed trials, best first."""
-        complete = [r for r in records if r.state is TrialState.COMPLETE and r.value is not None]
+        """Return the completed trials that are compared, best first."""
+        complete = [r for r in records if r.is_compared]
         return [r.number for r in sorted(complete, key=lambda r: (self._sign * (r.value or 0.0), r.number))]
 
     def _count(self, number: int, records: Mapping[int, TrialRecord]) -> None:
@@ -90,13 +91,17 @@ class Retention:
             self._known[number] = saved
 
     def _fit(self, records: Mapping[int, TrialRecord], max_bytes: int) -> None:
-        """Remove until the bound holds: of failed trials, of complete ones from the worst, then spare ones."""
+        """Remove until the bound holds: of failed trials, of complete ones from the worst, then spare ones.
+
+        Of the complete ones those that train another one on come last: somebody has asked for each of them.
+        """
         known = self._known
         if known is None or self._n_bytes <= max_bytes:
             return
-        failed = [n for n in known if records[n].state is TrialState.FAIL]
+        lost = [n for n in known if records[n].state is TrialState.FAIL]
         complete = self._by_value(records[n] for n in known)[::-1]
-        for number in [*failed, *complete]:
+        continued = [n for n in known if records[n].state is TrialState.COMPLETE and records[n].is_continued]
+        for number in [*lost, *complete, *continued]:
             if self._n_bytes <= max_bytes:
                 return
             self._clear(number)
