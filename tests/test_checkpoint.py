@@ -423,6 +423,14 @@ def test_a_trial_that_trains_another_one_on_keeps_its_own_and_pushes_out_none(sw
     assert kept(root) == {0: [1, 2], 1: [1, 2], 2: [], 3: [1, 2]}
 
 
+def test_a_budget_takes_from_what_an_earlier_driver_left_of_stopped_trials_first(sweep):
+    root, records = sweep
+    records[0].state = TrialState.PRUNED
+    retention(root, max_bytes=650).after_save(3, records)
+
+    assert kept(root) == {0: [], 1: [1, 2], 2: [1, 2], 3: [1, 2]}
+
+
 def test_a_budget_takes_from_a_trial_that_trains_another_one_on_after_those_that_are_compared(sweep):
     root, records = sweep
     records[2].origin = Origin(by="somebody", continues=0)

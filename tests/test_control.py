@@ -287,6 +287,19 @@ def test_a_warm_start_begins_at_the_checkpoint_of_its_source(tmp_path):
     assert (clone.state, sorted(clone.rungs)) == (TrialState.COMPLETE, [0, 1])
 
 
+def test_a_warm_start_that_is_stopped_before_its_start_leaves_no_checkpoint(tmp_path):
+    study, _ = steer(tmp_path, slots=1, trial={"checkpoint": {"at": [20]}})
+    ask(study, Verb.CLONE, trial=0, params={"learning_rate": 2e-5}, warm_start=True)
+    make_orchestrator(reopened(study))
+    place = study.directory / "trials/4/checkpoints"
+    assert list(place.glob("step-*"))
+
+    ask(study, Verb.STOP, trial=4)
+    again = make_orchestrator(reopened(study))
+    assert again.records[4].state is TrialState.PRUNED
+    assert not list(place.glob("step-*"))
+
+
 def test_a_warm_start_without_a_checkpoint_is_refused(tmp_path):
     arguments = {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True}
     study, _ = steer(tmp_path, (Verb.CLONE, arguments))

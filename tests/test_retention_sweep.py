@@ -4,13 +4,15 @@ import pytest
 import trial_functions
 from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
 
+from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import EventKind, TrialState
+from sweeper.records import EventKind, Outcome, OutcomeKind, TrialState
+from sweeper.study.control_records import ControlRequest, Verb
 
 
-def run(directory, *listeners, slots=2, **changes):
+def run(directory, *listeners, slots=2, function=trial_functions.steady, **changes):
     study = make_study(directory, make_config(**changes))
-    InProcessExecutor(slots=slots, function=trial_functions.steady).run(make_orchestrator(study, *listeners))
+    InProcessExecutor(slots=slots, function=function).run(make_orchestrator(study, *listeners))
     return reopened(study)
 
 
@@ -74,3 +76,50 @@ def test_a_pruned_trials_checkpoints_go_at_once(tmp_path, slots):
     assert pruned
     assert looks.left == {number: [] for number in pruned}
     assert all(not names for number, names in saved(study).items() if number in pruned)
+
+
+def kept_by(study, number, step):
+    source = study.directory / "source"
+    source.mkdir()
+    (source / "state.txt").write_text("x" * 18)
+    DirectoryCheckpoints(study.directory / f"trials/{number}/checkpoints").save(
+        source, step=step, samples=step * 10
+    )
+
+
+def test_what_a_killed_driver_left_of_a_stopped_trial_is_removed_by_the_next_one(tmp_path):
+    study = run(
+        tmp_path, function=trial_functions.diverges_at_high_rate, trial={"checkpoint": {"every_samples": 20}}
+    )
+    pruned = [number for number, record in study.records().items() if record.state is TrialState.PRUNED]
+    before = saved(study)
+    kept_by(study, pruned[0], 3)
+    assert saved(study) != before
+
+    make_orchestrator(study)
+    assert saved(study) == before
+    assert any(before.values())
+
+
+def test_a_trial_between_two_attempts_is_pruned_once_its_checkpoints_are_gone(tmp_path, monkeypatch):
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study)
+    orchestrator.next_trial()
+    kept_by(study, 0, 1)
+    orchestrator.on_end(0, Outcome(kind=OutcomeKind.FAILED, error="boom"))
+    reopened(study).control_box.send(
+        ControlRequest.new(Verb.STOP, {"trial": 0}, at="2026-11-22T12:00:00.000+00:00")
+    )
+    clear, seen = DirectoryCheckpoints.clear, []
+
+    def looks(self):
+        record = reopened(study).records()[0]
+        seen.append((record.state, record.decisions[-1]["stop"]))
+        clear(self)
+
+    monkeypatch.setattr(DirectoryCheckpoints, "clear", looks)
+    make_orchestrator(reopened(study))
+
+    assert seen == [(TrialState.RUNNING, True)]
+    assert reopened(study).records()[0].state is TrialState.PRUNED
+    assert saved(study)[0] == []

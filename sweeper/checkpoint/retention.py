@@ -91,14 +91,14 @@ class Retention:
             self._known[number] = saved
 
     def _fit(self, records: Mapping[int, TrialRecord], max_bytes: int) -> None:
-        """Remove until the bound holds: of failed trials, of complete ones from the worst, then spare ones.
+        """Remove until the bound holds: of stopped and failed trials, of complete ones from the worst, then spare ones.
 
         Of the complete ones those that train another one on come last: somebody has asked for each of them.
         """
         known = self._known
         if known is None or self._n_bytes <= max_bytes:
             return
-        lost = [n for n in known if records[n].state is TrialState.FAIL]
+        lost = [n for n in known if records[n].state in (TrialState.PRUNED, TrialState.FAIL)]
         complete = self._by_value(records[n] for n in known)[::-1]
         continued = [n for n in known if records[n].state is TrialState.COMPLETE and records[n].is_continued]
         for number in [*lost, *complete, *continued]:

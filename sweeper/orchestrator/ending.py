@@ -51,6 +51,13 @@ class Ending:
                 self._finish_pruned(record, str(record.decisions[-1]["reason"]))
                 self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {record.reason}", record=record)
 
+    def clear_stopped(self) -> None:
+        """Remove what is left of stopped trials: the driver died before a worker that it had stopped was gone."""
+        for record in self._state.records.values():
+            is_inherited = record.origin is not None and record.origin.source is not None
+            if record.state is TrialState.PRUNED and (record.attempts or is_inherited):
+                self._state.checkpoints(record.number).clear()
+
     def end(self, running: Running, outcome: Outcome) -> None:
         """End an attempt of which its worker told how it ended."""
         if outcome.kind is OutcomeKind.DONE:
@@ -113,6 +120,8 @@ class Ending:
         record = self._state.records[decision.trial]
         self._state.study.claim(decision.trial)
         self._recording.decision(decision)
+        if record.origin is not None and record.origin.source is not None:
+            self._state.checkpoints(record.number).clear()  # what it was to begin with
         self._finish_pruned(record, decision.reason)
         words = f"not started: {decision.reason}"
         self._state.tell(EventKind.DECIDED, words, record=record, decision=decision)
@@ -124,10 +133,11 @@ class Ending:
         record = self._state.records[decision.trial]
         self._recording.decision(decision)
         record.is_set_aside = False
-        self._finish_pruned(record, decision.reason)
         self._state.commit()
+        # Before it is PRUNED, as in `prune`.
         self._state.checkpoints(record.number).clear()
         self._retention.forget(record.number)
+        self._finish_pruned(record, decision.reason)
         self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
         self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {decision.reason}", record=record)
 

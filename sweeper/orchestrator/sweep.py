@@ -95,6 +95,7 @@ class Orchestrator:
         self._judging.catch_up()
         for number in self._queue.waiting:
             self._starting.inherit(self.records[number])  # before retention removes what they begin with
+        self._ending.clear_stopped()
 
     # -- state -----------------------------------------------------------------------------------------------
 
