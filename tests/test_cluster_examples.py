@@ -68,7 +68,7 @@ def test_a_recipes_memory_follows_from_its_parameters(name: str) -> None:
 # Overrides that change what the checkpoints take, and how the header begins to say so.
 DISK = {
     "": r"counts {n} of \d+ GB, {size} for one trial at a time",
-    "trial.checkpoint.max_gb=": r"`{override}` keeps one of each trial: {size}\.",
+    "trial.checkpoint.max_gb=": r"`{override}` bounds them all: {size},",
     "pruner.set_aside=false": r"`{override}` needs {size}",
 }
 

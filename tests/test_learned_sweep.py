@@ -49,6 +49,16 @@ def test_of_listed_points_as_many_count_as_are_listed():
     assert plan_sweep(config_for({"name": "early_dynamics"}, points=points)).rung_marks == (64, 192)
 
 
+def test_the_plan_says_that_a_bound_of_bytes_sets_fewer_aside():
+    trial = {"budget": {"samples": 640}, "settings": {}, "checkpoint": {"max_gb": 1}}
+    pruner = {"name": "early_dynamics", "set_aside": True}
+    bounded = make_config(pruner=pruner, trial=trial, rungs={}, search_space=HILL_SPACE)
+
+    assert "No further trial is set aside once the checkpoints reach `trial.checkpoint.max_gb`." in (
+        plan_sweep(bounded).notes
+    )
+
+
 def test_the_plan_names_the_calibration_points_and_the_risk():
     notes = " ".join(plan_sweep(config_for("early_dynamics")).notes)
 

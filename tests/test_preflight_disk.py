@@ -105,7 +105,18 @@ def test_too_few_points_to_learn_from_are_never_set_aside(tmp_path):
     assert need(tmp_path, n_rates=19, pruner="early_dynamics").n_checkpoints == 2
 
 
-def test_a_bound_in_bytes_leaves_every_waiting_trial_its_newest_checkpoint(tmp_path):
+@pytest.mark.parametrize(("max_gb", "n"), [(0.1, 8), (0.01, 3), (1.0, 38)])
+def test_a_bound_in_bytes_bounds_those_that_are_set_aside_too(tmp_path, max_gb, n):
+    found = need(tmp_path, n_rates=24, pruner="early_dynamics", checkpoint={"max_gb": max_gb})
+
+    assert (
+        found.n_checkpoints == n
+    )  # of 12 MB; two trials run, and one may be set aside before the size is known
+    assert found.local_bytes == max(min(int(max_gb * 1e9), 38 * 12_000_000), 3 * 12_000_000)
+    assert found.n_aside == min(n, 36)
+
+
+def test_a_bound_in_bytes_leaves_every_waiting_trial_of_a_probe_its_newest_checkpoint(tmp_path):
     found = need(tmp_path, n_rates=24, pruner=PROBE, checkpoint={"every_samples": 128, "max_gb": 0.1})
     assert found.local_bytes == 24 * 1_000_000 * ADAM
 

@@ -6,7 +6,10 @@ from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import EventKind, Outcome, OutcomeKind, TrialState
+from sweeper.orchestrator import Orchestrator
+from sweeper.plan import plan_sweep
+from sweeper.pruners.judge import divergence_rules
+from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
 
 
@@ -44,6 +47,57 @@ def test_a_budget_of_bytes_holds_over_the_whole_sweep(tmp_path):
     best = max(study.records().values(), key=lambda record: record.value).number
     assert 0 < sum(sizes) <= bound
     assert len(saved(study)[best]) == 2
+
+
+class AsideAtFirst:
+    """A judge that sets each trial aside at its first rung."""
+
+    def judge(self, numbers, rung, records):
+        return [
+            Decision(trial=numbers[0], stop=False, rule="made up", reason="so", rung=rung, aside=rung == 0)
+        ]
+
+
+class CountsAside:
+    """Notes how many trials waited at most, and what all checkpoints took."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._aside = set()
+        self.n_most = self.n_most_bytes = 0
+
+    def on_event(self, event):
+        if event.kind is EventKind.NOTE and "set aside at" in event.message:
+            self._aside.add(event.record.number)
+        elif event.kind is EventKind.TRIAL_STARTED:
+            self._aside.discard(event.record.number)
+        self.n_most = max(self.n_most, len(self._aside))
+        sizes = [path.stat().st_size for path in self._directory.glob("trials/*/checkpoints/*/state.txt")]
+        self.n_most_bytes = max(self.n_most_bytes, sum(sizes))
+
+
+@pytest.mark.parametrize(
+    ("slots", "fit", "n_aside"), [(1, None, 8), (1, 4, 3), (2, 4, 2), (2, 1, 1), (1, 9, 8)]
+)
+def test_nobody_is_set_aside_once_the_bound_is_reached(tmp_path, slots, fit, n_aside):
+    checkpoint = {"at": [90]} if fit is None else {"at": [90], "max_gb": fit * 18 / 1e9}  # 18 bytes each
+    rates = [1e-5 * (number + 1) for number in range(8)]
+    config = make_config(trial={"checkpoint": checkpoint}, search_space={"learning_rate": {"grid": rates}})
+    study, counts = make_study(tmp_path, config), CountsAside(tmp_path)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=AsideAtFirst(), rules=divergence_rules(config),
+        listeners=[counts],
+    )  # fmt: skip
+    InProcessExecutor(slots=slots, function=trial_functions.steady).run(orchestrator)
+
+    records = reopened(study).records()
+    assert {record.state for record in records.values()} == {TrialState.COMPLETE}
+    assert counts.n_most == n_aside
+    gone_on = [r.decisions[0]["reason"] for r in records.values() if not r.decisions[0]["aside"]]
+    assert len(gone_on) == sum(len(r.history) == 1 for r in records.values())
+    assert all(why.startswith("not set aside, since `trial.checkpoint.max_gb` leaves") for why in gone_on)
+    if fit is not None:
+        assert counts.n_most_bytes <= 18 * (max(fit, slots + 1) + slots)  # what is being written comes on top
 
 
 class Looks:

@@ -37,6 +37,7 @@ class Retention:
             None  # of trials that have any; only counted under a bound
         )
         self._n_bytes = 0  # of all these
+        self._largest: int | None = None  # bytes of the largest one so far; None: not known yet
         self._cleared: set[int] = set()  # ended trials: they save none any more
         self._told = False
 
@@ -61,6 +62,25 @@ class Retention:
         if self._max_bytes is not None and records[number].state is not TrialState.PRUNED:
             self._count(number, records)
             self._fit(records, self._max_bytes)
+
+    def may_wait(self, number: int, records: Mapping[int, TrialRecord], *, n_told: int) -> bool:
+        """Whether a trial may be set aside: the bound holds even if every trial that has begun keeps its newest one.
+
+        Another trial begins on its slot. Until the first one was saved, which tells their size, one at a time may.
+
+        Args:
+            number: The trial.
+            records: Of all trials.
+            n_told: Other trials that were told so and still hold their slots.
+        """
+        if self._max_bytes is None:
+            return True
+        if self._known is None:
+            self._count(number, records)
+        if self._largest is None:
+            return n_told == 0
+        n_begun = sum(record.state is TrialState.RUNNING for record in records.values())
+        return (n_begun + n_told + 1) * self._largest <= self._max_bytes
 
     def forget(self, number: int) -> None:
         """Take note that a trial's checkpoints were removed."""
@@ -89,6 +109,7 @@ class Retention:
         self._n_bytes += sum(one.n_bytes for one in saved) - sum(one.n_bytes for one in before)
         if saved:
             self._known[number] = saved
+            self._largest = max(self._largest or 0, *(one.n_bytes for one in saved))
 
     def _fit(self, records: Mapping[int, TrialRecord], max_bytes: int) -> None:
         """Remove until the bound holds: of stopped and failed trials, of complete ones from the worst, then spare ones.

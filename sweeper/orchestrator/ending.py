@@ -1,5 +1,6 @@
 """How a trial ends, and an attempt that is followed by another one: pruned, complete, interrupted, set aside."""
 
+import dataclasses
 import math
 
 from sweeper.checkpoint import Retention
@@ -114,6 +115,19 @@ class Ending:
         self._recording.end(running, TrialState.PRUNED, outcome="pruned")
         self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
         self._state.tell(EventKind.TRIAL_ENDED, f"pruned: {decision.reason}", record=record)
+
+    def if_room(self, decision: Decision) -> Decision:
+        """Return a decision that sets a trial aside, or one that lets it go on where its checkpoint has no room.
+
+        In `mode: probe` all wait, whatever that takes.
+        """
+        others = (running for n, running in self._state.running.items() if n != decision.trial)
+        n_told = sum(running.told_aside for running in others)
+        is_probe = self._state.config.pruner.mode == "probe"
+        if is_probe or self._retention.may_wait(decision.trial, self._state.records, n_told=n_told):
+            return decision
+        why = "not set aside, since `trial.checkpoint.max_gb` leaves no room for what one more would keep"
+        return dataclasses.replace(decision, aside=False, reason=f"{why}; {decision.reason}")
 
     def skip(self, decision: Decision) -> None:
         """Stop a trial before its start; it waits no more."""

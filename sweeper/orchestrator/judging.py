@@ -169,6 +169,8 @@ class Judging:
                 self._ending.prune(self._state.running[decision.trial], decision)
                 stops.append(decision)
             elif decision.trial == number:
+                if decision.aside:
+                    decision = self._ending.if_room(decision)
                 self._recording.decision(decision)
                 if decision.aside:
                     self._state.running[number].told_aside = True

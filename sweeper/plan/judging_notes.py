@@ -55,6 +55,8 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
             "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
             "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
         )
+        if config.trial.checkpoint.max_gb is not None:
+            yield "No further trial is set aside once the checkpoints reach `trial.checkpoint.max_gb`."
         if not config.pruner.fill_slots:
             yield (
                 "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "

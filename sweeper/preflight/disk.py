@@ -83,9 +83,10 @@ def disk_need(
     n_aside = _held_aside(config, waiting)
     n_checkpoints = _n_checkpoints(config, n_trials, slots, n_aside=n_aside)
     total = None if size is None else n_checkpoints * size
-    if total is not None and size is not None and policy.max_gb is not None:
-        # The newest one of a trial that runs or waits is never removed.
-        total = min(total, max(int(policy.max_gb * 1e9), max([slots, *waiting]) * size))
+    if total and size and policy.max_gb is not None:
+        bound = max(int(policy.max_gb * 1e9), _n_never_removed(config, slots, waiting) * size)
+        total, n_checkpoints = min(total, bound), min(n_checkpoints, bound // size)
+        n_aside = min(n_aside, n_checkpoints)
     model = _model_bytes(config, weights) if policy.save_model else 0
     n_models = n_trials if policy.save_model else 0
     local = total
@@ -182,6 +183,17 @@ def _waiting(config: SweepConfig, n_trials: int) -> list[int]:
     least = LEARNED_MIN_OWN if pruner.prior is not None else calibration_size(n_trials)
     to_the_end = 0 if _n_marks(config) else pruner.n_calibration or least  # they are never set aside
     return [max(0, n_trials - to_the_end)] * n_rungs
+
+
+def _n_never_removed(config: SweepConfig, slots: int, waiting: list[int]) -> int:
+    """Count the trials that keep their newest checkpoint under any bound: those that run, and those that wait.
+
+    Nobody is set aside once the bound is reached; until the first one was saved, one trial at a time is. In
+    `mode: probe` all wait, whatever that takes.
+    """
+    if config.pruner.mode == "probe":
+        return max([slots, *waiting])
+    return slots + 1 if waiting else slots
 
 
 def _n_marks(config: SweepConfig) -> int:
