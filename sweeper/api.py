@@ -19,6 +19,7 @@ from sweeper.readiness import check_pruner, check_writable, ready, study_directo
 from sweeper.records import Listener
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same, check_same_data
+from sweeper.study.failed import failures_left
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -92,6 +93,7 @@ def resume(
     overrides: Sequence[str] = (),
     *,
     continues: Sequence[str] = (),
+    retry_failed: bool = False,
     options: LaunchOptions | None = None,
     function: TrialFunction | None = None,
     listeners: Sequence[Listener] = (),
@@ -102,13 +104,16 @@ def resume(
         place: The study's directory, or its name.
         overrides: `key=value` over its config: more values of a grid, more trials, another pruner.
         continues: Numbers of completed trials to be trained on to the budget of the overrides, or `all`.
+        retry_failed: Whether the points of failed trials are trained once more, each under a new number.
         options: Where and how to run.
         function: As in `launch`.
         listeners: As in `launch`.
     """
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
-    extension = plan_extension(study, overrides, continues) if overrides or continues else None
+    extension = None
+    if overrides or continues or retry_failed:
+        extension = plan_extension(study, overrides, continues, retry_failed=retry_failed)
     if extension is not None and extension.config.pruner.max_gpu_hours != study.config.pruner.max_gpu_hours:
         raise ConfigError(
             "`pruner.max_gpu_hours` is worked out when a study begins. Set `pruner.keep_frac` instead, or launch a new "
@@ -186,8 +191,10 @@ def _refuse_ended(study: Study) -> None:
 
 
 def _nothing_to_do(study: Study) -> NothingToDoError:
+    n_failed = len(failures_left(study.records().values()))
+    failed = f"{n_failed} of its trials failed: `sweeper resume {study.directory} --retry-failed` trains them again. "
     return NothingToDoError(
-        f"Study `{study.name}` is finished: nothing is left to train. "
+        f"Study `{study.name}` is finished: nothing is left to train. {failed if n_failed else ''}"
         f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
     )
 

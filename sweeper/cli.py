@@ -163,16 +163,21 @@ def resume(
             "--continue", metavar="N", help="Train a completed trial, or `all`, on to `trial.budget.…=…`."
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train the points of failed trials once more.")
+    ] = False,
     storage: Storage = None,
     address: Address = None,
     executor: ExecutorOption = ExecutorChoice.RAY,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a study where it stopped; with KEY=VALUE or --continue, extend it."""
+    """Go on with a study where it stopped; with KEY=VALUE, --continue or --retry-failed, extend it."""
     from sweeper import api, readiness
 
     options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
-    view = api.resume(study, overrides or (), continues=continues or (), options=options)
+    view = api.resume(
+        study, overrides or (), continues=continues or (), retry_failed=retry_failed, options=options
+    )
     _finish(view, as_json=as_json)
 
 

@@ -181,7 +181,8 @@ def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
     if view.records and view.count(TrialState.FAIL) == len(view.records):
         raise SweeperError(
             f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
-            f"`sweeper status {study.directory}` lists the reasons."
+            f"`sweeper status {study.directory}` lists the reasons; once they are mended, "
+            f"`sweeper resume {study.directory} --retry-failed` trains them again."
         )
 
 

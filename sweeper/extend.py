@@ -1,4 +1,4 @@
-"""Extending a study when it is resumed: more points, another pruner, finished trials trained on."""
+"""Extending a study when it is resumed: more points, another pruner, trials trained on or once more."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from sweeper.records import Origin, TrialRecord, TrialState, params_key
 from sweeper.study import layout
 from sweeper.study.changes import check_extension
 from sweeper.study.control_records import whoami
+from sweeper.study.failed import failures_left
 from sweeper.study.study import Study
 
 ALL = "all"  # every completed trial is trained on
@@ -30,12 +31,13 @@ class Extension:
 
     config: SweepConfig  # the study's from now on
     longer: tuple[tuple[int, Point], ...]  # finished trials with the point that trains them on
+    again: tuple[tuple[int, Point], ...]  # failed trials with the point that trains theirs once more
     n_points: int  # that are new
     notes: tuple[str, ...]
 
     @property
     def adds_trials(self) -> bool:
-        return self.n_points > 0 or bool(self.longer)
+        return self.n_points > 0 or bool(self.longer or self.again)
 
     def apply(self, study: Study) -> None:
         """Write it to the study. A driver that is killed meanwhile loses nothing: the same words do the rest."""
@@ -45,19 +47,35 @@ class Extension:
             study.expect_points()
             study.update_config(self.config)
             write_text(study.directory / layout.SWEEP, dump_config(self.config))
-        known = {record.point_id for record in study.records().values()}
+        records = study.records()
+        known = {record.point_id for record in records.values()}
         for number, point in self.longer:
             if point.point_id not in known:
                 study.add_trial(point, Origin(by=whoami(), continues=number))
+        left = {record.number for record in failures_left(records.values())}
+        for number, point in self.again:
+            if number in left:
+                study.add_trial(point, _origin_again(records[number]))
 
 
-def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[str]) -> Extension:
+def _origin_again(failed: TrialRecord) -> Origin:
+    """Return the origin of the trial that trains a failed one's point once more: it begins where that one did."""
+    origin = failed.origin or Origin(by="")
+    return dataclasses.replace(
+        origin, by=whoami(), request="", retries=failed.number, from_step=0, from_samples=0
+    )
+
+
+def plan_extension(
+    study: Study, overrides: Sequence[str], continues: Sequence[str], *, retry_failed: bool = False
+) -> Extension:
     """Work out what a resume would add.
 
     Args:
         study: As it stands.
         overrides: `key=value` over its config. A budget is that of the trials to be continued, and of no other.
         continues: Numbers of completed trials, or `all`.
+        retry_failed: Whether every point whose trial failed is to be trained once more, under a new number.
 
     Raises:
         ConfigError: If an override or a number is wrong.
@@ -77,6 +95,7 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     records = study.records()
     changed = _with_old_rungs(study, records, changed)
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
+    again = _again(study, changed, records) if retry_failed else ()
     plan = plan_sweep(changed, facts=study.facts())
     points = _new_points(records, plan.points)
     if changed.rungs != study.config.rungs:
@@ -88,7 +107,24 @@ def plan_extension(study: Study, overrides: Sequence[str], continues: Sequence[s
     n_points = len(points) + n_undrawn(changed, records.values())
     if points:
         notes.append(f"{len(points)} more points wait to be trained")
-    return Extension(config=changed, longer=longer, n_points=n_points, notes=tuple(notes))
+    if retry_failed:
+        numbers = ", ".join(str(number) for number, _ in again)
+        notes.append(f"the points of failed trials are trained again: {numbers or 'there is none'}")
+    return Extension(config=changed, longer=longer, again=again, n_points=n_points, notes=tuple(notes))
+
+
+def _again(
+    study: Study, config: SweepConfig, records: Mapping[int, TrialRecord]
+) -> tuple[tuple[int, Point], ...]:
+    """Return the failed trials that no other one retries, each with the point that trains its own once more."""
+    facts, found = study.facts(), []
+    for record in failures_left(records.values()):
+        if record.is_continued:
+            point = plan_longer(config, record.params, samples=record.budget_samples or 0, facts=facts)
+        else:
+            point = plan_point(config, record.params, facts=facts)
+        found.append((record.number, point))
+    return tuple(found)
 
 
 def _with_old_rungs(study: Study, records: Mapping[int, TrialRecord], changed: SweepConfig) -> SweepConfig:

@@ -19,6 +19,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper resume studies/llama-grid", "after Ctrl-C, a crash or a reboot"),
         ("sweeper resume studies/llama-grid pruner=median", "with another pruner from now on"),
         ("sweeper resume studies/llama-grid --continue 7 trial.budget.samples=76800", "train trial 7 on"),
+        ("sweeper resume studies/llama-grid --retry-failed", "once what made trials fail is mended"),
     ),
     "stop": (
         ("sweeper stop studies/llama-grid --trial 7", "end it as PRUNED"),

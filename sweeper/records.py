@@ -128,6 +128,7 @@ class Origin:
     continues: int | None = (
         None  # finished trial that it trains on, with a larger budget, from its checkpoint
     )
+    retries: int | None = None  # trial that failed and whose point it trains once more
     from_step: int = 0  # of the checkpoint that it began with; up to there its curve is the other trial's
     from_samples: int = 0
 

@@ -509,6 +509,19 @@ def test_a_point_is_the_same_however_its_numbers_are_written_and_whatever_its_id
     assert plan_extension(reopened(study), ["search_space.x.grid=[1.0, 2.0]"], []).n_points == 0
 
 
+def test_a_point_whose_trial_failed_can_be_added_once_more(tmp_path):
+    study, _ = steer(tmp_path, function=trial_functions.raises_at_high_rate, failures={"retries": 0})
+    for _ in range(2):
+        ask(study, Verb.ADD, params={"learning_rate": 0.01})
+
+    InProcessExecutor(slots=1, function=trial_functions.steady).run(make_orchestrator(reopened(study)))
+
+    records = reopened(study).records()
+    assert [records[number].state.value for number in (3, 4)] == ["FAIL", "COMPLETE"]
+    assert records[4].origin.retries == 3
+    assert [event.outcome.is_done for event in reopened(study).control_box.events()] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -430,3 +430,86 @@ def test_overrides_are_laid_over_mappings_and_configs_too():
 
     assert read_config(make_config(), ["seed=7"]).seed == 7
     assert read_config(merged(BASE, {}), ["seed=7"]).seed == 7
+
+
+# -- failed trials -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failed(tmp_path):
+    """A study whose last trial has failed."""
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    function = trial_functions.raises_at_high_rate
+    launch(make_config(failures={"retries": 0}), options=options, function=function)
+    return str(tmp_path / "s")
+
+
+def test_a_failed_trial_is_trained_again_under_a_new_number_where_that_is_asked_for(failed, capsys):
+    with pytest.raises(
+        NothingToDoError, match=r"1 of its trials failed: `sweeper resume \S+ --retry-failed`"
+    ):
+        go_on(failed)
+
+    view = go_on(failed, retry_failed=True)
+
+    assert [record.state.value for record in view.records] == [*["COMPLETE"] * 3, "FAIL", "COMPLETE"]
+    again = view.records[4]
+    assert (again.params, again.point_id) == (view.records[3].params, view.records[3].point_id)
+    assert again.origin.retries == 3
+    assert again.is_compared
+    assert "extended: the points of failed trials are trained again: 3" in capsys.readouterr().err
+    assert view.full_samples == 400
+    with pytest.raises(NothingToDoError, match=r"nothing is left to train\. `sweeper report"):
+        go_on(failed, retry_failed=True)
+
+
+def test_a_trial_that_fails_once_more_is_trained_once_more_alone(failed):
+    options = LaunchOptions(executor="in-process")
+    resume(failed, retry_failed=True, options=options, function=trial_functions.raises_at_high_rate)
+
+    view = go_on(failed, retry_failed=True)
+
+    assert [record.state.value for record in view.records[3:]] == ["FAIL", "FAIL", "COMPLETE"]
+    assert view.records[5].origin.retries == 4
+
+
+def test_a_driver_that_dies_after_it_has_entered_a_failed_point_enters_it_once(failed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeper.api._go_on", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(failed, retry_failed=True)
+
+    view = go_on(failed, retry_failed=True)
+
+    assert [record.state.value for record in view.records[3:]] == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_failed_while_it_trained_another_one_on_goes_on_from_there_again(tmp_path):
+    place, options = finished(tmp_path / "s"), LaunchOptions(executor="in-process")
+    resume(
+        place, ["trial.budget.samples=200", "failures.retries=0"], continues=["0"], options=options,
+        function=fails,
+    )  # fmt: skip
+
+    again = go_on(place, retry_failed=True).records[5]
+
+    assert again.state is TrialState.COMPLETE
+    assert (again.origin.continues, again.origin.retries, again.origin.from_samples) == (0, 4, 80)
+    assert again.samples == 200
+
+
+def fails(context):
+    raise RuntimeError("a bad node")
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_sweep_that_ends_with_failures_says_how_they_are_trained_again(failed):
+    told = "failed: 1 trial; with its cause mended, `sweeper resume --retry-failed` trains them again"
+
+    assert told in " ".join(cli("status", failed).out.split())
+    assert "extended: the points of failed trials are trained again: 3" in (
+        cli("resume", failed, "--retry-failed", "--executor", "in-process").err
+    )

@@ -178,6 +178,20 @@ def test_where_some_train_each_slot_may_try_as_often_as_failures_are_borne(tmp_p
     assert "12 workers in a row" in orchestrator.failure
 
 
+def test_what_ends_a_sweep_says_how_the_failed_trials_are_trained_after_all(tmp_path):
+    once = {"retries": 0, "max_consecutive": 2}
+    _, by_trials = run(tmp_path / "a", trial_functions.forgets_the_metric, failures=once)
+    _, by_workers, _ = started(tmp_path / "b", failures=once)
+    failing = by_workers.next_trial()
+    by_workers.on_end(failing.number, Outcome(kind=OutcomeKind.FAILED, error="no GPU"))
+    for _ in range(2):
+        by_workers.on_lost(by_workers.next_trial().number, "gone")
+
+    again = "go on with `sweeper resume`; `--retry-failed` also trains the"
+    assert by_trials.failure.endswith(f"{again} 2 that failed once more.")
+    assert by_workers.failure.endswith(f"{again} 1 that failed once more.")
+
+
 def test_a_first_wave_on_many_slots_does_not_end_the_sweep(tmp_path):
     _, orchestrator, _ = started(tmp_path, failures=FEW)
 

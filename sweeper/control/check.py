@@ -13,8 +13,9 @@ from sweeper.config.trial_models import BUDGET_KINDS, Budget
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
-from sweeper.records import TrialRecord, TrialState, params_key
+from sweeper.records import TrialRecord, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
+from sweeper.study.failed import trials_of
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
 SETTINGS = (MAX_CONCURRENT,)  # what `set` can change
@@ -31,7 +32,8 @@ def check_request(
 
     Raises:
         ConfigError: If a name or a value is wrong.
-        StudyMismatchError: If it names a trial that does not exist, has ended, or trains the same already.
+        StudyMismatchError: If it names a trial that does not exist or has ended, or another one has trained the same,
+            or will, without having failed.
     """
     if request.verb in (Verb.STOP, Verb.KEEP):
         _open_trial(request, config, records)
@@ -86,11 +88,8 @@ def _new_point(
     _check_params(params, config)
     ordered = {name: params[name] for name in config.search_space if name in params}
     point = plan_point(config, ordered, facts=facts)
-    key = params_key(point.params)
-    for record in records.values():
-        # Its id is another one where the study goes on with other resources, or under other code.
-        is_same = not record.is_continued and params_key(record.params) == key
-        if is_same or record.point_id == point.point_id:
+    for record in trials_of(point, records.values()):
+        if record.state is not TrialState.FAIL:
             raise StudyMismatchError(
                 f"This point is trial {record.number} of study `{config.study}` already ({record.state}); "
                 "a point is trained once. Change a value."

@@ -9,6 +9,7 @@ from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.records import HOST, EventKind, FailureCause, Outcome, TrialRecord, TrialState
+from sweeper.study.failed import failures_left
 from sweeper.study.micro_batches import MicroBatchLimits
 
 
@@ -56,7 +57,7 @@ class Failing:
         if self._unbegun_in_row >= (tries * slots if self._has_any_begun else max(tries, slots + 1)):
             self._state.failure = (
                 f"{self._unbegun_in_row} workers in a row did not come to train, the last one: {reason}. "
-                "The study is kept; mend the cause and go on with `sweeper resume`."
+                f"{self._how_to_go_on()}"
             )
 
     def give_up_without_room(self, running: Running, error: str) -> None:
@@ -113,8 +114,13 @@ class Failing:
         if self._failed_in_row >= failures.max_consecutive:
             self._state.failure = (
                 f"{self._failed_in_row} trials failed one after another, the last with: {error}. "
-                "The study is kept; mend the cause and go on with `sweeper resume`."
+                f"{self._how_to_go_on()}"
             )
+
+    def _how_to_go_on(self) -> str:
+        n_failed = len(failures_left(self._state.records.values()))
+        again = f"; `--retry-failed` also trains the {n_failed} that failed once more" if n_failed else ""
+        return f"The study is kept; mend the cause and go on with `sweeper resume`{again}."
 
     def _halve(self, running: Running, outcome: Outcome) -> bool:
         """Plan the next attempt with half the micro-batch, if that is possible."""

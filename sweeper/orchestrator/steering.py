@@ -12,6 +12,7 @@ from sweeper.plan import Point
 from sweeper.records import Decision, EventKind, Origin
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb
+from sweeper.study.failed import trials_of
 
 USER_RULE = "user"  # of a decision that a person took
 _POLL_S = 0.5  # between two looks; a look at a journal takes 0.05 ms on the 2-core machine of November 2026
@@ -182,9 +183,10 @@ class Steering:
 
     def _add(self, request: ControlRequest, point: Point) -> int:
         is_clone = request.verb is Verb.CLONE
+        failed = [record.number for record in trials_of(point, self._state.records.values())]
         origin = Origin(
             by=request.by, request=request.id, cloned_from=request.trial if is_clone else None,
-            warm_start=bool(request.arguments.get("warm_start")),
+            warm_start=bool(request.arguments.get("warm_start")), retries=max(failed, default=None),
         )  # fmt: skip
         if origin.source is not None:
             self._starting.refuse_without_checkpoint(origin.source)

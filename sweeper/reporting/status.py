@@ -12,6 +12,7 @@ from sweeper.reporting.benchmarks import trial_benchmarks
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
+from sweeper.study.failed import failures_left
 from sweeper.study.view import StudyView
 
 MAX_ROWS = 60  # a table that still can be scrolled through; `--json` has every trial
@@ -55,7 +56,8 @@ def trial_json(record: TrialRecord, measured: Mapping[str, Any] | None = None) -
 
 def origin_json(origin: Origin) -> dict[str, Any]:
     """Return where a trial comes from that somebody added, as far as it is set."""
-    return {name: value for name, value in dataclasses.asdict(origin).items() if value}
+    defaults = {field.name: field.default for field in dataclasses.fields(origin)}
+    return {name: value for name, value in dataclasses.asdict(origin).items() if value != defaults[name]}
 
 
 def status_text(view: StudyView) -> "StatusText":
@@ -74,6 +76,8 @@ class StatusText:
         yield header_text(view)
         yield best_text(view)
         yield training_text(view)
+        if (failed := failures_left(view.records)) and view.state != "running":
+            yield failed_text(len(failed))
         shown = rows_shown(view)
         yield Text()
         yield trial_table(view, shown, options.max_width)
@@ -105,6 +109,13 @@ def training_text(view: StudyView) -> Text:
     return Text(
         f"trained: {count(savings.spent)} of {count(savings.full)} samples ({percent(savings.spent_frac)}); "
         f"saved by pruning: {count(savings.saved)} ({percent(savings.saved_frac)})"
+    )
+
+
+def failed_text(n_failed: int) -> Text:
+    """Return how trials that failed are trained after all."""
+    return Text(
+        f"failed: {plural(n_failed, 'trial')}; with its cause mended, `sweeper resume --retry-failed` trains them again"
     )
 
 

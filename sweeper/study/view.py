@@ -12,6 +12,7 @@ from sweeper.plan import n_undrawn
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
+from sweeper.study.failed import retried
 
 StudyState = Literal["running", "interrupted", "finished"]
 
@@ -72,4 +73,8 @@ class StudyView:
         """Samples that training every point to its end would take; one that is not drawn yet as the others' mean."""
         budgets = [record.budget_samples or 0 for record in self.records if record.origin is None]
         mean = sum(budgets) / len(budgets) if budgets else self.config.trial.budget.samples or 0
-        return sum(record.own_budget for record in self.records) + round(self.n_undrawn * mean)
+        again = retried(
+            self.records
+        )  # only what they trained in vain counts: another trial trains their points
+        whole = sum(one.own_samples if one.number in again else one.own_budget for one in self.records)
+        return whole + round(self.n_undrawn * mean)
