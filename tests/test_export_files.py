@@ -108,7 +108,7 @@ def test_trial_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:
 
     with pytest.raises(
         StudyMismatchError,
-        match=r"kept no model.*`sweeper launch .*/report/best\.yaml trial\.checkpoint\.save_model=true`",
+        match=r"kept no model.*`sweeper launch .*/report/best\.yaml`",
     ):
         run_export(place, ExportRequest(model=tmp_path / "out"))
     with pytest.raises(

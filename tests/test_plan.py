@@ -277,8 +277,14 @@ def test_what_is_probably_not_meant_is_said(overrides: list[str], told: str) -> 
 
 
 def test_a_plain_plan_says_nothing() -> None:
-    plan = plan_of("trial.budget.samples=81920", "pruner={keep_frac: 0.5}")
+    kept = "trial.checkpoint.save_model=true"
+    plan = plan_of("trial.budget.samples=81920", "pruner={keep_frac: 0.5}", kept)
     assert (plan.notes, plan.warnings) == ((), ())
+
+
+def test_a_plan_that_keeps_no_model_says_so() -> None:
+    assert said(plan_of(), r"^No trained model is kept: `trial\.checkpoint\.save_model: true` keeps")
+    assert not said(plan_of("trial.checkpoint.save_model=true"), "model is kept")
 
 
 def test_a_constant_rate_with_a_warm_up_is_resolved_to_what_transformers_calls_it() -> None:

@@ -220,6 +220,18 @@ def test_best_yaml_is_a_sweep_of_the_best_point_alone(tmp_path: Path) -> None:
     assert header == ["# The best point of study demo: trial 1 of 2.", "# score = 0.3123456789 (maximize)"]
 
 
+def test_best_yaml_keeps_the_model_and_says_so_and_where_it_goes(tmp_path: Path) -> None:
+    write_report(view_of_16(), tmp_path)
+
+    text = (tmp_path / "best.yaml").read_text()
+
+    assert "    save_model: true\n" in text
+    assert text.splitlines()[3:5] == [
+        "# Train it in full and keep its model:  sweeper launch best.yaml",
+        "# The study tiny-batch-rate-best lies in studies/ of where that is launched, unless `--dir DIR` is given.",
+    ]
+
+
 def test_only_pruned_trials_save_training() -> None:
     savings = savings_of(view_of_5())
 

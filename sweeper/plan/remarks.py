@@ -45,6 +45,11 @@ def notes(
     yield from _beta2_notes(config, points, facts)
     yield from _phase_notes(points)
     yield from judging_notes(config, points, n_rungs=len(rungs.marks))
+    if config.trial.function is None and not config.trial.checkpoint.save_model:
+        yield (
+            "No trained model is kept: `trial.checkpoint.save_model: true` keeps that of every completed trial. The "
+            "report's best.yaml trains the best point again and keeps its model."
+        )
 
 
 def warnings(

@@ -11,15 +11,20 @@ from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.config.trial_models import Budget
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
+from sweeper.study import layout
 from sweeper.study.view import StudyView
 
 
 def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
-    """Return a sweep of one trial: `best`'s params, each fixed by a grid of one value, and no pruning.
+    """Return a sweep of one trial: `best`'s params, each fixed by a grid of one value, no pruning, its model kept.
 
-    Its budget is what `best` had: the sweep's own was rounded to whole steps of every batch size.
+    Its budget is what `best` had: the sweep's own was rounded to whole steps of every batch size. A user's function
+    keeps what it writes.
     """
     trial = config.trial
+    if trial.function is None:
+        kept = trial.checkpoint.model_copy(update={"save_model": True})
+        trial = trial.model_copy(update={"checkpoint": kept})
     if best.budget_samples is not None and trial.budget.kinds and trial.budget.steps is None:
         trial = trial.model_copy(update={"budget": Budget(samples=best.budget_samples)})
     return config.model_copy(
@@ -38,13 +43,16 @@ def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
 
 def best_yaml(view: StudyView, best: TrialRecord) -> str:
     """Return the sweep file of the best point, with a header that says where it comes from."""
+    config = best_config(view.config, best)
+    keeping = " and keep its model" if config.trial.checkpoint.save_model else ""
     header = [
         f"# The best point of study {view.name}: trial {best.number} of {len(view.records)}.",
         f"# {one_line(view.config.metric)} = {exact(best.value)} ({view.config.direction})",
         f"# {params_text(best.params)}",
-        "# Train it in full:  sweeper launch best.yaml",
+        f"# Train it in full{keeping}:  sweeper launch best.yaml",
+        f"# The study {config.study} lies in {layout.STUDIES}/ of where that is launched, unless `--dir DIR` is given.",
     ]
-    return "\n".join(header) + "\n" + dump_config(best_config(view.config, best))
+    return "\n".join(header) + "\n" + dump_config(config)
 
 
 def launch_command(out: Path) -> str:

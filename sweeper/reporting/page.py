@@ -197,12 +197,10 @@ def _launch(view: StudyView, out: Path) -> str:
     best = view.best
     if best is None:
         return "<p>No trial is complete, so there is no best config to launch and no best.yaml.</p>"
-    hint = ""
-    if view.config.trial.function is None and not view.config.trial.checkpoint.save_model:
-        hint = "<p>Add <code>trial.checkpoint.save_model=true</code> to keep the trained model.</p>"
+    keeping = ", and keeps its model" if view.config.trial.function is None else ""
     result = f"{esc(view.config.metric)} was {esc(exact(best.value))}"
     return (
-        f"<p>This trains trial {best.number}'s config in full, without pruning ({result}):</p>"
-        f"<pre><code>{esc(launch_command(out))}</code></pre>{hint}"
+        f"<p>This trains trial {best.number}'s config in full, without pruning{keeping} ({result}):</p>"
+        f"<pre><code>{esc(launch_command(out))}</code></pre>"
         f"<details><summary>best.yaml</summary><pre><code>{esc(best_yaml(view, best))}</code></pre></details>"
     )

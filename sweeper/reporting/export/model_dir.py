@@ -59,4 +59,5 @@ def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
         "" if is_best else " with another study name and the trial's params as the only values of its grid"
     )
     made = f"`sweeper report {view.directory}` writes {sweep}; train it" if is_best else "Train the point"
-    return f"{said}{made} again{fixed}: `sweeper launch {place} trial.checkpoint.save_model=true`."
+    keeping = "" if is_best else " trial.checkpoint.save_model=true"
+    return f"{said}{made} again{fixed}: `sweeper launch {place}{keeping}`."
