@@ -40,8 +40,9 @@ def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str
 
 def _counts_line(view: Any) -> str:
     from sweeper.records import TrialState
+    from sweeper.reporting.status import state_text
 
-    return f"{view.state}: " + ", ".join(f"{view.count(state)} {state.value}" for state in TrialState)
+    return f"{state_text(view)}: " + ", ".join(f"{view.count(state)} {state.value}" for state in TrialState)
 
 
 def _views(

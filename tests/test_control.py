@@ -328,6 +328,27 @@ def test_what_was_asked_for_lasts_over_a_restart(tmp_path):
     assert again.next_trial().number == 0
 
 
+def test_a_pause_and_a_limit_are_told_where_the_study_stands_until_they_end(tmp_path):
+    study, _ = steer(
+        tmp_path, (Verb.SET, {"setting": "max_concurrent", "value": 3}), (Verb.PAUSE, {}), (Verb.STOP_ALL, {})
+    )
+    who = study.control_box.events()[0].request.by
+
+    assert (study.view().paused_by, study.view().max_concurrent) == (who, 3)
+    first = cli("status", tmp_path).out.replace("\n", " ")
+    assert first.startswith(f"made-up: interrupted, paused by {who}, at most 3 at a time; ")
+    assert cli("status", tmp_path, "--watch").out.startswith(
+        f"interrupted, paused by {who}, at most 3 at a time: "
+    )
+    told = json.loads(cli("status", tmp_path, "--json").out)
+    assert (told["paused_by"], told["max_concurrent"]) == (who, 3)
+
+    ask(study, Verb.UNPAUSE)
+    assert study.view().paused_by == who  # no driver has acted on it yet
+    make_orchestrator(reopened(study))
+    assert study.view().paused_by is None
+
+
 def test_requests_without_a_driver_are_acted_on_by_the_next_one(tmp_path):
     study = make_study(tmp_path, make_config())
     ask(study, Verb.STOP, trial=1)

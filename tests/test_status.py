@@ -78,7 +78,18 @@ def test_wider_terminals_show_steps_attempts_and_worker() -> None:
 def test_status_json_has_the_documented_keys() -> None:
     status = status_json(view_of_16())
 
-    assert list(status) == ["study", "state", "metric", "direction", "trials", "best", "controls"]
+    keys = [
+        "study",
+        "state",
+        "metric",
+        "direction",
+        "trials",
+        "best",
+        "controls",
+        "paused_by",
+        "max_concurrent",
+    ]
+    assert list(status) == keys
     assert all(list(trial) == TRIAL_KEYS for trial in status["trials"])
     assert status["best"]["number"] == 10
 

@@ -29,6 +29,8 @@ def status_json(view: StudyView) -> dict[str, Any]:
         "trials": [trial_json(record, measured.get(record.number)) for record in view.records],
         "best": None if best is None else trial_json(best, measured.get(best.number)),
         "controls": [jsonable(event.as_dict()) for event in view.controls],
+        "paused_by": view.paused_by,
+        "max_concurrent": view.max_concurrent,
     }
 
 
@@ -91,7 +93,15 @@ class StatusText:
 
 def header_text(view: StudyView) -> Text:
     """Return the study's name, its state and its trials by state."""
-    return Text.assemble((view.name, "bold"), f": {view.state}; {counts_text(view)}")
+    return Text.assemble((view.name, "bold"), f": {state_text(view)}; {counts_text(view)}")
+
+
+def state_text(view: StudyView) -> str:
+    """Return the study's state, with what keeps trials of it from being started."""
+    held = [f"paused by {one_line(view.paused_by)}"] if view.paused_by is not None else []
+    if view.max_concurrent is not None:
+        held.append(f"at most {view.max_concurrent} at a time")
+    return view.state if view.state == "finished" else ", ".join([view.state, *held])
 
 
 def best_text(view: StudyView) -> Text:

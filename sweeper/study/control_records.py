@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 
@@ -95,6 +95,22 @@ class ControlEvent:
             "acted_at": None if outcome is None else outcome.at,
             "added_trial": None if outcome is None else outcome.trial,
         }
+
+
+def paused_by(events: Sequence[ControlEvent]) -> str | None:
+    """Return who paused the sweep; None where no pause lasts. The events are in the order of their answers."""
+    words = [one for one in _done(events) if one.verb in (Verb.PAUSE, Verb.UNPAUSE)]
+    return words[-1].by if words and words[-1].verb is Verb.PAUSE else None
+
+
+def max_concurrent(events: Sequence[ControlEvent]) -> int | None:
+    """Return how many trials may run at a time as somebody has set it; None where nobody has."""
+    set_to = [one.arguments["value"] for one in _done(events) if one.verb is Verb.SET]
+    return int(set_to[-1]) if set_to else None
+
+
+def _done(events: Sequence[ControlEvent]) -> list[ControlRequest]:
+    return [event.request for event in events if event.outcome is not None and event.outcome.is_done]
 
 
 def request_from(name: str, facts: Mapping[str, Any]) -> ControlRequest:

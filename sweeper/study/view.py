@@ -10,6 +10,7 @@ import pandas as pd
 from sweeper.config.models import SweepConfig
 from sweeper.plan import n_undrawn
 from sweeper.records import TrialRecord, TrialState
+from sweeper.study import control_records
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
 from sweeper.study.failed import retried
@@ -49,6 +50,16 @@ class StudyView:
             return None
         sign = -1.0 if self.config.direction == "maximize" else 1.0
         return min(self.compared, key=lambda record: (sign * (record.value or 0.0), record.number))
+
+    @property
+    def paused_by(self) -> str | None:
+        """Who keeps further trials from being started; None where nobody does."""
+        return control_records.paused_by(self.controls)
+
+    @property
+    def max_concurrent(self) -> int | None:
+        """How many trials may run at a time, as somebody has set it while the sweep ran; None where nobody has."""
+        return control_records.max_concurrent(self.controls)
 
     def count(self, state: TrialState) -> int:
         return sum(record.state is state for record in self.records)
