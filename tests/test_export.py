@@ -14,7 +14,7 @@ from sweep_files import write_jsonl
 from sweeps import make_config, make_study
 
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.reporting.export.chosen import choose_trial, used_precision
+from sweeper.reporting.export.chosen import choose_trial
 from sweeper.reporting.export.run import ExportRequest, run_export
 from sweeper.reporting.export.write import FORMATS
 from sweeper.reporting.export.yaml_text import yaml_text
@@ -306,6 +306,31 @@ def test_precision_follows_the_gpus_that_trials_were_given(tmp_path: Path) -> No
         assert f"`precision: auto` was taken as {used}, going by gpus_per_trial = {gpus}." in text
 
 
+@pytest.mark.parametrize(
+    ("ran_on", "used", "told"),
+    [
+        ({"device": "NVIDIA H100", "computes_in_bf16": True}, "bf16", "the NVIDIA H100 that it ran on"),
+        ({"device": "Tesla V100", "computes_in_bf16": False}, "fp32", "the Tesla V100 that it ran on"),
+        ({"device": "NVIDIA A100"}, "bf16", "the NVIDIA A100 that it ran on"),
+        ({"device": "host", "computes_in_bf16": False}, "fp32", "the CPU that it ran on"),
+    ],
+)
+def test_precision_is_that_of_what_the_trial_ran_on(
+    tmp_path: Path, ran_on: dict[str, Any], used: str, told: str
+) -> None:
+    study = finished_study(
+        tmp_path, trial={"settings": {"precision": "auto"}}, resources={"gpus_per_trial": 0.5}
+    )
+    place = study.directory / "trials" / "1"
+    place.mkdir(parents=True)
+    (place / "environment.json").write_text(json.dumps(ran_on))
+
+    text = exported(study, "trl").text
+
+    assert read(text)["bf16"] == (used == "bf16")
+    assert f"`precision: auto` was taken as {used}, going by {told}." in text
+
+
 def test_bf16_without_a_gpu_says_so_to_the_trainer(tmp_path: Path) -> None:
     study = finished_study(
         tmp_path, trial={"settings": {"precision": "bf16"}}, resources={"gpus_per_trial": 0}
@@ -314,8 +339,7 @@ def test_bf16_without_a_gpu_says_so_to_the_trainer(tmp_path: Path) -> None:
     content = read(exported(study, "training-args").text)
 
     assert (content["bf16"], content["use_cpu"]) == (True, True)
-    chosen = choose_trial(study.view(), None, None)
-    assert not used_precision(chosen.settings, study.config.resources).has_gpu
+    assert not choose_trial(study.view(), None, None).precision.has_gpu
 
 
 def test_rows_are_written_in_the_trials_order_over_its_whole_budget(tmp_path: Path) -> None:

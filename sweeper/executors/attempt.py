@@ -19,7 +19,7 @@ from sweeper.records import FailureCause, Outcome, OutcomeKind
 from sweeper.study.machine import write_attempt_environment
 from sweeper.training.data_identity import DataChangedError
 from sweeper.training.functions import TrialFunction as TrialFunction
-from sweeper.training.memory import device_name, free_memory, is_out_of_memory
+from sweeper.training.memory import computes_in_bf16, device_name, free_memory, is_out_of_memory
 from sweeper.training.warm import load_torch
 from sweeper.trial_spec import TrialSpec
 
@@ -80,7 +80,7 @@ def _attempt(
     try:
         if spec.trial_dir:
             Path(spec.trial_dir).mkdir(parents=True, exist_ok=True)
-            write_attempt_environment(Path(spec.trial_dir), device)
+            write_attempt_environment(Path(spec.trial_dir), device, computes_in_bf16=computes_in_bf16())
         metrics = _run(spec, context, function)
     except TrialStopped:
         return Outcome(kind=OutcomeKind.STOPPED, report=context.take_report())

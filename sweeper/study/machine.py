@@ -35,9 +35,10 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def write_attempt_environment(trial_dir: Path, device: str) -> None:
+def write_attempt_environment(trial_dir: Path, device: str, *, computes_in_bf16: bool) -> None:
     """Keep what an attempt runs on, in place of the last one's."""
-    write_text(trial_dir / ATTEMPT_FILE, json.dumps({"machine": machine_facts(), "device": device}, indent=1))
+    facts = {"machine": machine_facts(), "device": device, "computes_in_bf16": computes_in_bf16}
+    write_text(trial_dir / ATTEMPT_FILE, json.dumps(facts, indent=1))
 
 
 def _gpus() -> dict[str, Any]:

@@ -27,6 +27,15 @@ def device_name() -> str:
     return str(torch.cuda.get_device_name())
 
 
+def computes_in_bf16() -> bool:
+    """Whether this process trains on a GPU that computes in bf16. Those before Ampere emulate it, many times slower
+    than float32."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return False
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def hide_gpus() -> None:
     """Let this process train on CPUs, whatever GPUs its machine has; to be called before it uses one.
 

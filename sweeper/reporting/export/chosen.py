@@ -1,6 +1,8 @@
 """The trial that is exported, with everything about it that another trainer has to be told."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from sweeper.batch import AUTO, AUTO_ON_CPU, BatchPlan
 from sweeper.config.resource_models import ResourceSection
@@ -10,7 +12,8 @@ from sweeper.optimizer import warmup_in_steps
 from sweeper.plan import DataFacts
 from sweeper.plan.phases import is_phased
 from sweeper.plan.points import plan_point
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import HOST, TrialRecord, TrialState
+from sweeper.study.environment import environment_of
 from sweeper.study.view import StudyView
 from sweeper.training.data_identity import pinned
 
@@ -152,29 +155,48 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         point_id=record.point_id or point.point_id,
         batch=_trained(point.batch, view, record, settings),
         total_steps=total_steps,
-        precision=used_precision(settings, config.resources),
+        precision=used_precision(
+            settings, config.resources, environment_of(view, _trained_one(view, record))
+        ),
     )
 
 
 def _trained(batch: BatchPlan, view: StudyView, record: TrialRecord, settings: TrainSettings) -> BatchPlan:
     """Return the batch as the trial cut it, where that was written down."""
-    number = record.number if record.read_off is None else record.read_off
-    source = next(one for one in view.records if one.number == number)
+    source = _trained_one(view, record)
     size = source.history[-1].get("micro_batch_size") if source.history else None
     if settings.micro_batch_size == AUTO:
         return batch.cut(size if isinstance(size, int) else AUTO_ON_CPU)
     return batch.within(size if isinstance(size, int) else None)
 
 
-def used_precision(settings: TrainSettings, resources: ResourceSection) -> Precision:
+def _trained_one(view: StudyView, record: TrialRecord) -> TrialRecord:
+    """Return the trial that was trained: another one, where this one was read off it."""
+    number = record.number if record.read_off is None else record.read_off
+    return next(one for one in view.records if one.number == number)
+
+
+def used_precision(
+    settings: TrainSettings, resources: ResourceSection, environment: Mapping[str, Any]
+) -> Precision:
     """Return the precision that the trial computed in.
 
-    A study does not record on what its trials ran, so `auto` is taken from the GPUs that each was given, and
-    where the file does not say how many, from this machine.
+    `auto` is taken from what its newest attempt ran on. Where that left no word, it is taken from the GPUs that each
+    trial was given, and where the file does not say how many, from this machine.
+
+    Args:
+        settings: Of the trial.
+        resources: Of the study.
+        environment: What the trial's newest attempt stands on, as `environment_of` returns it.
     """
     if settings.precision in ("fp32", "fp16"):
         return Precision(name=settings.precision, has_gpu=settings.precision == "fp16")
-    if resources.gpus_per_trial is not None:
+    device = environment.get("device")
+    if device is not None:
+        # A version that did not write down whether a GPU computes in bf16 is taken to have had one that does.
+        has_gpu = device != HOST and bool(environment.get("computes_in_bf16", True))
+        told_by = "the CPU that it ran on" if device == HOST else f"the {device} that it ran on"
+    elif resources.gpus_per_trial is not None:
         has_gpu, told_by = resources.gpus_per_trial > 0, f"gpus_per_trial = {resources.gpus_per_trial:g}"
     else:
         has_gpu, told_by = _has_bf16_gpu(), "this machine, where the file was written"
