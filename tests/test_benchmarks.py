@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 from cli_fixtures import cli
+from report_fixtures import make_config, make_record, make_view
 from sweep_files import BASE, config_of
 from trial_functions import scores_its_rate
 
 from sweeper import api
 from sweeper.benchmarks.measure import check_benchmarks
 from sweeper.benchmarks.one_number import mean_score, rank_means
+from sweeper.benchmarks.run import BenchmarkRequest, chosen_trials
 from sweeper.benchmarks.task_entry import check_entry
 from sweeper.config import dump_config, load_config
 from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
 from sweeper.errors import ConfigError
 from sweeper.items import Items, paired, read_items, write_items
+from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.benchmarks import benchmark_table, benchmarks_json
 from sweeper.reporting.status import status_json
@@ -139,6 +142,25 @@ def test_ranks_know_which_direction_is_better_and_share_ties() -> None:
     }
     found = rank_means(section(tasks={"a": {}, "b": {}}, score="rank_mean"), models)
     assert {number: score.value for number, score in found.items()} == {0: 2.0, 1: 1.75, 2: 2.25}
+
+
+def test_the_best_are_chosen_as_everywhere_and_as_many_as_the_request_or_the_section_says() -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4]}}, benchmarks={"tasks": {"a": {}}})
+    records = [
+        make_record(n, TrialState.COMPLETE, {"learning_rate": 1e-4}, value=value)
+        for n, value in enumerate((0.5, 0.9, 0.7, 0.99))
+    ]
+    records[3].origin = Origin(by="me@here", continues=0)  # it has had more data
+    view = make_view(records, config)
+
+    def chosen(of_section: int | None = None, **request: Any) -> list[int]:
+        ways = section(tasks={"a": {}}, when="finalists", top=of_section)
+        return [one.number for one in chosen_trials(view, ways, BenchmarkRequest(**request))]
+
+    assert chosen() == [1, 2, 0] == [one.number for one in view.ranked]
+    assert chosen(2) == [1, 2]
+    assert chosen(2, top=1) == [1]
+    assert chosen(2, trials=(3,)) == [3]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sweeper.config.benchmark_models import DEFAULT_TOP, BenchmarkSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.items import write_items
 from sweeper.plan.points import plan_point
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord
 from sweeper.reporting.export.chosen import chosen_record
 from sweeper.reporting.export.model_dir import kept_model
 from sweeper.study import layout
@@ -55,7 +55,7 @@ def benchmark(place: str, request: BenchmarkRequest, *, storage: str | None = No
         )
     check_benchmarks(config.benchmarks)
     view = study.view()
-    records = _chosen(view, request)
+    records = chosen_trials(view, config.benchmarks, request)
     for record in records:
         _check_model(view, record, request.checkpoint)
     for record in records:
@@ -71,19 +71,19 @@ def benchmark_finalists(study: Study) -> None:
     benchmark(str(study.directory), BenchmarkRequest(), storage=study.config.storage)
 
 
-def _chosen(view: StudyView, request: BenchmarkRequest) -> list[TrialRecord]:
+def chosen_trials(view: StudyView, section: BenchmarkSection, request: BenchmarkRequest) -> list[TrialRecord]:
+    """Return the trials that a request names, else the best ones: as many as it says, or the section.
+
+    Raises:
+        ConfigError: If it names trials and how many.
+        StudyMismatchError: If there is no such trial, or none has completed.
+    """
     if request.trials:
         if request.top is not None:
             raise ConfigError("`--trial` names trials and `--top` the best ones: give one of them.")
         return [chosen_record(view, number) for number in request.trials]
     chosen_record(view, None)  # raises where none has completed
-    section = view.config.benchmarks
-    top = request.top or (None if section is None else section.top) or DEFAULT_TOP
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
-    done = [
-        record for record in view.records if record.state is TrialState.COMPLETE and record.value is not None
-    ]
-    return sorted(done, key=lambda record: (sign * (record.value or 0.0), record.number))[:top]
+    return view.ranked[: request.top or section.top or DEFAULT_TOP]
 
 
 def _measure_one(

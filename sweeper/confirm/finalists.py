@@ -88,13 +88,12 @@ def _ranked(view: StudyView) -> list[Finalist]:
     """Return the completed points, the best first."""
     sign = -1.0 if view.config.direction == "maximize" else 1.0
     groups: dict[str, list[TrialRecord]] = {}
-    for record in view.compared:
+    for record in view.ranked:
         groups.setdefault(identity(record.params), []).append(record)
     found = []
     for records in groups.values():
-        best = min(records, key=lambda record: (sign * (record.value or 0.0), record.number))
         mean = statistics.fmean(record.value or 0.0 for record in records)
-        found.append(Finalist(trial=best.number, params=but_seed(best.params), value=mean))
+        found.append(Finalist(trial=records[0].number, params=but_seed(records[0].params), value=mean))
     return sorted(found, key=lambda finalist: (sign * finalist.value, finalist.trial))
 
 

@@ -26,11 +26,9 @@ def uncertainty_of(view: StudyView) -> Uncertainty | None:
     best = view.best
     if best is None or best.value is None:
         return None
-    complete = view.compared
-    repeats = [record.value or 0.0 for record in complete if _but_seed(record) == _but_seed(best)]
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
-    others = [record for record in complete if _but_seed(record) != _but_seed(best)]
-    second = min(others, key=lambda record: (sign * (record.value or 0.0), record.number), default=None)
+    ranked = view.ranked
+    repeats = [record.value or 0.0 for record in ranked if _but_seed(record) == _but_seed(best)]
+    second = next((record for record in ranked if _but_seed(record) != _but_seed(best)), None)
     return Uncertainty(
         n_seeds=len(repeats),
         mean=statistics.fmean(repeats),

@@ -41,15 +41,18 @@ class StudyView:
         return [record for record in self.records if record.is_compared]
 
     @property
-    def best(self) -> TrialRecord | None:
-        """The COMPLETE trial with the best value, the lowest number among equals; None where none completed.
+    def ranked(self) -> list[TrialRecord]:
+        """The COMPLETE trials, the best value first, by number among equals.
 
         A trial that continues another one had more data than the others and is not compared with them.
         """
-        if not self.compared:
-            return None
         sign = -1.0 if self.config.direction == "maximize" else 1.0
-        return min(self.compared, key=lambda record: (sign * (record.value or 0.0), record.number))
+        return sorted(self.compared, key=lambda record: (sign * (record.value or 0.0), record.number))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The first of `ranked`; None where no trial completed."""
+        return next(iter(self.ranked), None)
 
     @property
     def paused_by(self) -> str | None:
