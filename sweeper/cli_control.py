@@ -1,7 +1,7 @@
 """The commands that steer a running sweep."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +16,23 @@ Trial = Annotated[
     int,
     typer.Option("--trial", metavar="N", min=0, help="The trial's number.", autocompletion=completion.trials),
 ]
-OptionalTrial = Annotated[
-    int | None,
-    typer.Option("--trial", metavar="N", min=0, help="End it as PRUNED.", autocompletion=completion.trials),
+Trials = Annotated[
+    list[int],
+    typer.Option(
+        "--trial",
+        metavar="N",
+        min=0,
+        help="Its number; may be given again.",
+        autocompletion=completion.trials,
+    ),
 ]
+OptionalTrials = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--trial", metavar="N", min=0, help="End it as PRUNED; may be given again.",
+        autocompletion=completion.trials,
+    ),
+]  # fmt: skip
 Values = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Values of the search space.")]
 OptionalValues = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the search space.")
@@ -29,23 +42,25 @@ Setting = Annotated[str, typer.Argument(metavar="KEY=VALUE", help="max_concurren
 
 def stop(
     study: StudyPlace,
-    trial: OptionalTrial = None,
+    trial: OptionalTrials = None,
     everything: Annotated[
         bool, typer.Option("--all", help="End the whole sweep; `sweeper resume` goes on with it.")
     ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop one trial of a sweep, or all of it."""
-    if (trial is None) == (not everything):
+    """Stop some trials of a sweep, or all of it."""
+    if bool(trial) == everything:
         raise ConfigError("`sweeper stop` needs either `--trial N` or `--all`.")
-    verb, arguments = (Verb.STOP_ALL, {}) if everything else (Verb.STOP, {"trial": trial})
-    _send(study, verb, arguments, storage, as_json=as_json)
+    if everything:
+        _send(study, Verb.STOP_ALL, {}, storage, as_json=as_json)
+    else:
+        _send_each(study, Verb.STOP, trial or [], storage, as_json=as_json)
 
 
-def keep(study: StudyPlace, trial: Trial, storage: Storage = None, as_json: AsJson = False) -> None:
+def keep(study: StudyPlace, trial: Trials, storage: Storage = None, as_json: AsJson = False) -> None:
     """Let the pruner stop a trial no more; one that diverges still is."""
-    _send(study, Verb.KEEP, {"trial": trial}, storage, as_json=as_json)
+    _send_each(study, Verb.KEEP, trial, storage, as_json=as_json)
 
 
 def add(
@@ -136,6 +151,20 @@ def _send(
 
     event, is_running = send_request(study, verb, arguments, storage=storage)
     print(json.dumps(event.as_dict(), indent=2) if as_json else outcome_text(event, is_running=is_running))
+
+
+def _send_each(study: str, verb: Verb, trials: Sequence[int], storage: str | None, *, as_json: bool) -> None:
+    """Send a request for each trial; as JSON one object where one trial is named, else a list."""
+    from sweeper.control.send import outcome_text, send_requests
+
+    each = [{"trial": number} for number in dict.fromkeys(trials)]
+    sent = send_requests(study, verb, each, storage=storage)
+    if as_json:
+        told = [event.as_dict() for event, _ in sent]
+        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
+        return
+    for event, is_running in sent:  # what was met is told before what is refused
+        print(outcome_text(event, is_running=is_running))
 
 
 def register(app: typer.Typer) -> None:

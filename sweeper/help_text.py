@@ -22,7 +22,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("sweeper resume studies/llama-grid --retry-failed", "once what made trials fail is mended"),
     ),
     "stop": (
-        ("sweeper stop studies/llama-grid --trial 7", "end it as PRUNED"),
+        ("sweeper stop studies/llama-grid --trial 7 --trial 9", "end them as PRUNED"),
         ("sweeper stop studies/llama-grid --all", "end the sweep; resume goes on with it"),
     ),
     "keep": (("sweeper keep studies/llama-grid --trial 7", "whatever the pruner thinks of it"),),

@@ -603,6 +603,22 @@ def test_a_command_without_a_driver_says_when_it_is_acted_on(tmp_path):
     assert [control["request"] for control in controls] == ["stop --trial 2", "add learning_rate=0.0005"]
 
 
+def test_several_trials_are_stopped_and_kept_by_one_command_or_none_of_them(tmp_path):
+    study = make_study(tmp_path, make_config())
+
+    refused = cli("stop", tmp_path, "--trial", 0, "--trial", 99)
+    assert (refused.code, "has no trial 99" in refused.err) == (4, True)
+    assert study.control_box.events() == []
+
+    assert cli("stop", tmp_path, "--trial", 0, "--trial", 1, "--trial", 0).code == 0
+    kept = json.loads(cli("keep", tmp_path, "--trial", 2, "--trial", 3, "--json").out)
+
+    assert [event["request"] for event in events(study)] == [
+        "stop --trial 0", "stop --trial 1", "keep --trial 2", "keep --trial 3",
+    ]  # fmt: skip
+    assert [event["trial"] for event in kept] == [2, 3]
+
+
 def test_a_finished_study_goes_on_where_a_point_was_added_since(tmp_path):
     options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
     launch(make_config(), options=options, function=trial_functions.steady)

@@ -1,7 +1,7 @@
 """Sending a request to a study, and waiting for what its driver makes of it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeper.config.document import parse_value
@@ -50,6 +50,26 @@ def send_request(
     if event.outcome is not None and not event.outcome.is_done:
         raise StudyMismatchError(event.outcome.message)
     return event, is_running
+
+
+def send_requests(
+    place: str,
+    verb: Verb,
+    each: Sequence[Mapping[str, Any]],
+    *,
+    storage: str | None = None,
+) -> Iterator[tuple[ControlEvent, bool]]:
+    """Write a request for each of the arguments, one after the other, if all of them can be met.
+
+    Yields and raises what `send_request` does.
+    """
+    study = Study.open(place, url=storage)
+    facts, records = study.facts(), study.records()
+    for arguments in each:
+        request = ControlRequest.new(verb, arguments, at=utc_now())
+        check_request(request, config=study.config, facts=facts, records=records)
+    for arguments in each:
+        yield send_request(place, verb, arguments, storage=storage)
 
 
 def outcome_text(event: ControlEvent, *, is_running: bool) -> str:
