@@ -214,7 +214,7 @@ def _launch_new(
         with driving(study):
             record_environment(study)
             plan = complete(study, found.facts)
-            drive(study, plan, found.slots, executor, listeners)
+            drive(study, plan, found.slots, executor, listeners, executor_name=options.executor)
     return study
 
 
@@ -234,4 +234,4 @@ def _go_on(
         if not is_anything_left(study):  # its driver was killed after the last trial had ended
             study.reached = "finished"
             raise _nothing_to_do(study)
-        drive(study, plan, found.slots, executor, listeners)
+        drive(study, plan, found.slots, executor, listeners, executor_name=options.executor)

@@ -104,6 +104,8 @@ def drive(
     slots: SlotPlan,
     executor: Executor,
     listeners: Sequence[Listener],
+    *,
+    executor_name: ExecutorName,  # for the words that say how to go on
 ) -> None:
     """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
     config = study.config
@@ -135,7 +137,7 @@ def drive(
             orchestrator.interrupt()
         finally:
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
-    _check_outcome(study, orchestrator)
+    _check_outcome(study, orchestrator, executor_name)
 
 
 def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
@@ -167,16 +169,17 @@ def make_executor(
     )  # fmt: skip
 
 
-def _check_outcome(study: Study, orchestrator: Orchestrator) -> None:
+def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: ExecutorName) -> None:
     """Raise where the sweep was interrupted or failed."""
     view = study.view()
     ended = sum(record.state.is_finished for record in view.records)
     if orchestrator.failure is not None:
         raise SweeperError(orchestrator.failure)
     if orchestrator.is_interrupted and study.reached != "finished":
+        where = "" if executor_name == "ray" else f" --executor {executor_name}"
         raise InterruptedSweepError(
             f"Interrupted: {ended} of {view.n_trials} trials have ended, everything is saved. "
-            f"Go on with: sweeper resume {study.directory}"
+            f"Go on with: sweeper resume {study.directory}{where}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):
         raise SweeperError(
