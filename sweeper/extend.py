@@ -20,6 +20,7 @@ from sweeper.study import layout
 from sweeper.study.changes import check_extension
 from sweeper.study.control_records import whoami
 from sweeper.study.failed import failures_left
+from sweeper.study.numbered import numbered
 from sweeper.study.study import Study
 
 ALL = "all"  # every completed trial is trained on
@@ -232,11 +233,7 @@ def _chosen(study: Study, records: dict[int, TrialRecord], continues: Sequence[s
     for word in dict.fromkeys(continues):
         if not word.isdigit():
             raise ConfigError(f"`--continue` takes a trial's number or `{ALL}`, but got `{word}`.")
-        record = records.get(int(word))
-        if record is None:
-            raise StudyMismatchError(
-                f"Study `{study.name}` has no trial {word}. `sweeper status` lists them."
-            )
+        record = numbered(records, int(word), study=study.name)
         if record.state is not TrialState.COMPLETE:
             raise StudyMismatchError(
                 f"Trial {word} of study `{study.name}` is {record.state}, and only COMPLETE ones can be trained on."

@@ -414,7 +414,7 @@ def test_a_checkpoint_is_measured_and_a_second_call_measures_nothing(tiny_study:
     ("words", "told"),
     [
         (("--trial", "1", "--checkpoint", "7"), "has no checkpoint of step 7: it has those of steps 12"),
-        (("--trial", "9"), "Trial 9 is not in study"),
+        (("--trial", "9"), "has no trial 9: its trials are"),
         (("benchmarks.tasks={tiny_nwe: {}}",), "has no task `tiny_nwe`, but `tiny_new`"),
         (("benchmarks.tasks={tiny_new: {metric: acc}}",), "gives `exact_match,none`"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import training_fixtures
 from cli_fixtures import cli
+from report_fixtures import view_of_5
 from scipy import stats
 from training_fixtures import Tiny
 from trial_functions import scores_its_rate
@@ -143,7 +144,7 @@ def test_the_command_prints_sentences_and_json(study: StudyView) -> None:
     [
         ((0, 0), ConfigError, "needs two trials"),
         ((0, 2), StudyMismatchError, "kept no values of single items"),
-        ((0, 9), StudyMismatchError, "Trial 9 is not in study"),
+        ((0, 9), StudyMismatchError, "has no trial 9: its trials are 0 to"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -151,6 +152,14 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(error, match=told):
         compare_trials(study, *pair)
+
+
+def test_a_trial_that_did_not_end_in_full_is_refused_with_what_can_be_compared() -> None:
+    view = view_of_5()  # of each state one
+    with pytest.raises(StudyMismatchError) as caught:
+        compare_trials(view, 0, 2)
+    assert "Trial 0 of study `tiny-batch-rate` is PRUNED" in str(caught.value)
+    assert str(caught.value).endswith("Choose COMPLETE ones; `sweeper status` lists them.")
 
 
 @pytest.mark.train

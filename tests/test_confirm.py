@@ -135,7 +135,6 @@ def test_a_point_that_diverges_on_new_seeds_wins_over_nothing(
         ({"top": 1}, "there are no two to compare"),
         ({"n_seeds": 5, "test": "permutation", "top": 2}, "The smallest number that can is 6"),
         ({"n_seeds": 1}, "The smallest number that can is 2"),
-        ({"baseline": 9}, "names trial 9, but study `noisy` has 4 trials"),
     ],
 )
 def test_a_request_that_can_show_nothing_is_refused_before_anything_is_trained(
@@ -144,6 +143,11 @@ def test_a_request_that_can_show_nothing_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match=told):
         confirmed(study, **request_)
     assert not study.directory.with_name("noisy-confirm").exists()
+
+
+def test_a_baseline_that_is_not_there_does_not_match_the_study(study: StudyView) -> None:
+    with pytest.raises(StudyMismatchError, match="Study `noisy` has no trial 9: its trials are 0 to 3"):
+        confirmed(study, baseline=9)
 
 
 def test_the_command_prints_a_sentence_per_comparison_and_json(

@@ -464,7 +464,7 @@ def test_unknown_format_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_trial_that_is_not_in_the_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyMismatchError, match="Trial 7 is not in study `made`: its trials are 0 to 2"):
+    with pytest.raises(StudyMismatchError, match="Study `made` has no trial 7: its trials are 0 to 2"):
         exported(finished_study(tmp_path), "trl", number=7)
 
 

@@ -356,7 +356,7 @@ def test_a_trial_without_a_checkpoint_cannot_be_trained_on(tmp_path):
         (["rungs={samples: [30]}"], [], StudyMismatchError, "`rungs.samples` was [20, 50] and is now [30]"),
         (["seed=7"], [], StudyMismatchError, "`seed` was 0 and is now 7"),
         (["pruner=medien"], [], ConfigError, "Did you mean `median`?"),
-        (["trial.budget.samples=200"], ["9"], StudyMismatchError, "has no trial 9"),
+        (["trial.budget.samples=200"], ["9"], StudyMismatchError, "has no trial 9: its trials are 0 to 3"),
         (["trial.budget.samples=200"], ["x"], ConfigError, "takes a trial's number or `all`, but got `x`"),
         ([], ["2"], ConfigError, "Give a larger one, such as `trial.budget.samples=200`"),
     ],

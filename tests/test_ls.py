@@ -133,4 +133,4 @@ def test_commands_print_data_on_stdout_and_words_on_stderr(tmp_path: Path) -> No
     assert (listed.code, printed.code, wrong.code) == (0, 0, 4)
     assert printed.out.startswith("# Trial 1 of study made for axolotl")
     assert printed.err == "wrote l.json\n"
-    assert wrong.err.startswith("error: Trial 9 is not in study `made`")
+    assert wrong.err.startswith("error: Study `made` has no trial 9: its trials are")

@@ -86,7 +86,7 @@ def test_a_nan_at_the_same_step_is_the_same(study: StudyView) -> None:
 
 
 def test_a_trial_that_is_not_there_or_was_never_trained_is_refused(study: StudyView) -> None:
-    with pytest.raises(StudyMismatchError, match="Trial 7 is not in study `made-up`, which has 2 trials"):
+    with pytest.raises(StudyMismatchError, match="Study `made-up` has no trial 7: its trials are 0 to 1"):
         rerun(str(study.directory), 7, options=OPTIONS)
 
 

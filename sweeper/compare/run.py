@@ -57,7 +57,7 @@ def _completed(view: StudyView, number: int) -> TrialRecord:
     if record.state is not TrialState.COMPLETE:
         raise StudyMismatchError(
             f"Trial {number} of study `{view.name}` is {record.state.value}, and only trials that were trained to "
-            "their end can be compared. `sweeper rerun` trains one to its end."
+            "their end can be compared. Choose COMPLETE ones; `sweeper status` lists them."
         )
     return record
 

@@ -32,8 +32,8 @@ def choose_finalists(view: StudyView, *, top: int, baseline: int | None) -> tupl
     The reference is the baseline where one is named, which comes on top of the `top` best; else it is the best point.
 
     Raises:
-        ConfigError: If there is nothing to compare, or the baseline did not complete.
-        StudyMismatchError: If no trial completed.
+        ConfigError: If there is nothing to compare.
+        StudyMismatchError: If no trial completed, or there is no such baseline.
     """
     ranked = _ranked(view)
     if not ranked:
@@ -98,11 +98,7 @@ def _ranked(view: StudyView) -> list[Finalist]:
 
 
 def _baseline(view: StudyView, ranked: Sequence[Finalist], number: int) -> Finalist:
-    record = next((record for record in view.records if record.number == number), None)
-    if record is None:
-        raise ConfigError(
-            f"`--baseline` names trial {number}, but study `{view.name}` has {len(view.records)} trials, from 0 on."
-        )
+    record = view.record(number)
     found = next((one for one in ranked if identity(one.params) == identity(record.params)), None)
     # One that was stopped early may be a baseline too: here it is trained to its end.
     return found or Finalist(trial=number, params=but_seed(record.params), value=float("nan"))

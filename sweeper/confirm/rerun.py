@@ -118,12 +118,7 @@ def rerun_json(found: Rerun) -> dict[str, Any]:
 
 
 def _record(view: StudyView, number: int) -> TrialRecord:
-    record = next((record for record in view.records if record.number == number), None)
-    if record is None:
-        raise StudyMismatchError(
-            f"Trial {number} is not in study `{view.name}`, which has {len(view.records)} trials, from 0 on. "
-            "`sweeper status` lists them."
-        )
+    record = view.record(number)
     if not len(view.curve(number)):
         raise StudyMismatchError(
             f"Trial {number} of study `{view.name}` is {record.state.value} and has no curve, so there is nothing to "

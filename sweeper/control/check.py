@@ -16,6 +16,7 @@ from sweeper.plan import DataFacts, Point, plan_point
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
 from sweeper.study.failed import trials_of
+from sweeper.study.numbered import numbered
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
 SETTINGS = (MAX_CONCURRENT,)  # what `set` can change
@@ -46,18 +47,8 @@ def check_request(
     return None
 
 
-def _trial(request: ControlRequest, config: SweepConfig, records: Mapping[int, TrialRecord]) -> TrialRecord:
-    number = request.trial
-    if number is None or number not in records:
-        has = f"its trials are 0 to {max(records)}" if records else "it has no trial yet"
-        raise StudyMismatchError(
-            f"Study `{config.study}` has no trial {number}: {has}. `sweeper status` lists them."
-        )
-    return records[number]
-
-
 def _open_trial(request: ControlRequest, config: SweepConfig, records: Mapping[int, TrialRecord]) -> None:
-    record = _trial(request, config, records)
+    record = numbered(records, request.trial, study=config.study)
     if record.state.is_finished:
         word = "stopped" if request.verb is Verb.STOP else "kept"
         raise StudyMismatchError(
@@ -103,7 +94,7 @@ def _clone(
     facts: DataFacts | None,
     records: Mapping[int, TrialRecord],
 ) -> Point:
-    source = _trial(request, config, records)
+    source = numbered(records, request.trial, study=config.study)
     changes = request.arguments["params"]
     if not changes:
         raise ConfigError(

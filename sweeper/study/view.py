@@ -14,6 +14,7 @@ from sweeper.study import control_records
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
 from sweeper.study.failed import retried
+from sweeper.study.numbered import numbered
 
 StudyState = Literal["running", "interrupted", "finished"]
 
@@ -63,6 +64,14 @@ class StudyView:
     def max_concurrent(self) -> int | None:
         """How many trials may run at a time, as somebody has set it while the sweep ran; None where nobody has."""
         return control_records.max_concurrent(self.controls)
+
+    def record(self, number: int) -> TrialRecord:
+        """Return the trial that has a number.
+
+        Raises:
+            StudyMismatchError: If none has.
+        """
+        return numbered({one.number: one for one in self.records}, number, study=self.name)
 
     def count(self, state: TrialState) -> int:
         return sum(record.state is state for record in self.records)

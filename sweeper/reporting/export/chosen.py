@@ -98,10 +98,7 @@ def chosen_record(view: StudyView, number: int | None) -> TrialRecord:
         StudyMismatchError: If no trial has completed, or there is none of this number.
     """
     if number is not None:
-        found = next((record for record in view.records if record.number == number), None)
-        if found is None:
-            raise StudyMismatchError(_no_such_trial(view, number))
-        return found
+        return view.record(number)
     if view.best is None:
         counts = ", ".join(
             f"{view.count(state)} {state.name.lower()}" for state in TrialState if view.count(state)
@@ -173,7 +170,7 @@ def _trained(batch: BatchPlan, view: StudyView, record: TrialRecord, settings: T
 def _trained_one(view: StudyView, record: TrialRecord) -> TrialRecord:
     """Return the trial that was trained: another one, where this one was read off it."""
     number = record.number if record.read_off is None else record.read_off
-    return next(one for one in view.records if one.number == number)
+    return view.record(number)
 
 
 def used_precision(
@@ -213,9 +210,3 @@ def _has_bf16_gpu() -> bool:
     from sweeper.training.model import precision
 
     return precision(TrainSettings(precision="auto")) == "bf16"
-
-
-def _no_such_trial(view: StudyView, number: int) -> str:
-    numbers = [record.number for record in view.records]
-    held = f"its trials are {min(numbers)} to {max(numbers)}" if numbers else "it has no trials yet"
-    return f"Trial {number} is not in study `{view.name}`: {held}. `sweeper status` lists them."
