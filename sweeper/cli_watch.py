@@ -8,34 +8,45 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sweeper.cli_words import console
+from sweeper.errors import InterruptedSweepError
 
 _WATCH_S = 1.0  # between two looks
 
 
 def watch(study: str, storage: str | None, *, as_json: bool) -> None:
-    """Print the status again and again until the study ends; in a pipe, whenever it changes."""
+    """Print the status again and again until the study ends; in a pipe, whenever it changes.
+
+    Raises:
+        InterruptedSweepError: If it ended before everything was trained.
+    """
     from rich.live import Live
 
     from sweeper.reporting.status import status_json
     from sweeper.reporting.watch import WatchView
 
-    terminal = console()
+    terminal, view = console(), None
     if as_json:
-        _print_changes(study, storage, lambda view: json.dumps(status_json(view)))
+        view = _print_changes(study, storage, lambda view: json.dumps(status_json(view)))
     elif not terminal.is_terminal:
-        _print_changes(study, storage, _counts_line)
+        view = _print_changes(study, storage, _counts_line)
     else:
         with Live(console=terminal, refresh_per_second=4) as live:
             for view in _views(study, storage):
                 live.update(WatchView(view))
+    if view is not None and view.state == "interrupted":
+        raise InterruptedSweepError(
+            f"Study `{view.name}` is interrupted, and nobody drives it. Go on with: sweeper resume {view.directory}"
+        )
 
 
-def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str]) -> None:
-    last = ""
+def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str]) -> Any:
+    """Print a line for every view that has another one; return the last view."""
+    last, view = "", None
     for view in _views(study, storage):
         if (line := line_of(view)) != last:
             print(line, flush=True)
             last = line
+    return view
 
 
 def _counts_line(view: Any) -> str:

@@ -337,9 +337,10 @@ def test_a_pause_and_a_limit_are_told_where_the_study_stands_until_they_end(tmp_
     assert (study.view().paused_by, study.view().max_concurrent) == (who, 3)
     first = cli("status", tmp_path).out.replace("\n", " ")
     assert first.startswith(f"made-up: interrupted, paused by {who}, at most 3 at a time; ")
-    assert cli("status", tmp_path, "--watch").out.startswith(
-        f"interrupted, paused by {who}, at most 3 at a time: "
-    )
+    watched = cli("status", tmp_path, "--watch")
+    assert watched.code == 130
+    assert watched.err.endswith(f"nobody drives it. Go on with: sweeper resume {tmp_path}\n")
+    assert watched.out.startswith(f"interrupted, paused by {who}, at most 3 at a time: ")
     told = json.loads(cli("status", tmp_path, "--json").out)
     assert (told["paused_by"], told["max_concurrent"]) == (who, 3)
 

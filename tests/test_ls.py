@@ -12,7 +12,7 @@ from report_fixtures import view_of_5
 from rich.console import Console
 from sweeps import make_config, make_study
 
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.reporting.studies import FoundStudy, find_studies, studies_json, studies_table
 
 
@@ -41,7 +41,7 @@ def test_json_holds_counts_of_every_state(tmp_path: Path) -> None:
     (row,) = studies_json(find_studies(tmp_path, None))
 
     assert row["trials"] == {"WAITING": 0, "RUNNING": 0, "COMPLETE": 2, "PRUNED": 1, "FAIL": 0}
-    assert row["best"] == {"trial": 1, "value": 0.75}
+    assert row["best"] == {"trial": 1, "number": 1, "value": 0.75}
     assert row["directory"] == str(tmp_path / "study")
 
 
@@ -116,7 +116,7 @@ def test_a_study_of_another_version_hides_no_other(tmp_path: Path) -> None:
 
 def test_a_missing_directory_is_an_error_unless_it_is_the_default(tmp_path: Path) -> None:
     assert find_studies(None, None) == []
-    with pytest.raises(ConfigError, match="`nowhere` does not exist"):
+    with pytest.raises(StudyMismatchError, match="`nowhere` does not exist"):
         find_studies(Path("nowhere"), None)
     with pytest.raises(ConfigError, match="not both"):
         find_studies(tmp_path, "sqlite:///x.db")

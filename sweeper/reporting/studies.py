@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.errors import ConfigError, SweeperError
-from sweeper.records import TrialState
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
+from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import one_line, short
 from sweeper.study import layout
 from sweeper.study.storage import open_storage
@@ -31,6 +31,7 @@ def find_studies(directory: Path | None, url: str | None) -> list[FoundStudy]:
 
     Raises:
         ConfigError: If both are given, or the place cannot be read.
+        StudyMismatchError: If the directory does not exist.
     """
     if url is None:
         return studies_in_directory(directory)
@@ -43,14 +44,15 @@ def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
     """Return the studies whose directories lie in one, by name; of None, in `studies/`.
 
     Raises:
-        ConfigError: If a given directory does not exist, or it cannot be read.
+        ConfigError: If it cannot be read.
+        StudyMismatchError: If a given directory does not exist.
     """
     place = directory or layout.STUDIES
     try:
         if not place.is_dir():
             if directory is None:
                 return []
-            raise ConfigError(
+            raise StudyMismatchError(
                 f"The directory `{directory}` does not exist. Give the one that holds the studies."
             )
         markers = [place / layout.MARKER, *place.glob(f"*/{layout.MARKER}")]
@@ -127,6 +129,11 @@ def _as_json(found: FoundStudy) -> dict[str, Any]:
         "metric": view.config.metric,
         "direction": view.config.direction,
         "trials": {state.value: view.count(state) for state in TrialState},
-        "best": {"trial": best.number, "value": best.value} if best is not None else None,
+        "best": _best_json(best),
         "created": view.created,
     }
+
+
+def _best_json(best: TrialRecord | None) -> dict[str, Any] | None:
+    """Return the best trial; `number` is what `status --json` calls it, `trial` the older name of the same."""
+    return None if best is None else {"trial": best.number, "number": best.number, "value": best.value}
