@@ -44,6 +44,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
 ]
+StudyDir = Annotated[str | None, typer.Option("--dir", metavar="DIR", help="The study's directory.")]
 
 
 def _print_version(is_asked: bool) -> None:
@@ -75,6 +76,8 @@ def plan(
     preflight: Annotated[
         bool, typer.Option("--preflight", help="Also check model and data, and count rows, tokens and slots.")
     ] = False,
+    directory: StudyDir = None,
+    storage: Storage = None,
     address: Address = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also train a few steps, and estimate hours and GPU-hours.")
@@ -92,9 +95,8 @@ def plan(
     from sweeper.preflight.facts import run_preflight
     from sweeper.preflight.measure import measure_cost
 
-    config = readiness.with_options(
-        api.read_config(sweep, overrides or ()), readiness.LaunchOptions(address=address)
-    )
+    options = readiness.LaunchOptions(dir=directory, storage=storage, address=address)
+    config = readiness.with_options(api.read_config(sweep, overrides or ()), options)
     readiness.check_pruner(config)
     if price is not None and not measure:
         raise ConfigError("`--price` is for `--measure`, which was not given. Add it.")
@@ -131,9 +133,7 @@ def plan(
 def launch(
     sweep: SweepFile,
     overrides: Overrides = None,
-    directory: Annotated[
-        str | None, typer.Option("--dir", metavar="DIR", help="The study's directory.")
-    ] = None,
+    directory: StudyDir = None,
     storage: Storage = None,
     address: Address = None,
     executor: ExecutorOption = ExecutorChoice.RAY,

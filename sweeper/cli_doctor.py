@@ -22,7 +22,11 @@ def doctor(
     ] = None,
     directory: Annotated[
         str | None,
-        typer.Option("--dir", metavar="DIR", help="Where studies lie; default: the sweep's, else `studies`."),
+        typer.Option(
+            "--dir",
+            metavar="DIR",
+            help="The study's directory, as for launch; without a sweep file where studies lie: `studies`.",
+        ),
     ] = None,
     storage: Storage = None,
     address: Address = None,

@@ -230,8 +230,13 @@ def test_plan_prints_the_disk_and_launch_refuses_a_sweep_that_does_not_fit(tmp_p
 
     plan = cli("plan", sweep)
     told = json.loads(cli("plan", sweep, "--json").out)["disk"]
+    elsewhere = cli(
+        "plan", sweep, "--dir", tmp_path / "study", "--storage", f"sqlite:///{tmp_path}/s.db", "--json"
+    )
     launch = cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study")
 
+    assert json.loads(elsewhere.out)["disk"]["directory"] == str(tmp_path / "study")
+    assert not (tmp_path / "s.db").exists()
     assert "disk: at most 10,000 TB for 10 checkpoints of 1,000 TB in " in plan.out
     assert told["n_checkpoints"] == 10
     assert launch.code == 2
