@@ -29,9 +29,8 @@ note: Every point trains 7,936 samples instead of 8,000 (-0.8%), a multiple of
       every effective batch.
 note: 4 points are too few to learn from (it takes 20): only what diverges is
       stopped. Set `pruner.signals` to stop by rank.
-note: No trained model is kept: `trial.checkpoint.save_model: true` keeps that
-      of every completed trial. The report's best.yaml trains the best point
-      again and keeps its model.
+note: No trained model is kept: `trial.checkpoint.save_model: true` keeps them,
+      and best.yaml has it set.
 warning: Batch 128 (62 steps) comes to its first rung after 7 steps, fewer than
          `pruner.window_steps` = 8: its signals there are means of fewer steps.
 """

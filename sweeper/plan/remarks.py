@@ -46,10 +46,7 @@ def notes(
     yield from _phase_notes(points)
     yield from judging_notes(config, points, n_rungs=len(rungs.marks))
     if config.trial.function is None and not config.trial.checkpoint.save_model:
-        yield (
-            "No trained model is kept: `trial.checkpoint.save_model: true` keeps that of every completed trial. The "
-            "report's best.yaml trains the best point again and keeps its model."
-        )
+        yield "No trained model is kept: `trial.checkpoint.save_model: true` keeps them, and best.yaml has it set."
 
 
 def warnings(
