@@ -37,7 +37,7 @@ Values = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Value
 OptionalValues = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the search space.")
 ]
-Setting = Annotated[str, typer.Argument(metavar="KEY=VALUE", help="max_concurrent=N: trials at a time.")]
+Setting = Annotated[str, typer.Argument(metavar="KEY=VALUE", help="max_concurrent=N|none: trials at a time.")]
 
 
 def stop(

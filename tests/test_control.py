@@ -158,8 +158,50 @@ def test_trials_at_a_time_can_be_set_as_far_as_the_machines_hold_them():
     assert not first.outcome.is_done
     assert "`max_concurrent` = 4 does not fit: there is room for 3 trials" in first.outcome.message
     assert second.outcome.is_done
-    assert orchestrator.slots(2) == 1
+    assert orchestrator.slots(2, room=3) == 1
     assert [orchestrator.next_trial() is None for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize("value", ["none", None])
+def test_what_was_set_for_trials_at_a_time_is_lifted_by_none(value):
+    study, orchestrator = in_memory()
+    ask(study, Verb.SET, setting="max_concurrent", value=1)
+    ask(study, Verb.SET, setting="max_concurrent", value=value)
+
+    orchestrator.poll()
+
+    assert orchestrator.slots(2, room=3) == 2
+    assert [orchestrator.next_trial() is None for _ in range(2)] == [False, False]
+    assert events(study)[1]["request"] == "set max_concurrent=none"
+    assert events(study)[1]["message"] == "as many trials run at a time as there are slots"
+
+
+def test_what_was_set_for_trials_at_a_time_is_told_to_the_next_driver_and_bounded_by_its_machines(tmp_path):
+    study = make_study(tmp_path, make_config())
+    ask(study, Verb.SET, setting="max_concurrent", value=4)
+    most = MostRunning()
+    orchestrator = make_orchestrator(study, most)
+    most.orchestrator = orchestrator
+
+    InProcessExecutor(slots=2, function=trial_functions.steady).run(orchestrator)
+
+    assert most.n == 2
+    told = "at most 4 trials run at a time, of which there is room for 2, as was set by `max_concurrent`; "
+    assert [line for line in most.told if line.startswith("at most")] == [
+        told + "`sweeper set STUDY max_concurrent=none` lifts that"
+    ]
+
+
+class MostRunning:
+    """A listener that keeps how many trials ran at a time, and the words that were told."""
+
+    def __init__(self):
+        self.orchestrator, self.n, self.told = None, 0, []
+
+    def on_event(self, event):
+        self.told.append(event.message)
+        if self.orchestrator is not None:
+            self.n = max(self.n, self.orchestrator.n_running)
 
 
 def test_a_look_comes_at_most_twice_a_second():
@@ -320,7 +362,7 @@ def test_what_was_asked_for_lasts_over_a_restart(tmp_path):
     again = make_orchestrator(reopened(study), recorder)
 
     assert again.next_trial() is None
-    assert again.slots(4) == 1
+    assert again.slots(4, room=4) == 1
     assert again._state.kept == {3: study.control_box.events()[0].request.by}
     again.tell(EventKind.NOTE, "")
     ask(study, Verb.UNPAUSE)

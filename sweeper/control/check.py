@@ -20,6 +20,7 @@ from sweeper.study.numbered import numbered
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
 SETTINGS = (MAX_CONCURRENT,)  # what `set` can change
+NO_LIMIT = ("none", None)  # what lifts one
 
 
 def check_request(
@@ -63,10 +64,12 @@ def _check_setting(arguments: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"`set` does not know `{name}`.{_hint(name, SETTINGS)} It can change {join(SETTINGS)}."
         )
+    if value in NO_LIMIT:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(
             f"`{name}` must be a whole number of at least 1, but got {show(value)}. "
-            "`sweeper pause` starts no more trials."
+            "`none` lifts the limit; `sweeper pause` starts no more trials."
         )
 
 

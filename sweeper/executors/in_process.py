@@ -73,6 +73,7 @@ class InProcessExecutor:
 
     def run(self, orchestrator: Orchestrator) -> None:
         flying: list[_Slot] = []
+        orchestrator.set_capacity(lambda: self._n_slots)
         try:
             while not orchestrator.is_done:
                 self._round(flying, orchestrator)
@@ -118,7 +119,7 @@ class InProcessExecutor:
                 self._fill(flying, orchestrator)
 
     def _fill(self, flying: list[_Slot], orchestrator: Orchestrator) -> None:
-        while len(flying) < orchestrator.slots(self._n_slots):
+        while len(flying) < orchestrator.slots(self._n_slots, room=self._n_slots):
             spec = orchestrator.next_trial(worker_facts())
             if spec is None:
                 return

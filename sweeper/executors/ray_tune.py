@@ -75,6 +75,7 @@ class RayTuneExecutor:
         self._gpus = gpus_per_trial
         self._n_workers = workers_per_trial
         self._look_at = 0.0
+        self._room = slots  # as of the last look
         self._grows = grows
         self._strategy = placement.upper()
         # What each worker gets: a bundle of the trial's placement group.
@@ -142,8 +143,8 @@ class RayTuneExecutor:
         board = make_board()
         bridge = Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
-        limiter = ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=orchestrator.slots(self._slots))
-        bridge.n_slots = lambda: orchestrator.slots(self._fitting())
+        bridge.n_slots = lambda: orchestrator.slots(self._fitting(), room=self._room)
+        limiter = ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=bridge.n_slots())
         bridge.set_limit = lambda: limiter.set_max_concurrency(bridge.n_slots())
         worker = tune.with_parameters(
             TrialWorker, board=board, warm_s=_WARM_S, growth_gb=self._growth_gb,
@@ -185,9 +186,11 @@ class RayTuneExecutor:
 
     def _fitting(self) -> int:
         """Return how many trials are to run at a time, unless somebody has set another number."""
-        if self._grows and time.monotonic() >= self._look_at:
+        if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_S
-            self._slots = max(1, self._capacity())
+            self._room = max(1, self._capacity())
+            if self._grows:
+                self._slots = self._room
         return self._slots
 
 

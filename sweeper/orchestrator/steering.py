@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sweeper.control.check import check_request
+from sweeper.control.check import MAX_CONCURRENT, NO_LIMIT, check_request
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
@@ -35,7 +35,7 @@ class Steering:
         self._starting = starting
         self._looked_at = state.clock()
         self._n_answers = 0
-        self.capacity: Callable[[], int] | None = None  # trials that the machines hold; None: no bound
+        self._capacity: Callable[[], int] | None = None  # trials that the machines hold; None: no bound
         self._verbs: dict[Verb, Callable[[ControlRequest], tuple[str, list[Decision]]]] = {
             Verb.STOP: self._stop,
             Verb.STOP_ALL: self._stop_all,
@@ -65,6 +65,19 @@ class Steering:
             stops += self._meet(request)
         return stops
 
+    def set_capacity(self, capacity: Callable[[], int]) -> None:
+        """Say how many trials the machines hold; whoever watches is told of a limit that was set before."""
+        self._capacity = capacity
+        limit = self._state.max_concurrent
+        if limit is not None:
+            room = capacity()
+            fits = "" if limit <= room else f", of which there is room for {room}"
+            self._state.tell(
+                EventKind.NOTE,
+                f"at most {limit} trials run at a time{fits}, as was set by `{MAX_CONCURRENT}`; "
+                f"`sweeper set STUDY {MAX_CONCURRENT}=none` lifts that",
+            )
+
     def _restore(self) -> None:
         """Take up what earlier requests have set, and what was asked for while no driver ran."""
         for event in self._state.study.control_box.events():
@@ -86,7 +99,7 @@ class Steering:
         if request.verb in (Verb.PAUSE, Verb.UNPAUSE):
             self._state.is_paused = request.verb is Verb.PAUSE
         elif request.verb is Verb.SET:
-            self._state.max_concurrent = int(request.arguments["value"])
+            self._state.max_concurrent = _limit_in(request)
         elif request.verb is Verb.KEEP and request.trial is not None:
             self._state.kept[request.trial] = request.by
 
@@ -172,8 +185,10 @@ class Steering:
         return "trials are started again", []
 
     def _set(self, request: ControlRequest) -> tuple[str, list[Decision]]:
-        value = int(request.arguments["value"])
-        room = self.capacity() if self.capacity is not None else value
+        value = _limit_in(request)
+        if value is None:
+            return "as many trials run at a time as there are slots", []
+        room = self._capacity() if self._capacity is not None else value
         if value > room:
             raise StudyMismatchError(
                 f"`max_concurrent` = {value} does not fit: there is room for {room} trials of this size at a time. "
@@ -194,3 +209,9 @@ class Steering:
         if origin.source is not None:
             self._starting.inherit(record)
         return record.number
+
+
+def _limit_in(request: ControlRequest) -> int | None:
+    """Return how many trials a request wants at a time; None where it lifts the limit."""
+    value = request.arguments["value"]
+    return None if value in NO_LIMIT else int(value)

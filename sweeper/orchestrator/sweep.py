@@ -136,13 +136,19 @@ class Orchestrator:
         """Trials that can still be started, as far as is known now."""
         return self._queue.n_left
 
-    def slots(self, planned: int) -> int:
-        """Return how many trials run at a time: as planned, or as somebody has set it since."""
-        return self._state.max_concurrent or planned
+    def slots(self, planned: int, *, room: int) -> int:
+        """Return how many trials run at a time: as planned, or as somebody has set it since.
+
+        Args:
+            planned: Without anybody's word.
+            room: That the machines have now. What was set may have fitted larger ones.
+        """
+        limit = self._state.max_concurrent
+        return planned if limit is None else min(limit, max(1, room))
 
     def set_capacity(self, capacity: Callable[[], int]) -> None:
         """Say how many trials the machines hold at a time; asked when somebody wants more."""
-        self._steering.capacity = capacity
+        self._steering.set_capacity(capacity)
 
     def poll(self) -> list[Decision]:
         """Act on what was asked for from outside; cheap, and mostly does nothing. To be called all the time.

@@ -55,7 +55,8 @@ class ControlRequest:
             words.append(f"--trial {self.trial}")
         words += [f"{name}={value}" for name, value in (arguments.get("params") or {}).items()]
         if "setting" in arguments:
-            words.append(f"{arguments['setting']}={arguments['value']}")
+            value = arguments["value"]
+            words.append(f"{arguments['setting']}={'none' if value is None else value}")
         if arguments.get("warm_start"):
             words.append("--warm-start")
         return " ".join(words)
