@@ -111,7 +111,8 @@ class Bridge:
             if any(decision.aside for decision in decisions):
                 # It waits for its judgement, and looks at the board when it is let go on.
                 ray.get(self.board.tell.remote([self.keys[number]], "pause"))
-        self._stop_others(stopped - {number})
+        # Itself too: Tune may keep its worker for later, and a trial that waits for no judgement would train on.
+        self._stop_others(stopped)
         if number in stopped and number in self.keys:
             # Tune stops this worker's trial now; what it would still say is not waited for.
             self._end(number, Outcome(kind=OutcomeKind.STOPPED))
