@@ -164,7 +164,7 @@ def make_executor(
         workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
         custom_resources=config.resources.custom_resources, grows=slots.grows,
         address=config.resources.address, code=code_of(config, function),
-        worker_growth_gb=config.resources.worker_growth_gb, function=function,
+        worker_growth_gb=config.resources.worker_growth_gb, grace_s=config.failures.grace_s, function=function,
         preload=function is None and config.trial.function is None,
     )  # fmt: skip
 

@@ -162,6 +162,19 @@ def test_trials_at_a_time_can_be_set_as_far_as_the_machines_hold_them():
     assert [orchestrator.next_trial() is None for _ in range(2)] == [False, True]
 
 
+def test_while_a_sweep_ends_a_trial_can_be_stopped_and_all_else_waits_for_the_next_driver():
+    study, orchestrator = in_memory()
+    orchestrator.next_trial()
+    orchestrator.interrupt()
+    ask(study, Verb.PAUSE)
+    ask(study, Verb.STOP, trial=0)
+
+    (stop,) = orchestrator.poll()
+
+    assert (stop.trial, stop.stop) == (0, True)
+    assert [event["outcome"] for event in events(study)] == [None, "done"]
+
+
 @pytest.mark.parametrize("value", ["none", None])
 def test_what_was_set_for_trials_at_a_time_is_lifted_by_none(value):
     study, orchestrator = in_memory()

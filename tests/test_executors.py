@@ -302,6 +302,40 @@ def test_a_worker_that_dies_is_replaced_and_its_trial_retried(tmp_path):
     assert "the worker process ended" in records[3].errors[0]["error"]
 
 
+class InterruptOnceItWaits:
+    """A listener that ends the sweep as soon as a trial waits for room on the cluster."""
+
+    def on_event(self, event):
+        if event.message.startswith("waiting for the cluster"):
+            self.orchestrator.interrupt()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_sweep_that_waits_for_room_on_the_cluster_ends_when_told(tmp_path):
+    from sweeper.executors.ray_session import ray
+
+    class Holder:
+        def holds(self):
+            return True
+
+    holder = ray.remote(num_cpus=4)(Holder).remote()  # all that there is
+    assert ray.get(holder.holds.remote())
+    interrupt = InterruptOnceItWaits()
+    study = make_study(tmp_path, make_config())
+    interrupt.orchestrator = make_orchestrator(study, interrupt)
+    try:
+        on_ray(2, trial_functions.steady).run(interrupt.orchestrator)
+    finally:
+        ray.kill(holder)
+
+    states = [record.state for record in reopened(study).records().values()]
+    assert states == [*[TrialState.RUNNING] * 2, *[TrialState.WAITING] * 2]
+    on_ray(2, trial_functions.steady).run(make_orchestrator(reopened(study)))
+    ended = reopened(study).records().values()
+    assert [(record.state, record.errors) for record in ended] == [(TrialState.COMPLETE, [])] * 4
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_trial(tmp_path):

@@ -3,9 +3,9 @@
 import math
 import types
 
-from sweeps import make_config, make_orchestrator, make_study
+from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
-from sweeper.executors.ray_bridge import Bridge
+from sweeper.executors.ray_bridge import Bridge, SweepEnd
 from sweeper.executors.ray_worker import RESULT, WorkerResult
 from sweeper.records import Report, StepRow, TrialState
 
@@ -41,3 +41,51 @@ def test_a_trial_that_diverges_is_told_itself_since_tune_may_keep_its_worker_for
 
     assert orchestrator.records[0].state is TrialState.PRUNED
     assert board.told == [(["0:1"], "stop")]
+
+
+def test_where_all_that_is_in_flight_waits_for_a_worker_the_end_of_a_sweep_waits_for_none(tmp_path):
+    bridge, _, orchestrator, study = make_bridge(tmp_path)
+    bridge.suggest("tune-0")
+    end = SweepEnd(bridge)
+    bridge.drain()
+    assert not end.stop_all()
+
+    orchestrator.interrupt()
+    bridge.drain()
+
+    assert end.stop_all()
+    assert orchestrator.is_done
+    record = reopened(study).records()[0]
+    assert (record.state, record.errors) == (TrialState.RUNNING, [])
+    assert make_orchestrator(reopened(study)).next_trial().number == 0
+
+
+def test_the_end_of_a_sweep_waits_for_a_trial_that_has_its_worker(tmp_path):
+    bridge, board, orchestrator, _ = make_bridge(tmp_path)
+    bridge.n_slots = lambda: 2
+    bridge.suggest("tune-0")
+    bridge.suggest("tune-1")
+    bridge.on_started("tune-1")
+    orchestrator.interrupt()
+
+    bridge.drain()
+
+    assert not SweepEnd(bridge).stop_all()
+    assert board.told == [(["0:1", "1:1"], "pause")]
+
+
+def test_a_trial_that_hangs_while_the_sweep_ends_is_told_to_end_without_saving(tmp_path):
+    now, notes = [0.0], Recorder()
+    bridge, board, orchestrator, _ = make_bridge(tmp_path, notes, patience_s=300.0, clock=lambda: now[0])
+    bridge.suggest("tune-0")
+    bridge.on_started("tune-0")
+    orchestrator.interrupt()
+
+    for at in (0.0, 299.0, 300.0, 301.0):
+        now[0] = at
+        bridge.drain()
+
+    assert board.told == [(["0:1"], "pause"), (["0:1"], "stop")]
+    assert notes.events[-1].message == (
+        "1 running trials have not ended for 300 s: they are to end without saving"
+    )

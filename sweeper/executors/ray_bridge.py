@@ -6,16 +6,19 @@ Ray's state is disposable: nothing here is needed to go on after a crash.
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sweeper.executors.attempt import JOIN_S
 from sweeper.executors.ray_attempt import StopWord, attempt_key
 from sweeper.executors.ray_rest import RestingSlots
 from sweeper.executors.ray_silence import Silence
@@ -28,9 +31,20 @@ T = TypeVar("T")
 
 
 class Bridge:
-    """What searcher, scheduler and callback share: which Tune trial is which trial of the study."""
+    """What searcher, scheduler and callback share: which Tune trial is which trial of the study.
 
-    def __init__(self, orchestrator: Orchestrator, board: Any, waiting: Waiting) -> None:
+    Args:
+        orchestrator: The sweep.
+        board: What running trials look at.
+        waiting: Tells what trials wait for.
+        patience_s: How long trials that are to save and end are waited for.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, orchestrator: Orchestrator, board: Any, waiting: Waiting,
+        *, patience_s: float = JOIN_S, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._waiting = waiting
         self._silence = Silence(orchestrator)
         self._resting = RestingSlots()
@@ -41,7 +55,10 @@ class Bridge:
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number
         self._starting: set[str] = set()
         self._n_told = 0
-        self._drained = False
+        self._patience_s = patience_s
+        self._clock = clock
+        self._draining_since: float | None = None  # when what still ran was told to end
+        self._patience_is_over = False
         self.on_sigusr1 = signal.getsignal(signal.SIGUSR1)  # ours; Tune will take it
         self.set_limit: Callable[[], object] = lambda: None  # lets Tune run as many trials as are wanted now
         self.n_slots: Callable[[], int] = lambda: 1  # that are wanted now
@@ -153,13 +170,40 @@ class Bridge:
         starting = {self._numbers[tune_id] for tune_id in self._starting}
         self.guarded(lambda: self._silence.look(self.keys.keys() - starting), None)
         self.guarded(self.steer, None)
-        if (self.error is not None or self.orchestrator.is_draining) and not self._drained:
-            self._drained = True
-            if self.keys:
-                words = f"{len(self.keys)} running trials are told to end at their next step"
-                self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
+        if self.error is not None or self.orchestrator.is_draining:
+            self._tell_all_to_end()
+
+    def _tell_all_to_end(self) -> None:
+        """Tell what still runs to end, once; and to end without saving where that takes too long: it may hang."""
+        now, n = self._clock(), len(self.keys)
+        if self._draining_since is None:
+            self._draining_since = now
+            words = f"{n} running trials are told to end at their next step"
             may_save = self.error is None and self.orchestrator.may_save
-            self._stop_others(set(self.keys), "pause" if may_save else "stop")
+        elif now - self._draining_since >= self._patience_s and not self._patience_is_over:
+            self._patience_is_over = True
+            words = f"{n} running trials have not ended for {self._patience_s:.0f} s: they are to end without saving"
+            may_save = False
+        else:
+            return
+        if self.keys:
+            self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
+        self._stop_others(set(self.keys), "pause" if may_save else "stop")
+
+    def hand_back(self) -> bool:
+        """Take back what Tune was given, where nothing more is started and none of it has a worker.
+
+        Returns:
+            Whether something was, so that Tune has nothing to wait for any more.
+        """
+        waiting = {self._numbers[tune_id] for tune_id in self._starting}
+        if self._draining_since is None or not self.keys or not waiting.issuperset(self.keys):
+            return False
+        while self.keys:
+            number, _ = self.keys.popitem()
+            words = "not begun: the sweep ends before a worker came to train it"
+            self.guarded(partial(self.orchestrator.on_returned, number, words), None)
+        return True
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
@@ -210,6 +254,19 @@ def _last_words(trial: Trial) -> str:
         with contextlib.suppress(OSError):  # it was never written, or cannot be read
             lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "Ray gave no reason")
+
+
+class SweepEnd(Stopper):  # type: ignore[misc]  # ray ships no types
+    """Ends Tune's run where all that it waits for is room on the cluster: it would do so for ever (ray 2.60)."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._bridge.hand_back()
 
 
 class SweepWatch(Callback):  # type: ignore[misc]  # ray ships no types

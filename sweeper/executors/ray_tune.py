@@ -20,10 +20,10 @@ from ray.tune import CheckpointConfig, PlacementGroupFactory, RunConfig, TuneCon
 from ray.tune.experiment import Trial
 from ray.tune.search import ConcurrencyLimiter
 
-from sweeper.executors.attempt import TrialFunction
+from sweeper.executors.attempt import JOIN_S, TrialFunction
 from sweeper.executors.interrupt import take_signals_back
 from sweeper.executors.ray_board import make_board
-from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepWatch
+from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepEnd, SweepWatch
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import TrialWorker
 from sweeper.executors.user_code import UserCode, driver_paths
@@ -50,6 +50,7 @@ class RayTuneExecutor:
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
         code: The user's own, sent to the nodes of a cluster that is joined here.
         worker_growth_gb: How much more memory than after its first trial a worker may hold between trials.
+        grace_s: How long trials that are to save and end may take for it, if longer than `JOIN_S`.
         function: Run instead of what the config names.
         preload: Whether workers import torch and the trainer before their first trial.
     """
@@ -67,6 +68,7 @@ class RayTuneExecutor:
         address: str | None = None,
         code: UserCode | None = None,
         worker_growth_gb: float = 2.0,
+        grace_s: float = 0.0,
         function: TrialFunction | None = None,
         preload: bool = True,
     ) -> None:
@@ -86,6 +88,7 @@ class RayTuneExecutor:
         self._address = address
         self._code = code
         self._growth_gb = worker_growth_gb
+        self._patience_s = max(grace_s, JOIN_S)
         self._function = function
         self._preload = preload
         self._is_started: threading.Event | None = None
@@ -141,7 +144,10 @@ class RayTuneExecutor:
             self._take_what_ray_counts()
         orchestrator.set_capacity(self._capacity)
         board = make_board()
-        bridge = Bridge(orchestrator, board, Waiting(orchestrator, self._share, self._n_workers))
+        bridge = Bridge(
+            orchestrator, board, Waiting(orchestrator, self._share, self._n_workers),
+            patience_s=self._patience_s,
+        )  # fmt: skip
         # Exactly the slots: Tune would start one more trial, whose waiting takes a warm worker away.
         bridge.n_slots = lambda: orchestrator.slots(self._fitting(), room=self._room)
         limiter = ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=bridge.n_slots())
@@ -159,7 +165,7 @@ class RayTuneExecutor:
                 trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
             ),
             run_config=RunConfig(
-                name="tune", storage_path=scratch, verbose=0, callbacks=[SweepWatch(bridge)],
+                name="tune", storage_path=scratch, verbose=0, callbacks=[SweepWatch(bridge)], stop=SweepEnd(bridge),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
             ),
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Requests from outside: read from the study, checked, acted on, answered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sweeper.control.check import MAX_CONCURRENT, NO_LIMIT, check_request
 from sweeper.errors import StudyMismatchError, SweeperError
@@ -46,8 +46,11 @@ class Steering:
         }
         self._restore()
 
-    def poll(self) -> list[Decision]:
+    def poll(self, verbs: Sequence[Verb] = tuple(Verb)) -> list[Decision]:
         """Look whether something was asked for, if the last look is old enough, and act on it.
+
+        Args:
+            verbs: What is acted on now.
 
         Returns:
             The decisions that stop a running trial, for the executor to carry out.
@@ -56,13 +59,14 @@ class Steering:
         if now - self._looked_at < _POLL_S:
             return []
         self._looked_at = now
-        return self.act()
+        return self.act(verbs)
 
-    def act(self) -> list[Decision]:
+    def act(self, verbs: Sequence[Verb] = tuple(Verb)) -> list[Decision]:
         """Act on everything that was asked for and has no answer yet."""
         stops: list[Decision] = []
         for request in self._state.study.control_box.pending():
-            stops += self._meet(request)
+            if request.verb in verbs:
+                stops += self._meet(request)
         return stops
 
     def set_capacity(self, capacity: Callable[[], int]) -> None:

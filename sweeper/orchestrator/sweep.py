@@ -19,6 +19,7 @@ from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.records import Decision, EventKind, Listener, Outcome, OutcomeKind, Report, TrialRecord
 from sweeper.study.clock import utc_now
+from sweeper.study.control_records import Verb
 from sweeper.study.interface import SweepStudy
 from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.trial_spec import TrialSpec
@@ -153,10 +154,12 @@ class Orchestrator:
     def poll(self) -> list[Decision]:
         """Act on what was asked for from outside; cheap, and mostly does nothing. To be called all the time.
 
+        While the sweep ends, a trial that hangs can still be stopped; all else waits for the next driver.
+
         Returns:
             The decisions that stop a running trial.
         """
-        return [] if self.is_draining else self._steering.poll()
+        return self._steering.poll((Verb.STOP,)) if self.is_draining else self._steering.poll()
 
     def interrupt(self) -> None:
         """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""
