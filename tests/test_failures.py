@@ -1,6 +1,7 @@
 """What counts as a trial's failure and what does not; and that no attempt ends without a word."""
 
 import dataclasses
+import functools
 import os
 import sys
 import threading
@@ -128,6 +129,42 @@ def test_a_trial_that_was_judged_again_before_it_was_set_aside_goes_on(tmp_path)
 
     assert orchestrator.is_done
     assert (records[0].state, records[0].attempts, records[0].errors) == (TrialState.COMPLETE, 2, [])
+
+
+def set_aside_once(context, *, then):
+    """Be set aside at the first rung; do something else when the trial is taken up again."""
+    if context.spec.attempt > 1:
+        then()
+    context.report_rows(list(rows(1, 2)), {"score": 0.5})
+    assert context.channel.should_pause()
+    raise TrialStopped
+
+
+def test_a_trial_that_was_set_aside_once_is_not_so_for_ever(tmp_path):
+    def gives_up():
+        raise TrialStopped
+
+    records, _ = run(
+        tmp_path, functools.partial(set_aside_once, then=gives_up), judge=AsideThenOn(), failures=FEW, **ONE
+    )
+
+    assert (records[0].state, records[0].attempts) == (TrialState.FAIL, 3)
+    assert "nobody had told it" in records[0].reason
+
+
+def test_a_trial_that_is_interrupted_after_it_was_set_aside_is_taken_up_first(tmp_path):
+    study, orchestrator, _ = started(tmp_path, **ONE)
+    orchestrator._judging._judge = AsideThenOn()
+
+    def interrupts():
+        orchestrator.interrupt()
+        raise TrialStopped
+
+    InProcessExecutor(function=functools.partial(set_aside_once, then=interrupts)).run(orchestrator)
+
+    record = reopened(study).records()[0]
+    assert [attempt["outcome"] for attempt in record.history] == ["set aside", "interrupted"]
+    assert not record.is_set_aside
 
 
 # -- what counts ---------------------------------------------------------------------------------------------

@@ -198,8 +198,9 @@ class Ending:
     def _keep(self, running: Running) -> None:
         """Keep a trial that was interrupted or set aside as RUNNING, to be taken up again."""
         record = self._state.records[running.spec.number]
-        is_aside = bool(record.decisions and record.decisions[-1].get("aside"))
-        if not is_aside and not running.told_aside and not self._state.is_draining:
+        # Told in this attempt: the decision that an earlier one was set aside by stays the newest for long.
+        is_aside = running.told_aside and bool(record.decisions[-1].get("aside"))
+        if not running.told_aside and not self._state.is_draining:
             self._failing.fail(
                 running, "the trial ended as if it had been told to stop, but nobody had told it", None
             )
