@@ -273,6 +273,24 @@ def test_a_point_that_is_drawn_again_is_not_trained_again(tmp_path):
     assert len(records) == 6
 
 
+def test_a_point_that_was_drawn_again_is_not_trained_again_though_the_driver_died_in_between(tmp_path):
+    space = {"learning_rate": {"choice": [1e-4]}}
+    study = make_study(tmp_path, make_config(search_space=space, sampler={"name": "random", "n_trials": 3}))
+    orchestrator = make_orchestrator(study)
+    done = Outcome(kind=OutcomeKind.DONE, report=Report(rows=(), metrics={"score": 1.0}))
+    orchestrator.on_end(orchestrator.next_trial().number, done)
+    # Entered, and not yet ended as a repeated one.
+    study.draw(lambda params: plan_point(study.config, params))
+
+    again = make_orchestrator(reopened(study))
+
+    assert again.next_trial() is None
+    records = reopened(study).records()
+    states = [record.state for record in records.values()]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    assert records[1].reason == "the same point as trial 0: trained once"
+
+
 def test_a_point_that_was_added_is_not_drawn_again_however_its_numbers_are_written(tmp_path):
     drawn = {"x": {"choice": [1, 2.0]}}
     study = make_study(tmp_path, make_config(search_space=drawn, sampler={"name": "random", "n_trials": 9}))

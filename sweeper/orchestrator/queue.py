@@ -33,6 +33,8 @@ class TrialQueue:
         self._known: dict[str, int] = {}  # trials by point id, and by their params
         for number, record in records.items():
             self._note_known(number, record)
+        for number in sorted(records):
+            self._end_if_repeated(records[number])
         unfinished = [n for n in sorted(records) if not records[n].state.is_finished]
         begun = [n for n in unfinished if records[n].state is TrialState.RUNNING]
         # Trials that were cut off come first: their slots' work is half done, and their peers wait for them.
@@ -89,6 +91,24 @@ class TrialQueue:
             self._known.setdefault(record.point_id, number)
         if record.params and not record.is_continued:
             self._known.setdefault(params_key(record.params), number)
+
+    def _known_as(self, record: TrialRecord) -> int:
+        """Return the first trial that trains the same."""
+        by_params = None if record.is_continued else self._known.get(params_key(record.params))
+        known = self._known.get(record.point_id, by_params)
+        return record.number if known is None else known
+
+    def _end_if_repeated(self, record: TrialRecord) -> None:
+        """End a repeated draw whose driver died after it was entered."""
+        if record.state is TrialState.RUNNING and record.attempts == 0:
+            known = self._known_as(record)
+            if known < record.number:
+                self._end_repeated(record, known)
+
+    def _end_repeated(self, record: TrialRecord, known: int) -> None:
+        record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"
+        self._state.records.note(record.number)
+        self._state.study.finish(record.number, TrialState.PRUNED, reason=record.reason)
 
     def next_number(self) -> int | None:
         """Return the trial to start now, RUNNING in the study; None where there is none."""
@@ -159,16 +179,14 @@ class TrialQueue:
         study = self._state.study
         for _ in range(_DUPLICATE_DRAWS):
             number, point = study.draw(self._planned)
-            known = self._known.get(point.point_id, self._known.get(params_key(point.params)))
             record = _record_of(point, number, TrialState.RUNNING)
             self._state.records[number] = record
-            if known is None:
+            known = self._known_as(record)
+            if known == number:
                 self._note_known(number, record)
                 self._state.points[point.point_id] = point
                 return number
-            record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"
-            self._state.records.note(number)
-            study.finish(number, TrialState.PRUNED, reason=record.reason)
+            self._end_repeated(record, known)
             if self._n_undrawn == 0:
                 return None
         logger.warning("The sampler drew %d known points in a row; no new one is left.", _DUPLICATE_DRAWS)
