@@ -107,7 +107,8 @@ def record_of(trial: "FrozenTrial", *, settings: dict[str, Any], params: dict[st
     _read_progress(record, attributes.get(PROGRESS, {}))
     _read_numbered(record, attributes)
     read_off = attributes.get(READ_OFF)
-    if read_off is not None:
+    # One that has this alone was cut off there by its driver's death, and is trained itself.
+    if read_off is not None and record.state is TrialState.COMPLETE and not record.attempts:
         record.read_off = read_off["trial"]
         record.started = record.ended = read_off["at"]
     if POINT not in attributes and trial.datetime_complete is not None:  # a trial of plain Optuna

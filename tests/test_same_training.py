@@ -162,6 +162,20 @@ def test_an_interrupted_sweep_goes_on_and_reads_off_as_if_nothing_had_been(tmp_p
     assert [record.read_off for record in reopened(again).records().values()] == [2, 2, None]
 
 
+def test_what_was_cut_off_while_it_was_read_off_is_trained_and_counts_as_that(tmp_path: Path) -> None:
+    config = config_of(SWEEP, "search_space.learning_rate.grid=[1e-4]")
+    study = make_study(tmp_path, config)
+    study.claim(0)
+    study.record_read_off(0, 2, at="2026-11-22T12:00:00.000+00:00")  # and no more: its driver has died
+
+    again = reopened(study)
+    InProcessExecutor(slots=1, function=trains).run(make_orchestrator(again))
+
+    records = reopened(study).records()
+    assert [record.state for record in records.values()] == [TrialState.COMPLETE] * 3
+    assert (records[0].read_off, records[0].own_samples) == (None, 64)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_who_is_held_is_kept_up_from_what_changes_as_a_look_at_all_trials_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
