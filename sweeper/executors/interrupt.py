@@ -10,8 +10,9 @@ from typing import Any
 
 from sweeper.orchestrator import Orchestrator
 
-# Ctrl-C; `kill`, Kubernetes and Slurm; and what Slurm sends ahead of a time limit with `--signal=USR1@120`.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Ctrl-C; `kill`, Kubernetes and Slurm; what Slurm sends ahead of a time limit with `--signal=USR1@120`; and a terminal
+# that goes away, as with an ssh connection.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _ONE_PRESS_S = (
     0.3  # within which two SIGINT are one: `timeout -s INT` sends it to the process and to its group
 )
@@ -92,12 +93,17 @@ class _Interrupt:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handle `SIGNALS` while the block runs. Elsewhere than in the main thread Python cannot, and nothing is done."""
+    """Handle `SIGNALS` while the block runs. Elsewhere than in the main thread Python cannot, and nothing is done.
+
+    Under `nohup` a terminal that goes away is nothing to this process, and stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
+    if previous[signal.SIGHUP] is signal.SIG_IGN:
+        del previous[signal.SIGHUP]
+    for number in previous:
         signal.signal(number, handler)
     try:
         yield

@@ -79,7 +79,7 @@ def start_local(*, n_cpus: int) -> None:
         if _given_auth_mode is None:
             os.environ.pop(_AUTH_MODE, None)  # what an earlier cluster asked for is not for this one
         # With no address Ray would join a cluster that somebody else runs on this machine, and refuse `num_cpus`.
-        with _keeping_sigterm():
+        with _keeping_sigterm(), _deaf_to_hangups():
             ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
         _remember("local")
 
@@ -192,6 +192,19 @@ def _keeping_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _deaf_to_hangups() -> Iterator[None]:
+    """Let Ray's processes not end with the terminal: this one hears of it, and the trials save first.
+
+    Ray keeps Ctrl-C from them in the same way, and no other signal of a terminal (2.60).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Signals: checkpoint, hand the study back, exit with 130, within the grace time."""
 
+import os
 import signal
 import time
 
@@ -16,13 +17,17 @@ STUCK = {"trial": {"function": "chaos_functions:stuck"}, "resources": {"slots": 
 
 
 def attempts(study):
-    return sum(record.attempts for record in records_of(study).values())
+    """Return how many have a worker."""
+    return sum(attempt["worker"] is not None for r in records_of(study).values() for attempt in r.history)
 
 
 def end(driver, number, timeout_s=30.0):
     """Send a signal; return the exit code and the seconds until it came."""
     sent = time.monotonic()
-    driver.send_signal(number)
+    if number == signal.SIGHUP:
+        os.killpg(driver.pid, number)  # as a terminal does that goes away
+    else:
+        driver.send_signal(number)
     return driver.wait(timeout_s), time.monotonic() - sent
 
 
@@ -38,7 +43,7 @@ def check_handed_back(study, log):
 def interrupt_and_resume(tmp_path, executor, signals):
     """Interrupt a sweep once by each signal; return what it came to, and what it comes to undisturbed."""
     changes = {
-        "trial": {"checkpoint": {"every_samples": None}, "settings": {"step_s": 0.1}},
+        "trial": {"checkpoint": {"every_samples": None}, "settings": {"step_s": 0.2}},
         "search_space": {"learning_rate": {"grid": RATES[:2]}},
     }
     sweep = write_sweep(tmp_path / "sweep.yaml", merged(MADE_UP, changes))
@@ -63,7 +68,7 @@ def interrupt_and_resume(tmp_path, executor, signals):
         saved = [
             int(path.parent.name.removeprefix("step-")) for path in study.glob("trials/*/*/*/MANIFEST.json")
         ]
-        assert {record.step for record in running} <= set(saved)
+        assert {record.step for record in running} - {0} <= set(saved)
         words = ["resume", str(study)]
     resumed = run(["resume", str(study), *executor])
     assert resumed.returncode == 0, resumed.stderr
@@ -71,7 +76,7 @@ def interrupt_and_resume(tmp_path, executor, signals):
 
 
 def test_every_signal_ends_a_sweep_with_a_checkpoint_and_resume_goes_on(tmp_path):
-    signals = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+    signals = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
     found, expected = interrupt_and_resume(tmp_path, IN_PROCESS, signals)
 
     assert found == expected
@@ -80,9 +85,24 @@ def test_every_signal_ends_a_sweep_with_a_checkpoint_and_resume_goes_on(tmp_path
 @pytest.mark.ray
 @pytest.mark.slow
 def test_every_signal_ends_a_sweep_on_ray_too(tmp_path):
-    found, expected = interrupt_and_resume(tmp_path, RAY, [signal.SIGTERM, signal.SIGUSR1])
+    found, expected = interrupt_and_resume(tmp_path, RAY, [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 
     assert found == expected
+
+
+def test_under_nohup_a_sweep_goes_on_when_its_terminal_goes_away(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep.yaml", MADE_UP)
+    study, log = tmp_path / "study", tmp_path / "log"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` starts a process
+    try:
+        driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: (study / "study.json").exists() and attempts(study), driver, log)
+
+    code, _ = end(driver, signal.SIGHUP, timeout_s=60.0)
+
+    assert code == 0, log.read_text()
 
 
 EXECUTORS = [
