@@ -12,6 +12,7 @@ from learning_sweeps import PARAMS, best_found, complete, cost, honest, nothing,
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from sweeper.encoding import encode
 from sweeper.learning import LearnedOptions, calibration_size
 from sweeper.pruners import EarlyDynamicsPruner, predict, report_rung
 from sweeper.pruners.design import design_matrix, smooth_matrix, spread_out
@@ -248,6 +249,18 @@ def test_nobody_is_stopped_any_more_when_the_predictions_do_not_hold():
         "the predictions do not hold, so nobody is stopped: 3 of 3 trials ended outside"
     )
     assert "prediction" in decision.details
+
+
+def test_a_prediction_without_bounds_is_read_from_a_study_as_it_was_made():
+    records, bad, _ = calibrated()
+    for record in records.values():
+        if record.state is TrialState.COMPLETE:
+            details = encode({"prediction": math.nan, "low": -math.inf, "high": math.inf})
+            record.decisions.append({"rule": RULE, "stop": False, "details": details})
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert decision.stop
 
 
 def test_later_hits_do_not_undo_that_predictions_did_not_hold():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from scipy.stats import binom
 
+from sweeper.encoding import decode_number
 from sweeper.pruners.audit import audit_decision
 from sweeper.pruners.standings import has_diverged
 from sweeper.records import TrialRecord, TrialState
@@ -102,7 +103,8 @@ class Ledger:
             predicted = [d["details"] for d in record.decisions if "prediction" in d.get("details", {})]
             if predicted:
                 self._n_predicted += 1
-                self._n_missed += not predicted[-1]["low"] <= value <= predicted[-1]["high"]
+                low, high = (decode_number(predicted[-1][side]) for side in ("low", "high"))
+                self._n_missed += not low <= value <= high
                 by_chance = binom.sf(self._n_missed - 1, self._n_predicted, _MISS_RATE)
                 if self._broken is None and self._n_missed and by_chance < _MISS_LEVEL:
                     self._broken = (self._n_missed, self._n_predicted)
