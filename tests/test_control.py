@@ -355,6 +355,35 @@ def test_a_warm_start_that_is_stopped_before_its_start_leaves_no_checkpoint(tmp_
     assert not list(place.glob("step-*"))
 
 
+class RemovesOnceAnswered:
+    """A listener that removes a file as soon as a request was answered, and keeps the answer."""
+
+    def __init__(self, path):
+        self._path, self.answer = path, ""
+
+    def on_event(self, event):
+        if "asked for" in event.message:
+            self._path.unlink()
+            self.answer = event.message
+
+
+def test_a_clone_whose_checkpoint_could_not_be_copied_is_in_the_study_and_gets_it_at_its_start(tmp_path):
+    study = make_study(tmp_path, make_config(trial={"checkpoint": {"at": [20]}}, rungs={"samples": [30, 50]}))
+    in_the_way = tmp_path / "trials" / "4"
+    in_the_way.parent.mkdir()
+    in_the_way.touch()
+    clone = (Verb.CLONE, {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True})
+    removes = RemovesOnceAnswered(in_the_way)
+    orchestrator = make_orchestrator(study, removes, AskAt(reopened(study), clone), clock=seconds())
+
+    InProcessExecutor(function=trial_functions.steady).run(orchestrator)
+
+    (event,) = events(study)
+    assert (event["outcome"], event["added_trial"]) == ("done", 4)
+    assert "trial 4 waits to be trained; what it begins with could not be copied" in removes.answer
+    assert reopened(study).records()[4].origin.from_step == 2
+
+
 def test_a_warm_start_without_a_checkpoint_is_refused(tmp_path):
     arguments = {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True}
     study, _ = steer(tmp_path, (Verb.CLONE, arguments))

@@ -116,8 +116,8 @@ class Steering:
                 request, config=state.config, facts=state.study.facts(), records=state.records
             )
             if point is not None:
-                trial = self._add(request, point)
-                return self._answer(request, f"trial {trial} waits to be trained", trial=trial)
+                trial, message = self._add(request, point)
+                return self._answer(request, message, trial=trial)
             message, stops = self._verbs[request.verb](request)
         except SweeperError as error:
             return self._answer(request, str(error), is_done=False)
@@ -200,7 +200,7 @@ class Steering:
             )
         return f"at most {value} trials run at a time", []
 
-    def _add(self, request: ControlRequest, point: Point) -> int:
+    def _add(self, request: ControlRequest, point: Point) -> tuple[int, str]:
         is_clone = request.verb is Verb.CLONE
         failed = [record.number for record in trials_of(point, self._state.records.values())]
         origin = Origin(
@@ -210,9 +210,12 @@ class Steering:
         if origin.source is not None:
             self._starting.refuse_without_checkpoint(origin.source)
         record = self._queue.add(point, origin)
-        if origin.source is not None:
+        message = f"trial {record.number} waits to be trained"
+        try:
             self._starting.inherit(record)
-        return record.number
+        except SweeperError as error:  # by now it is in the study
+            message += f"; what it begins with could not be copied, is tried again at its start: {error}"
+        return record.number, message
 
 
 def _limit_in(request: ControlRequest) -> int | None:
