@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sweep_files import config_of
 from sweeps import make_config, make_orchestrator, make_study, reopened
 
@@ -73,3 +74,40 @@ def test_limits_that_a_study_has_by_the_model_alone_still_hold_for_all_its_trial
     known.lower(HALF, "host", first | {"max_length": 4096})
     assert known.by_device(first | {"max_length": 4096}) == {"host": 4}
     assert known.by_device(second) == {"host": 8}
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "ways"),
+    [
+        (
+            "A10",
+            (),
+            "`method: lora`, `method: qlora`, `gradient_checkpointing: true`, `resources.sharding: fsdp2` over several "
+            "GPUs or a `max_length` below 512",
+        ),
+        ("A10", ("method=qlora", "gradient_checkpointing=true"), "a `max_length` below 512"),
+        (
+            "host",
+            ("method=lora", "gradient_checkpointing=true"),
+            "fewer `resources.slots` or a `max_length` below 512",
+        ),
+    ],
+)
+def test_a_trial_whose_micro_batch_cannot_be_halved_says_what_needs_less_memory(
+    tmp_path: Path, device: str, overrides: tuple[str, ...], ways: str
+) -> None:
+    given = ("micro_batch_size=1", *overrides)
+    settings = ("failures.retries=0", "resources.slots=1", *(f"trial.settings.{one}" for one in given))
+    study = make_study(tmp_path, config_of(SWEEP, *settings))
+    orchestrator = make_orchestrator(study)
+    first = orchestrator.next_trial()
+    assert first is not None
+
+    cause = FailureCause.OUT_OF_MEMORY
+    ended = Outcome(kind=OutcomeKind.FAILED, error="CUDA out of memory.", cause=cause, device=device)
+    orchestrator.on_end(first.number, ended)
+
+    assert reopened(study).records()[first.number].reason == (
+        f"out of memory ({device}) at micro_batch_size = 1, which cannot be halved. Less is needed with {ways}. "
+        "It said: CUDA out of memory."
+    )

@@ -11,6 +11,7 @@ from sweeper.orchestrator.state import Running, SweepState
 from sweeper.records import HOST, EventKind, FailureCause, Outcome, TrialRecord, TrialState
 from sweeper.study.failed import failures_left
 from sweeper.study.micro_batches import MicroBatchLimits
+from sweeper.trial_spec import TrialSpec
 
 
 class Failing:
@@ -82,7 +83,11 @@ class Failing:
         if self._halve(running, outcome):
             self._queue.again.appendleft(running.spec.number)
         else:
-            self.fail(running, outcome.error or "unknown error", outcome.traceback, is_lost=is_lost)
+            batch = self._batch_of(running, outcome)
+            error = outcome.error or "unknown error"
+            if batch is not None and self._state.config.trial.function is None:
+                error = _needs_less(batch, running.spec, outcome.device or HOST, error)
+            self.fail(running, error, outcome.traceback, is_lost=is_lost)
 
     def fail(self, running: Running, error: str, traceback: str | None, *, is_lost: bool = False) -> None:
         """End an attempt that failed: the trial is tried again, or ends as FAIL; too many of these end the sweep.
@@ -122,23 +127,27 @@ class Failing:
         again = f"; `--retry-failed` also trains the {n_failed} that failed once more" if n_failed else ""
         return f"The study is kept; mend the cause and go on with `sweeper resume`{again}."
 
-    def _halve(self, running: Running, outcome: Outcome) -> bool:
-        """Plan the next attempt with half the micro-batch, if that is possible."""
-        spec, record = running.spec.fitted(outcome.device or HOST), self._state.records[running.spec.number]
+    @staticmethod
+    def _batch_of(running: Running, outcome: Outcome) -> BatchPlan | None:
+        """Return how the batch was cut in an attempt; None where the trial's function cuts it."""
+        spec = running.spec.fitted(outcome.device or HOST)
         if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None:
-            return False
+            return None
         batch = BatchPlan(
             micro_batch_size=spec.micro_batch_size,
             gradient_accumulation_steps=spec.gradient_accumulation_steps,
             data_parallel_size=spec.data_parallel_size,
         )
         known = outcome.micro_batch_size or running.micro_batch_size
-        used = batch.cut(known) if spec.is_auto and known is not None else batch.within(known)
-        half = (
-            used.cut(used.micro_batch_size // 2)
-            if spec.is_auto and used.micro_batch_size > 1
-            else used.halved()
-        )
+        return batch.cut(known) if spec.is_auto and known is not None else batch.within(known)
+
+    def _halve(self, running: Running, outcome: Outcome) -> bool:
+        """Plan the next attempt with half the micro-batch, if that is possible."""
+        record, used = self._state.records[running.spec.number], self._batch_of(running, outcome)
+        if used is None:
+            return False
+        is_cut = running.spec.is_auto and used.micro_batch_size > 1
+        half = used.cut(used.micro_batch_size // 2) if is_cut else used.halved()
         if half is None:
             return False
         self._micro_batches.lower(half, outcome.device, running.spec.settings)
@@ -160,6 +169,27 @@ class Failing:
         )
         self._state.tell(EventKind.TRIAL_RETRIED, text, record=record)
         return True
+
+
+def _needs_less(batch: BatchPlan, spec: TrialSpec, device: str, error: str) -> str:
+    """Return an error of a trial that ran out of memory with as little as it can have, and what would need less."""
+    settings = spec.settings
+    method, checkpointing = settings["method"], settings["gradient_checkpointing"]
+    less = {
+        "fewer `resources.slots`": device == HOST,
+        "another `micro_batch_size`": batch.micro_batch_size > 1,
+        "`method: lora`": method == "full",
+        "`method: qlora`": device != HOST and method != "qlora" and spec.sharding is None,
+        "`gradient_checkpointing: true`": not checkpointing,
+        "`resources.sharding: fsdp2` over several GPUs": (
+            device != HOST and spec.sharding is None and method != "qlora"
+        ),
+    }
+    ways = ", ".join(way for way, is_open in less.items() if is_open)
+    return (
+        f"out of memory ({device}) at micro_batch_size = {batch.micro_batch_size}, which cannot be halved. Less is "
+        f"needed with {ways + ' or ' if ways else ''}a `max_length` below {settings['max_length']}. It said: {error}"
+    )
 
 
 def _counts(failure: Mapping[str, Any], record: TrialRecord) -> bool:
