@@ -33,6 +33,24 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "n_warnings"),
+    [
+        ("resources.address=auto", 1),
+        ("resources.slots=2", 0),
+        ("trial.checkpoint.every_samples=640", 0),
+        ("trial.checkpoint.at=[640]", 0),
+    ],
+)
+def test_on_a_cluster_trials_that_save_nothing_on_their_way_are_warned_of(
+    override: str, n_warnings: int
+) -> None:
+    overrides = [override] if override.startswith("resources") else ["resources.address=auto", override]
+    warned = said(plan_of(*overrides), "a trial whose node goes away begins anew")
+    assert len(warned) == n_warnings
+    assert all("each time counts against `failures.retries` = 1." in text for text in warned)
+
+
 def test_points_without_adapters_are_trained_once_whatever_is_said_of_adapters() -> None:
     text = replaced(
         BASE,

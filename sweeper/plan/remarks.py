@@ -10,6 +10,7 @@ from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.judging_notes import judging_notes
+from sweeper.plan.mark_warnings import mark_warnings
 from sweeper.plan.marks import RungMarks
 from sweeper.plan.mix import mix_of
 from sweeper.plan.settings import HALF_LIFE
@@ -62,7 +63,7 @@ def warnings(
     yield from _direction_warnings(config)
     yield from _packing_warnings(config, points)
     yield from _size_warnings(config, points)
-    yield from _mark_warnings(config, points)
+    yield from mark_warnings(config, points)
     if config.pruner.name != "nop":
         yield from _rung_warnings(config, rungs, points)
     yield from _warmup_warnings(config, points)
@@ -211,27 +212,6 @@ def _size_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str
     n_points = math.prod(len(values) if values is not None else _MANY_POINTS for values in sizes)
     if n_trials is not None and n_points < n_trials:
         yield f"`sampler.n_trials` = {n_trials}, but the search space has only {n_points} different points."
-
-
-def _mark_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
-    """Yield marks of evaluations and checkpoints that no point comes to."""
-    budgets = [point.budget_samples for point in points if point.budget_samples is not None]
-    if not budgets:
-        return
-    evaluation, checkpoint = config.trial.evaluation, config.trial.checkpoint
-    marks = {
-        "evaluation.at": evaluation.at if isinstance(evaluation.at, list) else [],
-        "checkpoint.at": checkpoint.at,
-    }
-    if checkpoint.every_samples is not None:
-        marks["checkpoint.every_samples"] = [checkpoint.every_samples]
-    for name, at in marks.items():
-        late = [mark for mark in at if mark >= min(budgets)]
-        if late:
-            yield (
-                f"`trial.{name}` = {', '.join(map(str, late))} does not lie below the shortest budget of "
-                f"{min(budgets):,} samples and has no effect there."
-            )
 
 
 def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point]) -> Iterator[str]:
