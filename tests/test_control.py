@@ -414,19 +414,19 @@ def test_what_was_asked_for_lasts_over_a_restart(tmp_path):
 
 def test_a_pause_and_a_limit_are_told_where_the_study_stands_until_they_end(tmp_path):
     study, _ = steer(
-        tmp_path, (Verb.SET, {"setting": "max_concurrent", "value": 3}), (Verb.PAUSE, {}), (Verb.STOP_ALL, {})
+        tmp_path, (Verb.SET, {"setting": "max_concurrent", "value": 1}), (Verb.PAUSE, {}), (Verb.STOP_ALL, {})
     )
     who = study.control_box.events()[0].request.by
 
-    assert (study.view().paused_by, study.view().max_concurrent) == (who, 3)
+    assert (study.view().paused_by, study.view().max_concurrent) == (who, 1)
     first = cli("status", tmp_path).out.replace("\n", " ")
-    assert first.startswith(f"made-up: interrupted, paused by {who}, at most 3 at a time; ")
+    assert first.startswith(f"made-up: interrupted, paused by {who}, at most 1 at a time; ")
     watched = cli("status", tmp_path, "--watch")
     assert watched.code == 130
     assert watched.err.endswith(f"nobody drives it. Go on with: sweeper resume {tmp_path}\n")
-    assert watched.out.startswith(f"interrupted, paused by {who}, at most 3 at a time: ")
+    assert watched.out.startswith(f"interrupted, paused by {who}, at most 1 at a time: ")
     told = json.loads(cli("status", tmp_path, "--json").out)
-    assert (told["paused_by"], told["max_concurrent"]) == (who, 3)
+    assert (told["paused_by"], told["max_concurrent"]) == (who, 1)
 
     ask(study, Verb.UNPAUSE)
     assert study.view().paused_by == who  # no driver has acted on it yet
