@@ -10,9 +10,11 @@ from sweeps import make_config, make_orchestrator, make_study
 from sweeper.checkpoint import (
     MANIFEST,
     DirectoryCheckpoints,
+    RemoteCheckpoints,
     Retention,
     inherit_checkpoint,
     open_checkpoints,
+    trials_at,
 )
 from sweeper.errors import SweeperError
 from sweeper.executors.in_process import InProcessExecutor
@@ -401,6 +403,35 @@ def test_of_the_worse_ones_each_is_looked_at_once(sweep):
 
     assert opened.numbers == [1, 2, 3]
     assert kept(root) == {0: [1, 2], 1: [], 2: [], 3: []}
+
+
+def test_a_look_at_all_is_only_at_those_that_may_have_any(sweep):
+    root, records = sweep
+    opened, asked = Opened(root), []
+
+    def with_any(numbers):
+        asked.append(list(numbers))
+        return [number for number in asked[-1] if number != 2]
+
+    policy = Retention(opened, with_any=with_any, keep_best=1, max_bytes=None, maximize=False)
+    policy.after_end(2, records)
+    policy.after_end(2, records)
+
+    assert (asked, opened.numbers) == ([[1, 2]], [1])
+
+
+def test_trials_of_an_object_store_are_listed_in_one_look(tmp_path, caplog):
+    place = f"memory://bucket-{next(_numbers)}"
+    assert trials_at(place, study="demo") == set()
+    for number in (0, 12):
+        store = RemoteCheckpoints(f"{place}/demo/trials/{number}/checkpoints")
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "state.bin").write_bytes(b"x")
+        store.save(source, step=1, samples=8)
+    assert trials_at(place, study="demo") == {0, 12}
+    assert trials_at("nowhere://x", study="demo") is None
+    assert "The trials at nowhere://x could not be listed" in caplog.text
 
 
 def test_a_save_within_the_bound_looks_at_no_other_trial(sweep):

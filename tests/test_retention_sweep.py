@@ -4,7 +4,7 @@ import pytest
 import trial_functions
 from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
 
-from sweeper.checkpoint import DirectoryCheckpoints
+from sweeper.checkpoint import DirectoryCheckpoints, RemoteCheckpoints
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
@@ -153,6 +153,28 @@ def test_what_a_killed_driver_left_of_a_stopped_trial_is_removed_by_the_next_one
     make_orchestrator(study)
     assert saved(study) == before
     assert any(before.values())
+
+
+def test_in_an_object_store_only_the_trials_that_have_anything_are_looked_at(tmp_path, monkeypatch):
+    place = "memory://of-stopped"
+    study = run(
+        tmp_path, function=trial_functions.diverges_at_high_rate,
+        trial={"checkpoint": {"every_samples": 20, "url": place}},
+    )  # fmt: skip
+    pruned = [number for number, record in study.records().items() if record.state is TrialState.PRUNED]
+    left = RemoteCheckpoints(f"{place}/{study.name}/trials/{pruned[0]}/checkpoints")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "state.txt").write_text("x")
+    left.save(source, step=3, samples=30)
+    cleared = []
+    clear = RemoteCheckpoints.clear
+    monkeypatch.setattr(RemoteCheckpoints, "clear", lambda self: (cleared.append(self._url), clear(self)))
+
+    make_orchestrator(study)
+
+    assert cleared == [left._url]
+    assert left.saved() == []
 
 
 def test_a_trial_between_two_attempts_is_pruned_once_its_checkpoints_are_gone(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 from sweeper.checkpoint.directory import DirectoryCheckpoints
 from sweeper.checkpoint.inherit import inherit_checkpoint
 from sweeper.checkpoint.manifest import MANIFEST, Saved
-from sweeper.checkpoint.remote import RemoteCheckpoints, check_url
+from sweeper.checkpoint.remote import RemoteCheckpoints, check_url, trials_at
 from sweeper.checkpoint.retention import Retention
 from sweeper.checkpoint.store import Checkpoints, KeptCheckpoints
 
@@ -21,6 +21,7 @@ __all__ = [
     "checkpoints_place",
     "inherit_checkpoint",
     "open_checkpoints",
+    "trials_at",
 ]
 
 

@@ -103,6 +103,20 @@ def _open(url: str) -> tuple[Any, str]:
     return system, path
 
 
+def trials_at(url: str, *, study: str) -> set[int] | None:
+    """Return the trials of a study that have anything under a URL, in one look; None where the store does not say."""
+    try:
+        system, root = _open(f"{url.rstrip('/')}/{study}/trials")
+        listed = system.ls(root, detail=False, refresh=True)
+    except FileNotFoundError:
+        return set()
+    except Exception as error:  # noqa: BLE001 - every store has its own errors
+        logger.warning("The trials at %s could not be listed: %s", url, _in_words(error))
+        return None
+    names = (str(path).rstrip("/").rpartition("/")[2] for path in listed)
+    return {int(name) for name in names if name.isdecimal()}
+
+
 class RemoteCheckpoints:
     """Checkpoints of one trial under a URL that every node reaches.
 

@@ -15,6 +15,7 @@ class Retention:
 
     Args:
         open_store: Returns the checkpoints of a trial.
+        with_any: Returns which of some trials may have checkpoints; asked where all are looked at.
         keep_best: Completed trials whose checkpoints are kept, beside those that train another one on, which are not
             compared; None keeps all.
         max_bytes: For all checkpoints of the sweep together; None sets no bound.
@@ -25,11 +26,13 @@ class Retention:
         self,
         open_store: Callable[[int], KeptCheckpoints],
         *,
+        with_any: Callable[[Iterable[int]], Iterable[int]] = lambda numbers: numbers,
         keep_best: int | None,
         max_bytes: int | None,
         maximize: bool,
     ) -> None:
         self._open = open_store
+        self._with_any = with_any
         self._keep_best = keep_best
         self._max_bytes = max_bytes
         self._sign = -1.0 if maximize else 1.0
@@ -56,9 +59,10 @@ class Retention:
             complete = self._by_value(records.values())
             worse = complete[self._keep_best :] if records[number].state is TrialState.COMPLETE else []
             failed = [number] if records[number].state is TrialState.FAIL else []
-            for other in [*worse, *failed]:
-                if other not in self._cleared:
-                    self._clear(other)
+            new = [other for other in [*worse, *failed] if other not in self._cleared]
+            for other in self._with_any(new) if len(new) > 1 else new:
+                self._clear(other)
+            self._cleared.update(new)
         if self._max_bytes is not None and records[number].state is not TrialState.PRUNED:
             self._count(number, records)
             self._fit(records, self._max_bytes)
@@ -96,7 +100,7 @@ class Retention:
         """Look what a trial has now; the first time, what every trial has."""
         if self._known is None:
             begun = [number for number, record in records.items() if record.attempts]
-            found = {number: self._open(number).saved() for number in begun}
+            found = {number: self._open(number).saved() for number in self._with_any(begun)}
             self._known = {}
             for each, saved in found.items():
                 self._note(each, saved)

@@ -54,10 +54,13 @@ class Ending:
 
     def clear_stopped(self) -> None:
         """Remove what is left of stopped trials: the driver died before a worker that it had stopped was gone."""
-        for record in self._state.records.values():
-            is_inherited = record.origin is not None and record.origin.source is not None
-            if record.state is TrialState.PRUNED and (record.attempts or is_inherited):
-                self._state.checkpoints(record.number).clear()
+        stopped = [
+            record.number
+            for record in self._state.records.values()
+            if record.state is TrialState.PRUNED and (record.attempts or _is_inherited(record))
+        ]
+        for number in self._state.with_checkpoints(stopped) if stopped else ():
+            self._state.checkpoints(number).clear()
 
     def end(self, running: Running, outcome: Outcome) -> None:
         """End an attempt of which its worker told how it ended."""
@@ -134,7 +137,7 @@ class Ending:
         record = self._state.records[decision.trial]
         self._state.study.claim(decision.trial)
         self._recording.decision(decision)
-        if record.origin is not None and record.origin.source is not None:
+        if _is_inherited(record):
             self._state.checkpoints(record.number).clear()  # what it was to begin with
         self._finish_pruned(record, decision.reason)
         words = f"not started: {decision.reason}"
@@ -224,3 +227,8 @@ class Ending:
             f"trial {record.number} {'set aside' if is_aside else 'interrupted'} at {record.samples} samples"
         )
         self._state.tell(EventKind.NOTE, words, record=record)
+
+
+def _is_inherited(record: TrialRecord) -> bool:
+    """Whether a trial begins with another one's checkpoint."""
+    return record.origin is not None and record.origin.source is not None

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.checkpoint import KeptCheckpoints, checkpoints_place, open_checkpoints
+from sweeper.checkpoint import KeptCheckpoints, Retention, checkpoints_place, open_checkpoints, trials_at
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord, StepRow
@@ -89,6 +89,23 @@ class SweepState:
         url = self.config.trial.checkpoint.url
         return checkpoints_place(
             url, study=self.study.name, trial_dir=str(self.trial_dir(number)), number=number
+        )
+
+    def with_checkpoints(self, numbers: Iterable[int]) -> list[int]:
+        """Return which of some trials may have checkpoints; of an object store, which is slow, that is asked once."""
+        url = self.config.trial.checkpoint.url
+        found = None if url is None else trials_at(url, study=self.study.name)
+        return [number for number in numbers if found is None or number in found]
+
+    def retention(self) -> Retention:
+        """Return what removes checkpoints by the config's policy; it keeps count of them."""
+        policy = self.config.trial.checkpoint
+        return Retention(
+            self.checkpoints,
+            with_any=self.with_checkpoints,
+            keep_best=policy.keep_best,
+            max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
+            maximize=self.config.direction == "maximize",
         )
 
     def _open_checkpoints(self, number: int) -> KeptCheckpoints:

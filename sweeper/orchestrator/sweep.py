@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweeper.checkpoint import KeptCheckpoints, Retention
+from sweeper.checkpoint import KeptCheckpoints
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.failing import Failing
 from sweeper.orchestrator.judging import Judging
@@ -60,7 +60,7 @@ class Orchestrator:
             study=study, plan=plan, listeners=listeners, clock=clock, checkpoints_of=checkpoints_of
         )
         self._state = state
-        self._retention = _retention_of(state)
+        self._retention = state.retention()
         micro_batches = MicroBatchLimits(study)
         self._recording = Recording(state)
         self._sharing = Sharing(state)
@@ -290,13 +290,3 @@ class Orchestrator:
         if record.attempts == 1:
             record.started = running.started
         self._recording.attempt(running)
-
-
-def _retention_of(state: SweepState) -> Retention:
-    policy = state.config.trial.checkpoint
-    return Retention(
-        state.checkpoints,
-        keep_best=policy.keep_best,
-        max_bytes=None if policy.max_gb is None else int(policy.max_gb * 1e9),
-        maximize=state.config.direction == "maximize",
-    )
