@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import jinja2
 import pytest
 from cli_fixtures import SWEEP, TRIAL, cli
 from ruamel.yaml import YAML
+from slurm_stand_in import install
 
 from sweeper.cli import app
 from sweeper.config import load_config
@@ -104,6 +107,47 @@ def test_scripts_pass_shellcheck(script: Path) -> None:
     linter = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([linter, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+# As `ray get-auth-token` (2.60) writes it: as the umask says.
+RAY = """#!/bin/sh
+[ "$1" = get-auth-token ] || exit 0
+mkdir -p "$HOME/.ray"
+[ -e "$HOME/.ray/auth_token" ] || printf 0123 > "$HOME/.ray/auth_token"
+cat "$HOME/.ray/auth_token"
+"""
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("script", SCRIPTS[1:], ids=lambda path: path.name)
+def test_rays_token_is_for_its_user_alone(script: Path, is_there: bool, tmp_path: Path) -> None:
+    home, programs = tmp_path / "home", tmp_path / "venv/bin"
+    (home / ".ray").mkdir(parents=True)
+    token = home / ".ray/auth_token"
+    if is_there:
+        token.write_text("0123")
+    programs.mkdir(parents=True)
+    bash = "#!/bin/bash\n"
+    stand_ins = {"ray": RAY, "sweeper": f"{bash}umask\n", "hostname": f"{bash}echo 127.0.0.1\n"}
+    stand_ins["python"] = f"{bash}echo 1\n"  # the nodes that have joined
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        words = f'umask 022; exec bash "{script}" sweep.yaml'
+        if script.suffix == ".sbatch":
+            install(programs)
+        for name, text in stand_ins.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        done = subprocess.run(
+            ["bash", "-c", words], capture_output=True, text=True, check=False, timeout=60,
+            env={
+                "HOME": str(home), "VENV": str(tmp_path / "venv"), "PORT": str(head.getsockname()[1]),
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node-0",
+            },
+        )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert "0022" in done.stdout.split()  # what the sweep writes is as the user's umask says
 
 
 def code_of(file: Path) -> str:

@@ -1,6 +1,8 @@
 """What a study's files and a user's words cannot do: run code, leave their directory, show a password."""
 
+import os
 import pickle
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from sweeper.checkpoint import MANIFEST, DirectoryCheckpoints
 from sweeper.checkpoint.manifest import FileFacts, Manifest, describe
 from sweeper.config import config_from_dict, parse_config
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.executors import ray_token
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.study.journal import JournalBackend
 from sweeper.study.study import Study
@@ -164,3 +167,50 @@ def test_the_password_of_a_command_line_leaves_it_at_once(tmp_path):
     assert "'resume', 'x', '--storage=postgresql://me@db/x'" in done.stdout
     assert done.stdout.splitlines()[0].endswith(SECRET)
     assert "left: False" in done.stdout  # workers and other children inherit no password
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    before = os.umask(0o022)
+    yield tmp_path / "home"
+    os.umask(before)
+
+
+def test_rays_token_is_made_for_this_user_alone_and_once(home):
+    ray_token.make_token()
+    token = home / ".ray/auth_token"
+    text = token.read_text()
+    ray_token.make_token()
+
+    assert ray_token.has_token()
+    assert (stat.S_IMODE(token.stat().st_mode), stat.S_IMODE(token.parent.stat().st_mode)) == (0o600, 0o700)
+    assert len(text) == 64
+    assert token.read_text() == text
+
+
+def test_a_token_of_rays_that_others_can_read_is_closed_to_them(home):
+    token = home / ".ray/auth_token"
+    ray_token.close_token()
+    token.parent.mkdir(parents=True)
+    token.write_text("0123456789abcdef" * 4)
+    ray_token.make_token()
+    ray_token.close_token()
+
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert token.read_text() == "0123456789abcdef" * 4
+
+
+def test_no_token_is_written_where_one_is_given(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    ray_token.make_token()
+
+    assert not home.exists()
+
+
+def test_a_token_that_cannot_be_written_is_told_with_what_to_do(home):
+    home.touch()
+    with pytest.raises(ConfigError, match=r"cannot be written to .*auth_token: .* or set RAY_AUTH_TOKEN"):
+        ray_token.make_token()

@@ -32,7 +32,8 @@ trap end EXIT
 
 # Ray's own token keeps the other users of the machines out; it goes to them by ssh, not as an argument.
 export RAY_AUTH_MODE=token
-token=$("$VENV/bin/ray" get-auth-token --generate)
+token=$(umask 077 && "$VENV/bin/ray" get-auth-token --generate)
+[ ! -e ~/.ray/auth_token ] || chmod 600 ~/.ray/auth_token # one from before was made as the umask said
 
 "$VENV/bin/ray" start --head --node-ip-address="$head_ip" --port="$PORT"
 for host in ${hosts[@]+"${hosts[@]}"}; do

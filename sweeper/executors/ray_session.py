@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.executors import ray_token
 from sweeper.executors.user_code import UserCode
 from sweeper.room import Node
 
@@ -56,6 +57,7 @@ def connect(address: str, code: UserCode | None = None) -> dict[str, float]:
     """
     _leave_another(address)
     if not ray.is_initialized():
+        ray_token.close_token()
         with _runtime_env(code) as runtime_env:
             _join(address, runtime_env)
     resources: dict[str, float] = ray.cluster_resources()
@@ -78,6 +80,9 @@ def start_local(*, n_cpus: int) -> None:
     if not ray.is_initialized():
         if _given_auth_mode is None:
             os.environ.pop(_AUTH_MODE, None)  # what an earlier cluster asked for is not for this one
+        if os.environ.get(_AUTH_MODE, "token").lower() == "token":
+            ray_token.make_token()
+            ray_token.close_token()
         # With no address Ray would join a cluster that somebody else runs on this machine, and refuse `num_cpus`.
         with _keeping_sigterm(), _deaf_to_hangups():
             ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **_QUIET)
@@ -143,7 +148,7 @@ def _init(address: str, **settings: Any) -> None:
     `ray start` asks for a token where it finds one, and refuses who sends none; joining by address sends none. A
     cluster that asks for none lets in who sends one, but then ends every actor at once (ray 2.60).
     """
-    if _given_auth_mode is None and _has_auth_token():
+    if _given_auth_mode is None and ray_token.has_token():
         try:
             _set_auth_mode("disabled")
             with _few_attempts(1):
@@ -153,12 +158,6 @@ def _init(address: str, **settings: Any) -> None:
             _set_auth_mode("token")
     with _few_attempts(_ATTEMPTS):
         ray.init(address=address, **_QUIET, **settings)
-
-
-def _has_auth_token() -> bool:
-    """Whether Ray would find a token on this machine; an earlier local Ray leaves one behind."""
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _set_auth_mode(mode: str) -> None:
