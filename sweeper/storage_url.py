@@ -1,17 +1,18 @@
 """Storage URLs and their passwords: a password stays in this process's memory and is written nowhere."""
 
 import dataclasses
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from collections.abc import Iterator, Sequence
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode
 
 PASSWORD_VARIABLE = "SWEEPER_STORAGE_PASSWORD"
+_CARRIED = "SWEEPER_STORAGE_URLS"  # from a command line to the program that takes its place
 _HIDDEN = "***"
-_passwords: dict[
-    str, str
-] = {}  # by URL without password; this process's memory is the only place that holds them
+_kept: dict[str, str] = {}  # whole URLs by their public spelling; this process's memory alone holds them
+_given: list[str] = []  # what PASSWORD_VARIABLE held
 
 _DATABASES = ("postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle")
 # As SQLAlchemy (2.0) cuts a URL, since it decides what is sent as the password: `#`, `/` and `?` may be in it. An `@`
@@ -20,10 +21,14 @@ _OF_DATABASE = re.compile(
     r"(?P<head>[^:/]*://)(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*(?:@[^@/?]*(?=@))*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
     re.DOTALL,
 )
+# What follows `user:` up to an `@` is a password with `/`, `?` or `#` in it, unless it begins as a port does.
 _OF_ANOTHER = re.compile(
-    r"(?P<head>[^:/]*://)(?:(?P<user>[^:/?#]*)(?::(?P<password>[^/?#]*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
+    r"(?P<head>[^:/]*://)(?:(?P<user>(?!\[)[^:/?#]*)"
+    r"(?::(?P<password>[^/?#]*(?=@)|(?!\d+[/?#])[^@]*(?:@[^@/?]*(?=@))*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
     re.DOTALL,
 )
+_SECRET_OPTION = re.compile(r"passw(or)?d|pwd", re.IGNORECASE)
+_IN_OPTION = re.compile(r"(?:password|pwd)\s*=\s*(?P<secret>[^;]+)", re.IGNORECASE)  # of ODBC, in one option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class _Url:
 
     @classmethod
     def cut(cls, url: str) -> "_Url":
-        rule = _OF_DATABASE if url.startswith(_DATABASES) else _OF_ANOTHER
+        rule = _OF_DATABASE if url.strip().lower().startswith(_DATABASES) else _OF_ANOTHER
         found = rule.fullmatch(url)
         return (
             cls(**found.groupdict())
@@ -47,8 +52,24 @@ class _Url:
         )
 
     @property
-    def options(self) -> list[tuple[str, str]]:
-        return parse_qsl((self.query or "")[1:])
+    def options(self) -> list[str]:
+        """Return the query's `key=value`, as they are spelled."""
+        return (self.query or "")[1:].split("&") if self.query else []
+
+    @property
+    def is_none(self) -> bool:
+        """Whether this is no URL, though it looks as if a password were in it."""
+        return not self.head and ("@" in self.place or _SECRET_OPTION.search(self.place) is not None)
+
+    @property
+    def secrets(self) -> list[str]:
+        """Return every password, as it is spelled."""
+        own = [] if self.password is None else [self.password]
+        return own + [option.partition("=")[2] for option in self.options if _is_secret(option)]
+
+    def with_options(self, options: Sequence[str]) -> "_Url":
+        """Return the URL with another query."""
+        return dataclasses.replace(self, query=f"?{'&'.join(options)}" if options else None)
 
     def __str__(self) -> str:
         words = self.user or ""
@@ -57,31 +78,49 @@ class _Url:
         return f"{self.head}{words and words + '@'}{self.place}{self.query or ''}"
 
 
+def _is_secret(option: str) -> bool:
+    key, equals, value = option.partition("=")
+    text = unquote_plus(value)
+    return bool(equals) and bool(_SECRET_OPTION.search(unquote_plus(key)) or _IN_OPTION.search(text))
+
+
 def password_of(url: str) -> str | None:
     """Return a URL's password as it is meant, not as it is quoted; None where it has none."""
     parts = _Url.cut(url)
     if parts.password is not None:
         return unquote(parts.password)
-    return dict(parts.options).get("password")
+    return unquote_plus(parts.secrets[0]) if parts.secrets else None
 
 
 def mask_url(url: str) -> str:
-    """Return a storage URL with its password hidden, for messages."""
-    return url if password_of(url) is None else _with_password(url, _HIDDEN)
+    """Return a storage URL with its passwords hidden, for messages; of what is no URL, not what may be one."""
+    parts = _Url.cut(url)
+    if parts.is_none:
+        return f"{url.partition(':')[0]}:{_HIDDEN}" if ":" in url else _HIDDEN
+    if not parts.secrets:
+        return url
+    shown = [f"{one.partition('=')[0]}={_HIDDEN}" if _is_secret(one) else one for one in parts.options]
+    password = None if parts.password is None else _HIDDEN
+    return str(dataclasses.replace(parts.with_options(shown), password=password))
 
 
 def without_password(url: str) -> str:
-    """Return a storage URL as a study keeps it: all but the password."""
-    return url if password_of(url) is None else _with_password(url, None)
+    """Return a storage URL as a study keeps it: all but the passwords."""
+    parts = _Url.cut(url)
+    if not parts.secrets:
+        return url
+    public = [option for option in parts.options if not _is_secret(option)]
+    return str(dataclasses.replace(parts.with_options(public), password=None))
 
 
 def keep_password(url: str | None) -> str | None:
     """Keep a URL's password in memory for `with_password`, and return the URL without it."""
-    password = None if url is None else password_of(url)
-    if url is None or password is None:
+    if url is None or password_of(url) is None:
         return url
-    public = without_password(url)
-    _passwords[public] = password
+    public, parts = without_password(url), _Url.cut(url)
+    if parts.password is not None:  # quoted, since SQLAlchemy ends it at an `@`
+        parts = dataclasses.replace(parts, password=quote(unquote(parts.password), safe=""))
+    _kept[public] = str(parts)
     return public
 
 
@@ -92,19 +131,16 @@ def with_password(url: str) -> str:
     """
     if "://" not in url or password_of(url) is not None:
         return url
+    if url in _kept:
+        return _kept[url]
     parts = _Url.cut(url)
-    names_user = parts.user is not None or "user" in dict(parts.options)
-    password = _passwords.get(url) or (_given_password() if names_user else None)
-    if password is None:
+    names_user = parts.user is not None or "user" in dict(parse_qsl((parts.query or "")[1:]))
+    password = (_given[-1] if _given else os.environ.get(PASSWORD_VARIABLE)) if names_user else None
+    if not password:
         return url
     if parts.user is not None:
-        return _with_password(url, quote(password, safe=""))
-    query = urlencode([*parts.options, ("password", password)])
-    return str(dataclasses.replace(parts, query=f"?{query}"))
-
-
-def _given_password() -> str | None:
-    return _passwords.get("") or os.environ.get(PASSWORD_VARIABLE)
+        return str(dataclasses.replace(parts, password=quote(password, safe="")))
+    return str(parts.with_options([*parts.options, urlencode({"password": password})]))
 
 
 def absolute_storage(url: str | None) -> str | None:
@@ -124,55 +160,59 @@ def absolute_storage(url: str | None) -> str | None:
 
 
 def hide(text: str, url: str) -> str:
-    """Return a text, for example a driver's message, without the URL's password in any spelling."""
-    password = password_of(url)
-    spellings = {password, quote(password, safe=""), _Url.cut(url).password} if password else ()
-    for spelling in sorted(filter(None, spellings), key=len, reverse=True):
+    """Return a text, for example a driver's message, without the URL's passwords in any spelling."""
+    spellings = {spelling for secret in _Url.cut(url).secrets for spelling in _spellings(secret)}
+    for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, _HIDDEN)
     return text
 
 
-def _with_password(url: str, password: str | None) -> str:
-    parts = _Url.cut(url)
-    if parts.password is not None or "password" not in dict(parts.options):
-        return str(dataclasses.replace(parts, password=password))
-    kept = [(key, value) for key, value in parts.options if key != "password"]
-    both = [*kept, ("password", password)] if password is not None else kept
-    query = urlencode(both, safe="*/:")
-    return str(dataclasses.replace(parts, query=f"?{query}" if query else None))
+def _spellings(secret: str) -> Iterator[str]:
+    for meant in {unquote(secret), unquote_plus(secret)}:
+        within = [found["secret"] for found in _IN_OPTION.finditer(meant)]
+        for one in filter(None, (meant, *within)):
+            yield from (one, quote(one, safe=""))
+    if secret:
+        yield secret
 
 
 def hide_password_of_command_line(arguments: Sequence[str]) -> None:
-    """Start this program again without the password that a storage URL on its command line holds.
+    """Start this program again without the passwords that the storage URLs on its command line hold.
 
-    Every user of the machine can read the command line of every process, and Ray keeps the driver's. The
-    password goes on in the environment, which only this user's processes can read, and from there into this
-    process's memory. Returns where there is none.
+    Every user of the machine can read the command line of every process, and Ray keeps the driver's. The URLs go
+    on in the environment, which only this user's processes can read, and from there into this process's memory,
+    each password for its own URL alone. Returns where there is none.
     """
-    found = [password_of(_url_in(word)) for word in arguments if _url_in(word)]
-    password = next((one for one in found if one), None)
-    if password is not None:
-        os.environ[PASSWORD_VARIABLE] = password
+    words = [_StorageWord.of(word, before) for before, word in zip(["", *arguments], arguments, strict=False)]
+    secret = [word.url for word in words if password_of(word.url) is not None]
+    if secret:
+        os.environ[_CARRIED] = json.dumps(secret)
         sys.stdout.flush()
         sys.stderr.flush()
-        shown = [_without_password_word(word) for word in arguments]
+        shown = [f"{word.head}{without_password(word.url)}{word.tail}" for word in words]
         os.execv(sys.executable, [sys.executable, "-P", "-m", "sweeper.cli", *shown])
+    # Workers and other children need no storage, so they inherit none of this.
+    for url in json.loads(os.environ.pop(_CARRIED, "[]")):
+        keep_password(url)
+        keep_password(absolute_storage(url))
     given = os.environ.pop(PASSWORD_VARIABLE, None)
     if given is not None:
-        _passwords[""] = given  # workers and other children need no storage, so they do not inherit it
+        _given.append(given)
 
 
-def _url_in(word: str) -> str:
-    """Return the storage URL in an argument: alone, or after `--storage=` or `storage=`."""
-    place = word.find("://")
-    if place < 0:
-        return ""
-    start = place
-    while start > 0 and (word[start - 1].isalnum() or word[start - 1] in "+.-"):
-        start -= 1
-    return word[start:]
+@dataclasses.dataclass(frozen=True)
+class _StorageWord:
+    """An argument, cut around the storage URL in it; one without is all head."""
 
+    head: str
+    url: str = ""
+    tail: str = ""
 
-def _without_password_word(word: str) -> str:
-    url = _url_in(word)
-    return word.removesuffix(url) + without_password(url) if url else word
+    @classmethod
+    def of(cls, word: str, before: str) -> "_StorageWord":
+        if before == "--storage":
+            return cls("", word)
+        found = re.fullmatch(
+            r"(--storage=|\s*storage\s*=\s*(?P<mark>[\"']?))(.*?)((?(mark)(?P=mark))\s*)", word
+        )
+        return cls(word) if found is None else cls(found[1], found[3], found[4])

@@ -151,10 +151,10 @@ def test_the_password_of_a_storage_is_written_nowhere_and_shown_nowhere(tmp_path
 def test_the_password_of_a_command_line_leaves_it_at_once(tmp_path):
     code = (
         "import sys, os; from pathlib import Path; from sweeper import storage_url\n"
-        "def shown(program, words): print('again:', words, os.environ[storage_url.PASSWORD_VARIABLE])\n"
+        "def shown(program, words): print('again:', words, os.environ['SWEEPER_STORAGE_URLS'])\n"
         "storage_url.os.execv = shown\n"
         "storage_url.hide_password_of_command_line(sys.argv[1:])\n"
-        "print('left:', storage_url.PASSWORD_VARIABLE in os.environ)"
+        "print('left:', 'SWEEPER_STORAGE_URLS' in os.environ)"
     )
     url = f"postgresql://me:{SECRET}@db/x"
     done = subprocess.run(
@@ -165,7 +165,7 @@ def test_the_password_of_a_command_line_leaves_it_at_once(tmp_path):
     )
 
     assert "'resume', 'x', '--storage=postgresql://me@db/x'" in done.stdout
-    assert done.stdout.splitlines()[0].endswith(SECRET)
+    assert done.stdout.splitlines()[0].endswith(f'["{url}"]')
     assert "left: False" in done.stdout  # workers and other children inherit no password
 
 

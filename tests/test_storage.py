@@ -23,7 +23,7 @@ from sweeps import make_config, make_study, reopened
 
 from sweeper import storage_url
 from sweeper.driving import complete
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.readiness import LaunchOptions, with_options
 from sweeper.storage_url import (
@@ -40,6 +40,7 @@ from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
 from sweeper.study.journal_lock import JournalLock
 from sweeper.study.patient import PatientStorage
+from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 
 HOLD_LOCK = """
@@ -55,7 +56,8 @@ with JournalLock(Path(sys.argv[1])).held():
 @pytest.fixture(autouse=True)
 def _own_passwords(monkeypatch):
     """Let every test keep passwords that no later one finds."""
-    monkeypatch.setattr(storage_url, "_passwords", {})
+    monkeypatch.setattr(storage_url, "_kept", {})
+    monkeypatch.setattr(storage_url, "_given", [])
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ import resource, sys
 from pathlib import Path
 from sweeper import storage_url
 from sweeper.driving import complete
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.study import journal as journal_module
 from sweeper.study.journal import JournalBackend
@@ -416,6 +418,21 @@ URLS = [
     ("http://[abc", None, "http://[abc", "http://[abc"),
     ("s3-x://me:s3@host/x#y", "s3", "s3-x://me:***@host/x#y", "s3-x://me@host/x#y"),
     ("sqlite:///a.db", None, "sqlite:///a.db", "sqlite:///a.db"),
+    ("PostgreSQL://u:p/w@h/db", "p/w", "PostgreSQL://u:***@h/db", "PostgreSQL://u@h/db"),
+    (" postgresql://u:p/w@h/db", "p/w", " postgresql://u:***@h/db", " postgresql://u@h/db"),
+    ("redis://:p/w@h", "p/w", "redis://:***@h", "redis://h"),
+    ("ftp://u:p/w@h/x", "p/w", "ftp://u:***@h/x", "ftp://u@h/x"),
+    ("http://[::1]:80/v1/a@main", None, "http://[::1]:80/v1/a@main", "http://[::1]:80/v1/a@main"),
+    *(
+        (
+            f"postgresql://u@h/db?{key}=zz&a=b",
+            "zz",
+            f"postgresql://u@h/db?{key}=***&a=b",
+            "postgresql://u@h/db?a=b",
+        )
+        for key in ("sslpassword", "passwd", "PWD")
+    ),
+    ("postgresql://u:a@h/db?password=b", "a", "postgresql://u:***@h/db?password=***", "postgresql://u@h/db"),
 ]
 
 
@@ -428,6 +445,72 @@ def test_a_password_is_found_hidden_and_left_out(url, password, masked, public):
 def test_a_password_that_was_kept_comes_back(url, password, masked, public):
     assert keep_password(url) == public
     assert password_of(with_password(public)) == password
+
+
+def test_a_password_within_an_option_of_odbc_is_hidden_with_it():
+    url = "mssql+pyodbc:///?odbc_connect=UID%3Du%3BPWD%3Ds3%2Bx%3B"
+
+    assert mask_url(url) == "mssql+pyodbc:///?odbc_connect=***"
+    assert without_password(url) == "mssql+pyodbc:///"
+    assert hide("login s3+x failed", url) == "login *** failed"
+
+
+def test_what_is_no_url_is_neither_shown_nor_opened(tmp_path):
+    with pytest.raises(ConfigError, match=r"must start with postgresql://, .* but got postgresql:\*\*\*\."):
+        open_storage("postgresql:/me:secret@h/db", tmp_path)
+
+
+def test_a_password_is_given_to_its_own_url_alone():
+    keep_password("postgresql://me:s3@db/x")
+
+    assert with_password("postgresql://me@elsewhere/x") == "postgresql://me@elsewhere/x"
+    assert with_password("postgresql://me@db/x") == "postgresql://me:s3@db/x"
+
+
+def test_the_password_of_the_environment_is_for_every_url_with_a_user(monkeypatch):
+    monkeypatch.setenv(storage_url.PASSWORD_VARIABLE, "s/ec")
+    hide_password_of_command_line(["status", "x"])
+
+    assert with_password("postgresql://me@db/x") == "postgresql://me:s%2Fec@db/x"
+    assert with_password("postgresql://h/x?user=me") == "postgresql://h/x?user=me&password=s%2Fec"
+    assert with_password("postgresql://h/x") == "postgresql://h/x"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--storage", "postgresql://me:s3@db/x"], ["--storage", "postgresql://me@db/x"]),
+        (["--storage=postgresql://me:s3@db/x"], ["--storage=postgresql://me@db/x"]),
+        (["storage=postgresql://me:s3@db/x"], ["storage=postgresql://me@db/x"]),
+        (["storage='postgresql://me:s3@db/x'"], ["storage='postgresql://me@db/x'"]),
+        (
+            ["--storage", "postgresql://me:s3@db/x", "trial.settings.data=ftp://u:ftppw@h/x"],
+            ["--storage", "postgresql://me@db/x", "trial.settings.data=ftp://u:ftppw@h/x"],
+        ),
+    ],
+)
+def test_a_command_line_is_rid_of_the_storages_password_and_no_other_url_is_changed(
+    words, shown, monkeypatch
+):
+    class ReplacedError(Exception):
+        """What `exec` does: nothing after it runs."""
+
+    started = []
+
+    def execv(program, arguments):
+        started.extend(arguments[4:])
+        raise ReplacedError
+
+    monkeypatch.setattr(storage_url.os, "execv", execv)
+    monkeypatch.setenv("SWEEPER_STORAGE_URLS", "[]")
+    with pytest.raises(ReplacedError):
+        hide_password_of_command_line(["launch", *words])
+    hide_password_of_command_line(started)
+
+    assert started == ["launch", *shown]
+    assert with_password("postgresql://me@db/x") == "postgresql://me:s3@db/x"
+    assert with_password("postgresql://me@evil/x") == "postgresql://me@evil/x"
+    assert "SWEEPER_STORAGE_URLS" not in os.environ
 
 
 def test_a_sqlite_file_is_the_same_from_every_directory(tmp_path, monkeypatch):
@@ -456,7 +539,11 @@ def test_a_word_of_the_command_line_that_only_looks_like_a_url_is_let_by():
 
 @pytest.mark.parametrize(
     ("url", "password", "masked", "public"),
-    [words for words in URLS if words[0].startswith(("postgresql:", "mysql+pymysql:", "sqlite:"))],
+    [
+        words
+        for words in URLS
+        if words[0].startswith(("postgresql:", "mysql+pymysql:", "sqlite:")) and "=zz" not in words[0]
+    ],
 )
 def test_sqlalchemy_is_given_the_password_and_the_host_that_were_meant(url, password, masked, public):
     keep_password(url)

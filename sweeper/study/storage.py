@@ -37,7 +37,7 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
     """
     if url is None:
         return _open_journal(directory / layout.JOURNAL)
-    if not url.startswith(_DATABASES):
+    if not url.startswith(_DATABASES) or "://" not in url:
         raise ConfigError(
             f"`storage` must start with postgresql://, mysql:// or sqlite:///, but got {mask_url(url)}. "
             "Leave it out to keep the study in a journal file in its directory."
