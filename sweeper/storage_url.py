@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode
 PASSWORD_VARIABLE = "SWEEPER_STORAGE_PASSWORD"
 _CARRIED = "SWEEPER_STORAGE_URLS"  # from a command line to the program that takes its place
 _HIDDEN = "***"
+_MIN_TELLING = 8  # characters of a password that no other text is likely to hold
 _kept: dict[str, str] = {}  # whole URLs by their public spelling; this process's memory alone holds them
 _given: list[str] = []  # what PASSWORD_VARIABLE held
 
@@ -27,7 +28,7 @@ _OF_ANOTHER = re.compile(
     r"(?::(?P<password>[^/?#]*(?=@)|(?!\d+[/?#])[^@]*(?:@[^@/?]*(?=@))*))?@)?(?P<place>[^?]*)(?P<query>\?.*)?",
     re.DOTALL,
 )
-_SECRET_OPTION = re.compile(r"passw(or)?d|pwd", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"(?:passw(?:or)?d|pwd)", re.IGNORECASE)
 _IN_OPTION = re.compile(r"(?:password|pwd)\s*=\s*(?P<secret>[^;]+)", re.IGNORECASE)  # of ODBC, in one option
 
 
@@ -165,6 +166,21 @@ def hide(text: str, url: str) -> str:
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, _HIDDEN)
     return text
+
+
+def holds_password(text: str) -> bool:
+    """Whether a text, for example a file's, holds a password that this process keeps.
+
+    A short one, which may be a word like any other, counts only where it stands as a password does.
+    """
+    secrets = [secret for url in _kept.values() for secret in _Url.cut(url).secrets]
+    spellings = {spelling for secret in (*secrets, *_given) for spelling in _spellings(secret)}
+    return any(one in text if len(one) >= _MIN_TELLING else _stands_in(text, one) for one in spellings)
+
+
+def _stands_in(text: str, password: str) -> bool:
+    rule = rf":{re.escape(password)}@|{_SECRET_OPTION.pattern}\W{{1,5}}{re.escape(password)}"
+    return re.search(rule, text, re.IGNORECASE) is not None
 
 
 def _spellings(secret: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Which of a user's files travel to the nodes of a cluster, and which stay."""
 
 import functools
+import stat
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import trial_functions
 from sweep_files import FUNCTION, config_of, replaced
 
+from sweeper import storage_url
 from sweeper.errors import ConfigError
 from sweeper.executors.attempt import run_attempt
 from sweeper.executors.user_code import (
@@ -60,6 +62,46 @@ def test_code_travels_and_studies_data_models_and_environments_stay(tmp_path: Pa
     assert travelling(code, tmp_path / "scratch") == {
         "my_code.py", "helpers/__init__.py", "helpers/loss.py", "template.jinja", "labels.json", ".gitignore",
     }  # fmt: skip
+
+
+def test_keys_and_what_holds_the_storages_password_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage_url, "_kept", {})
+    home = tmp_path / "home"
+    write(home, "my_code.py", "credentials.py", "credentials.json", "server.pem", "id.KEY")
+    (home / "sweep.yaml").write_text("storage: postgresql://u:DB/SECRET@h/db\n")
+    (home / "quoted.yaml").write_text("storage: postgresql://u:DB%2FSECRET@h/db\n")
+    (home / "other.yaml").write_text("storage: postgresql://u@h/db\n")
+    storage_url.keep_password("postgresql://u:DB/SECRET@h/db")
+
+    assert travelling(UserCode(directory=home), tmp_path / "scratch") == {
+        "my_code.py", "credentials.py", "other.yaml",
+    }  # fmt: skip
+    assert f"{home}/sweep.yaml holds the storage's password" in caplog.text
+
+
+def test_a_short_password_keeps_no_code_from_travelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_url, "_kept", {})
+    home = tmp_path / "home"
+    write(home, "my_code.py")
+    (home / "sweep.yaml").write_text("storage: postgresql://u:x@h/db\n")
+    storage_url.keep_password("postgresql://u:x@h/db")
+
+    assert travelling(UserCode(directory=home), tmp_path / "scratch") == {"my_code.py"}
+
+
+def test_what_travels_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    write(home, "my_code.py", "run.sh")
+    (home / "run.sh").chmod(0o755)
+    scratch.mkdir()
+    place = UserCode(directory=home).pack(scratch)
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()}
+    assert modes == {"my_code.py": 0o600, "run.sh": 0o700}
 
 
 def test_too_much_for_code_is_refused_with_what_to_do(tmp_path: Path) -> None:

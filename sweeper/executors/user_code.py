@@ -1,13 +1,14 @@
 """The user's own code on its way to the nodes of a cluster: which directory, what of it, and where it arrives.
 
-Ray carries it as a part of the job's runtime environment. What is no code stays: studies, checkpoints, data.
+Ray carries it as a part of the job's runtime environment. What is no code stays: studies, checkpoints, data,
+keys and what holds a password.
 """
 
 import dataclasses
 import filecmp
 import functools
+import logging
 import os
-import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,10 @@ import cloudpickle
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.storage_url import holds_password
 from sweeper.training.functions import load_function, put_first
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "sweeper_trial_code"  # the directory's name wherever it arrives
 _MAX_FILE_BYTES = 1 << 20
@@ -30,6 +34,7 @@ _DATA_SUFFIXES = frozenset({
     ".npz", ".parquet", ".pkl", ".pt", ".pth", ".pyc", ".safetensors", ".sqlite", ".sqlite3", ".tar", ".tgz", ".tsv",
     ".whl", ".xz", ".zip", ".zst",
 })  # fmt: skip
+_KEY_SUFFIXES = frozenset({".key", ".p12", ".pem", ".pfx"})
 _OTHER_DIRECTORIES = frozenset({"__pycache__", "node_modules", "studies", "wandb", "mlruns"})
 # A directory that holds one of these: a study, a virtual environment, a model.
 _MARKS = (
@@ -69,7 +74,15 @@ class UserCode:
             copy = place / path.relative_to(self.directory)
             copy.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copyfile(path, copy)
+                content = path.read_bytes()
+                if holds_password(content.decode(errors="replace")):
+                    logger.warning(
+                        "%s holds the storage's password, so it does not travel to the nodes.", path
+                    )
+                    continue
+                copy.write_bytes(content)
+                # Ray unpacks it with this mode: what is this user's alone stays so on the nodes.
+                copy.chmod(0o600 | path.stat().st_mode & 0o100)
             except OSError as error:
                 raise ConfigError(
                     f"The trial function's code is to travel to the nodes, but {path} cannot be read: "
@@ -78,7 +91,7 @@ class UserCode:
         return place
 
     def _files(self) -> Iterator[Path]:
-        """Yield what travels: no hidden files, no data, nothing large, nothing of another kind of directory."""
+        """Yield what travels: nothing hidden, no data, no keys, nothing large, nothing of another kind of directory."""
         for folder, inner, names in os.walk(self.directory):
             here = Path(folder)
             inner[:] = sorted(name for name in inner if self._is_code(here / name))
@@ -87,7 +100,9 @@ class UserCode:
     def _travels(self, path: Path) -> bool:
         if path.name.startswith(".") and path.name not in _RAYS_OWN:
             return False
-        if path.suffix.lower() in _DATA_SUFFIXES or path in self.leave_out:
+        if path.suffix.lower() in _DATA_SUFFIXES | _KEY_SUFFIXES or path in self.leave_out:
+            return False
+        if path.name.lower().startswith("credentials") and path.suffix != ".py":
             return False
         return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
 
