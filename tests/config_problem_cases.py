@@ -1123,4 +1123,30 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
             "`micro_batch_size` to a divisor of 10.",
         ],
     ),
+    (
+        FUNCTION,
+        [
+            ("budget: {samples: 1000}", "budget: {samples: 1000}\n  checkpoint: {url: 'ftp://u:s3/x@h/x'}"),
+        ],
+        [
+            "sweep.yaml:7: `trial.checkpoint.url` must not hold a password, since the study keeps and shows it. Give "
+            "the password by the store's own environment variables, or by fsspec's configuration files.",
+        ],
+    ),
+    *(
+        (
+            BASE,
+            [
+                (
+                    "resources: {gpus_per_trial: 1}",
+                    f"benchmarks: {{judged: {{a: {{questions: q.jsonl, model: m, base_url: '{url}'}}}}}}",
+                ),
+            ],
+            [
+                "sweep.yaml:16: `benchmarks.judged.a.base_url` must not hold a user or a password, since the study "
+                "keeps and shows it. Put the key into an environment variable, and name that by `api_key_env`.",
+            ],
+        )
+        for url in ("https://u:s3@h/v1", "https://s3@h/v1", "https://h/v1?password=s3")
+    ),
 ]

@@ -28,6 +28,19 @@ def test_a_wrong_file_is_told_with_line_value_rule_and_remedy(
     assert problems_of(replaced(base, *edits)) == told
 
 
+def test_an_override_is_named_without_the_password_of_its_url() -> None:
+    assert problems_of(FUNCTION, "trial.checkpoint.url=ftp://u:s3cret@h/x") == [
+        "override `trial.checkpoint.url=ftp://u:***@h/x`: `trial.checkpoint.url` must not hold a password, since the "
+        "study keeps and shows it. Give the password by the store's own environment variables, or by fsspec's "
+        "configuration files.",
+    ]
+
+
+def test_a_url_may_name_a_user_or_a_container_of_a_store() -> None:
+    for url in ("sftp://me@h/x", "abfs://box@account.dfs.core.windows.net/x"):
+        assert config_of(FUNCTION, f"trial.checkpoint.url={url}").trial.checkpoint.url == url
+
+
 def test_both_right_files_are_accepted() -> None:
     assert config_of(BASE).study == config_of(FUNCTION).study == "demo"
 

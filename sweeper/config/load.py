@@ -24,6 +24,7 @@ from sweeper.config.rules_points import check_points
 from sweeper.config.rules_pruner import check_pruner, check_rungs, check_sampler
 from sweeper.config.rules_space import check_search_space
 from sweeper.config.rules_trial import check_trial
+from sweeper.config.rules_urls import check_urls
 from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import ConfigError, Problem
 
@@ -36,6 +37,7 @@ _RULES: tuple[Callable[[Draft], None], ...] = (
     check_data_strategy,
     check_metric,
     check_benchmarks,
+    check_urls,
     check_sampler,
     check_rungs,
     check_pruner,

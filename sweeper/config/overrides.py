@@ -16,6 +16,7 @@ from sweeper.config.pruner_models import (
 from sweeper.config.space_models import DIMENSION_KINDS
 from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError, Problem
+from sweeper.storage_url import mask_url
 
 
 def apply_overrides(document: Document, overrides: Iterable[str]) -> list[Problem]:
@@ -47,8 +48,9 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def label(override: str) -> str:
-    """Return how messages name an override's place."""
-    return f"override `{override}`"
+    """Return how messages name an override's place, without a URL's password."""
+    key, equals, text = override.partition("=")
+    return f"override `{key}{equals}{mask_url(text) if '://' in text else text}`"
 
 
 def is_override(place: Place) -> bool:
