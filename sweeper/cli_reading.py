@@ -92,7 +92,8 @@ def ui(
     dashboard: Annotated[
         bool,
         typer.Option(
-            "--dashboard", help="Also serve optuna-dashboard, on loopback; unlike this page it can write."
+            "--dashboard",
+            help="Also serve optuna-dashboard, on loopback; unlike this page it can write, so both ask for the token.",
         ),
     ] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,

@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -146,18 +149,36 @@ def test_another_sites_name_for_this_machine_is_refused() -> None:
         assert ask(server, "/version", Host=f"localhost:{server.server_address[1]}")[0] == 200
 
 
-def test_the_dashboard_refuses_another_sites_name_too() -> None:
+def dashboard_answer(**environ: str) -> tuple[str, bytes, dict[str, str]]:
+    """Return what a guarded application answers that would say to anybody that it may write."""
+
     def dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         start_response("200 OK", [])
         return [b"may write"]
 
-    def answer(host: str) -> tuple[str, bytes]:
-        told: list[str] = []
-        body = local_only(dashboard)({"HTTP_HOST": host}, lambda status, *_: told.append(status))
-        return told[0], b"".join(body)
+    told: list[tuple[str, dict[str, str]]] = []
+    body = local_only(dashboard, token="abc")(
+        {"SERVER_PORT": "8080", "HTTP_HOST": "127.0.0.1:8080"} | environ,
+        lambda status, headers, *_: told.append((status, dict(headers))),
+    )
+    return told[0][0], b"".join(body), told[0][1]
 
-    assert answer("evil.example:8080") == ("421 Misdirected Request", b"Open it as http://127.0.0.1.")
-    assert answer("127.0.0.1:8080") == ("200 OK", b"may write")
+
+def test_the_dashboard_refuses_another_sites_name_too() -> None:
+    name = {"HTTP_HOST": "evil.example:8080", "QUERY_STRING": "token=abc"}
+    assert dashboard_answer(**name)[:2] == ("421 Misdirected Request", b"Open it as http://127.0.0.1.")
+
+
+def test_the_dashboard_lets_in_who_has_the_token() -> None:
+    refused = ("403 Forbidden", b"Open the address with its token.")
+    assert dashboard_answer(REQUEST_METHOD="DELETE")[:2] == refused
+    assert dashboard_answer(QUERY_STRING="token=wrong")[:2] == refused
+    assert dashboard_answer(HTTP_COOKIE="sweeper_token_9999=abc")[:2] == refused
+    status, text, headers = dashboard_answer(QUERY_STRING="token=abc")
+    assert (status, text) == ("200 OK", b"may write")
+    assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
+    cookie = headers["Set-Cookie"].split(";")[0]
+    assert dashboard_answer(HTTP_COOKIE=cookie)[:2] == ("200 OK", b"may write")
 
 
 def test_two_pages_of_one_host_do_not_log_each_other_out() -> None:
@@ -187,6 +208,15 @@ def test_the_dashboards_command_shows_no_password() -> None:
     assert "secret" not in dashboard_command(Path("/a"), "postgresql://me:secret@host/db")
 
 
+def opened(url: str, *, method: str = "GET") -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
 @pytest.mark.slow
 def test_the_command_serves_a_study_with_optuna_dashboard(tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
@@ -195,14 +225,13 @@ def test_the_command_serves_a_study_with_optuna_dashboard(tmp_path: Path) -> Non
 
     with background("ui", tmp_path / "study", "--port", "0", "--dashboard", log=tmp_path / "log") as running:
         url = wait_for("the address", lambda: running.log.read_text().strip())
-        port = int(url.rstrip("/").rpartition(":")[2])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request("GET", "/")
-        text = connection.getresponse().read().decode()
+        assert opened(url.partition("?")[0])[0] == 403
+        text = opened(url)[1]
         assert "Trial 2 is best" in text
-        dashboard = text.partition('<a href="http://127.0.0.1:')[2].partition("/")[0]
-        other = http.client.HTTPConnection("127.0.0.1", int(dashboard), timeout=30)
-        other.request("GET", "/api/studies")
-        assert "made-up" in other.getresponse().read().decode()
+        found = re.search(r'<a href="(http://127.0.0.1:\d+)/dashboard\?token=([^"]+)"', text)
+        assert found is not None
+        place, token = found.groups()
+        assert opened(f"{place}/api/studies/0", method="DELETE")[0] == 403
+        assert "made-up" in opened(f"{place}/api/studies?token={token}")[1]
         running.interrupt()
         assert running.end().code == 0

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import secrets
 import socketserver
 import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from sweeper.errors import ConfigError
@@ -14,7 +16,16 @@ from sweeper.extras import install_command
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.ui.live_page import LivePage
-from sweeper.ui.server import WRONG_NAME, ReportServer, is_local_name
+from sweeper.ui.server import (
+    NO_TOKEN,
+    WRONG_NAME,
+    ReportServer,
+    cookie_name,
+    is_known,
+    is_local_name,
+    token_cookie,
+    token_in,
+)
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,15 +47,21 @@ def serve(
 ) -> None:
     """Serve a study's report until Ctrl-C. `say` is told the address.
 
+    With the dashboard, which can write, every address needs the token: all users of a machine reach its loopback.
+
     Raises:
         StudyMismatchError: If there is no such study.
         ConfigError: If the address cannot be served, or optuna-dashboard is not installed.
     """
     study = Study.open(place, url=storage)
     with contextlib.ExitStack() as stack:
-        dashboard = stack.enter_context(_dashboard(study)) if with_dashboard else None
+        token = os.environ.get(TOKEN_VARIABLE)
+        dashboard = None
+        if with_dashboard:
+            token = token or secrets.token_urlsafe(24)
+            dashboard = stack.enter_context(_dashboard(study, token))
         page = LivePage(study.view, refresh_s=refresh_s, dashboard=dashboard)
-        server = stack.enter_context(ReportServer(host, port, page, token=os.environ.get(TOKEN_VARIABLE)))
+        server = stack.enter_context(ReportServer(host, port, page, token=token))
         say(server.url)
         if opens_browser:
             webbrowser.open(server.url)
@@ -52,16 +69,32 @@ def serve(
             server.serve_forever(poll_interval=0.2)
 
 
-def local_only(application: "WSGIApplication") -> "WSGIApplication":
-    """Return an application that answers only who names this machine; see `is_local_name`."""
+def local_only(application: "WSGIApplication", *, token: str) -> "WSGIApplication":
+    """Return an application that answers only who names this machine (see `is_local_name`) and knows the token."""
 
     def checked(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if is_local_name(environ.get("HTTP_HOST", "")):
+        if not is_local_name(environ.get("HTTP_HOST", "")):
+            return _refused(start_response, "421 Misdirected Request", WRONG_NAME)
+        query, name = environ.get("QUERY_STRING", ""), cookie_name(environ["SERVER_PORT"])
+        if not is_known(token, query=query, cookies=environ.get("HTTP_COOKIE", ""), name=name):
+            return _refused(start_response, "403 Forbidden", NO_TOKEN)
+        if not token_in(query):
             return application(environ, start_response)
-        start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
-        return [WRONG_NAME]
+
+        def with_cookie(
+            status: str, headers: list[tuple[str, str]], *failed: Any
+        ) -> Callable[[bytes], object]:
+            own = [("Set-Cookie", token_cookie(name, token)), ("Referrer-Policy", "no-referrer")]
+            return start_response(status, [*headers, *own], *failed)
+
+        return application(environ, with_cookie)
 
     return checked
+
+
+def _refused(start_response: "StartResponse", status: str, text: bytes) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [text]
 
 
 class _DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
@@ -74,8 +107,8 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def _dashboard(study: Study) -> Iterator[str]:
-    """Serve optuna-dashboard on a free port of loopback; yield its address."""
+def _dashboard(study: Study, token: str) -> Iterator[str]:
+    """Serve optuna-dashboard on a free port of loopback; yield its address, with the token."""
     try:
         from optuna_dashboard import wsgi
     except ImportError as error:
@@ -83,14 +116,14 @@ def _dashboard(study: Study) -> Iterator[str]:
             f"optuna-dashboard is not installed. Install it with `{install_command('dashboard')}`, "
             "or leave `--dashboard` out."
         ) from error
-    application = local_only(wsgi(open_storage(study.config.storage, study.directory)))
+    application = local_only(wsgi(open_storage(study.config.storage, study.directory)), token=token)
     with make_server(
         _DASHBOARD_HOST, 0, application, server_class=_DashboardServer, handler_class=_Quiet
     ) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield f"http://{_DASHBOARD_HOST}:{server.server_address[1]}/dashboard"
+            yield f"http://{_DASHBOARD_HOST}:{server.server_address[1]}/dashboard?token={quote(token)}"
         finally:
             server.shutdown()
             thread.join()

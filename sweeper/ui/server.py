@@ -21,6 +21,7 @@ from sweeper.ui.live_page import LivePage
 logger = logging.getLogger(__name__)
 
 WRONG_NAME = b"Open it as http://127.0.0.1."
+NO_TOKEN = b"Open the address with its token."
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -44,8 +45,8 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def cookie(self) -> str:
-        """The name of the cookie that holds the token: browsers send a host's cookies to all of its ports."""
-        return f"sweeper_token_{self.server_address[1]}"
+        """The name of the cookie that holds the token."""
+        return cookie_name(self.server_address[1])
 
     @property
     def url(self) -> str:
@@ -75,6 +76,31 @@ def is_local_name(host: str) -> bool:
     return (name if port.isdigit() else host) in _LOOPBACK_NAMES
 
 
+def cookie_name(port: int | str) -> str:
+    """Return the name of the cookie that holds a port's token: browsers send a host's cookies to all of its ports."""
+    return f"sweeper_token_{port}"
+
+
+def token_cookie(name: str, token: str) -> str:
+    """Return the Set-Cookie header for a token."""
+    return f"{name}={token}; HttpOnly; SameSite=Strict; Path=/"
+
+
+def token_in(query: str) -> str:
+    """Return the token of an address's query; "" where it has none."""
+    return parse_qs(query).get("token", [""])[0]
+
+
+def is_known(token: str, *, query: str, cookies: str, name: str) -> bool:
+    """Whether a request holds the token, in its address or in the cookie of that name."""
+    try:
+        kept = SimpleCookie(cookies).get(name)
+    except CookieError:
+        kept = None
+    words = [token_in(query), *([kept.value] if kept is not None else [])]
+    return any(hmac.compare_digest(word.encode(), token.encode()) for word in words)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server_version = "sweeper"
     sys_version = ""
@@ -85,11 +111,12 @@ class _Handler(BaseHTTPRequestHandler):
         if server.is_loopback and not is_local_name(self.headers.get("Host", "")):
             self._answer(http.HTTPStatus.MISDIRECTED_REQUEST, WRONG_NAME, "text/plain")
             return
-        given = parse_qs(asked.query).get("token", [""])[0]
-        if server.token is not None and not self._knows(server.token, given):
-            self._answer(http.HTTPStatus.FORBIDDEN, b"Open the address with its token.", "text/plain")
+        if server.token is not None and not is_known(
+            server.token, query=asked.query, cookies=self.headers.get("Cookie", ""), name=server.cookie
+        ):
+            self._answer(http.HTTPStatus.FORBIDDEN, NO_TOKEN, "text/plain")
             return
-        self._serve(server, asked.path, cookie=server.token if given else None)
+        self._serve(server, asked.path, cookie=server.token if token_in(asked.query) else None)
 
     def _serve(self, server: ReportServer, path: str, *, cookie: str | None) -> None:
         try:
@@ -107,15 +134,6 @@ class _Handler(BaseHTTPRequestHandler):
             logger.warning("The study cannot be read now: %s", error)
             self._answer(http.HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode(), "text/plain")
 
-    def _knows(self, token: str, given: str) -> bool:
-        name = cast(ReportServer, self.server).cookie
-        try:
-            kept = SimpleCookie(self.headers.get("Cookie", "")).get(name)
-        except CookieError:
-            kept = None
-        words = [given, *([kept.value] if kept is not None else [])]
-        return any(hmac.compare_digest(word.encode(), token.encode()) for word in words)
-
     def _answer(self, status: http.HTTPStatus, body: bytes, kind: str, *, cookie: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -126,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
         if cookie is not None:
             name = cast(ReportServer, self.server).cookie
-            self.send_header("Set-Cookie", f"{name}={cookie}; HttpOnly; SameSite=Strict; Path=/")
+            self.send_header("Set-Cookie", token_cookie(name, cookie))
         try:
             self.end_headers()  # writes what was noted above
             self.wfile.write(body)
