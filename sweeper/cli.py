@@ -25,6 +25,7 @@ from sweeper.cli_words import (
 )
 from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
 from sweeper.help_text import examples
+from sweeper.reporting.formats import plain
 from sweeper.storage_url import hide_password_of_command_line
 from sweeper.study import layout
 
@@ -223,7 +224,7 @@ def main() -> None:
     except SweeperError as error:
         if shared["debug"]:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)  # it may hold what a trial's function said
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -235,7 +236,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a mistake of ours: told in full, with an exit code of its own kind
         traceback.print_exc()
         print(
-            f"error: {type(error).__name__}: {error}. This is a mistake in sweeper, not in the sweep. "
+            f"error: {type(error).__name__}: {plain(str(error))}. This is a mistake in sweeper, not in the sweep. "
             "A study that had begun is saved; `sweeper resume` goes on with it.",
             file=sys.stderr,
         )

@@ -11,6 +11,7 @@ from sweeper.pruners.audit import audit_report
 from sweeper.pruners.correlation import Correlation
 from sweeper.pruners.evidence import Evidence, evidence_of, in_words
 from sweeper.records import GRAD_NORM, LOSS
+from sweeper.reporting.formats import one_line
 from sweeper.study.view import StudyView
 
 _NOTHING = "Too few trials have finished to say what an early signal is worth: {} of the {} that it takes."
@@ -49,13 +50,13 @@ def format_evidence(view: StudyView) -> RenderableType:
         return Text(nothing_to_tell(view))
     parts: list[RenderableType] = [
         Text(
-            f"Rank correlation with the final {view.config.metric}; positive: high goes with a better result."
+            f"Rank correlation with the final {one_line(view.config.metric)}; positive: high goes with a better result."
         ),
         Text(),
         _table(found),
         Text(),
     ]
-    parts += [Text(f"- {sentence}") for sentence in evidence_sentences(found)]
+    parts += [Text(f"- {one_line(sentence)}") for sentence in evidence_sentences(found)]
     if audit := audit_sentence(view):
         parts += [Text(), Text(audit)]
     return Group(*parts)
@@ -98,7 +99,7 @@ def _table(found: Sequence[Evidence]) -> Table:
         others = (
             "-" if c is None else f"{c.rho:+.2f}" for c in (one.within_batch, one.within_rate, one.partial)
         )
-        table.add_row(f"{one.frac:.0%}", Text(one.signal), correlation_text(one.overall), *others)
+        table.add_row(f"{one.frac:.0%}", Text(one_line(one.signal)), correlation_text(one.overall), *others)
     return table
 
 

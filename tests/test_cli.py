@@ -70,6 +70,17 @@ def test_the_version_is_told_without_loading_anything_heavy() -> None:
     assert run_code(code).splitlines() == [f"sweeper {metadata.version('sweeper')}", "[]"]
 
 
+def test_an_error_prints_no_escape_code_that_a_function_raised(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path)
+    (tmp_path / "my_trial.py").write_text("def train(context):\n    raise ValueError('bad \\x1b[2Jthing')\n")
+    run = cli("launch", sweep, "--executor", "in-process", "--dir", tmp_path / "study")
+
+    assert run.code == 6
+    assert "error: Every trial of study" in run.err
+    assert "bad  [2Jthing" in run.err
+    assert "\x1b" not in run.err
+
+
 def test_help_lists_the_commands_and_the_exit_codes() -> None:
     started = time.monotonic()
     done = command("--help")

@@ -131,6 +131,22 @@ def test_what_differs_between_the_two_is_told(study: StudyView) -> None:
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
+def test_a_terminals_escape_codes_are_not_printed(study: StudyView) -> None:
+    trial_dir = study.directory / "trials" / "0"
+    path = trial_dir / "environment.json"
+    facts = json.loads(path.read_text())
+    facts["machine"]["packages"] = {**facts["machine"]["packages"], "torch": "\x1b[2J"}
+    path.write_text(json.dumps(facts))
+    for number in (0, 1):
+        values = {"acc\x1b[2J": (1.0, 0.0)}
+        trial_dir = study.directory / "trials" / str(number)
+        write_items(trial_dir, Items(source="odd", ids=("a", "b"), measures=values))
+
+    text = compared_text(compare_trials(study, 0, 1))
+    assert "odd/acc [2J" in text
+    assert "\x1b" not in text
+
+
 def test_the_command_prints_sentences_and_json(study: StudyView) -> None:
     run = cli("compare", study.directory, "0", "1")
     assert (run.code, "dev/loss: A beats B by" in run.out) == (0, True), run.err

@@ -1,10 +1,15 @@
 """Evidence: what early signals were worth, in numbers and in words."""
 
+import dataclasses
+import io
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
+from sweeps import make_config, make_study
 
+from sweeper.evidence_text import format_evidence
 from sweeper.pruners.correlation import partial, spearman, within_groups
 from sweeper.pruners.evidence import DENOISED_NORM, Evidence, evidence_of, in_words
 from sweeper.records import RungRecord, TrialRecord, TrialState
@@ -182,3 +187,15 @@ def test_evidence_survives_its_json():
     found = evidence_of(grid(low_rate_is_good, loss=low_rate_is_good), direction="maximize")
 
     assert [Evidence.from_dict(one.as_dict()) for one in found] == found
+
+
+def test_a_signals_name_prints_no_escape_code_of_a_terminal(tmp_path):
+    view = make_study(tmp_path, make_config()).view()
+    found = evidence_of(grid(low_rate_is_good, **{"odd\x1b[2J": low_rate_is_good}), direction="maximize")
+    view = dataclasses.replace(view, evidence=[one.as_dict() for one in found])
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(format_evidence(view))
+
+    text = console.export_text()
+    assert "odd [2J" in text
+    assert "\x1b" not in text

@@ -14,8 +14,8 @@ ROWS = [
     "context checkpoint room storage_url differences help_text extras",
     "config pruners",
     "plan study",
-    "control orchestrator optimum evidence_text plan_text extend",
-    "executors training preflight reporting replay benchmarks trackers progress ui prior",
+    "control orchestrator optimum plan_text extend",
+    "executors training preflight reporting replay benchmarks trackers progress ui prior evidence_text",
     "__init__ api readiness driving noted_data completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch",
 ]

@@ -7,16 +7,25 @@ from typing import Any
 from sweeper.compare.run import Compared
 from sweeper.compare.statistics import ItemComparison
 from sweeper.records import TrialRecord
-from sweeper.reporting.formats import count, exact, jsonable, params_text, plural, short, short_float
+from sweeper.reporting.formats import (
+    count,
+    exact,
+    jsonable,
+    one_line,
+    params_text,
+    plural,
+    short,
+    short_float,
+)
 
 _MAX_DIFFERENCES = 30
 
 
 def compared_text(found: Compared) -> str:
     """Return the comparison for people, a sentence per measure."""
-    metric = found.view.config.metric
+    metric = one_line(found.view.config.metric)
     lines = [
-        f"{name} is trial {record.number}: {metric} = {short(record.value)}  ({params_text(record.params)})"
+        f"{name} is trial {record.number}: {metric} = {short(record.value)}  ({one_line(params_text(record.params))})"
         for name, record in (("A", found.first), ("B", found.second))
     ]
     lines += ["", *(sentence(comparison) for comparison in found.comparisons), ""]
@@ -48,7 +57,7 @@ def compared_json(found: Compared) -> dict[str, Any]:
 
 def sentence(comparison: ItemComparison) -> str:
     """Return one comparison as a sentence."""
-    name = f"{comparison.source}/{comparison.measure}"
+    name = one_line(f"{comparison.source}/{comparison.measure}")
     first, second = map(short_float, comparison.means)
     if comparison.least is not None:
         return (
@@ -85,7 +94,8 @@ def _notes(found: Compared) -> list[str]:
 def _differences(what: str, pairs: Mapping[str, tuple[Any, Any]]) -> str:
     if not pairs:
         return f"{what}: nothing differs."
-    shown = [f"  {name}: {exact(a)} -> {exact(b)}" for name, (a, b) in list(pairs.items())[:_MAX_DIFFERENCES]]
+    listed = list(pairs.items())[:_MAX_DIFFERENCES]
+    shown = [f"  {one_line(f'{name}: {exact(a)} -> {exact(b)}')}" for name, (a, b) in listed]
     if len(pairs) > _MAX_DIFFERENCES:
         shown.append(f"  and {len(pairs) - _MAX_DIFFERENCES} more; `--json` lists all")
     return "\n".join([f"{what} that differ, A -> B:", *shown])

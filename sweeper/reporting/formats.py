@@ -92,6 +92,11 @@ def one_line(text: str) -> str:
     return " ".join(text.translate(_CONTROLS).split())
 
 
+def plain(text: str) -> str:
+    """Return a text of several lines without terminal escape codes."""
+    return "\n".join(line.translate(_CONTROLS) for line in text.split("\n"))
+
+
 def clipped(text: str, width: int) -> str:
     """Return at most `width` characters of a text, with an ellipsis where it was cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
