@@ -1149,4 +1149,37 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         )
         for url in ("https://u:s3@h/v1", "https://s3@h/v1", "https://h/v1?password=s3")
     ),
+    *(
+        (BASE, [("eval_data: {dev: dev.jsonl}", f"eval_data: {{dev: dev.jsonl, {name}: b.jsonl}}")], [told])
+        for name, told in (
+            (
+                "x" * 101,
+                "sweep.yaml:7: The name of an eval set may have 100 characters, but `xxxxxxxxxxxxxxxxxxxx…` has 101. "
+                "Shorten it.",
+            ),
+            (
+                "bench--mt",
+                "sweep.yaml:7: `bench--mt` cannot name an eval set: files of benchmarks begin with `bench--`. Rename "
+                "it.",
+            ),
+            (
+                "Dev",
+                "sweep.yaml:7: The eval sets `dev` and `Dev` differ only in upper and lower case, so that their files "
+                "are one on some disks. Rename one of them.",
+            ),
+        )
+    ),
+    (
+        BASE,
+        [
+            (
+                "resources: {gpus_per_trial: 1}",
+                "resources: {gpus_per_trial: 1}\nbenchmarks: {tasks: {arc: {}, ARC: {}}}",
+            ),
+        ],
+        [
+            "sweep.yaml:17: The benchmarks `arc` and `ARC` differ only in upper and lower case, so that their files "
+            "are one on some disks. Rename one of them.",
+        ],
+    ),
 ]

@@ -35,6 +35,15 @@ def _check_names(draft: Draft, section: BenchmarkSection) -> None:
                 f"`{name}` names a benchmark of `tasks` and one of `judged`. Rename one of them.",
                 "benchmarks", "judged", name,
             )  # fmt: skip
+    seen: dict[str, str] = {}
+    for name in section.names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            draft.tell(
+                f"The benchmarks `{other}` and `{name}` differ only in upper and lower case, so that their files are "
+                "one on some disks. Rename one of them.",
+                "benchmarks", "tasks" if name in section.tasks else "judged", name,
+            )  # fmt: skip
     for kind, entries in (("tasks", section.tasks), ("judged", section.judged)):
         if SCORE in entries:
             draft.tell(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from sweeper.batch import AUTO
 from sweeper.config.draft import Draft
 from sweeper.config.messages import show
+from sweeper.config.rules_eval_sets import check_eval_sets
 from sweeper.config.trial_models import BUDGET_KINDS, TrialSection
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_EVAL_SET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _BUILT_IN_ONLY = (
     "model",
     "revision",
@@ -62,12 +62,7 @@ def _check_built_in(draft: Draft, trial: TrialSection) -> None:
             "set, for example `eval_data: {dev: dev.jsonl}`.",
             "trial",
         )
-    for name in trial.eval_data:
-        if not _EVAL_SET.fullmatch(name):
-            draft.tell(
-                f"`{name}` is no valid name of an eval set. Use letters, digits, `_`, `.` and `-`.",
-                *("trial", "eval_data", name),
-            )
+    check_eval_sets(draft)
 
 
 def _check_swept_model(draft: Draft, trial: TrialSection) -> None:
