@@ -386,6 +386,17 @@ def test_the_child_finds_what_the_parent_would(tiny: Tiny) -> None:
     assert run_in_child(config(tiny)) == check_trial(config(tiny))
 
 
+def test_a_file_of_the_working_directory_is_not_taken_for_a_library(tiny: Tiny) -> None:
+    for name in ("random", "json", "torch"):
+        Path(f"{name}.py").write_text("raise SystemExit('run')")
+    assert run_in_child(config(tiny)).train is not None
+
+
+def test_a_function_of_the_working_directory_is_found_by_the_child() -> None:
+    Path("mine.py").write_text("def train(context): ...\n")
+    assert run_in_child(function_config("mine:train")) == DataReport()
+
+
 def test_problems_come_back_from_the_child(tiny: Tiny, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "bad.jsonl", [GOOD, {"text": ""}])
     with pytest.raises(ConfigError, match=r"bad\.jsonl:2: The row has an empty `text`"):

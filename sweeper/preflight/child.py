@@ -64,7 +64,7 @@ def ask_child(module: str, question: str, *, what: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _asking(module: str, question: str, *, what: str) -> Iterator[Callable[[], dict[str, Any]]]:
     child = subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,9 +91,13 @@ def _asking(module: str, question: str, *, what: str) -> Iterator[Callable[[], d
 
 
 def _python_path() -> str:
-    """Let the child find this package and the working directory's modules."""
+    """Let the child find this package.
+
+    Not the working directory, whose `random.py` would be taken for the standard library's: `load_function` looks there,
+    where the sweep names a function.
+    """
     package_root = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, [package_root, os.getcwd(), os.environ.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
 
 
 def _report(answer: dict[str, Any]) -> DataReport:
