@@ -138,13 +138,20 @@ def export(
     model: Annotated[
         Path | None, typer.Option("--model", metavar="DIR", help="Copy the trained model, with a model card.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let the tokenizer's own code run here, where the study's trials did."
+        ),
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Write the best trial as another trainer's file, its lock file, or its model."""
     from sweeper.reporting.export.run import ExportRequest, run_export
 
     request = ExportRequest(
-        format_name=format_name, number=trial, out=out, rows=data, lock=lock, model=model
+        format_name=format_name, number=trial, out=out, rows=data, lock=lock, model=model,
+        trusts_code=trust_remote_code,
     )  # fmt: skip
     done = run_export(study, request, storage=storage)
     for line in done.said:

@@ -1,6 +1,7 @@
 """What `sweeper export` writes for other trainers, checked without them."""
 
 import ast
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -503,3 +504,30 @@ def test_yaml_keeps_floats_and_words_for_readers_of_version_1_1() -> None:
     nested = {"kwargs": {"a": {}}, "list": [{"x": 1, "y": [1, 2]}, {"x": "é"}]}
 
     assert read(yaml_text(content | nested)) == content | nested
+
+
+@pytest.mark.train
+def test_code_that_a_studys_model_brings_is_not_run_on_the_studys_word(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trial={"trust_remote_code": True})
+    model, mark = tmp_path / "model", tmp_path / "mark"
+    (model / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"})
+    )
+    (model / "own.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\nfrom transformers import PreTrainedTokenizer\n"
+        "class Own(PreTrainedTokenizer): ...\n"
+    )
+    place, out = str(study.directory), tmp_path / "sft.yaml"
+
+    done = run_export(place, ExportRequest(format_name="trl", out=out))
+    with pytest.raises(ConfigError, match=r"Give `--trust-remote-code` if you trust it too\."):
+        run_export(place, ExportRequest(format_name="trl", out=out, rows=tmp_path / "rows.jsonl"))
+
+    assert not mark.exists()
+    assert (
+        "trust_remote_code: true" in out.read_text()
+    )  # the other trainer is told what the study's trials did
+    assert any(line.startswith("not run: the code that the model brings") for line in done.said)
+    with contextlib.suppress(ConfigError, NotImplementedError):  # it is no whole tokenizer
+        run_export(place, ExportRequest(format_name="trl", out=out, trusts_code=True))
+    assert mark.exists()

@@ -58,6 +58,8 @@ def benchmark(place: str, request: BenchmarkRequest, *, storage: str | None = No
     records = chosen_trials(view, config.benchmarks, request)
     for record in records:
         _check_model(view, record, request.checkpoint)
+    if config.trial.trust_remote_code:
+        print("the study trusts the code that its models bring: it is run in this process", file=sys.stderr)
     for record in records:
         _measure_one(study, view, config.benchmarks, record, request)
     return study.view()

@@ -102,7 +102,7 @@ def _dataset_type(part: Part, chosen: ChosenTrial) -> dict[str, Any]:
 
 def _turn_keys(chosen: ChosenTrial, lost: list[str]) -> dict[str, Any]:
     """Return the token that ends a turn, which axolotl takes for `eos_token` unless told, and learns alone."""
-    facts = template_facts(chosen.trial)
+    facts = template_facts(chosen.read_here)
     if facts is None:
         lost.append(
             "The token that ends a turn: the chat template could not be read here. Where it is not the tokenizer's "
@@ -125,7 +125,7 @@ def _lost_in_place(chosen: ChosenTrial, forms: set[RowForm]) -> list[str]:
         said += [
             f"Which tokens are learned: of a chat axolotl learns the words of the {whose} and the token that ends "
             "each, and nothing else that the template writes. `--data FILE` writes the trial's tokens and labels.",
-            *lost_date(chosen.trial),
+            *lost_date(chosen.read_here),
         ]
     if RowForm.PAIR in forms:
         said.append(

@@ -39,6 +39,14 @@ class ChosenTrial:
     batch: BatchPlan
     total_steps: int
     precision: Precision
+    trusts_code: bool = False  # whether who exports lets the model's own code run, as the study did
+
+    @property
+    def read_here(self) -> TrialSection:
+        """The trial section to load a tokenizer by: the study's word alone lets no code run in this process."""
+        return self.trial.model_copy(
+            update={"trust_remote_code": self.trial.trust_remote_code and self.trusts_code}
+        )
 
     @property
     def name(self) -> str:
@@ -110,7 +118,9 @@ def chosen_record(view: StudyView, number: int | None) -> TrialRecord:
     return view.best
 
 
-def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -> ChosenTrial:
+def choose_trial(
+    view: StudyView, facts: DataFacts | None, number: int | None, *, trusts_code: bool = False
+) -> ChosenTrial:
     """Resolve the best trial of a study, or the one with a number.
 
     Raises:
@@ -155,6 +165,7 @@ def choose_trial(view: StudyView, facts: DataFacts | None, number: int | None) -
         precision=used_precision(
             settings, config.resources, environment_of(view, _trained_one(view, record))
         ),
+        trusts_code=trusts_code,
     )
 
 

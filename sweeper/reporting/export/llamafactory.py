@@ -93,7 +93,7 @@ def _template_keys(chosen: ChosenTrial, form: RowForm, target: Target, lost: lis
         "The chat template: LLaMA-Factory takes the tokenizer's apart and puts texts together itself. Compare a "
         "row's tokens, or set `template` to its own for this model."
     )
-    lost += lost_date(chosen.trial, remedy=FIX_DATE)
+    lost += lost_date(chosen.read_here, remedy=FIX_DATE)
     if chosen.trial.chat_template is not None:
         lost.append(f"The file {chosen.trial.chat_template}, which replaces the tokenizer's own template.")
     return {}

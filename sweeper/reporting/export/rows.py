@@ -143,16 +143,29 @@ def _form_of(row: Mapping[str, Any], example: Example) -> RowForm:
 
 def _tokens(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
     """Yield tokens and labels, exactly as the trial was given them."""
-    # Imported here: they load transformers and datasets, which take seconds.
-    from sweeper.training.tokenizer import load_tokenizer
+    # Imported here: it loads transformers and datasets, which take seconds.
     from sweeper.training.tokens import load_train_rows
 
-    table = load_train_rows(chosen.trial, chosen.settings, load_tokenizer(chosen.trial))
+    table = load_train_rows(chosen.trial, chosen.settings, _tokenizer(chosen))
     for index in _order(chosen, table.sizes):
         row = {name: values.tolist() for name, values in table[index].items()}
         if format.has_attention_mask:
             row["attention_mask"] = [1] * len(row["input_ids"])
         yield row
+
+
+def _tokenizer(chosen: ChosenTrial) -> Any:
+    from sweeper.training.tokenizer import load_tokenizer  # imported here: it loads transformers
+
+    try:
+        return load_tokenizer(chosen.read_here)
+    except ConfigError as error:
+        if chosen.read_here.trust_remote_code == chosen.trial.trust_remote_code:
+            raise
+        raise ConfigError(
+            f"{error} The study trusts the code that its model brings, and `export` does not run it on the study's "
+            "word. Give `--trust-remote-code` if you trust it too."
+        ) from error
 
 
 def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
@@ -184,9 +197,7 @@ def _chats(chosen: ChosenTrial, format: Format) -> Iterator[dict[str, Any]]:
 
 def _ends(chosen: ChosenTrial) -> tuple[str, str]:
     """Return the tokens that stand before a prompt and after a completion in the trial, as text."""
-    from sweeper.training.tokenizer import load_tokenizer  # imported here: see `_tokens`
-
-    tokenizer = load_tokenizer(chosen.trial)
+    tokenizer = _tokenizer(chosen)
     has_first = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     return (tokenizer.bos_token if has_first else ""), tokenizer.eos_token or ""
 

@@ -22,6 +22,7 @@ class ExportRequest:
     rows: Path | None = None
     lock: Path | None = None
     model: Path | None = None
+    trusts_code: bool = False  # lets the model's own code run in this process, where the study did
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,14 @@ def run_export(place: str, request: ExportRequest, *, storage: str | None = None
     text, said = "", []
     if format is not None:
         made = export_trial(
-            choose_trial(view, facts, request.number), format, out=request.out, rows=request.rows
-        )
+            choose_trial(view, facts, request.number, trusts_code=request.trusts_code), format,
+            out=request.out, rows=request.rows,
+        )  # fmt: skip
+        if view.config.trial.trust_remote_code and not request.trusts_code:
+            said.append(
+                "not run: the code that the model brings, which the study trusts. Where it has the tokenizer, nothing "
+                "was read from the chat template; `--trust-remote-code` lets it run"
+            )
         said += [f"wrote {path}" for path in made.written]
         if request.out is None:
             text = made.text

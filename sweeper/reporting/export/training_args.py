@@ -18,7 +18,7 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
         content["use_liger_kernel"] = True
     lost = [*_outside(chosen, target), *lost_everywhere(chosen), *lost_order(chosen, target)]
     if target.rows is None:
-        lost += lost_date(chosen.trial)
+        lost += lost_date(chosen.read_here)
     return Body(text=yaml_text(content), lost=tuple(lost))
 
 

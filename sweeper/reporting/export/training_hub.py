@@ -117,7 +117,7 @@ def _data(chosen: ChosenTrial, target: Target, lost: list[str]) -> tuple[Path, i
             "Choose `--format trl` or `axolotl`."
         )
     lost.append("The order of rows: training-hub always shuffles them.")
-    lost += lost_date(chosen.trial, remedy=FIX_DATE)
+    lost += lost_date(chosen.read_here, remedy=FIX_DATE)
     if target.rows is not None:
         return target.rows, 1
     only = parts[0]

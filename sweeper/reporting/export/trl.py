@@ -98,10 +98,10 @@ def _loss_keys(chosen: ChosenTrial, parts: list[Part], lost: list[str]) -> dict[
                 "Which tokens are answers: TRL finds them by the chat template, and refuses one without generation "
                 "markers that it does not know. `--data FILE` writes the trial's own tokens and labels."
             )
-        lost += lost_date(chosen.trial)
+        lost += lost_date(chosen.read_here)
         return {"assistant_only_loss": chosen.learns_answers_only}
     if form is RowForm.CHAT_PAIR:
-        lost += lost_date(chosen.trial)
+        lost += lost_date(chosen.read_here)
     return {"completion_only_loss": chosen.learns_answers_only}
 
 
