@@ -89,6 +89,23 @@ def test_model_directory_has_the_trials_model_and_a_card(tmp_path: Path) -> None
     assert done.said[-1] == f"publish it: hf upload YOUR_NAME/made-trial-1 {tmp_path / 'out'}"
 
 
+def test_card_of_a_functions_model_tells_what_varied_and_not_its_settings(tmp_path: Path) -> None:
+    settings = {"effective_batch_size": 10, "endpoint": "https://me:s3cret@host"}
+    config = make_config(trial={"settings": settings}, metric="a|b<script>")
+    study = make_study(tmp_path / "study", config)
+    study.claim(0)
+    study.finish(0, TrialState.COMPLETE, value=0.5, metrics={"a|b<script>": 0.5})
+    (study.directory / "trials" / "0" / "model").mkdir(parents=True)
+
+    run_export(str(study.directory), ExportRequest(model=tmp_path / "out"))
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "s3cret" not in card
+    assert "| learning_rate |" in card
+    assert "| a\\|b&lt;script&gt; | 0.5 |" in card
+    assert "with a\\|b&lt;script&gt; = 0.5" in card
+
+
 def test_card_of_adapters_names_peft(tmp_path: Path) -> None:
     study = finished_study(tmp_path, trial={"settings": LORA})
     kept = study.directory / "trials" / "1" / "model"

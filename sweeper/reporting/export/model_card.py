@@ -9,6 +9,7 @@ from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
 from sweeper.reporting.formats import count, exact, one_line, short
+from sweeper.reporting.markdown import escaped, table
 from sweeper.study.view import StudyView
 
 _CURVE_ROWS = 10
@@ -55,10 +56,15 @@ def _origin(view: StudyView, record: TrialRecord) -> str:
         else "A fine-tuned"
     )
     model = _base(view, record).model
-    base = f"{kind} `{Path(model).name if model else 'model'}`"
+    name = one_line(Path(model).name if model else "model").replace("`", "'")
+    base = f"{kind} `{name}`"
     is_best = view.best is not None and view.best.number == record.number
     place = "the best trial" if is_best else f"trial {record.number}"
-    value = f" with {config.metric} = {exact(record.value)}" if record.state is TrialState.COMPLETE else ""
+    value = (
+        f" with {escaped(config.metric)} = {exact(record.value)}"
+        if record.state is TrialState.COMPLETE
+        else ""
+    )
     return (
         f"{base}: {place} of the {len(view.records)} of study `{view.name}`{value} ({config.direction}). "
         f"It was trained on {count(record.samples)} samples in {count(record.step)} optimiser steps by sweeper "
@@ -92,6 +98,8 @@ def _scores(view: StudyView, record: TrialRecord) -> list[tuple[str, str]]:
 
 
 def _settings_dict(view: StudyView, record: TrialRecord) -> dict[str, object]:
+    if view.config.trial.function is not None:  # its settings are anything: addresses, paths, keys
+        return {"seed": view.config.seed, **record.params}
     return {"seed": view.config.seed, **view.config.trial.settings, **record.settings, **record.params}
 
 
@@ -106,7 +114,7 @@ def _value(value: object) -> str:
 def _data(view: StudyView) -> list[tuple[str, str]]:
     trial = view.config.trial
     trained = [("training", _source(source)) for source in trial.sources]
-    return trained + [(f"evaluation, `{name}`", _source(source)) for name, source in trial.eval_data.items()]
+    return trained + [(f"evaluation, {name}", _source(source)) for name, source in trial.eval_data.items()]
 
 
 def _source(source: DataSource) -> str:
@@ -120,12 +128,12 @@ def _source(source: DataSource) -> str:
 
 def _curve(view: StudyView, record: TrialRecord) -> str:
     """Return the curve at evenly spaced steps, the last among them."""
-    table = view.curve(record.number)
-    if table.empty:
+    curve = view.curve(record.number)
+    if curve.empty:
         return ""
-    n_rows = min(_CURVE_ROWS, len(table))
-    places = [round((index + 1) * len(table) / n_rows) - 1 for index in range(n_rows)]
-    columns = [table[name].tolist() for name in ("step", "samples", "loss", "grad_norm")]
+    n_rows = min(_CURVE_ROWS, len(curve))
+    places = [round((index + 1) * len(curve) / n_rows) - 1 for index in range(n_rows)]
+    columns = [curve[name].tolist() for name in ("step", "samples", "loss", "grad_norm")]
     rows = [
         (count(step), count(samples), short(loss), short(norm))
         for step, samples, loss, norm in ([column[place] for column in columns] for place in places)
@@ -136,6 +144,4 @@ def _curve(view: StudyView, record: TrialRecord) -> str:
 def _table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(' --- ' for _ in names)}|"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return f"## {title}\n\n" + "\n".join(lines)
+    return f"## {title}\n\n{table(names, rows)}"
