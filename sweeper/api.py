@@ -1,5 +1,6 @@
 """Launch, resume and read sweeps from Python; the command line stands on these."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -192,10 +193,11 @@ def _refuse_ended(study: Study) -> None:
 
 def _nothing_to_do(study: Study) -> NothingToDoError:
     n_failed = len(failures_left(study.records().values()))
-    failed = f"{n_failed} of its trials failed: `sweeper resume {study.directory} --retry-failed` trains them again. "
+    place = shlex.quote(str(study.directory))
+    failed = f"{n_failed} of its trials failed: `sweeper resume {place} --retry-failed` trains them again. "
     return NothingToDoError(
         f"Study `{study.name}` is finished: nothing is left to train. {failed if n_failed else ''}"
-        f"`sweeper report {study.directory}` writes its report; choose another study name to train again."
+        f"`sweeper report {place}` writes its report; choose another study name to train again."
     )
 
 

@@ -1,6 +1,7 @@
 """The commands that read a study and change nothing."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -242,7 +243,7 @@ def replay(
         print(f"The report will not show this: {error}", file=sys.stderr)
     else:
         if kept is not None:
-            print(f"`sweeper report {study}` shows this; kept in {kept}", file=sys.stderr)
+            print(f"`sweeper report {shlex.quote(study)}` shows this; kept in {kept}", file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -171,7 +172,7 @@ def make_executor(
 
 def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: ExecutorName) -> None:
     """Raise where the sweep was interrupted or failed."""
-    view = study.view()
+    view, place = study.view(), shlex.quote(str(study.directory))
     ended = sum(record.state.is_finished for record in view.records)
     if orchestrator.failure is not None:
         raise SweeperError(orchestrator.failure)
@@ -179,13 +180,13 @@ def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: Exec
         where = "" if executor_name == "ray" else f" --executor {executor_name}"
         raise InterruptedSweepError(
             f"Interrupted: {ended} of {view.n_trials} trials have ended, everything is saved. "
-            f"Go on with: sweeper resume {study.directory}{where}"
+            f"Go on with: sweeper resume {place}{where}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):
         raise SweeperError(
             f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
-            f"`sweeper status {study.directory}` lists the reasons; once they are mended, "
-            f"`sweeper resume {study.directory} --retry-failed` trains them again."
+            f"`sweeper status {place}` lists the reasons; once they are mended, "
+            f"`sweeper resume {place} --retry-failed` trains them again."
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def test_model_directory_has_the_trials_model_and_a_card(tmp_path: Path) -> None
     assert "| 6 | 48 | 2.4 | 1 |" in card
     assert str(tmp_path) not in card
     assert done.said[-1] == f"publish it: hf upload YOUR_NAME/made-trial-1 {tmp_path / 'out'}"
+
+
+def test_commands_to_copy_hold_together_where_a_path_has_blanks(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "a $(b)")
+    place = str(study.directory)
+    with pytest.raises(StudyMismatchError, match=re.escape(f"`sweeper report '{place}'` writes best.yaml")):
+        run_export(place, ExportRequest(model=tmp_path / "out"))
+    (study.directory / "trials" / "1" / "model").mkdir(parents=True)
+
+    out = tmp_path / "x y.yaml"
+    done = run_export(place, ExportRequest(format_name="trl", out=out, model=tmp_path / "an out"))
+    assert done.said[-1].endswith(f" '{tmp_path / 'an out'}'")
+    assert f"run it: trl sft --config '{out}'" in done.said
+    assert f"# Run it:  trl sft --config '{out}'\n" in out.read_text()
+    done = run_export(place, ExportRequest(format_name="training-args", out=out))
+    assert done.said[-1].endswith(f".parse_yaml_file('{out}')")
 
 
 def test_card_of_a_functions_model_tells_what_varied_and_not_its_settings(tmp_path: Path) -> None:

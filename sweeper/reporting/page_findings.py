@@ -1,5 +1,6 @@
 """The report's sections on what was found beside the result: early signals, params, training spent."""
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from sweeper.evidence_text import audit_sentence, correlation_text, evidence_sentences, nothing_to_tell
@@ -78,8 +79,8 @@ def replay_section(view: StudyView, draw: Draw) -> str:
     if document is None or not document["results"]:
         return (
             "<p>Not asked yet. Once most trials have been trained to their end, "
-            f"<code>sweeper replay {esc(str(view.directory))} --pruner early_dynamics --pruner median</code> says what "
-            "other pruners would have saved and lost, and the next report shows it here.</p>"
+            f"<code>sweeper replay {esc(shlex.quote(str(view.directory)))} --pruner early_dynamics --pruner median"
+            "</code> says what other pruners would have saved and lost, and the next report shows it here.</p>"
         )
     n_orders = document["results"][0].get("orders", "?")
     told = f"{document.get('points', '?')} recorded trials in {n_orders} random orders on {document.get('slots', '?')} "

@@ -34,7 +34,7 @@ class Format:
 
     name: str
     tool: str  # its name, with the version whose keys are written
-    command: str  # how it runs the file; `{file}` stands for it
+    command: str  # how it runs the file: `{file}` stands for it in a shell, `{path}` in Python
     row_kind: RowKind  # what `--data` writes: tokens with labels, or chats that the tool tokenises itself
     row_if_all: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # marks a chat learned as a whole
     has_attention_mask: bool = False  # of a row of tokens

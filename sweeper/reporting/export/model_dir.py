@@ -1,5 +1,6 @@
 """A trial's trained model as a directory that can be used or published: weights, tokenizer, model card."""
 
+import shlex
 import shutil
 import uuid
 from pathlib import Path
@@ -45,7 +46,7 @@ def kept_model(view: StudyView, record: TrialRecord) -> Path:
 
 def push_command(view: StudyView, record: TrialRecord, target: Path) -> str:
     """Return the hub's own command that publishes the directory."""
-    return f"hf upload YOUR_NAME/{view.name}-trial-{record.number} {target}"
+    return f"hf upload YOUR_NAME/{view.name}-trial-{record.number} {shlex.quote(str(target))}"
 
 
 def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
@@ -58,6 +59,7 @@ def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
     fixed = (
         "" if is_best else " with another study name and the trial's params as the only values of its grid"
     )
-    made = f"`sweeper report {view.directory}` writes {sweep}; train it" if is_best else "Train the point"
+    report = f"sweeper report {shlex.quote(str(view.directory))}"
+    made = f"`{report}` writes {sweep}; train it" if is_best else "Train the point"
     keeping = "" if is_best else " trial.checkpoint.save_model=true"
-    return f"{said}{made} again{fixed}: `sweeper launch {place}{keeping}`."
+    return f"{said}{made} again{fixed}: `sweeper launch {shlex.quote(str(place))}{keeping}`."

@@ -49,7 +49,7 @@ def _outside(chosen: ChosenTrial, target: Target) -> list[str]:
 FORMAT = Format(
     name="training-args",
     tool="transformers 5.23, HfArgumentParser(TrainingArguments).parse_yaml_file",
-    command="HfArgumentParser(TrainingArguments).parse_yaml_file('{file}')",
+    command="HfArgumentParser(TrainingArguments).parse_yaml_file({path!r})",
     row_kind="tokens",
     build=build,
 )

@@ -1,6 +1,7 @@
 """Writes a trial as the file of another trainer."""
 
 import dataclasses
+import shlex
 from importlib import metadata
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def export_trial(
     if format.needs_out and out is None:
         raise ConfigError(f"`--format {format.name}` is more than one file. Say where with `--out FILE`.")
     body = format.build(chosen, Target(out=out, rows=rows))
-    command = (body.command or format.command).format(file=out if out is not None else "FILE")
+    command = (body.command or format.command).format(
+        file=shlex.quote(str(out or "FILE")), path=str(out or "FILE")
+    )
     text = header(chosen, format, command, body.lost) + body.text
     written = []
     if rows is not None:
