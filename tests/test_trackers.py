@@ -165,6 +165,21 @@ def test_a_failing_tracker_says_so_once_is_closed_and_left_alone(caplog: pytest.
     assert [word for word, _, _ in broken.told] == ["start", "close"]
 
 
+def test_a_trackers_failure_is_told_without_the_passwords_of_its_environment(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:s3cret/word@db/x")
+    monkeypatch.setenv("WANDB_API_KEY", "k3y")
+
+    def make() -> Notes:
+        raise ValueError("no server at postgresql://me:s3cret/word@db/x, nor with k3y")
+
+    with caplog.at_level(logging.WARNING), TrackerListener("mine", make, curve=rows_of, logged=Path("steps")):
+        pass
+
+    assert "ValueError: no server at postgresql://me:***@db/x, nor with ***." in caplog.text
+
+
 def test_a_tracker_whose_steps_cannot_be_kept_is_closed_too(caplog: pytest.LogCaptureFixture) -> None:
     notes = Notes()
     Path("steps").mkdir()

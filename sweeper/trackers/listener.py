@@ -1,6 +1,7 @@
 """Feeds a tracker from the sweep's events, on a thread of its own: the driver never waits for it."""
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Self, TypeVar
 
 from sweeper.records import Decision, Event, EventKind, StepRow, TrialState
 from sweeper.reporting.formats import one_line, verb
+from sweeper.storage_url import hide
 from sweeper.trackers.base import Point, Run, Tracker
 from sweeper.trackers.logged import LoggedSteps
 
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "WANDB_BASE_URL")  # variables of the clients' own
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
 CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind
 _SIGNALS = ("loss", "grad_norm", "learning_rate")
 
@@ -86,7 +90,7 @@ class TrackerListener:
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - a client may raise anything, and must not end the sweep
-            told = f"{type(error).__name__}: {one_line(str(error))}"
+            told = f"{type(error).__name__}: {one_line(_without_secrets(str(error)))}"
             if self._is_broken.is_set():
                 logger.debug("Tracker `%s` failed again: %s", self._name, told)
                 return None
@@ -154,3 +158,12 @@ def _decision_tags(decision: Decision) -> Mapping[str, str]:
 def _end_tags(run: Run) -> Mapping[str, str]:
     reason = {} if run.state is TrialState.COMPLETE or not run.reason else {"reason": one_line(run.reason)}
     return {"state": run.state.value, **reason}
+
+
+def _without_secrets(text: str) -> str:
+    """Return what a client says without the passwords and keys that it was given by the environment."""
+    for name in _ADDRESSES:
+        text = hide(text, os.environ.get(name, ""))
+    for secret in filter(None, map(os.environ.get, _SECRETS)):
+        text = text.replace(secret, "***")
+    return text
