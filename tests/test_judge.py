@@ -299,6 +299,20 @@ def test_a_refusal_is_told_with_what_to_check_and_keeps_what_came_before(
     assert len(list(tmp_path.glob("*.json"))) == 12
 
 
+def test_a_refusal_that_repeats_the_key_is_told_without_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "s3cret-key")
+
+    def repeat(handler: Handler, count: int) -> bool:
+        handler.say(401, '{"error": {"message": "Incorrect API key provided: s3cret-key"}}')
+        return True
+
+    server.fault = repeat
+    with pytest.raises(SweeperError, match=r"provided: \*\*\*"):
+        asked(server, tmp_path, api_key_env="JUDGE_KEY", concurrency=1)
+
+
 def test_an_endpoint_that_is_not_there_is_told(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

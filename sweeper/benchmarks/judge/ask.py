@@ -70,9 +70,12 @@ class Judge:
         self._entry = entry
         self._cache = cache
         self._is_usable = is_usable
-        key = "none" if entry.api_key_env is None else os.environ.get(entry.api_key_env, "")
+        self._key = "none" if entry.api_key_env is None else os.environ.get(entry.api_key_env, "")
         self._client = openai.OpenAI(
-            base_url=entry.base_url, api_key=key, timeout=entry.timeout_s, max_retries=entry.attempts - 1
+            base_url=entry.base_url,
+            api_key=self._key,
+            timeout=entry.timeout_s,
+            max_retries=entry.attempts - 1,
         )
         self._name_of_limit = _OLD_NAME
         self.n_asked = 0  # requests that were not in the cache
@@ -164,14 +167,15 @@ class Judge:
         except openai.APIStatusError as error:
             raise SweeperError(
                 f"The judge `{self._entry.model}` at {self._entry.base_url} refuses with status {error.status_code} "
-                f"after {self._entry.attempts} attempts: {error.message:.300}. Check `base_url`, `model` and the key "
-                "in `api_key_env`; `temperature: null` and `max_tokens: null` leave these out. What it answered so far "
-                "is kept."
+                f"after {self._entry.attempts} attempts: {self._shown(error.message):.300}. Check `base_url`, "
+                "`model` and the key in `api_key_env`; `temperature: null` and `max_tokens: null` leave these "
+                "out. What it answered so far is kept."
             ) from error
         except openai.APIConnectionError as error:
             raise SweeperError(
                 f"The judge at {self._entry.base_url} cannot be reached after {self._entry.attempts} attempts "
-                f"({error.__cause__ or error}). Check `base_url` and `timeout_s`; what it answered so far is kept."
+                f"({self._shown(str(error.__cause__ or error))}). Check `base_url` and `timeout_s`; what it "
+                "answered so far is kept."
             ) from error
         try:
             choice = json.loads(raw.text)["choices"][0]
@@ -179,6 +183,10 @@ class Judge:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return _Reply()
         return _Reply(text=content if isinstance(content, str) else None, is_cut=is_cut)
+
+    def _shown(self, text: str) -> str:
+        """Return what the endpoint or the client says without the key, which some repeat."""
+        return text if self._entry.api_key_env is None or not self._key else text.replace(self._key, "***")
 
     def _send(self, body: dict[str, Any]) -> Any:
         """Send a request, with the limit of tokens under the name that the endpoint wants."""
