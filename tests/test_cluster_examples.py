@@ -183,6 +183,9 @@ def test_the_kuberay_job_runs_the_driver_where_the_study_is_shared() -> None:
     job: Any = YAML(typ="safe").load(CLUSTER / "kuberay.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    # KubeRay refuses `authOptions` for older ones.
+    assert tuple(map(int, cluster["rayVersion"].split("."))) >= (2, 52, 0)
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     study = Path(re.search(r"--dir (\S+)", job["spec"]["entrypoint"])[1])  # type: ignore[index]
     for group in groups:
