@@ -35,7 +35,7 @@ def train(context: TrialContext) -> dict[str, float]:
         context.checkpoint.load()
     )  # None in the first attempt; after a crash, a pause or a resume the newest
     if loaded is not None:
-        state = torch.load(loaded.path / "state.pt")
+        state = torch.load(loaded.path / "state.pt", weights_only=True)  # tensors, never code
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = loaded.step
