@@ -214,6 +214,21 @@ def test_without_benchmarks_nothing_is_said_of_them(tmp_path: Path) -> None:
     assert cli("benchmark", tmp_path / "s").code == 2
 
 
+@pytest.mark.train
+def test_that_a_models_own_code_is_run_is_said_before(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question_id": 1, "turns": ["Who?"]}) + "\n")
+    judged = {"questions": str(tmp_path / "q.jsonl"), "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    sweep = FUNCTION_SWEEP | {"dir": str(tmp_path / "s"), "benchmarks": {"judged": {"mt": judged}}}
+    sweep["trial"] = sweep["trial"] | {"trust_remote_code": True}
+    api.launch(sweep, options=OPTIONS, function=scores_its_rate)
+    (tmp_path / "s/trials/0/model").mkdir(parents=True)
+
+    run = cli("benchmark", tmp_path / "s", "--trial", "0")
+
+    assert run.code == 6, run.err  # the directory is empty
+    assert run.err.startswith("the study trusts the code that its models bring: it is run in this process\n")
+
+
 def test_a_damaged_result_is_left_alone(measured: Study, caplog: pytest.LogCaptureFixture) -> None:
     measured.benchmark_box._storage.set_study_user_attr(measured._id, "sweeper:bench:9::a", "{}")
     assert len(measured.benchmark_box.read()) == 3
