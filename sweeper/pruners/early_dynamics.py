@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from sweeper.learning import LearnedOptions
 from sweeper.pruners.eager import EagerRule
 from sweeper.pruners.plain import plain_record, rungs_of
+from sweeper.pruners.plain_idle import IdleWarnings
 from sweeper.pruners.ranked import PAPER_SIGNALS, RankedSignal, shares
 from sweeper.pruners.sure import CertainRule, ProbeRule
 from sweeper.records import Decision, TrialRecord
@@ -43,7 +44,8 @@ class EarlyDynamicsPruner(BasePruner):
     at the rung, and again as more arrive, so which trials are stopped depends on the order in which they report.
     `mode="certain"` stops nobody before it is sure whoever is still to come; see `sweeper.pruners.certain`.
 
-    In plain Optuna, call `report_rung` and then `trial.should_prune()`; see README. There the learned rule keeps what
+    In plain Optuna, call `report_rung` and then `trial.should_prune()`; see README. It warns once where a trial ended
+    without a rung, and where it knows of too few points to learn from. There the learned rule keeps what
     it decided in this object, since a pruner writes nothing; add all points of a grid to the study before it
     starts (`study.enqueue_trial`), so that it knows the grid.
 
@@ -107,6 +109,7 @@ class EarlyDynamicsPruner(BasePruner):
         self._lock = threading.Lock()
         self._study_name: str | None = None  # in plain Optuna
         self._study_direction = direction
+        self._idle = IdleWarnings()
         self._own_decisions: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,8 +169,6 @@ class EarlyDynamicsPruner(BasePruner):
     def prune(self, study: "optuna.study.Study", trial: FrozenTrial) -> bool:
         """Judge a trial at the last rung it reached. Optuna's entry; writes nothing."""
         rungs = rungs_of(trial)
-        if not rungs:
-            return False
         if self._mode == "probe":
             raise ValueError(
                 '`mode="probe"` lets trials wait at a rung, which `study.optimize` cannot. Use `mode="certain"`: the '
@@ -181,18 +182,26 @@ class EarlyDynamicsPruner(BasePruner):
         # `study.optimize` calls from `n_jobs` threads, and what is learned is kept between calls.
         with self._lock:
             self._learn_anew_for(study)
+            if not rungs:
+                self._idle.note_no_rung(study, trial)
+                return False
+            self._idle.note_rung()
             trials = {other.number: other for other in study.get_trials(deepcopy=False)} | {
                 trial.number: trial
             }
             records = {number: self._record(study, one) for number, one in trials.items()}
             decision = self.judge([trial.number], max(rungs), records)[0]
             self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision.entry())
+            rule = self._rule
+            if not isinstance(rule, EagerRule | CertainRule) and rule.has_too_few:
+                self._idle.note_too_few(study, rule.n_known)
         return decision.stop
 
     def _learn_anew_for(self, study: "optuna.study.Study") -> None:
         """Forget what was learned from another study."""
         if study.study_name != self._study_name:
             self._study_name, self._rule_in_use = study.study_name, None
+            self._idle = IdleWarnings()
             maximize = study.direction.name == "MAXIMIZE"
             self._study_direction = self._direction or ("maximize" if maximize else "minimize")
 

@@ -76,6 +76,16 @@ class LearnedRule:
         self._ledger = Ledger(self._sign)
         self._judged_with: tuple[int, ...] | None = None
 
+    @property
+    def n_known(self) -> int:
+        """Points that it knows of, those of the prior counted."""
+        return self._n_points + self._n_prior
+
+    @property
+    def has_too_few(self) -> bool:
+        """Whether it knows of too few points to learn from, so that nobody is stopped."""
+        return self.n_known < LEARNED_MIN_POINTS
+
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge the first of some trials at the rung where they stand, and stop whom of the others it may."""
         self._read(records)
@@ -114,7 +124,7 @@ class LearnedRule:
         and where one of those is far likelier to be the best than any other.
         """
         self._read(records)
-        if self._has_too_few:
+        if self.has_too_few:
             return waiting[0]
         chosen = self._forecaster.reader.calibration(self._n_calibration)
         due = (n for n in chosen if not records[n].state.is_finished and n in waiting)
@@ -173,17 +183,13 @@ class LearnedRule:
         return self._options.n_calibration or calibration_size(self._n_points, n_prior=self._n_prior)
 
     @property
-    def _has_too_few(self) -> bool:
-        return self._n_points + self._n_prior < LEARNED_MIN_POINTS
-
-    @property
     def _left(self) -> float:
         """What is left of the risk."""
         return max(0.0, self._options.risk - self._ledger.spent)
 
     def _why_nobody(self) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
-        if self._has_too_few:
+        if self.has_too_few:
             return f"{self._n_points} points are too few to learn from: only what diverges is stopped"
         n_complete, wanted = self._ledger.n_complete, self._n_calibration
         if n_complete < wanted:
