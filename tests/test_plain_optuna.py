@@ -1,21 +1,21 @@
 """The pruner as a drop-in for plain Optuna: what it warns of, what it keeps, what it needs."""
 
+import logging
+import pickle
 import warnings
 
 import optuna
 import pytest
 
-from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, report_rung
+from sweeper.pruners import EarlyDynamicsPruner, LearnedOptions, RankedSignal, report_rung
 
 LOW_LOSS = {"loss": RankedSignal(direction="minimize")}
 NO_RUNG = "came to its end, but no rung of it was reported"
 TOO_FEW = "it learns from 20 points on and knows of"
 
 
-def optimize(pruner, *, n_trials, objective):
-    study = optuna.create_study(
-        pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0), study_name="plain"
-    )
+def optimize(pruner, *, n_trials, objective, name="plain"):
+    study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0), study_name=name)
     study.optimize(objective, n_trials=n_trials)
     return study
 
@@ -99,3 +99,59 @@ def test_few_points_are_enough_for_the_rank():
         )
 
     assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+
+
+def test_every_decision_of_a_study_can_be_read_with_its_reason():
+    pruner = EarlyDynamicsPruner(n_points=40)
+    study = optimize(pruner, n_trials=40, objective=objective_of(with_rungs))
+    optimize(pruner, n_trials=1, objective=objective_of(with_rungs), name="another")
+
+    decisions = pruner.decisions(study)
+
+    pruned = {trial.number for trial in study.trials if trial.state.name == "PRUNED"}
+    assert pruned
+    assert {number for number, made in decisions.items() if made[-1].stop} == pruned
+    assert list(decisions) == list(range(40))
+    assert [decision.rung for decision in decisions[0]] == [0, 1, 2]
+    assert decisions[0][0].reason == "calibration: 0 of 7 trials have run to their end"
+    stop = decisions[min(pruned)][-1]
+    assert stop.reason.startswith(f"at rung {stop.rung}, metric is predicted to end at ")
+    assert stop.details["chance"] <= stop.details["allowed"]
+
+
+def test_a_decision_is_logged_when_debugging(caplog):
+    caplog.set_level(logging.DEBUG, logger="sweeper.pruners")
+
+    study = optimize(EarlyDynamicsPruner(n_points=40), n_trials=40, objective=objective_of(with_rungs))
+
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("sweeper.pruners")]
+    assert told[0] == "study `plain`, trial 0: go on, calibration: 0 of 7 trials have run to their end"
+    n_stops = sum(": stop, at rung " in message for message in told)
+    assert n_stops == sum(trial.state.name == "PRUNED" for trial in study.trials) > 0
+
+
+def test_a_pruner_that_was_pickled_goes_on_with_the_risk_it_has_left():
+    pruner = EarlyDynamicsPruner(n_points=40, learned=LearnedOptions(audit_frac=0.0))
+    study = optimize(pruner, n_trials=20, objective=objective_of(with_rungs))
+    kept = pickle.loads(pickle.dumps(pruner))
+    assert any(made[-1].stop for made in kept.decisions(study).values())
+
+    states = []
+    for used in (pruner, kept):
+        other = optuna.create_study(
+            study_name="plain", sampler=optuna.samplers.RandomSampler(seed=1), pruner=used
+        )
+        other.add_trials(study.trials)
+        other.optimize(objective_of(with_rungs), n_trials=20)
+        states.append([trial.state.name for trial in other.trials])
+        assert used.decisions(other).keys() == set(range(40))
+
+    assert states[0] == states[1]
+    assert pruner.decisions(study) == kept.decisions(study)
+
+
+def test_setting_trials_aside_is_refused():
+    pruner = EarlyDynamicsPruner(learned=LearnedOptions(set_aside=True))
+
+    with pytest.raises(ValueError, match=r"which `study\.optimize` cannot\. Leave `set_aside` out"):
+        optimize(pruner, n_trials=1, objective=objective_of(with_rungs))

@@ -6,6 +6,7 @@ window, threshold or rule, so those are ours; and the directions are learned fro
 settings, because on other data the loss was seen to point the other way.
 """
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,8 @@ from sweeper.records import Decision, TrialRecord
 
 if TYPE_CHECKING:
     from sweeper.pruners.learned import LearnedRule
+
+logger = logging.getLogger(__name__)
 
 PLAIN_METRIC = "metric"  # what the study's metric is called in plain Optuna, where it has no name
 
@@ -45,9 +48,10 @@ class EarlyDynamicsPruner(BasePruner):
     `mode="certain"` stops nobody before it is sure whoever is still to come; see `sweeper.pruners.certain`.
 
     In plain Optuna, call `report_rung` and then `trial.should_prune()`; see README. It warns once where a trial ended
-    without a rung, and where it knows of too few points to learn from. There the learned rule keeps what
-    it decided in this object, since a pruner writes nothing; add all points of a grid to the study before it
-    starts (`study.enqueue_trial`), so that it knows the grid.
+    without a rung, and where it knows of too few points to learn from: add all points of a grid to the study before it
+    starts (`study.enqueue_trial`), so that it knows the grid. A pruner writes nothing, so what was decided, which
+    `decisions` tells, and the risk that was spent are kept in this object: whoever goes on with a stored study in
+    another process keeps it too (`pickle`).
 
     Args:
         signals: Signals to rank, by name, with their good direction and weight.
@@ -63,7 +67,8 @@ class EarlyDynamicsPruner(BasePruner):
         metric: Name of the study's metric among the signals, for `learned`. In plain Optuna the metric given to
             `report_rung` stands for it.
         direction: The metric's direction. Default: that of the Optuna study.
-        learned: How `learned` spends its risk.
+        learned: How `learned` spends its risk. Plain Optuna can neither set trials aside nor skip waiting ones, so
+            there `set_aside` is refused and `skip_waiting` has no effect.
         prior: Completed trials of an earlier study, from which `learned` learns too; their numbers are negative.
 
     Raises:
@@ -168,17 +173,8 @@ class EarlyDynamicsPruner(BasePruner):
 
     def prune(self, study: "optuna.study.Study", trial: FrozenTrial) -> bool:
         """Judge a trial at the last rung it reached. Optuna's entry; writes nothing."""
+        self._refuse_what_optuna_cannot()
         rungs = rungs_of(trial)
-        if self._mode == "probe":
-            raise ValueError(
-                '`mode="probe"` lets trials wait at a rung, which `study.optimize` cannot. Use `mode="certain"`: the '
-                "same trials survive."
-            )
-        if self._mode == "certain" and self._n_points is None:
-            raise ValueError(
-                '`mode="certain"` must know how many points the study has. Pass `n_points`, for example '
-                "`n_points=len(grid)`."
-            )
         # `study.optimize` calls from `n_jobs` threads, and what is learned is kept between calls.
         with self._lock:
             self._learn_anew_for(study)
@@ -192,10 +188,44 @@ class EarlyDynamicsPruner(BasePruner):
             records = {number: self._record(study, one) for number, one in trials.items()}
             decision = self.judge([trial.number], max(rungs), records)[0]
             self._own_decisions.setdefault((study.study_name, trial.number), []).append(decision.entry())
+            logger.debug(
+                "study `%s`, trial %d: %s, %s",
+                study.study_name, trial.number, "stop" if decision.stop else "go on", decision.reason,
+            )  # fmt: skip
             rule = self._rule
             if not isinstance(rule, EagerRule | CertainRule) and rule.has_too_few:
                 self._idle.note_too_few(study, rule.n_known)
         return decision.stop
+
+    def decisions(self, study: "optuna.study.Study") -> dict[int, list[Decision]]:
+        """Return what this object decided in a plain Optuna study: by trial number, one for each time it was asked.
+
+        Without the trials that came to no rung, and without what another pruner object decided, such as that of
+        another process.
+        """
+        with self._lock:
+            return {
+                number: [Decision(trial=number, **entry) for entry in entries]
+                for (name, number), entries in sorted(self._own_decisions.items())
+                if name == study.study_name
+            }
+
+    def _refuse_what_optuna_cannot(self) -> None:
+        if self._mode == "probe":
+            raise ValueError(
+                '`mode="probe"` lets trials wait at a rung, which `study.optimize` cannot. Use `mode="certain"`: the '
+                "same trials survive."
+            )
+        if self._mode == "certain" and self._n_points is None:
+            raise ValueError(
+                '`mode="certain"` must know how many points the study has. Pass `n_points`, for example '
+                "`n_points=len(grid)`."
+            )
+        if self._learned_options is not None and self._learned_options.set_aside:
+            raise ValueError(
+                "`learned=LearnedOptions(set_aside=True)` gives a trial's slot to another one, which `study.optimize` "
+                "cannot. Leave `set_aside` out."
+            )
 
     def _learn_anew_for(self, study: "optuna.study.Study") -> None:
         """Forget what was learned from another study."""
