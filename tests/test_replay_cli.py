@@ -51,6 +51,19 @@ def test_json_holds_what_the_table_shows(recorded):
     assert found["results"][0]["hit"] == 1.0
 
 
+def test_rungs_are_told_in_their_unit(recorded):
+    words = [recorded, "--pruner", "nop", "--pruner", "nop rungs.steps=[2,5]", "--orders", "1"]
+
+    table, found = run(*words), json.loads(run(*words, "--json").stdout)
+
+    assert "rungs of nop: 20 samples" in table.stdout
+    assert "rungs of nop rungs.steps=[2,5]: 2, 5 steps" in table.stdout
+    assert [(one["rungs"], one["rung_unit"]) for one in found["results"]] == [
+        ([20], "samples"),
+        ([2, 5], "steps"),
+    ]
+
+
 def test_settings_after_the_study_hold_for_every_pruner_and_may_set_the_rungs(recorded):
     sweep = open_recorded(recorded)
 

@@ -5,6 +5,8 @@ import dataclasses
 import statistics
 from typing import Any
 
+from sweeper.plan.data import RungUnit
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderOutcome:
@@ -31,6 +33,7 @@ class ReplayResult:
     metric: str
     tolerance: float  # in the metric's units
     rung_marks: tuple[int, ...]
+    rung_unit: RungUnit
     full_samples: int  # every point trained to its end
     full_s: float
     slots: int
@@ -100,7 +103,8 @@ class ReplayResult:
         """Return the summary, JSON-able."""
         return {
             "sweep": self.sweep, "pruner": self.pruner, "metric": self.metric, "orders": len(self.orders),
-            "tolerance": self.tolerance, "rungs": list(self.rung_marks), "cost": self.cost,
+            "tolerance": self.tolerance, "rungs": list(self.rung_marks), "rung_unit": self.rung_unit,
+            "cost": self.cost,
             "cost_median": statistics.median(self.costs), "cost_max": max(self.costs), "cost_s": self.cost_s,
             "wall": self.wall,
             "regret": self.regret, "regret_max": self.worst_regret, "hit": self.hit, "choices": self.n_choices,

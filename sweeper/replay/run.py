@@ -43,7 +43,7 @@ class Replay:
         self.config = config
         self._rules = divergence_rules(config)
         rungs = replay_rungs(sweep, config)
-        self.rung_marks = rungs.marks
+        self.rungs = rungs
         self._make_judge = judge
         self._points = replay_points(sweep, rungs)
         if config.pruner.prior is not None:
@@ -92,8 +92,8 @@ class Replay:
 
     def _plan(self, points: Sequence[Any]) -> Plan:
         return Plan(
-            config=self.config, points=tuple(points), n_trials=len(points), rung_marks=self.rung_marks,
-            rung_unit="samples", rungs_are_known=True, budget_samples=None, examples=(), notes=(), warnings=(),
+            config=self.config, points=tuple(points), n_trials=len(points), rung_marks=self.rungs.marks,
+            rung_unit=self.rungs.unit, rungs_are_known=True, budget_samples=None, examples=(), notes=(), warnings=(),
         )  # fmt: skip
 
     def _outcome(
@@ -168,7 +168,8 @@ def replay(
         pruner=label or pruner.pruner.name,
         metric=sweep.metric,
         tolerance=allowed,
-        rung_marks=ready.rung_marks,
+        rung_marks=ready.rungs.marks,
+        rung_unit=ready.rungs.unit,
         full_samples=sum(point.budget_samples for point in sweep.points),
         full_s=sum(point.seconds for point in sweep.points),
         slots=slots,

@@ -55,7 +55,7 @@ def _heading(sweep: RecordedSweep, results: Sequence[ReplayResult], slots: int) 
         f"{sweep.name}: {len(sweep.points)} points{left_out}, best {sweep.metric} = {sweep.best:.4g}",
         f"{len(first.orders)} random orders on {slots} slots; a hit is a final choice within {first.tolerance:.4g}"
         f"{noise} of the best",
-        *(f"rungs of {pruners}: {marks} samples" for marks, pruners in _rungs(results).items()),
+        *(f"rungs of {pruners}: {marks}" for marks, pruners in _rungs(results).items()),
     ]
 
 
@@ -64,5 +64,5 @@ def _rungs(results: Sequence[ReplayResult]) -> dict[str, str]:
     users: dict[str, list[str]] = {}
     for result in results:
         marks = ", ".join(str(mark) for mark in result.rung_marks) or "no"
-        users.setdefault(marks, []).append(result.pruner)
+        users.setdefault(f"{marks} {result.rung_unit}", []).append(result.pruner)
     return {marks: "all" if len(users) == 1 else ", ".join(names) for marks, names in users.items()}
