@@ -4,6 +4,9 @@ import ast
 import inspect
 import math
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +113,52 @@ def test_the_python_of_the_readme_calls_what_there_is() -> None:
         inspect.signature(function).bind(*call.args, **{str(word.arg): word for word in call.keywords})
 
 
-def test_the_plain_optuna_of_the_readme_runs() -> None:
-    (block,) = [block for block in PYTHON if "report_rung" in block]
+# Without some packages, and with what the README's example leaves to the reader.
+ABSENT = """
+import math, sys
 
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in {absent}:
+            raise ModuleNotFoundError(f"no {{name}} here")
+
+sys.meta_path.insert(0, Finder())
+
+def train_to(mark, rate):
+    return abs(math.log10(rate) + 3.0) + 100.0 / mark, 1.0
+
+"""
+
+
+def plain_optuna() -> str:
+    (block,) = [block for block in PYTHON if "report_rung" in block]
+    return block
+
+
+def test_the_plain_optuna_of_the_readme_runs() -> None:
     def train_to(mark: int, rate: float) -> tuple[float, float]:
         return abs(math.log10(rate) + 3.0) + 100.0 / mark, 1.0
 
     names: dict[str, Any] = {"train_to": train_to}
-    exec(block, names)
+    exec(plain_optuna(), names)
 
     states = [trial.state.name for trial in names["study"].trials]
     assert len(states) == 24
     assert set(states) <= {"COMPLETE", "PRUNED"}
     assert states.count("COMPLETE") >= 6  # of 24 points so many run to their end before anyone is judged
+
+
+def test_the_plain_optuna_of_the_readme_needs_only_what_is_installed_for_it() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"For it alone\s+`pip install ([^`]+)`", readme)
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    installed = [word.strip("'") for word in recipe.split()]
+    absent = {re.split(r"\[|>", one)[0] for one in required if one not in installed}
+    absent -= {"cloudpickle"}  # comes with joblib, which scikit-learn needs
+    code = ABSENT.format(absent=absent) + plain_optuna()
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert set(installed) < set(required)
+    assert "torch" in absent
+    assert done.returncode == 0, done.stderr
