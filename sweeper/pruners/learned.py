@@ -32,7 +32,7 @@ from sweeper.pruners.changes import Changes
 from sweeper.pruners.forecast import Forecaster
 from sweeper.pruners.ledger import Ledger
 from sweeper.pruners.outlook import Outlook, OutlookTable
-from sweeper.pruners.predicted import plain_decision, predicted_decision, with_reason
+from sweeper.pruners.predicted import Stakes, plain_decision, predicted_decision, with_reason
 from sweeper.records import Decision, TrialRecord, TrialState
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
@@ -288,8 +288,10 @@ class LearnedRule:
         return dataclasses.replace(decision, stop=False, rule=AUDIT_RULE, reason=reason)
 
     def _decision(self, record: TrialRecord, outlook: Outlook, *, stop: bool, allowed: float) -> Decision:
-        forecaster = self._forecaster
-        return predicted_decision(
-            record, outlook, stop=stop, allowed=allowed, best=self._ledger.best, sign=self._sign,
-            metric=self._metric, scale=forecaster.scale, tolerance=forecaster.tolerance,
+        return predicted_decision(record, outlook, self._stakes(), stop=stop, allowed=allowed)
+
+    def _stakes(self) -> Stakes:
+        return Stakes(
+            best=self._ledger.best, sign=self._sign, metric=self._metric, scale=self._forecaster.scale,
+            tolerance=self._forecaster.tolerance,
         )  # fmt: skip
