@@ -11,6 +11,7 @@ from scipy import stats
 _INTERVAL = 0.95
 _MIN_FREE = 3  # values beyond the parabola's terms, so that their scatter says how sure it is
 _MIN_RATES = 3
+_RATE, _BEND, _SLANT = 1, 2, 3  # places among the terms: x, x**2 and x z of log rate x and log batch z
 
 
 class Trained(NamedTuple):
@@ -57,62 +58,93 @@ def fit_best_rate(trained: Sequence[Trained], *, maximize: bool) -> RateFit | No
     batches = sorted({one.batch for one in usable})
     if not batches or any(len({o.rate for o in usable if o.batch == b}) < _MIN_RATES for b in batches):
         return None
-    x, z = (np.log([getattr(one, name) for one in usable]) for name in ("rate", "batch"))
-    y = np.array([one.value for one in usable]) * (1.0 if maximize else -1.0)
-    middle = (float(x.mean()), float(z.mean()))
-    x, z = x - middle[0], z - middle[1]
-    columns = [np.ones_like(x), x, x**2]
-    if len(batches) > 1:
-        columns += [x * z, z]
-    if len(batches) > 2:
-        columns.append(z**2)
-    design = np.stack(columns, axis=1)
-    n_free = len(y) - design.shape[1]
-    if n_free < _MIN_FREE or np.linalg.matrix_rank(design) < design.shape[1]:
+    matrix, middle = _design(usable, n_batches=len(batches))
+    parabola = _solved(matrix, np.array([one.value for one in usable]) * (1.0 if maximize else -1.0))
+    if parabola is None:
         return None
-    terms, *_ = np.linalg.lstsq(design, y, rcond=None)
-    residual = float(((y - design @ terms) ** 2).sum())
-    spread = float(((y - y.mean()) ** 2).sum())
-    covariance = np.linalg.inv(design.T @ design) * residual / n_free
-    t = float(stats.t.ppf((1 + _INTERVAL) / 2, n_free))
-    tops = {}
-    for batch in batches:
-        # The slope at the top is nothing: b + e z + 2 c x = 0.
-        slope = np.zeros(len(terms))
-        slope[1] = 1.0
-        if len(batches) > 1:
-            slope[3] = math.log(batch) - middle[1]
-        tops[batch] = _fieller(terms, covariance, slope, t)
-    shift = np.zeros(len(terms))
-    if len(batches) > 1:
-        shift[3] = 1.0
-    exponent = _fieller(terms, covariance, shift, t) if len(batches) > 1 else None
-    found = [top for top in tops.values() if top is not None]
+    tops = _tops(parabola, batches, middle[1])
+    exponent = parabola.top(parabola.picking(_SLANT)) if len(batches) > 1 else None
+    found = [top for top in tops if top is not None]
     if len(found) < len(tops) or (len(batches) > 1 and exponent is None):
         return None
     return RateFit(
         rates={batch: _rate_of(top, middle[0]) for batch, top in zip(batches, found, strict=True)},
         exponent=exponent,
-        r_squared=1 - residual / spread if spread else 1.0,
+        r_squared=parabola.r_squared,
         n=len(usable),
     )
 
 
-def _fieller(terms: Any, covariance: Any, numerator: Any, t: float) -> Estimate | None:
-    """Return -(numerator of terms) / (2 c) with its interval; None where it has no bounds, or the bend is upward."""
-    bend = np.zeros(len(terms))
-    bend[2] = 2.0
-    a, b = float(numerator @ terms), float(bend @ terms)
-    va, vb, vab = (
-        float(left @ covariance @ right)
-        for left, right in ((numerator, numerator), (bend, bend), (numerator, bend))
-    )
-    square = b * b - t * t * vb
-    if b >= 0 or square <= 0:
+def _design(usable: Sequence[Trained], *, n_batches: int) -> tuple[Any, tuple[float, float]]:
+    """Return the parabola's terms, a row for each trial, and the middle of log rate and log batch that they are of."""
+    x, z = (np.log([getattr(one, name) for one in usable]) for name in ("rate", "batch"))
+    middle = (float(x.mean()), float(z.mean()))
+    x, z = x - middle[0], z - middle[1]
+    columns = [np.ones_like(x), x, x**2]
+    if n_batches > 1:
+        columns += [x * z, z]
+    if n_batches > 2:
+        columns.append(z**2)
+    return np.stack(columns, axis=1), middle
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parabola:
+    """A fitted parabola."""
+
+    terms: Any  # in the order of `_design`
+    covariance: Any
+    t: float  # of Student, for the interval
+    r_squared: float
+
+    def picking(self, index: int) -> Any:
+        """Return what picks one of the terms."""
+        picked = np.zeros(len(self.terms))
+        picked[index] = 1.0
+        return picked
+
+    def top(self, numerator: Any) -> Estimate | None:
+        """Return -(numerator of terms) / (2 c) with its interval; None where that has no bounds or the bend is up."""
+        bend = 2.0 * self.picking(_BEND)
+        a, b = float(numerator @ self.terms), float(bend @ self.terms)
+        va, vb, vab = (
+            float(left @ self.covariance @ right)
+            for left, right in ((numerator, numerator), (bend, bend), (numerator, bend))
+        )
+        square = b * b - self.t * self.t * vb
+        if b >= 0 or square <= 0:
+            return None
+        half = a * b - self.t * self.t * vab
+        root = math.sqrt(max(0.0, half * half - square * (a * a - self.t * self.t * va)))
+        return Estimate(value=-a / b, low=(-half - root) / square, high=(-half + root) / square)
+
+
+def _solved(matrix: Any, y: Any) -> _Parabola | None:
+    """Fit the terms by least squares; None where the trials are too few or too alike to tell them."""
+    n_free = len(y) - matrix.shape[1]
+    if n_free < _MIN_FREE or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
         return None
-    half = a * b - t * t * vab
-    root = math.sqrt(max(0.0, half * half - square * (a * a - t * t * va)))
-    return Estimate(value=-a / b, low=(-half - root) / square, high=(-half + root) / square)
+    terms, *_ = np.linalg.lstsq(matrix, y, rcond=None)
+    residual = float(((y - matrix @ terms) ** 2).sum())
+    spread = float(((y - y.mean()) ** 2).sum())
+    return _Parabola(
+        terms=terms,
+        covariance=np.linalg.inv(matrix.T @ matrix) * residual / n_free,
+        t=float(stats.t.ppf((1 + _INTERVAL) / 2, n_free)),
+        r_squared=1 - residual / spread if spread else 1.0,
+    )
+
+
+def _tops(parabola: _Parabola, batches: Sequence[int], middle: float) -> list[Estimate | None]:
+    """Return where each batch size has its top; `middle` is that of log batch."""
+    tops = []
+    for batch in batches:
+        # The slope at the top is nothing: b + e z + 2 c x = 0.
+        slope = parabola.picking(_RATE)
+        if len(batches) > 1:
+            slope[_SLANT] = math.log(batch) - middle
+        tops.append(parabola.top(slope))
+    return tops
 
 
 def _rate_of(top: Estimate, middle: float) -> Estimate:
