@@ -222,16 +222,15 @@ def replay(
 ) -> None:
     """Play a finished study under other pruners: what each would have saved and lost."""
     from sweeper.config.names import EARLY_DYNAMICS
+    from sweeper.replay import ReplayOptions
     from sweeper.replay.request import replay_all
     from sweeper.replay.table import replay_json, replay_text
     from sweeper.reporting.kept_replay import keep_replay
     from sweeper.study.recorded_open import open_recorded
 
     sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
-    results = replay_all(
-        sweep, pruner or [EARLY_DYNAMICS], overrides or (), orders=orders, slots=slots, seed=seed,
-        tolerance=tolerance,
-    )  # fmt: skip
+    options = ReplayOptions(orders=orders, slots=slots, seed=seed, tolerance=tolerance)
+    results = replay_all(sweep, pruner or [EARLY_DYNAMICS], overrides or (), options)
     document = replay_json(sweep, results, slots=slots)
     if as_json:
         print(json.dumps(document, indent=2))

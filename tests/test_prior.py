@@ -16,7 +16,7 @@ from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.prior import PriorSpace, prior_records, read_prior
 from sweeper.records import TrialState
-from sweeper.replay.run import replay
+from sweeper.replay.run import ReplayOptions, replay
 from sweeper.study.recorded import RecordedSweep
 from sweeper.study.recorded_files import write_recorded
 from sweeper.study.study import Study
@@ -208,8 +208,10 @@ def test_a_replay_starts_from_a_prior_too(tmp_path):
     write_recorded(sweep, tmp_path / "earlier.parquet")
     pruner = {"name": "early_dynamics", "audit_frac": 0.0}
 
-    alone = replay(sweep, pruner, orders=3, slots=1)
-    informed = replay(sweep, {**pruner, "prior": str(tmp_path / "earlier.parquet")}, orders=3, slots=1)
+    alone = replay(sweep, pruner, ReplayOptions(orders=3, slots=1))
+    informed = replay(
+        sweep, {**pruner, "prior": str(tmp_path / "earlier.parquet")}, ReplayOptions(orders=3, slots=1)
+    )
 
     assert informed.hit == 1.0
     assert informed.cost < alone.cost

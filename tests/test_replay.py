@@ -12,7 +12,7 @@ from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, 
 from sweeper.errors import ConfigError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.records import EventKind, TrialState
-from sweeper.replay import Replay, replay, replay_config
+from sweeper.replay import Replay, ReplayOptions, replay, replay_config
 from sweeper.replay.setup import replay_rungs
 from sweeper.study.recorded import record_study
 
@@ -95,7 +95,7 @@ def test_the_recorded_events_of_a_study_give_the_recorded_decisions(pruner, slot
 def test_without_a_pruner_every_point_is_played_to_its_recorded_end(tmp_path):
     sweep = record_study(in_process(tmp_path, slots=1))
 
-    result = replay(sweep, "nop", orders=3, slots=2)
+    result = replay(sweep, "nop", ReplayOptions(orders=3, slots=2))
 
     assert (result.cost, result.cost_s, result.regret, result.hit) == (1.0, pytest.approx(1.0), 0.0, 1.0)
     assert {order.survivors for order in result.orders} == {(0, 1, 2, 3)}
@@ -138,7 +138,7 @@ def test_a_point_that_diverged_is_stopped_where_it_did_and_never_chosen():
     good, broken = make_point(0, 0.5), make_point(1, 0.9, nan_at=60)
     sweep = dataclasses.replace(make_recorded([0.5]), points=(good, broken))
 
-    result = replay(sweep, "nop", orders=2, slots=1)
+    result = replay(sweep, "nop", ReplayOptions(orders=2, slots=1))
 
     assert {order.chosen for order in result.orders} == {0}
     assert result.orders[0].spent_samples == 160
@@ -149,25 +149,30 @@ def test_regret_and_hits_follow_the_direction():
     higher, lower = make_recorded(values), make_recorded(values, direction="minimize")
     pruner = {**LOW_LOSS, "keep_frac": 0.1}
 
-    assert replay(higher, pruner, orders=5, sections=RUNGS).regret == 0.0
-    result = replay(lower, pruner, orders=5, sections=RUNGS, tolerance=0.05)
+    assert (
+        replay(higher, replay_config(higher, pruner, sections=RUNGS), ReplayOptions(orders=5)).regret == 0.0
+    )
+    result = replay(
+        lower, replay_config(lower, pruner, sections=RUNGS), ReplayOptions(orders=5, tolerance=0.05)
+    )
     assert (result.regret, result.hit) == (pytest.approx(0.8), 0.0)
 
 
 def test_the_same_seed_plays_the_same_orders_under_every_pruner():
     sweep = make_recorded([0.1, 0.5, 0.9, 0.3, 0.2, 0.7])
 
-    first, second = (replay(sweep, LOW_LOSS, orders=4, seed=3) for _ in range(2))
-    none = replay(sweep, "nop", orders=4, seed=3)
+    first, second = (replay(sweep, LOW_LOSS, ReplayOptions(orders=4, seed=3)) for _ in range(2))
+    none = replay(sweep, "nop", ReplayOptions(orders=4, seed=3))
 
     assert first.orders == second.orders
     assert all(set(a.survivors) <= set(b.survivors) for a, b in zip(first.orders, none.orders, strict=True))
 
 
 def test_the_noise_between_seeds_is_the_tolerance_unless_another_is_given():
-    assert replay(make_recorded([0.0, 1.0], seed_sd=0.25), "nop", orders=1).tolerance == 0.25
-    assert replay(make_recorded([0.0, 1.0]), "nop", orders=1).tolerance == 0.01
-    assert replay(make_recorded([0.0, 1.0]), "nop", orders=1, tolerance=0.5).tolerance == 0.5
+    noisy = make_recorded([0.0, 1.0], seed_sd=0.25)
+    assert replay(noisy, "nop", ReplayOptions(orders=1)).tolerance == 0.25
+    assert replay(make_recorded([0.0, 1.0]), "nop", ReplayOptions(orders=1)).tolerance == 0.01
+    assert replay(make_recorded([0.0, 1.0]), "nop", ReplayOptions(orders=1, tolerance=0.5)).tolerance == 0.5
 
 
 def with_params(sweep, params_of):
@@ -190,7 +195,7 @@ def with_params(sweep, params_of):
 def test_any_params_are_played(params_of):
     sweep = with_params(make_recorded([0.01 * index for index in range(60)]), params_of)
 
-    result = replay(sweep, "nop", orders=1)
+    result = replay(sweep, "nop", ReplayOptions(orders=1))
 
     assert result.survivors == (60, 60)
 
@@ -216,19 +221,22 @@ def plan_marks(sweep):
 def test_default_rungs_move_to_where_the_sweep_was_measured():
     sweep = make_recorded([0.1, 0.9])  # measured at 20 and 50 of 100; the default rungs are at 10 and 30
 
-    assert replay(sweep, "nop", orders=1).rung_marks == (20,)
-    assert replay(sweep, "nop", orders=1, sections=RUNGS).rung_marks == (20, 50)
+    assert replay(sweep, "nop", ReplayOptions(orders=1)).rung_marks == (20,)
+    assert replay(sweep, replay_config(sweep, "nop", sections=RUNGS), ReplayOptions(orders=1)).rung_marks == (
+        20,
+        50,
+    )
 
 
 def test_the_order_of_reports_is_shown_in_choices_and_survivors():
     sweep = make_recorded([index / 12 for index in range(12)])
 
-    result = replay(sweep, LOW_LOSS, orders=20, slots=3, sections=RUNGS)
+    result = replay(sweep, replay_config(sweep, LOW_LOSS, sections=RUNGS), ReplayOptions(orders=20, slots=3))
 
     fewest, most = result.survivors
     assert 1 <= fewest < most < 12
     assert 0 < result.contested < 1
-    assert replay(sweep, "nop", orders=3, sections=RUNGS).contested == 0
+    assert replay(sweep, replay_config(sweep, "nop", sections=RUNGS), ReplayOptions(orders=3)).contested == 0
 
 
 @pytest.mark.parametrize(
@@ -245,7 +253,7 @@ def test_the_order_of_reports_is_shown_in_choices_and_survivors():
 )
 def test_a_pruner_that_cannot_be_played_is_refused(pruner, match):
     with pytest.raises(ConfigError, match=match):
-        replay(make_recorded([0.1, 0.9]), pruner, orders=1)
+        replay(make_recorded([0.1, 0.9]), pruner, ReplayOptions(orders=1))
 
 
 @pytest.mark.slow
@@ -254,7 +262,7 @@ def test_as_many_orders_are_played_as_were_asked_for(capsys):
     sweep = make_recorded(values, batch=16, budget=2048)
     started = time.perf_counter()
 
-    result = replay(sweep, LOW_LOSS, orders=200, slots=4)
+    result = replay(sweep, LOW_LOSS, ReplayOptions(orders=200, slots=4))
 
     took_s = time.perf_counter() - started
     assert len(result.orders) == 200

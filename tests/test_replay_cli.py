@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from sweeper.cli import app
 from sweeper.errors import ConfigError
+from sweeper.replay import ReplayOptions
 from sweeper.replay.request import replay_all
 from sweeper.study.recorded_files import write_recorded
 from sweeper.study.recorded_open import open_recorded
@@ -70,7 +71,7 @@ def test_settings_after_the_study_hold_for_every_pruner_and_may_set_the_rungs(re
     asked = ["early_dynamics keep_frac=0.3", "early_dynamics keep_frac=0.9"]
     low, high = replay_all(
         sweep, asked, ["signals={loss: {direction: minimize}}", "min_peers=2", "rungs.samples=[50]"],
-        orders=5, slots=4, seed=0, tolerance=None,
+        ReplayOptions(orders=5),
     )  # fmt: skip
 
     assert low.rung_marks == high.rung_marks == (50,)
@@ -80,7 +81,7 @@ def test_settings_after_the_study_hold_for_every_pruner_and_may_set_the_rungs(re
 
 def test_a_pruner_without_a_name_is_refused(recorded):
     with pytest.raises(ConfigError, match="must be a pruner's name"):
-        replay_all(open_recorded(recorded), ["keep_frac=0.3"], orders=1, slots=1, seed=0, tolerance=None)
+        replay_all(open_recorded(recorded), ["keep_frac=0.3"])
 
 
 def test_another_recorded_metric_can_be_the_judge(recorded):

@@ -15,7 +15,7 @@ from sweeper.extend import plan_extension
 from sweeper.plan import plan_sweep
 from sweeper.prior import prior_of
 from sweeper.records import params_key
-from sweeper.replay import replay
+from sweeper.replay import ReplayOptions, replay
 from sweeper.study.control_records import Verb
 from sweeper.study.recorded import record_study
 
@@ -132,7 +132,7 @@ def test_a_study_of_any_space_is_extended_replayed_and_learned_from(case, tmp_pa
     check_trials(study, case)
     sweep = record_study(study)
     assert [point.number for point in sweep.points] == [record.number for record in study.view().compared]
-    assert replay(sweep, "nop", orders=1).survivors == (len(sweep.points),) * 2
+    assert replay(sweep, "nop", ReplayOptions(orders=1)).survivors == (len(sweep.points),) * 2
     check_prior(case, trial, tmp_path, sweep)
 
 

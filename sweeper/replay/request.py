@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sweeper.errors import ConfigError
 from sweeper.replay.result import ReplayResult
-from sweeper.replay.run import replay
+from sweeper.replay.run import ReplayOptions, replay
 from sweeper.replay.setup import replay_config
 from sweeper.study.recorded import RecordedSweep
 
@@ -16,21 +16,19 @@ def replay_all(
     sweep: RecordedSweep,
     pruners: Sequence[str],
     overrides: Sequence[str] = (),
-    *,
-    orders: int,
-    slots: int,
-    seed: int,
-    tolerance: float | None,
+    options: ReplayOptions | None = None,
 ) -> list[ReplayResult]:
     """Replay a sweep under each pruner.
 
     Args:
         pruners: A name each, with settings of its own behind it: `early_dynamics keep_frac=0.3`.
         overrides: `key=value` for all of them.
+        options: The same for all of them.
 
     Raises:
         ConfigError: If one of them cannot be played; nothing was.
     """
+    options = options or ReplayOptions()
     configs = []
     for asked in pruners:
         name, *own = _NEXT_SETTING.split(asked.strip())
@@ -39,16 +37,8 @@ def replay_all(
                 f"`--pruner` must be a pruner's name, with settings behind it if any, but got `{asked}`. "
                 "Write for example `--pruner 'early_dynamics keep_frac=0.3'`."
             )
-        configs.append(replay_config(sweep, name, [*own, *overrides], seed=seed))
+        configs.append(replay_config(sweep, name, [*own, *overrides], seed=options.seed))
     return [
-        replay(
-            sweep,
-            config,
-            orders=orders,
-            slots=slots,
-            seed=seed,
-            tolerance=tolerance,
-            label=" ".join(asked.split()),
-        )
+        replay(sweep, config, options, label=" ".join(asked.split()))
         for asked, config in zip(pruners, configs, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Plays a recorded sweep under a pruner, over many random orders."""
 
+import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +21,18 @@ from sweeper.study.recorded import RecordedSweep
 
 _JITTER = 0.2  # a trial's speed is lognormal around its recorded one: two in three within 20 %
 _FALLBACK_TOLERANCE = 0.01  # of the grid's range, where the noise between seeds is not known
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """How a recorded sweep is replayed."""
+
+    orders: int = 200  # random orders of its points; order k is the same for every pruner
+    slots: int = 4  # trials at a time
+    seed: int = 0  # of the orders and speeds, and of the study
+    # How much worse than the grid's best still counts as a hit, in the metric's units. None: the standard deviation
+    # between seeds where the sweep knows it, else 1 % of the grid's range.
+    tolerance: float | None = None
 
 
 class Replay:
@@ -108,9 +120,9 @@ class Replay:
         sign = self.sweep.sign
         best = max(completed, key=lambda n: (sign * _value(records[n]), -n), default=None)
         value = None if best is None else _value(records[best])
-        finite = [point.value for point in self.sweep.points if math.isfinite(point.value)]
+        finals = self.sweep.finals
         # Nothing completed: as bad as the worst point that could have been chosen.
-        regret = max(finite) - min(finite) if value is None else sign * (self.sweep.best - value)
+        regret = max(finals) - min(finals) if value is None else sign * (self.sweep.best - value)
         return OrderOutcome(
             chosen=None if best is None else order[best],
             value=value,
@@ -122,16 +134,36 @@ class Replay:
             survivors=tuple(sorted(order[n] for n in completed)),
         )
 
+    def result(
+        self, outcomes: Sequence[OrderOutcome], options: ReplayOptions, *, label: str | None = None
+    ) -> ReplayResult:
+        """Return what outcomes come to, all of them played with the same options.
+
+        Args:
+            outcomes: One for each order.
+            options: Of the replay.
+            label: How the pruner is called; by default as the config calls it.
+        """
+        points = self.sweep.points
+        return ReplayResult(
+            sweep=self.sweep.name,
+            pruner=label or self.config.pruner.name,
+            metric=self.sweep.metric,
+            tolerance=_tolerance(self.sweep, options),
+            rung_marks=self.rungs.marks,
+            rung_unit=self.rungs.unit,
+            full_samples=sum(point.budget_samples for point in points),
+            full_s=sum(point.seconds for point in points),
+            slots=options.slots,
+            orders=tuple(outcomes),
+        )
+
 
 def replay(
     sweep: RecordedSweep,
     pruner: str | Mapping[str, Any] | SweepConfig,
+    options: ReplayOptions | None = None,
     *,
-    orders: int = 200,
-    slots: int = 4,
-    seed: int = 0,
-    tolerance: float | None = None,
-    sections: Mapping[str, Any] | None = None,
     judge: Callable[[SweepConfig], Judge] = make_judge,
     label: str | None = None,
 ) -> ReplayResult:
@@ -140,49 +172,42 @@ def replay(
     Args:
         sweep: What was recorded.
         pruner: Name, section, or a config from `replay_config`.
-        orders: How many random orders. Order k is the same for every pruner.
-        slots: Trials at a time.
-        seed: Of the orders and speeds, and of the study.
-        tolerance: How much worse than the grid's best still counts as a hit, in the metric's units. Default: the
-            standard deviation between seeds where the sweep knows it, else 1 % of the grid's range.
-        sections: `rungs` and `divergence`, as in a sweep file.
+        options: How often, on how many slots, and what counts as a hit.
         judge: Makes the judge of every order, by default the config's.
         label: How the pruner is called in the result.
 
     Raises:
         ConfigError: If the pruner or its keys are not known, or judge what was not recorded.
     """
+    options = options or ReplayOptions()
     if not isinstance(pruner, SweepConfig):
-        pruner = replay_config(sweep, pruner, seed=seed, sections=sections)
-    allowed = default_tolerance(sweep) if tolerance is None else tolerance
+        pruner = replay_config(sweep, pruner, seed=options.seed)
     ready = Replay(sweep, pruner, judge=judge)
+    allowed = _tolerance(sweep, options)
     outcomes = []
-    for index in range(orders):
-        rng = np.random.default_rng([seed, index])
-        order = [int(point) for point in rng.permutation(len(sweep.points))]
-        drawn = np.exp(_JITTER * rng.standard_normal(len(order)))
-        speeds = {number: float(drawn[point]) for number, point in enumerate(order)}
-        outcomes.append(ready.play(order, slots=slots, speeds=speeds, tolerance=allowed))
-    return ReplayResult(
-        sweep=sweep.name,
-        pruner=label or pruner.pruner.name,
-        metric=sweep.metric,
-        tolerance=allowed,
-        rung_marks=ready.rungs.marks,
-        rung_unit=ready.rungs.unit,
-        full_samples=sum(point.budget_samples for point in sweep.points),
-        full_s=sum(point.seconds for point in sweep.points),
-        slots=slots,
-        orders=tuple(outcomes),
-    )
+    for index in range(options.orders):
+        order, speeds = drawn_order(len(sweep.points), seed=options.seed, index=index)
+        outcomes.append(ready.play(order, slots=options.slots, speeds=speeds, tolerance=allowed))
+    return ready.result(outcomes, options, label=label)
 
 
-def default_tolerance(sweep: RecordedSweep) -> float:
-    """Return the noise between seeds where it is known, else 1 % of the grid's range of final values."""
+def drawn_order(n: int, *, seed: int, index: int) -> tuple[list[int], dict[int, float]]:
+    """Draw in which order n points start, and how many times its recorded seconds each trial takes, by its number.
+
+    A point's draw does not depend on its place in the order.
+    """
+    rng = np.random.default_rng([seed, index])
+    order = [int(point) for point in rng.permutation(n)]
+    drawn = np.exp(_JITTER * rng.standard_normal(n))
+    return order, {number: float(drawn[point]) for number, point in enumerate(order)}
+
+
+def _tolerance(sweep: RecordedSweep, options: ReplayOptions) -> float:
+    if options.tolerance is not None:
+        return options.tolerance
     if sweep.seed_sd is not None:
         return sweep.seed_sd
-    finite = [point.value for point in sweep.points if math.isfinite(point.value)]
-    return _FALLBACK_TOLERANCE * (max(finite) - min(finite))
+    return _FALLBACK_TOLERANCE * (max(sweep.finals) - min(sweep.finals))
 
 
 def _value(record: TrialRecord) -> float:

@@ -60,7 +60,7 @@ class RecordedSweep:
     left_out: int = 0  # points that were stopped early, so that their end is not known
 
     def __post_init__(self) -> None:
-        if not any(math.isfinite(point.value) for point in self.points):
+        if not self.finals:
             raise ConfigError(
                 f"The recorded sweep `{self.name}` has no point with a final `{self.metric}`, so there is no "
                 "best one to be found. Record a sweep with `pruner: nop`, whose points are trained to their end."
@@ -74,8 +74,12 @@ class RecordedSweep:
     @property
     def best(self) -> float:
         """The best final value of the whole grid."""
-        finite = [point.value for point in self.points if math.isfinite(point.value)]
-        return self.sign * max(self.sign * value for value in finite)
+        return self.sign * max(self.sign * value for value in self.finals)
+
+    @property
+    def finals(self) -> tuple[float, ...]:
+        """The final values of the points that did not diverge, in their order."""
+        return tuple(point.value for point in self.points if math.isfinite(point.value))
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pruners import METRICS, RECORDED, sweep_of
 
-from sweeper.replay.run import replay
+from sweeper.replay.run import ReplayOptions, replay
 from sweeper.study.recorded_files import load_recorded, write_recorded
 
 LEARNED = {"name": "early_dynamics", "audit_frac": 0.0}
@@ -48,7 +48,7 @@ def main() -> None:
                     ("alone", LEARNED),
                     ("with its twin", {**LEARNED, "prior": str(place)}),
                 ):
-                    played = replay(sweep, section, orders=options.orders, slots=options.slots)
+                    played = replay(sweep, section, ReplayOptions(orders=options.orders, slots=options.slots))
                     facts = {"sweep": path.stem, "metric": metric, "pruner": name}
                     rows.append(facts | {"cost": played.cost, "hit": played.hit})
                     shown = f"{' '.join(facts.values()):<50} cost {played.cost:.2f}  hit {played.hit:.0%}"

@@ -34,7 +34,7 @@ from families import FAMILIES, make_sweep
 from rich.console import Console
 from rich.table import Table
 
-from sweeper.replay import replay
+from sweeper.replay import ReplayOptions, replay
 from sweeper.study.recorded import RecordedSweep, seed_sd
 from sweeper.study.recorded_files import load_recorded
 
@@ -88,9 +88,7 @@ def run(task: Task) -> dict[str, Any] | None:
     result = replay(
         sweep,
         contender.config(sweep),
-        orders=task.orders,
-        slots=task.slots,
-        seed=task.seed,
+        ReplayOptions(orders=task.orders, slots=task.slots, seed=task.seed),
         judge=contender.judge,
         label=task.contender,
     )
