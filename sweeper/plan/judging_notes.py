@@ -23,15 +23,7 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
     """Yield which points run to their end before anyone is judged, where trials are judged by prediction."""
     n_trials = config.sampler.n_trials or len(points)
     if config.pruner.prior is not None:
-        few = (
-            f" Where those and the {n_trials} points of this sweep are fewer than {LEARNED_MIN_POINTS} together, only "
-            "what diverges is stopped."
-        )
-        yield (
-            f"Learned pruning starts from the evidence of `{config.pruner.prior}`: at least {LEARNED_MIN_OWN} points "
-            "run to their end before any trial is judged, one less than otherwise for every finished trial there."
-            + (few if n_trials < LEARNED_MIN_POINTS else "")
-        )
+        yield _prior_note(config.pruner.prior, n_trials)
         return
     if n_trials < LEARNED_MIN_POINTS:
         yield (
@@ -39,6 +31,25 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
             "stopped. Set `pruner.signals` to stop by rank."
         )
         return
+    yield _calibration_note(config, points, n_trials)
+    if config.sets_aside:
+        yield from _aside_notes(config)
+    yield _risk_note(config)
+
+
+def _prior_note(prior: str, n_trials: int) -> str:
+    few = (
+        f" Where those and the {n_trials} points of this sweep are fewer than {LEARNED_MIN_POINTS} together, only "
+        "what diverges is stopped."
+    )
+    return (
+        f"Learned pruning starts from the evidence of `{prior}`: at least {LEARNED_MIN_OWN} points run to their end "
+        "before any trial is judged, one less than otherwise for every finished trial there."
+        + (few if n_trials < LEARNED_MIN_POINTS else "")
+    )
+
+
+def _calibration_note(config: SweepConfig, points: Sequence[Point], n_trials: int) -> str:
     n_chosen = config.pruner.n_calibration or calibration_size(n_trials)
     chosen = ""
     if config.sampler.name == "grid":
@@ -46,23 +57,28 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
 
         indices = calibration_points([point.params for point in points], n_chosen)
         chosen = ": " + ", ".join(_params(points[index]) for index in indices)
-    yield (
+    return (
         f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
         f"the space{chosen}."
     )
-    if config.sets_aside:
-        yield (
-            "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
-            "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
-        )
-        if config.trial.checkpoint.max_gb is not None:
-            yield "No further trial is set aside once the checkpoints reach `trial.checkpoint.max_gb`."
-        if not config.pruner.fill_slots:
-            yield (
-                "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "
-                "best: less training, later done. `pruner.fill_slots: true` starts something on every free slot."
-            )
+
+
+def _aside_notes(config: SweepConfig) -> Iterator[str]:
     yield (
+        "At each rung a trial may be set aside: it saves a checkpoint, a likelier one gets its slot, and it may go "
+        "on later. `pruner.set_aside: false` stops or trains it at once instead, which costs more training."
+    )
+    if config.trial.checkpoint.max_gb is not None:
+        yield "No further trial is set aside once the checkpoints reach `trial.checkpoint.max_gb`."
+    if not config.pruner.fill_slots:
+        yield (
+            "A trial waits, and a slot may stay free, while one in training is more than twice as likely to be the "
+            "best: less training, later done. `pruner.fill_slots: true` starts something on every free slot."
+        )
+
+
+def _risk_note(config: SweepConfig) -> str:
+    return (
         f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
         f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
     )

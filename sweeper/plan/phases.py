@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from sweeper.batch import BatchPlan
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import Phase
 from sweeper.errors import ConfigError
@@ -45,29 +46,43 @@ def plan_phases(
         own = _settings_of(phase, settings)
         batch = batch_of(own, config.resources.n_workers)
         assert batch is not None, "the built-in fine-tuning has a batch"
-        steps = (end - seen) // batch.effective_batch_size
-        if steps < 1:
-            raise ConfigError(
-                f"Phase `{phase.name}` has {end - seen} of the budget's {samples} samples, which is less than one "
-                f"optimiser step of effective_batch_size = {batch.effective_batch_size}. Raise the budget or the "
-                "phase's share, or give the phase a smaller `effective_batch_size`."
-            )
+        steps = _whole_steps(phase, batch, end - seen, budget=samples)
+        replay_frac = replay_of(phase, settings) if planned else 0.0
         mix = mix_of(facts, settings.get("data_weights"), phase.data)
-        mix = mix and mix.with_replay(replay_of(phase, settings), before)
-        planned.append(
-            PlannedPhase(
-                name=phase.name, data=tuple(phase.data), steps=steps, batch=batch,
-                replay_frac=replay_of(phase, settings) if planned else 0.0,
-                start=_first_given(phase.start, settings.get("phase_start"), "last"),
-                optimizer_state=_first_given(
-                    phase.optimizer_state, settings.get("phase_optimizer_state"), "fresh"
-                ),
-                settings=with_beta2(own, batch.effective_batch_size, mix),
-            )
-        )  # fmt: skip
+        mix = mix and mix.with_replay(replay_frac, before)
+        own = with_beta2(own, batch.effective_batch_size, mix)
+        planned.append(_planned(phase, own, batch, steps=steps, replay_frac=replay_frac))
         seen += planned[-1].samples
         before = mix and mix.after(before, samples=planned[-1].samples)
     return tuple(planned)
+
+
+def _whole_steps(phase: Phase, batch: BatchPlan, n_samples: int, *, budget: int) -> int:
+    """Return how many optimiser steps a phase's part of the budget holds.
+
+    Raises:
+        ConfigError: If it holds none.
+    """
+    steps = n_samples // batch.effective_batch_size
+    if steps < 1:
+        raise ConfigError(
+            f"Phase `{phase.name}` has {n_samples} of the budget's {budget} samples, which is less than one "
+            f"optimiser step of effective_batch_size = {batch.effective_batch_size}. Raise the budget or the "
+            "phase's share, or give the phase a smaller `effective_batch_size`."
+        )
+    return steps
+
+
+def _planned(
+    phase: Phase, own: dict[str, Any], batch: BatchPlan, *, steps: int, replay_frac: float
+) -> PlannedPhase:
+    """Return a phase with what it says itself, what the point says for all of them, or the default."""
+    return PlannedPhase(
+        name=phase.name, data=tuple(phase.data), steps=steps, batch=batch, replay_frac=replay_frac,
+        start=_first_given(phase.start, own.get("phase_start"), "last"),
+        optimizer_state=_first_given(phase.optimizer_state, own.get("phase_optimizer_state"), "fresh"),
+        settings=own,
+    )  # fmt: skip
 
 
 def _ends(phases: list[Phase], samples: int) -> list[int]:
