@@ -3,12 +3,15 @@
 import dataclasses
 import enum
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 # The signals that every trial reports each optimiser step; others are metrics under their own names.
 LOSS = "loss"
 GRAD_NORM = "grad_norm"
+
+Direction = Literal["minimize", "maximize"]  # of a metric or a signal: which way is better
 
 HOST = "host"  # the device of a trial that trains on no GPU
 
@@ -182,6 +185,11 @@ class TrialRecord:
     )
 
     @property
+    def has_result(self) -> bool:
+        """Whether it came to its end with a finite value of the study's metric."""
+        return self.state is TrialState.COMPLETE and self.value is not None and math.isfinite(self.value)
+
+    @property
     def is_training(self) -> bool:
         """Whether it holds a slot, as far as the study knows."""
         return self.state is TrialState.RUNNING and not self.is_set_aside
@@ -216,6 +224,16 @@ class TrialRecord:
     @property
     def _from_samples(self) -> int:
         return 0 if self.origin is None else self.origin.from_samples
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a param's value has a place on an axis; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def goodness_sign(direction: Direction) -> float:
+    """Return what turns a metric into goodness, of which more is better: 1, or -1 where less of the metric is."""
+    return 1.0 if direction == "maximize" else -1.0
 
 
 def params_key(params: Mapping[str, Any]) -> str:

@@ -21,8 +21,7 @@ from sweeps import make_config as made_up_config
 from sweeps import make_study
 
 from sweeper.cli_watch import _views
-from sweeper.config.values import Direction
-from sweeper.records import Origin, TrialState
+from sweeper.records import Direction, Origin, TrialState
 from sweeper.reporting import watch_bits
 from sweeper.reporting.watch import WatchView, _running_table, rung_lines
 from sweeper.study.view import StudyView

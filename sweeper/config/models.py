@@ -15,7 +15,8 @@ from sweeper.config.resource_models import FailureSection, ResourceSection
 from sweeper.config.section import Section
 from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.config.trial_models import TrialSection
-from sweeper.config.values import Direction, TrackerName
+from sweeper.config.values import TrackerName
+from sweeper.records import Direction
 
 
 class SweepConfig(Section):

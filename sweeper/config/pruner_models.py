@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.section import Float, Section
-from sweeper.config.values import Direction, Fraction
+from sweeper.config.values import Fraction
+from sweeper.records import Direction
 
 PRUNER_KEYS_RANK = (
     "signals",

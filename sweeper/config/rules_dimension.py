@@ -10,6 +10,7 @@ from sweeper.config.draft import Draft, dotted
 from sweeper.config.messages import join, sentence, show
 from sweeper.config.space_models import DIMENSION_KINDS, Dimension
 from sweeper.config.trial_models import BUDGET_KINDS, Budget, TrainSettings
+from sweeper.records import is_number
 
 _NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs", "data_weights")
 
@@ -58,8 +59,9 @@ def _check_listed(draft: Draft, name: str, kind: str, values: list[Any]) -> None
 
 def _identity(value: Any) -> str:
     """Return text that is equal for values that are one: 1 and 1.0, not 1 and true."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return repr(float(value)) if is_number and abs(value) < 2**53 else json.dumps(value, sort_keys=True)
+    if is_number(value) and abs(value) < 2**53:
+        return repr(float(value))
+    return json.dumps(value, sort_keys=True)
 
 
 def _value_problem(draft: Draft, name: str, value: Any, path: tuple[str | int, ...]) -> str | None:

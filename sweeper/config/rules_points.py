@@ -6,6 +6,7 @@ from typing import Any
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join, show
 from sweeper.config.space_models import Dimension
+from sweeper.records import is_number
 
 
 def check_points(draft: Draft) -> None:
@@ -47,5 +48,4 @@ def _holds(dimension: Dimension, value: Any) -> bool:
     if dimension.listed is not None:
         return value in dimension.listed
     low, high = getattr(dimension, dimension.kind)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and low <= value <= high and dimension.is_on_step(value)
+    return is_number(value) and low <= value <= high and dimension.is_on_step(value)

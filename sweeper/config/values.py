@@ -1,6 +1,6 @@
 """What a key of a sweep file may be, where a type alone does not say it; each value checked by itself."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -9,7 +9,6 @@ from sweeper.config.names import METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES, 
 from sweeper.config.section import Float
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # of data sets and phases
-Direction = Literal["minimize", "maximize"]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 

@@ -10,7 +10,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension
 from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, goodness_sign
 from sweeper.study.view import StudyView
 
 SEED = "seed"
@@ -86,7 +86,7 @@ def identity(params: dict[str, Any]) -> str:
 
 def _ranked(view: StudyView) -> list[Finalist]:
     """Return the completed points, the best first."""
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    sign = -goodness_sign(view.config.direction)
     groups: dict[str, list[TrialRecord]] = {}
     for record in view.ranked:
         groups.setdefault(identity(record.params), []).append(record)

@@ -13,7 +13,7 @@ from sweeper.config.trial_models import BUDGET_KINDS, Budget
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState, is_number
 from sweeper.study.control_records import ControlRequest, Verb
 from sweeper.study.failed import trials_of
 from sweeper.study.numbered import numbered
@@ -138,20 +138,19 @@ def _check_params(params: Mapping[str, Any], config: SweepConfig) -> None:
 
 def _check_value(name: str, value: Any, dimension: Dimension, *, is_drawn: bool) -> None:
     """Refuse a value of another kind than the dimension's, or that the sampler could not have drawn."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and not math.isfinite(value):
+    if is_number(value) and not math.isfinite(value):
         raise ConfigError(f"`{name}` must be a finite number, but got {show(value)}. Give another value.")
     if dimension.listed is None:
-        _check_in_range(name, value, dimension, is_number=is_number)
+        _check_in_range(name, value, dimension)
     else:
-        _check_like_listed(name, value, dimension.listed, is_number=is_number, is_drawn=is_drawn)
+        _check_like_listed(name, value, dimension.listed, is_drawn=is_drawn)
     if name in BUDGET_KINDS:
         _check_budget(name, value)
 
 
-def _check_in_range(name: str, value: Any, dimension: Dimension, *, is_number: bool) -> None:
+def _check_in_range(name: str, value: Any, dimension: Dimension) -> None:
     low, high = getattr(dimension, dimension.kind)
-    fits = is_number and low <= value <= high and (dimension.kind != "int" or isinstance(value, int))
+    fits = is_number(value) and low <= value <= high and (dimension.kind != "int" or isinstance(value, int))
     if not fits:
         whole = "whole number" if dimension.kind == "int" else "number"
         raise ConfigError(
@@ -164,11 +163,8 @@ def _check_in_range(name: str, value: Any, dimension: Dimension, *, is_number: b
         )
 
 
-def _check_like_listed(
-    name: str, value: Any, listed: Sequence[Any], *, is_number: bool, is_drawn: bool
-) -> None:
-    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed)
-    if numbers and not is_number:
+def _check_like_listed(name: str, value: Any, listed: Sequence[Any], *, is_drawn: bool) -> None:
+    if all(map(is_number, listed)) and not is_number(value):
         raise ConfigError(
             f"`{name}` must be a number, as all its values in `search_space` are, but got {show(value)}."
         )

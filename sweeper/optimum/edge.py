@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import plan_point
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, is_number
 from sweeper.study.view import StudyView
 
 _SEED = "seed"
@@ -59,11 +59,6 @@ def points_beyond(view: StudyView) -> list[dict[str, Any]]:
     known = {record.point_id for record in view.records}
     points = [{**view.best.params, **move} for move in moves]
     return [point for point in points if (found := _point_id(view.config, point)) and found not in known]
-
-
-def is_number(value: Any) -> bool:
-    """Whether a param's value has a place on an axis; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_listed(config: SweepConfig, name: str) -> bool:

@@ -20,7 +20,7 @@ from sweeper.progress.guarded import GuardedStream
 from sweeper.progress.lines import LOST, decision_text
 from sweeper.progress.running import MAX_BAR, MIN_BAR, RunningTrial, running_table
 from sweeper.progress.tally import Tally
-from sweeper.records import Event, EventKind, TrialRecord, TrialState
+from sweeper.records import Event, EventKind, TrialRecord, TrialState, goodness_sign
 from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class LiveProgress:
     def _note_best(self, record: TrialRecord) -> None:
         if record.value is None or not record.is_compared:
             return
-        sign = -1.0 if self._config.direction == "maximize" else 1.0
+        sign = -goodness_sign(self._config.direction)
         if self._best is None or sign * record.value < sign * self._best.value:
             self._best = _Best(record.number, record.value, params_text(record.params))
 

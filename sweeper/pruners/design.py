@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from sweeper.pruners.correlation import Array
+from sweeper.records import is_number
 
 _LOG_RATIO = 8.0  # a positive value that spans more than this is a scale, like a rate or a batch size
 _MAX_SWAPS = 20
@@ -96,7 +97,7 @@ def spread_out(points: Array, n: int) -> list[int]:
 def _log_numbers(values: Sequence[Any]) -> Array | None:
     """Return logarithms; None unless all that are known are positive numbers that vary."""
     known = [value for value in values if value is not _MISSING]
-    if not known or not all(_is_number(value) and value > 0 for value in known):
+    if not known or not all(is_number(value) and value > 0 for value in known):
         return None
     logs = np.log(np.array(known, dtype=float))
     return _spaced(values, logs) if np.isfinite(logs).all() and np.ptp(logs) > 0 else None
@@ -104,7 +105,7 @@ def _log_numbers(values: Sequence[Any]) -> Array | None:
 
 def _columns(values: Sequence[Any]) -> list[Array]:
     known = [value for value in values if value is not _MISSING]
-    if all(_is_number(value) for value in known):
+    if all(is_number(value) for value in known):
         numbers = np.array(known, dtype=float)
         if not np.isfinite(numbers).all() or np.ptp(numbers) == 0:
             return []
@@ -117,10 +118,6 @@ def _columns(values: Sequence[Any]) -> list[Array]:
         return []
     # Any two different values then lie at a distance of 1, like the two ends of a number.
     return [np.array([(one == value) / math.sqrt(2) for one in spelled]) for value in different]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _spaced(values: Sequence[Any], known: Array) -> Array:

@@ -21,7 +21,7 @@ from sweeper.pruners.plain import plain_record, rungs_of
 from sweeper.pruners.plain_idle import IdleWarnings
 from sweeper.pruners.ranked import PAPER_SIGNALS, RankedSignal, shares
 from sweeper.pruners.sure import CertainRule, ProbeRule
-from sweeper.records import Decision, TrialRecord
+from sweeper.records import Decision, Direction, TrialRecord
 
 if TYPE_CHECKING:
     from sweeper.pruners.learned import LearnedRule
@@ -85,7 +85,7 @@ class EarlyDynamicsPruner(BasePruner):
         mode: Literal["eager", "certain", "probe"] | None = None,
         n_points: int | None = None,
         metric: str | None = None,
-        direction: Literal["minimize", "maximize"] | None = None,
+        direction: Direction | None = None,
         learned: LearnedOptions | None = None,
         prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:

@@ -8,12 +8,12 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sweeper.pruners.correlation import Array, Correlation, partial, spearman, within_groups
-from sweeper.records import GRAD_NORM, TrialRecord, TrialState
+from sweeper.records import GRAD_NORM, Direction, TrialRecord, goodness_sign, is_number
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 SLOPE = " slope"
@@ -51,15 +51,13 @@ class Evidence:
         return cls(**read)
 
 
-def evidence_of(
-    records: Iterable[TrialRecord], *, direction: Literal["minimize", "maximize"], seed: int = 0
-) -> list[Evidence]:
+def evidence_of(records: Iterable[TrialRecord], *, direction: Direction, seed: int = 0) -> list[Evidence]:
     """Measure every signal at every rung over the COMPLETE trials; by rung, then by strength.
 
     Trials that a pruner stopped have no final metric and are left out, so after much pruning this describes the better
     part of the grid only. The same records and seed give the same numbers.
     """
-    finished = sorted((r for r in records if _is_usable(r)), key=lambda record: record.number)
+    finished = sorted((r for r in records if r.has_result), key=lambda record: record.number)
     found = []
     for rung in sorted({index for record in finished for index in record.rungs}):
         there = [record for record in finished if rung in record.rungs]
@@ -127,10 +125,10 @@ def _measure(
     rung: int,
     trials: Sequence[TrialRecord],
     values: Array,
-    direction: Literal["minimize", "maximize"],
+    direction: Direction,
     seed: int,
 ) -> Evidence:
-    sign = 1.0 if direction == "maximize" else -1.0
+    sign = goodness_sign(direction)
     goodness = np.array([sign * (record.value or 0.0) for record in trials])
     # Each signal draws its own resamples, so that adding one does not change the others' intervals.
     own_seed = seed + zlib.crc32(f"{signal}@{rung}".encode())
@@ -218,7 +216,7 @@ def _log_column(trials: Sequence[TrialRecord], name: str) -> Array | None:
 
 def _setting(record: TrialRecord, name: str) -> float:
     value = record.params.get(name, record.settings.get(name))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    return float(value) if is_number(value) else math.nan
 
 
 def _safe_log(values: Array) -> Array:
@@ -228,7 +226,3 @@ def _safe_log(values: Array) -> Array:
 def _mean_frac(trials: Sequence[TrialRecord], rung: int) -> float:
     shares = [r.rungs[rung].samples / (r.budget_samples or r.samples or 1) for r in trials]
     return float(np.mean(shares)) if shares else math.nan
-
-
-def _is_usable(record: TrialRecord) -> bool:
-    return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)

@@ -8,7 +8,6 @@ import numpy as np
 
 from sweeper.pruners.correlation import Array
 from sweeper.pruners.inputs import NO_RUNG, InputReader
-from sweeper.pruners.ledger import is_complete
 from sweeper.pruners.outlook import MAX_DOUBT
 from sweeper.pruners.predict import Predictor
 from sweeper.pruners.teachers import goodness, teaches
@@ -57,9 +56,9 @@ class Fit:
     ) -> None:
         self._reader, self._sign = reader, sign
         known = reader.known(records)
-        best = max(goodness(records[n], sign) for n in teachers if is_complete(records[n]))
+        best = max(goodness(records[n], sign) for n in teachers if records[n].has_result)
         everyone = sorted((*prior, *teachers))
-        values = np.array([goodness(known[n], sign) for n in everyone if is_complete(known[n])])
+        values = np.array([goodness(known[n], sign) for n in everyone if known[n].has_result])
         self.scale = Scale(best=best, unit=float(np.median(np.abs(best - values))) or 1.0)
         self._names: dict[int, list[str]] = {}
         self._predictors: dict[int, Predictor] = {}
@@ -100,11 +99,11 @@ class Fit:
 
     def _learn(self, rung: int, numbers: Sequence[int], records: Mapping[int, TrialRecord]) -> None:
         known = self._reader.known(records)
-        complete = [goodness(known[number], self._sign) for number in numbers if is_complete(known[number])]
+        complete = [goodness(known[number], self._sign) for number in numbers if known[number].has_result]
         if len(complete) < _MIN_FINISHED:
             return
         worst = min(complete)  # a diverged point is at least as bad as any that ended
-        values = [goodness(known[n], self._sign) if is_complete(known[n]) else worst for n in numbers]
+        values = [goodness(known[n], self._sign) if known[n].has_result else worst for n in numbers]
         self._names[rung] = self._reader.names(numbers, rung, records)
         inputs = self._reader.inputs(numbers, rung, records, names=self._names[rung])
         self._predictors[rung] = Predictor(inputs, self.scale.warp(np.array(values)))

@@ -16,7 +16,7 @@ from sweeper.pruners.correlation import Array
 from sweeper.pruners.design import STUDY
 from sweeper.pruners.fit import Fit, Scale
 from sweeper.pruners.inputs import NO_RUNG, InputReader
-from sweeper.pruners.ledger import Ledger, is_at_rest, is_complete
+from sweeper.pruners.ledger import Ledger, is_at_rest
 from sweeper.pruners.outlook import LEVELS, OutlookTable
 from sweeper.pruners.teachers import chosen_teachers, fit_size, teaches
 from sweeper.records import TrialRecord
@@ -109,7 +109,7 @@ class Forecaster:
             return
         self._fit_key, self._table, self._fit = key, None, None
         chosen = chosen_teachers(numbers, records, self._sign)
-        if any(is_complete(records[number]) for number in chosen):
+        if any(records[number].has_result for number in chosen):
             fit = Fit(chosen, self._prior, records, self.reader, sign=self._sign)
             self._fit = fit if fit.can_predict else None
 

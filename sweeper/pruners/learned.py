@@ -24,7 +24,6 @@ Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adam
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
@@ -33,7 +32,7 @@ from sweeper.pruners.forecast import Forecaster
 from sweeper.pruners.ledger import Ledger
 from sweeper.pruners.outlook import Outlook, OutlookTable
 from sweeper.pruners.predicted import Stakes, plain_decision, predicted_decision, with_reason
-from sweeper.records import Decision, TrialRecord, TrialState
+from sweeper.records import Decision, Direction, TrialRecord, TrialState, goodness_sign
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
 _SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
@@ -59,14 +58,14 @@ class LearnedRule:
         self,
         *,
         metric: str | None,
-        direction: Literal["minimize", "maximize"],
+        direction: Direction,
         options: LearnedOptions | None = None,
         n_points: int | None = None,
         prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:
         self._n_prior = len(prior or {})
         self._metric = metric or "the metric"
-        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._sign = goodness_sign(direction)
         self._options = options or LearnedOptions()
         self._declared_points = n_points or 0
         self._forecaster = Forecaster(

@@ -96,7 +96,7 @@ class Ledger:
         )
 
     def _note_end(self, record: TrialRecord) -> None:
-        if is_complete(record):
+        if record.has_result:
             value = float(record.value or 0.0)
             self.n_complete += 1
             self.best = max(self.best, self._sign * value)
@@ -111,11 +111,6 @@ class Ledger:
         elif not has_diverged(record):
             return
         self._teachers.append(record.number)
-
-
-def is_complete(record: TrialRecord) -> bool:
-    """Whether a trial has a final metric."""
-    return record.state is TrialState.COMPLETE and record.value is not None and math.isfinite(record.value)
 
 
 def is_at_rest(record: TrialRecord) -> bool:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -17,7 +17,7 @@ from optuna.pruners import (
 from optuna.trial import TrialState as OptunaState
 
 from sweeper.pruners.changes import Changes
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import Direction, TrialRecord, TrialState
 
 ASKED = "asked"  # in a decision's details: what relives the call that it came from
 # Hyperband chooses a trial's bracket by the study's name and the trial's number, so both are always the same.
@@ -38,9 +38,7 @@ class Mirror:
         direction: Which way that signal is good.
     """
 
-    def __init__(
-        self, pruner: BasePruner, *, signal: str, direction: Literal["minimize", "maximize"]
-    ) -> None:
+    def __init__(self, pruner: BasePruner, *, signal: str, direction: Direction) -> None:
         self._signal = signal
         self._study = optuna.create_study(study_name=_NAME, direction=direction, pruner=pruner)
         self._keeps_nothing = type(pruner) in _KEEP_NOTHING

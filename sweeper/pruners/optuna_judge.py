@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner
 from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
 from sweeper.errors import ConfigError
 from sweeper.pruners.mirror import ASKED, Mirror
-from sweeper.records import Decision, TrialRecord
+from sweeper.records import Decision, Direction, TrialRecord
 
 
 def make_pruner(name: str, options: Mapping[str, Any], *, directory: Path | None = None) -> BasePruner:
@@ -90,7 +90,7 @@ class OptunaJudge:
         *,
         name: str,
         signal: str,
-        direction: Literal["minimize", "maximize"],
+        direction: Direction,
     ) -> None:
         self._name = name
         self._signal = signal

@@ -3,9 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
 
-from sweeper.records import GRAD_NORM, LOSS, RungRecord
+from sweeper.records import GRAD_NORM, LOSS, Direction, RungRecord
 
 RULE = "early_dynamics"
 
@@ -14,7 +13,7 @@ RULE = "early_dynamics"
 class RankedSignal:
     """A signal that takes part in the rank."""
 
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     weight: float = 1.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.pruners.certain import CertainRank
 from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
-from sweeper.records import Decision, TrialRecord
+from sweeper.records import Decision, TrialRecord, goodness_sign
 
 
 class CertainRule:
@@ -22,7 +22,7 @@ class CertainRule:
     ) -> None:
         self._signals = signals
         self._rank = CertainRank(
-            directions={n: 1.0 if s.direction == "maximize" else -1.0 for n, s in signals.items()},
+            directions={n: goodness_sign(s.direction) for n, s in signals.items()},
             weights=shares(signals), keep_frac=keep_frac, n_points=n_points,
         )  # fmt: skip
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sweeper.pruners.inputs import NO_RUNG
-from sweeper.pruners.ledger import is_complete
 from sweeper.pruners.standings import has_diverged
 from sweeper.records import TrialRecord
 
@@ -35,7 +34,7 @@ def chosen_teachers(numbers: Sequence[int], records: Mapping[int, TrialRecord], 
 
     def place(number: int) -> tuple[float, int]:
         record = records[number]
-        return (goodness(record, sign) if is_complete(record) else -math.inf, -number)
+        return (goodness(record, sign) if record.has_result else -math.inf, -number)
 
     ranked = sorted(numbers, key=place, reverse=True)
     n_best = _MOST_TEACHERS // 2
@@ -50,7 +49,7 @@ def teaches(record: TrialRecord, rung: int) -> bool:
     """
     if record.is_continued:
         return False
-    if is_complete(record):
+    if record.has_result:
         return rung == NO_RUNG or rung in record.rungs
     return rung == NO_RUNG and has_diverged(record)
 

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from sweeper.optimum.edge import is_number
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import Direction, TrialRecord, TrialState, goodness_sign, is_number
 from sweeper.reporting.formats import exact, short
 from sweeper.reporting.summary import pruned_text, result_of, varying_params
 from sweeper.study.view import StudyView
@@ -116,8 +115,8 @@ def _places(axis: Axis | None) -> dict[str, int]:
     return {} if axis is None else {exact(value): place for place, value in enumerate(axis.values)}
 
 
-def _shown(records: list[TrialRecord], direction: str) -> TrialRecord:
-    sign = -1.0 if direction == "maximize" else 1.0
+def _shown(records: list[TrialRecord], direction: Direction) -> TrialRecord:
+    sign = -goodness_sign(direction)
 
     def key(record: TrialRecord) -> tuple[int, bool, float, int, int]:
         value = result_of(record)

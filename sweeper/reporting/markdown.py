@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
 from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
@@ -114,7 +114,7 @@ def _benchmarks_section(view: StudyView) -> str:
 
 def ranked(view: StudyView) -> list[TrialRecord]:
     """Return the trials with the best result first, then those without one by how far they came."""
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    sign = -goodness_sign(view.config.direction)
 
     def key(record: TrialRecord) -> tuple[bool, float, int, int]:
         value = result_of(record)

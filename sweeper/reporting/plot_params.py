@@ -8,8 +8,7 @@ trial, which takes seconds for hundreds.
 import math
 from typing import Any
 
-from sweeper.optimum.edge import is_number
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, is_number
 from sweeper.reporting.figures import (
     HIGHLIGHT,
     OKABE_ITO,

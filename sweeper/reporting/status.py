@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from sweeper.records import Origin, TrialRecord
+from sweeper.records import Origin, TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import trial_benchmarks
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
@@ -137,7 +137,7 @@ def rows_shown(view: StudyView) -> list[TrialRecord]:
     records = list(view.records)
     if len(records) <= MAX_ROWS:
         return records
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    sign = -goodness_sign(view.config.direction)
     complete = [record for record in records if result_of(record) is not None]
     chosen = [record for record in records if record.is_training]
     chosen += sorted(complete, key=lambda record: sign * (record.value or 0.0))[:10]

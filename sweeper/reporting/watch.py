@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState, goodness_sign
 from sweeper.reporting.formats import (
     clipped,
     count,
@@ -153,7 +153,7 @@ def rung_lines(view: StudyView) -> list[Text]:
 
 
 def _standing(view: StudyView, there: list[TrialRecord], rung: int) -> str:
-    sign = -1.0 if view.config.direction == "maximize" else 1.0
+    sign = -goodness_sign(view.config.direction)
     metric = view.config.metric
     shown = ((sign * r.rungs[rung].signals.get(metric, math.nan), r) for r in there)
     known = [

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.values import Direction
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, plan_point
 from sweeper.pruners.divergence import DIVERGENCE_RULES
-from sweeper.records import GRAD_NORM, LOSS, StepRow, TrialRecord, TrialState
+from sweeper.records import GRAD_NORM, LOSS, Direction, StepRow, TrialRecord, TrialState, goodness_sign
 from sweeper.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class RecordedSweep:
     @property
     def sign(self) -> float:
         """1 where more is better, -1 where less is."""
-        return 1.0 if self.direction == "maximize" else -1.0
+        return goodness_sign(self.direction)
 
     @property
     def best(self) -> float:

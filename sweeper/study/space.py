@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension, is_on_step
+from sweeper.records import is_number
 
 
 def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:
@@ -48,9 +49,8 @@ def contains(distribution: BaseDistribution, choice: Any) -> bool:
         first = next((one for one in distribution.choices if one == choice), None)
         return choice in distribution.choices and isinstance(first, bool) == isinstance(choice, bool)
     if isinstance(distribution, FloatDistribution | IntDistribution):
-        is_number = isinstance(choice, int | float) and not isinstance(choice, bool)
         return (
-            is_number
+            is_number(choice)
             and distribution.low <= choice <= distribution.high
             and (isinstance(distribution, FloatDistribution) or float(choice).is_integer())
             and is_on_step(choice, low=distribution.low, step=distribution.step)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sweeper.config.models import SweepConfig
 from sweeper.plan import n_undrawn
-from sweeper.records import TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState, goodness_sign
 from sweeper.study import control_records
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
@@ -47,7 +47,7 @@ class StudyView:
 
         A trial that continues another one had more data than the others and is not compared with them.
         """
-        sign = -1.0 if self.config.direction == "maximize" else 1.0
+        sign = -goodness_sign(self.config.direction)
         return sorted(self.compared, key=lambda record: (sign * (record.value or 0.0), record.number))
 
     @property

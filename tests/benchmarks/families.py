@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from sweeper.records import StepRow
-from sweeper.study.recorded import Direction, Measured, RecordedPoint, RecordedSweep
+from sweeper.records import Direction, StepRow
+from sweeper.study.recorded import Measured, RecordedPoint, RecordedSweep
 
 Array = npt.NDArray[np.float64]
 Path = Callable[[float], Array]  # from the fraction of the budget to one value per point
