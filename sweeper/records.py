@@ -13,6 +13,8 @@ GRAD_NORM = "grad_norm"
 
 Direction = Literal["minimize", "maximize"]  # of a metric or a signal: which way is better
 
+SEED = "seed"  # the param that only says which chance, not which point
+
 HOST = "host"  # the device of a trial that trains on no GPU
 
 
@@ -234,6 +236,11 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 def goodness_sign(direction: Direction) -> float:
     """Return what turns a metric into goodness, of which more is better: 1, or -1 where less of the metric is."""
     return 1.0 if direction == "maximize" else -1.0
+
+
+def but_seed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a point's params without its seed."""
+    return {name: value for name, value in params.items() if name != SEED}
 
 
 def params_key(params: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Which points are confirmed, and the sweep that trains them again. Pure: from one study's view to a config."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +9,9 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension
 from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.records import TrialRecord, goodness_sign
+from sweeper.records import SEED, TrialRecord, but_seed, goodness_sign, params_key
 from sweeper.study.view import StudyView
 
-SEED = "seed"
 _MAX_SEED = 2**31 - 1
 
 
@@ -74,14 +72,9 @@ def new_seeds(view: StudyView, n_seeds: int) -> list[int]:
     return [seed for seed in range(first, first + n_seeds + len(used)) if seed not in used][:n_seeds]
 
 
-def but_seed(params: dict[str, Any]) -> dict[str, Any]:
-    """Return a point's params without its seed."""
-    return {key: value for key, value in params.items() if key != SEED}
-
-
 def identity(params: dict[str, Any]) -> str:
     """Return text that is equal for points that differ in the seed alone."""
-    return json.dumps(but_seed(params), sort_keys=True)
+    return params_key(but_seed(params))
 
 
 def _ranked(view: StudyView) -> list[Finalist]:

@@ -8,10 +8,9 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import plan_point
-from sweeper.records import TrialRecord, is_number
+from sweeper.records import SEED, TrialRecord, is_number
 from sweeper.study.view import StudyView
 
-_SEED = "seed"
 _MIN_TRIED = 3  # of two values the best is always at an edge
 _STEPS = (1.5, 10.0)  # least and largest factor from the edge to what lies beyond it
 
@@ -34,7 +33,7 @@ def edges_of(view: StudyView) -> list[Edge]:
     for name, value in view.best.params.items():
         tried = sorted({record.params[name] for record in view.records if is_number(record.params.get(name))})
         if (
-            name == _SEED
+            name == SEED
             or not is_number(value)
             or len(tried) < _MIN_TRIED
             or value not in (tried[0], tried[-1])

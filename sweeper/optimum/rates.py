@@ -1,18 +1,17 @@
 """The best learning rate against the batch size, over a study's completed trials."""
 
 from sweeper.optimum.fit import RateFit, Trained, fit_best_rate
-from sweeper.records import is_number
+from sweeper.records import SEED, is_number
 from sweeper.study.view import StudyView
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
-_SEED = "seed"
 
 
 def best_rate_of(view: StudyView) -> RateFit | None:
     """Fit the trials that differ from the best one in rate, batch size and seed alone; None if that tells nothing."""
     if view.best is None or RATE not in view.config.search_space:
         return None
-    free = (RATE, BATCH, _SEED)
+    free = (RATE, BATCH, SEED)
     others = {name: value for name, value in view.best.params.items() if name not in free}
     trained = []
     for record in view.compared:

@@ -7,7 +7,7 @@ from sweeper.pruners.correlation import Array
 
 Indices = npt.NDArray[np.intp]
 
-_TIE = 1e-9  # scores are sums of the same ranks in another order
+TIE = 1e-9  # equal scores are often sums of other ranks, which floats do not add up to the same
 _PAIRS_AT_ONCE = 1_000_000  # 8 MB each for a few arrays
 
 
@@ -36,7 +36,7 @@ class Pairs:
     def count_surely_better(self, columns: Indices, n_wanted: int) -> list[tuple[int, int]]:
         """Return the columns to which at least so many sure ones are surely better, with how many are."""
         standing = np.sort(self._standing[self._sure])
-        n_at_most = len(standing) - np.searchsorted(standing, self._standing[columns] + _TIE, side="right")
+        n_at_most = len(standing) - np.searchsorted(standing, self._standing[columns] + TIE, side="right")
         columns = columns[n_at_most >= n_wanted]
         n_better = self._counted(columns, self._sure, -1.0)
         return [(int(c), int(n)) for c, n in zip(columns, n_better, strict=True) if n >= n_wanted]
@@ -44,7 +44,7 @@ class Pairs:
     def hardly_beaten(self, columns: Indices, n_allowed: int) -> list[int]:
         """Return the columns to which fewer than so many may be better."""
         standing = np.sort(self._standing[self._known])
-        n_at_least = len(standing) - np.searchsorted(standing, self._standing[columns] + _TIE, side="right")
+        n_at_least = len(standing) - np.searchsorted(standing, self._standing[columns] + TIE, side="right")
         columns = columns[n_at_least < n_allowed]
         n_maybe = self._counted(columns, self._known, 1.0)
         return [int(c) for c, n in zip(columns, n_maybe, strict=True) if n < n_allowed]
@@ -63,7 +63,7 @@ class Pairs:
                     ahead += sign * self._n_pending * weight * (theirs > mine if sign > 0 else mine > theirs)
                 if self._has_unsure:
                     ahead += limit(maybe[peers][:, None] - maybe[block][None, :], 0.0)
-            counts.append((ahead > _TIE).sum(axis=0))
+            counts.append((ahead > TIE).sum(axis=0))
         return np.concatenate(counts)
 
 

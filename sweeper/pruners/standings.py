@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from sweeper.pruners.changes import Changes
 from sweeper.pruners.divergence import DIVERGENCE_RULES
+from sweeper.pruners.pairs import TIE
 from sweeper.records import RungRecord, TrialRecord, TrialState
 
 Weights = Sequence[tuple[str, float, bool]]  # name, weight (they sum to 1), whether high is good
 _FIRST_ROOM = 64  # peers
-_TIE = 1e-9  # equal scores are often sums of other ranks, which floats do not add up to the same
 
 
 class RungScores:
@@ -57,7 +57,7 @@ class RungScores:
     def n_better(self, number: int) -> int:
         """Return how many peers score strictly better than one of them."""
         scores = self._ranked()
-        return int(np.count_nonzero(scores > scores[self._place[number]] + _TIE))
+        return int(np.count_nonzero(scores > scores[self._place[number]] + TIE))
 
     def _ranked(self) -> npt.NDArray[np.float64]:
         if self._scores is None:

@@ -3,11 +3,9 @@
 import dataclasses
 import statistics
 
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, but_seed, params_key
 from sweeper.reporting.formats import plural, short
 from sweeper.study.view import StudyView
-
-SEED = "seed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +24,9 @@ def uncertainty_of(view: StudyView) -> Uncertainty | None:
     best = view.best
     if best is None or best.value is None:
         return None
-    ranked = view.ranked
-    repeats = [record.value or 0.0 for record in ranked if _but_seed(record) == _but_seed(best)]
-    second = next((record for record in ranked if _but_seed(record) != _but_seed(best)), None)
+    ranked, point = view.ranked, _point(best)
+    repeats = [record.value or 0.0 for record in ranked if _point(record) == point]
+    second = next((record for record in ranked if _point(record) != point), None)
     return Uncertainty(
         n_seeds=len(repeats),
         mean=statistics.fmean(repeats),
@@ -55,5 +53,5 @@ def uncertainty_sentence(view: StudyView) -> str | None:
     return f"{text}."
 
 
-def _but_seed(record: TrialRecord) -> list[tuple[str, str]]:
-    return sorted((name, repr(value)) for name, value in record.params.items() if name != SEED)
+def _point(record: TrialRecord) -> str:
+    return params_key(but_seed(record.params))
