@@ -10,9 +10,10 @@ from sweeper.config.space_models import Dimension
 from sweeper.plan.budget import common_budget, possible_batches
 from sweeper.plan.data import DataFacts, Plan, Point
 from sweeper.plan.marks import rung_marks
+from sweeper.plan.notes import notes
 from sweeper.plan.points import PointResolver
-from sweeper.plan.remarks import notes, warnings
 from sweeper.plan.sharing import same_training
+from sweeper.plan.warnings import warnings
 
 
 def plan_sweep(config: SweepConfig, *, facts: DataFacts | None = None) -> Plan:
