@@ -13,6 +13,7 @@ from sweeper.confirm.statistics import smallest_n
 
 N_RESAMPLES = 9_999
 INTERVAL = 0.95
+_DRAWN = 0  # seed of the resamples: the same items always give the same answer
 _MAX_VALUES = 20_000_000  # that one batch of resamples may hold: 160 MB
 
 
@@ -34,8 +35,7 @@ class ItemComparison:
 
 
 def compare_items(
-    source: str, measure: str, first: Sequence[float], second: Sequence[float], *, lower_is_better: bool, alpha: float,
-    seed: int = 0,
+    source: str, measure: str, first: Sequence[float], second: Sequence[float], *, lower_is_better: bool, alpha: float
 ) -> ItemComparison:  # fmt: skip
     """Compare two models' values of the same items, in the same order.
 
@@ -49,15 +49,15 @@ def compare_items(
     mean = float(differences.mean()) if n else nothing
     low, high, p = nothing, nothing, 1.0
     if n >= least:
-        low, high = bootstrap_interval(differences, seed=seed)
-        p = permutation_p(differences, seed=seed)
+        low, high = bootstrap_interval(differences)
+        p = permutation_p(differences)
     return ItemComparison(
         source=source, measure=measure, n=n, means=means, difference=mean, low=low, high=high, p=p,
         least=least if n < least else None,
     )  # fmt: skip
 
 
-def bootstrap_interval(differences: "np.ndarray", *, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(differences: "np.ndarray") -> tuple[float, float]:
     """Return the interval of the mean difference over items, by percentiles.
 
     Not bias-corrected and accelerated: that takes n**2 values, and has no answer where nearly all items are alike.
@@ -66,12 +66,12 @@ def bootstrap_interval(differences: "np.ndarray", *, seed: int = 0) -> tuple[flo
         return float(differences[0]), float(differences[0])
     found = stats.bootstrap(
         (differences,), np.mean, method="percentile", confidence_level=INTERVAL, n_resamples=N_RESAMPLES,
-        vectorized=True, batch=max(1, _MAX_VALUES // len(differences)), rng=np.random.default_rng(seed),
+        vectorized=True, batch=max(1, _MAX_VALUES // len(differences)), rng=np.random.default_rng(_DRAWN),
     )  # fmt: skip
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def permutation_p(differences: "np.ndarray", *, seed: int = 0) -> float:
+def permutation_p(differences: "np.ndarray") -> float:
     """Return how likely a mean difference as large is if each item could as well have gone the other way.
 
     Items on which both score alike say nothing and are left out; they would only add equal flips.
@@ -81,6 +81,6 @@ def permutation_p(differences: "np.ndarray", *, seed: int = 0) -> float:
         return 1.0
     found = stats.permutation_test(
         (told,), np.mean, permutation_type="samples", n_resamples=N_RESAMPLES, vectorized=True,
-        batch=max(1, _MAX_VALUES // len(told)), rng=np.random.default_rng(seed),
+        batch=max(1, _MAX_VALUES // len(told)), rng=np.random.default_rng(_DRAWN),
     )  # fmt: skip
     return float(found.pvalue)

@@ -22,6 +22,7 @@ _MIN_T = 2  # values that have a standard deviation
 PERMUTATION = "paired permutation"
 _EXACT_LIMIT = 13  # pairs; 2**13 sign changes are tried in full, of more a sample
 _RESAMPLES = 9_999
+_DRAWN = 0  # seed of the resamples: the same values always give the same answer
 _INTERVAL = 0.95
 
 Values = Mapping[
@@ -79,7 +80,7 @@ def refuse_too_few(test: TestName, *, n_seeds: int, n_comparisons: int, alpha: f
 
 
 def compare(
-    candidates: Sequence[Values], *, maximize: bool, test: TestName = "t", alpha: float = ALPHA, seed: int = 0,
+    candidates: Sequence[Values], *, maximize: bool, test: TestName = "t", alpha: float = ALPHA,
     n_diverged: Sequence[int] = (),
 ) -> tuple[Comparison, ...]:  # fmt: skip
     """Compare each candidate with the first.
@@ -92,17 +93,16 @@ def compare(
         maximize: Whether more is better.
         test: Student's paired t, or the permutation of the pairs' signs, which assumes no normal noise.
         alpha: Risk of claiming any difference where there is none.
-        seed: Of the permutations, where there are too many to try all.
         n_diverged: How many seeds of each candidate diverged; empty: none.
     """
     lost = n_diverged or [0] * len(candidates)
     sign = 1.0 if maximize else -1.0
     made = [
-        _compare(candidates[0], values, index, sign, test, seed)
+        _compare(candidates[0], values, index, sign, test)
         for index, values in enumerate(candidates[1:], start=1)
     ]
     if all(comparison.test == PERMUTATION for comparison in made):
-        corrected = westfall_young(candidates[0], candidates[1:], seed=seed)
+        corrected = westfall_young(candidates[0], candidates[1:])
     else:
         corrected = holm([comparison.p for comparison in made])
     return tuple(
@@ -128,7 +128,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def westfall_young(reference: Values, others: Sequence[Values], *, seed: int = 0) -> list[float]:
+def westfall_young(reference: Values, others: Sequence[Values]) -> list[float]:
     """Return each candidate's p-value, corrected for all of them, by flipping the signs of whole seeds.
 
     A flip turns a seed's differences of all candidates at once, so what they have in common (the reference, the seed)
@@ -147,7 +147,7 @@ def westfall_young(reference: Values, others: Sequence[Values], *, seed: int = 0
     n_pairs = np.array([sum(s in values and s in reference for s in seeds) for values in others])
     scale = np.sqrt(n_pairs * (differences**2).sum(axis=1))
     scaled = differences / np.where(scale > 0, scale, 1.0)[:, None]
-    flipped = np.abs(_sign_flips(len(seeds), seed) @ scaled.T)  # a row per flip, the first being none
+    flipped = np.abs(_sign_flips(len(seeds)) @ scaled.T)  # a row per flip, the first being none
     observed = flipped[0]
     order = np.argsort(-observed, kind="stable")
     corrected, highest = [1.0] * len(others), 0.0
@@ -158,22 +158,20 @@ def westfall_young(reference: Values, others: Sequence[Values], *, seed: int = 0
     return corrected
 
 
-def _sign_flips(n: int, seed: int) -> "np.ndarray":
+def _sign_flips(n: int) -> "np.ndarray":
     """Return choices of n signs, a row each: every one, or of too many a sample; the first leaves all as they are."""
     if n <= _EXACT_LIMIT:
         numbers = np.arange(2**n)
         return 1.0 - 2.0 * ((numbers[:, None] >> np.arange(n)) & 1)
-    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_RESAMPLES, n))
+    drawn = np.random.default_rng(_DRAWN).choice([-1.0, 1.0], size=(_RESAMPLES, n))
     return np.vstack([np.ones(n), drawn])
 
 
-def _compare(
-    reference: Values, values: Values, index: int, sign: float, test: TestName, seed: int
-) -> Comparison:
+def _compare(reference: Values, values: Values, index: int, sign: float, test: TestName) -> Comparison:
     shared = sorted(reference.keys() & values.keys())
     if len(shared) >= _MIN_T:
         differences = np.array([sign * (values[seed] - reference[seed]) for seed in shared])
-        return _paired(differences, index, test, seed)
+        return _paired(differences, index, test)
     first, second = (sign * np.array(list(side.values()), dtype=float) for side in (reference, values))
     if min(len(first), len(second)) >= _MIN_T:
         return _unpaired(first, second, index)
@@ -184,7 +182,7 @@ def _compare(
     )  # fmt: skip
 
 
-def _paired(differences: "np.ndarray", index: int, test: TestName, seed: int) -> Comparison:
+def _paired(differences: "np.ndarray", index: int, test: TestName) -> Comparison:
     n, mean, noise = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     if noise <= 1e-12 * max(abs(mean), 1e-300):
         # No noise, so no t: the signs alone say how likely it is that all seeds agree by chance.
@@ -195,18 +193,18 @@ def _paired(differences: "np.ndarray", index: int, test: TestName, seed: int) ->
         p = (
             2.0 * float(stats.t.sf(abs(mean) * math.sqrt(n) / noise, n - 1))
             if test == "t"
-            else _permuted(differences, seed)
+            else _permuted(differences)
         )
     return Comparison(
         candidate=index, test=name, n=n, difference=mean, low=mean - half, high=mean + half, noise=noise, p=p
     )
 
 
-def _permuted(differences: "np.ndarray", seed: int) -> float:
+def _permuted(differences: "np.ndarray") -> float:
     resamples = np.inf if len(differences) <= _EXACT_LIMIT else _RESAMPLES
     found = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=resamples,
-        rng=np.random.default_rng(seed), vectorized=True,
+        rng=np.random.default_rng(_DRAWN), vectorized=True,
     )  # fmt: skip
     return float(found.pvalue)
 

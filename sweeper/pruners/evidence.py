@@ -18,7 +18,7 @@ from sweeper.records import GRAD_NORM, Direction, TrialRecord, goodness_sign, is
 RATE, BATCH = "learning_rate", "effective_batch_size"
 SLOPE = " slope"
 DENOISED_NORM = "grad_norm without noise"
-_GOODNESS_EPSILON = 1e-12
+_SAME_WITHIN = 1e-12  # spread of a setting's values, in logarithms, that is none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,7 @@ def denoised_norms(trials: Sequence[TrialRecord], norms: Array) -> Array:
 def _log_column(trials: Sequence[TrialRecord], name: str) -> Array | None:
     """Return the logarithm of a setting; None where some trial lacks it or all have the same."""
     values = _safe_log(np.array([_setting(record, name) for record in trials]))
-    if not len(values) or not np.isfinite(values).all() or np.ptp(values) < _GOODNESS_EPSILON:
+    if not len(values) or not np.isfinite(values).all() or np.ptp(values) < _SAME_WITHIN:
         return None
     return values
 
