@@ -15,6 +15,7 @@ from sweeper.errors import ConfigError
 from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.kept import kept_in_study
 from sweeper.preflight.node import look
 from sweeper.preflight.nodes import check_nodes
 from sweeper.preflight.packages import needed_packages
@@ -61,8 +62,45 @@ def test_a_path_that_one_node_does_not_have_is_named_with_the_node() -> None:
 
 def test_a_study_directory_that_is_not_shared_is_told() -> None:
     (found,) = wrong(node(), node("node-b", sees_study=False))
-    assert found.text == "does not see what the driver writes under /shared/studies/a"
-    assert "`trial.checkpoint.url`" in found.remedy
+    assert found.text == (
+        "does not see what the driver writes under /shared/studies/a, where trials keep checkpoints, the scores by "
+        "item that `sweeper compare` reads and what each ran on"
+    )
+    assert found.remedy.endswith(
+        "that all nodes share, or keep checkpoints in an object store (`trial.checkpoint.url`)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "is_needed", "kept", "way_out"),
+    [
+        ("{}", True, "checkpoints, the scores by item", "(`trial.checkpoint.url`)."),
+        ("{save_model: true}", True, "checkpoints, final models, the scores by item", "all nodes share."),
+        ("{url: 's3://kept'}", False, "keep the scores by item", "`trial.checkpoint.url` takes checkpoints alone."),
+        ("{url: 's3://kept', save_model: true}", True, "keep final models, the scores by item", "checkpoints alone."),
+    ],
+)  # fmt: skip
+def test_what_trials_keep_in_a_directory_that_is_not_shared_says_whether_they_can_be_run(
+    checkpoint: str, is_needed: bool, kept: str, way_out: str
+) -> None:
+    found = kept_in_study(config_of(NEEDS, f"trial.checkpoint={checkpoint}"))
+    assert found.is_needed is is_needed
+    (finding,) = (
+        finding
+        for finding in diagnose([node(sees_study=False)], dataclasses.replace(WANTED, kept=found))
+        if not finding.is_fine
+    )
+    assert kept in finding.text
+    assert finding.remedy.endswith(way_out)
+
+
+def test_a_function_needs_a_shared_directory_where_its_models_are_measured() -> None:
+    config = config_of(FUNCTION)
+    assert not kept_in_study(config).is_needed
+    assert not kept_in_study(config_of(NEEDS), function=print).is_needed
+    measured = config_of(FUNCTION, "benchmarks={tasks: {arc_easy: {}}, when: finalists}")
+    assert kept_in_study(measured).is_needed
+    assert kept_in_study(measured).in_words == "checkpoints, final models and what each ran on"
 
 
 def test_a_full_disk_is_told() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from sweeper.preflight.kept import KeptInStudy
 from sweeper.preflight.packages import Needed
 from sweeper.room import Node, missing, room_for
 
@@ -47,6 +48,7 @@ class Wanted:
     share: Mapping[str, float]  # of each worker; empty where no sweep was named
     n_workers: int = 1
     study_dir: str | None = None
+    kept: KeptInStudy = dataclasses.field(default_factory=KeptInStudy)  # what trials keep in it
     packages: Sequence[Needed] = ()  # beside those whose versions are compared
 
 
@@ -145,9 +147,9 @@ def _paths(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
     if node.sees_study is False:
         yield Finding(
             check="shared", where=node.name, is_fine=False,
-            text=f"does not see what the driver writes under {wanted.study_dir}",
-            remedy="Choose a study directory (`dir`) on a file system that all nodes share, or keep checkpoints in an "
-            "object store (`trial.checkpoint.url`).",
+            text=f"does not see what the driver writes under {wanted.study_dir}, where trials keep "
+            f"{wanted.kept.in_words}",
+            remedy=f"Choose a study directory (`dir`) on a file system that all nodes share{wanted.kept.way_out}.",
         )  # fmt: skip
     elif node.sees_study:
         yield Finding(

@@ -10,6 +10,7 @@ from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
+from sweeper.preflight.kept import kept_in_study
 from sweeper.preflight.nodes import ask_nodes, on_node, own_versions, written_token
 from sweeper.preflight.packages import needed_packages
 from sweeper.storage_url import mask_url
@@ -66,7 +67,7 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
         gpus = float(resources.n_workers) if has_gpus else 0.0
     return Wanted(
         versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory),
-        packages=needed_packages(config),
+        kept=kept_in_study(config), packages=needed_packages(config),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from sweeper.files import nearest_existing
 from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import PACKAGES, Finding, NodeReport, Wanted, diagnose, release_of
+from sweeper.preflight.kept import kept_in_study
 from sweeper.preflight.packages import needed_packages
 from sweeper.room import Node
 
@@ -59,14 +60,14 @@ def check_nodes(
         for report in reports
         if any(release_of(report.versions.get(name)) != release_of(versions[name]) for name in needed)
     }
-    needs_shared = is_built_in and config.trial.checkpoint.url is None
+    kept = kept_in_study(config, function)
     refused: list[str] = []
     told = [f"Node {name} left the cluster while it was asked." for name in left]
     packages = () if function is not None else needed_packages(config)
-    wanted = Wanted(versions=versions, share={}, study_dir=str(directory), packages=packages)
+    wanted = Wanted(versions=versions, share={}, study_dir=str(directory), kept=kept, packages=packages)
     for finding in diagnose(reports, wanted):
         is_fatal = {
-            "paths": True, "code": True, "packages": True, "shared": needs_shared,
+            "paths": True, "code": True, "packages": True, "shared": kept.is_needed,
             "versions": finding.where in other_versions,
         }.get(finding.check)  # fmt: skip
         if not finding.is_fine and is_fatal is not None:

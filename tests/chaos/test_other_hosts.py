@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chaos_sweeps import MADE_UP, command, environment, records_of, run
@@ -87,6 +88,17 @@ def write_sweep(hidden: Path, name: str) -> Path:
     return path
 
 
+def built_in(model: Path, data: Path) -> dict[str, Any]:
+    return {
+        "study": "missing", "metric": "dev/loss", "direction": "minimize",
+        "trial": {
+            "model": str(model), "train_data": [str(data)], "eval_data": {"dev": str(data)},
+            "budget": {"samples": 32}, "settings": {"effective_batch_size": 8, "micro_batch_size": 8},
+        },
+        "search_space": {"learning_rate": {"grid": [1e-4, 1e-3]}}, "rungs": {"fractions": [0.5]}, "pruner": "nop",
+    }  # fmt: skip
+
+
 def launch(sweep: Path, study: Path, address: str) -> subprocess.CompletedProcess[str]:
     return run(["launch", str(sweep), "--dir", str(study), "--address", address], RAY_AUTH_MODE="disabled")
 
@@ -130,18 +142,28 @@ def test_data_that_a_node_does_not_have_is_told_before_the_first_trial(
 ) -> None:
     model, data = make_model_dir(hidden / "model"), hidden / "train.jsonl"
     write_jsonl(data, chat_rows(64))
-    config = {
-        "study": "missing", "metric": "dev/loss", "direction": "minimize",
-        "trial": {
-            "model": str(model), "train_data": [str(data)], "eval_data": {"dev": str(data)},
-            "budget": {"samples": 32}, "settings": {"effective_batch_size": 8, "micro_batch_size": 8},
-        },
-        "search_space": {"learning_rate": {"grid": [1e-4, 1e-3]}}, "rungs": {"fractions": [0.5]}, "pruner": "nop",
-    }  # fmt: skip
     sweep = tmp_path / "sweep.yaml"
-    sweep.write_text(dump_config(config_from_dict(config)))
+    sweep.write_text(dump_config(config_from_dict(built_in(model, data))))
     refused = launch(sweep, tmp_path / "study", address)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert f"not there: {model}, {data}" in refused.stderr
     assert "Node " in refused.stderr
     assert not (tmp_path / "study").exists()
+
+
+def test_models_that_would_stay_on_a_node_are_told_before_the_first_trial(
+    tmp_path: Path, hidden: Path, address: str
+) -> None:
+    model, data = make_model_dir(tmp_path / "model"), tmp_path / "train.jsonl"
+    write_jsonl(data, chat_rows(64))
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(dump_config(config_from_dict(built_in(model, data))))
+    kept = ["trial.checkpoint.save_model=true", f"trial.checkpoint.url=file://{tmp_path}"]
+    refused = run(
+        ["launch", str(sweep), *kept, "--dir", str(hidden / "study"), "--address", address],
+        RAY_AUTH_MODE="disabled",
+    )
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    told = f"does not see what the driver writes under {hidden}/study, where trials keep final models"
+    assert told in refused.stderr
+    assert not (hidden / "study").exists()
