@@ -122,7 +122,8 @@ def drive(
         )  # fmt: skip
         orchestrator.tell(
             EventKind.SWEEP_STARTED,
-            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots",
+            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots, each with "
+            f"{slots.of_each}",
         )
         study.give_up_when(lambda: orchestrator.is_interrupted)
         stack.enter_context(sparing_the_collector())

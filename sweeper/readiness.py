@@ -156,7 +156,7 @@ def _tell(
     options: LaunchOptions, has_begun: bool,
 ) -> None:  # fmt: skip
     """Check nodes and disk; tell what was found and is no error."""
-    warnings = list(found.data.warnings) if found.data is not None else []
+    warnings = found.warnings
     if found.cluster.nodes and options.executor == "ray":
         warnings += check_nodes(config, found.slots, directory, function)
     check_disk(plan_disk(config, found, directory=directory, has_begun=has_begun))

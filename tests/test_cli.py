@@ -187,7 +187,9 @@ def test_launch_runs_a_sweep_and_leaves_a_study(launched: tuple[Path, Run]) -> N
     ):
         assert (study / name).stat().st_size > 0
     assert sorted(path.name for path in (study / "curves").iterdir())[0].startswith("00000")
-    assert (study / "events.log").read_text().count("trial_ended") == 4
+    events = (study / "events.log").read_text()
+    assert events.count("trial_ended") == 4
+    assert "slots, each with 1 CPU and no GPU" in events.splitlines()[0]
 
 
 def test_stdout_holds_the_reports_path_alone_and_stderr_the_log(launched: tuple[Path, Run]) -> None:

@@ -15,6 +15,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import OPTIMIZERS
 from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.preflight import facts
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import DataReport, check_trial
 from sweeper.preflight.facts import run_preflight
@@ -71,6 +72,23 @@ def test_gpus_that_torch_cannot_use_are_refused_before_anything_starts(
         run_preflight(config(tiny))
     on_cpus = config(tiny).model_copy(update={"resources": ResourceSection(gpus_per_trial=0)})
     assert run_preflight(on_cpus).slots.gpus_per_trial == 0
+
+
+def test_a_large_model_on_cpus_is_warned_of_unless_they_were_asked_for(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_LARGE_PARAMETERS", 1000)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = run_preflight(config(tiny))
+    (warning,) = found.warnings
+    assert warning == (
+        "this machine shows no GPU, so trials train on CPUs: with 0 million parameters that takes many times as long. "
+        "Launch where GPUs can be seen (CUDA_VISIBLE_DEVICES is ''), join a cluster that has some by `--address`, or "
+        "set `resources.gpus_per_trial` to 0 if CPUs are meant."
+    )
+    assert found.lines()[-1] == f"warning: {warning}"
+    on_cpus = config(tiny).model_copy(update={"resources": ResourceSection(gpus_per_trial=0)})
+    assert run_preflight(on_cpus).warnings == []
 
 
 def test_a_good_sweep_s_rows_and_tokens_are_counted(tiny: Tiny) -> None:

@@ -49,6 +49,21 @@ def test_a_cluster_takes_as_many_trials_as_fit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("resources", "gpus", "words"),
+    [
+        ({}, 0, "1 CPU and no GPU"),
+        ({"cpus_per_trial": 2}, 1, "2 CPUs and 1 GPU"),
+        ({"gpus_per_trial": 0.5}, 1, "1 CPU and 0.5 GPU"),
+        ({"gpus_per_trial": 2}, 2, "2 workers, 2 CPUs and 2 GPUs"),
+    ],
+)
+def test_what_each_trial_gets_is_told_in_words(resources: dict[str, float], gpus: int, words: str) -> None:
+    facts = ClusterFacts(cpus=64, gpus=gpus, place="this machine")
+    batch = {"settings": {"effective_batch_size": 8}}
+    assert plan_slots(make_config(resources=resources, trial=batch).resources, facts).of_each == words
+
+
+@pytest.mark.parametrize(
     ("gpus", "share", "room"), [(2, 0.4, 4), (2, 0.6, 2), (4, 0.3, 12), (1, 0.5, 2), (4, 2, 2)]
 )
 def test_one_machine_takes_as_many_trials_as_fit_on_each_gpu(gpus: int, share: float, room: int) -> None:

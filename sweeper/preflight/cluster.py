@@ -34,9 +34,12 @@ class SlotPlan:
     grows: bool = False  # whether nodes that join the cluster later are used too
 
     @property
-    def workers(self) -> str:
-        """The words before "2 CPUs" in a sentence, where a trial has several workers."""
-        return f"{self.workers_per_trial} workers, " if self.workers_per_trial > 1 else ""
+    def of_each(self) -> str:
+        """What a trial gets, for example "2 workers, 2 CPUs and 2 GPUs"."""
+        workers = f"{self.workers_per_trial} workers, " if self.workers_per_trial > 1 else ""
+        cpus = f"{self.cpus_per_trial} CPU{'s' if self.cpus_per_trial > 1 else ''}"
+        gpus = f"{self.gpus_per_trial:g} GPU{'s' if self.gpus_per_trial > 1 else ''}"
+        return f"{workers}{cpus} and {gpus if self.gpus_per_trial else 'no GPU'}"
 
 
 def probe_machine() -> ClusterFacts:

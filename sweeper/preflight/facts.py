@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from sweeper.preflight.packages import setting_values
 from sweeper.preflight.weights import WeightFacts
 from sweeper.training.functions import TrialFunction
 
+# At 6 operations for each parameter and token, a step of 64 sequences of 1,024 tokens takes 4e13 of them: minutes on
+# the cores of one machine.
+_LARGE_PARAMETERS = 100_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreflightFacts:
@@ -25,6 +30,13 @@ class PreflightFacts:
     cluster: ClusterFacts
     slots: SlotPlan
     data: DataReport | None  # None where a Python function was handed over
+    cpu_warning: str | None = None  # where a large model would be trained on CPUs, and nobody asked for that
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was found that is no error."""
+        found = [] if self.data is None else list(self.data.warnings)
+        return found if self.cpu_warning is None else [*found, self.cpu_warning]
 
     @property
     def facts(self) -> DataFacts | None:
@@ -47,13 +59,12 @@ class PreflightFacts:
         """Return what was found as sentences, for `plan`."""
         found = [
             f"{self.cluster.place} has {self.cluster.cpus} CPUs and {self.cluster.gpus} GPUs: "
-            f"{self.slots.slots} trials at a time, each with {self.slots.workers}{self.slots.cpus_per_trial} CPUs "
-            f"and {self.slots.gpus_per_trial:g} GPUs."
+            f"{self.slots.slots} trials at a time, each with {self.slots.of_each}."
         ]
         if self.data is not None and self.data.train is not None:
             found.append(f"training data: {_in_words(self.data.train)}")
             found += [f"eval set {name}: {_in_words(one)}" for name, one in self.data.evaluation.items()]
-        return found + [f"warning: {warning}" for warning in (self.data.warnings if self.data else ())]
+        return found + [f"warning: {warning}" for warning in self.warnings]
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -119,7 +130,33 @@ def checking(
     place = config.trial.function_dir
     on_gpu = config.resources.address is None and room.slots.gpus_per_trial > 0
     with checking_in_child(config, directory=Path(place) if place else None, trains_on_gpu=on_gpu) as report:
-        yield lambda: PreflightFacts(cluster=room.cluster, slots=room.slots, data=report())
+        yield lambda: _facts(config, room, report())
+
+
+def _facts(config: SweepConfig, room: Room, data: DataReport) -> PreflightFacts:
+    return PreflightFacts(
+        cluster=room.cluster, slots=room.slots, data=data, cpu_warning=_cpu_warning(config, room, data)
+    )
+
+
+def _cpu_warning(config: SweepConfig, room: Room, data: DataReport) -> str | None:
+    """Say that a large model would be trained on CPUs for want of a GPU; None where it would not, or is meant to."""
+    is_asked_for = config.resources.gpus_per_trial is not None
+    if is_asked_for or room.slots.gpus_per_trial or data.model is None:
+        return None
+    if data.model.n_parameters <= _LARGE_PARAMETERS:
+        return None
+    if config.resources.address is not None:
+        remedy = "Add nodes with GPUs"
+    else:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        remedy = f"Launch where GPUs can be seen{hidden}, join a cluster that has some by `--address`"
+    return (
+        f"{room.cluster.place} shows no GPU, so trials train on CPUs: with {data.model.n_parameters / 1e6:,.0f} "
+        f"million parameters that takes many times as long. {remedy}, or set `resources.gpus_per_trial` to 0 "
+        "if CPUs are meant."
+    )
 
 
 def _refuse_without_gpu(config: SweepConfig, cluster: ClusterFacts) -> None:
