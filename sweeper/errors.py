@@ -28,6 +28,36 @@ class Problem:
         return f"{place}: {self.message}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error, for a message of ours; of one without any text the type's name.
+
+    >>> first_line(OSError("gone.\\nCheck the cable."))
+    'gone.'
+    >>> first_line(TimeoutError())
+    'TimeoutError'
+    """
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line, where the reason of a remote error stands; else as `first_line`."""
+    return _lines(error)[-1]
+
+
+def named_line(error: BaseException) -> str:
+    """Return the type's name and the first line, without the full stop.
+
+    >>> named_line(OSError("gone.\\nCheck the cable."))
+    'OSError: gone'
+    """
+    name, line = type(error).__name__, first_line(error).rstrip(".")
+    return name if line == name else f"{name}: {line}"
+
+
+def _lines(error: BaseException) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 class SweeperError(Exception):
     """Base of every error that `sweeper` raises on purpose; also: the sweep failed."""
 

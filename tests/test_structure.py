@@ -1,6 +1,7 @@
 """Who may import whom: a module imports only from its own row or the rows above it."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,9 @@ def test_heavy_libraries_are_loaded_only_where_they_belong(library: str) -> None
         place for _, place, tree in modules() for name in imported(tree) if name.split(".")[0] == library
     }
     assert places <= ONLY_IN[library]
+
+
+def test_foreign_messages_are_cut_where_an_empty_one_is_thought_of() -> None:
+    cut = re.compile(r"str\(error\)[\w.()]*\.splitlines\(")
+    found = [path.relative_to(PACKAGE).as_posix() for path, _, _ in modules() if cut.search(path.read_text())]
+    assert found == ["errors.py"]

@@ -14,7 +14,7 @@ from typing import Any
 from sweeper.benchmarks.loaded import LoadedModel, Measured
 from sweeper.benchmarks.task_entry import check_entry, members, no_such_metric
 from sweeper.config.benchmark_models import BENCH, BenchmarkSection, TaskBenchmark
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import ConfigError, SweeperError, named_line
 from sweeper.extras import install_command
 from sweeper.items import Items
 from sweeper.study.benchmark_records import Score
@@ -144,8 +144,8 @@ def _run(lm: Any, section: BenchmarkSection, name: str, manager: Any) -> Measure
             )  # fmt: skip
     except Exception as error:
         raise SweeperError(
-            f"The benchmark `{name}` (task `{task}` of lm-evaluation-harness) failed with {type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}. Try the task alone: "
+            f"The benchmark `{name}` (task `{task}` of lm-evaluation-harness) failed with "
+            f"{named_line(error)}. Try the task alone: "
             f"`lm_eval run --model hf --model_args pretrained=MODEL --tasks {task} --limit 2`."
         ) from error
     return _measured(results, entry, name, task)

@@ -23,7 +23,7 @@ from sweeper.checkpoint.manifest import (
     outlived,
     parse,
 )
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import ConfigError, SweeperError, named_line
 from sweeper.extras import install_command
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def check_url(url: str) -> None:
         raise
     except Exception as error:
         raise ConfigError(
-            f"`trial.checkpoint.url` = {url} cannot be written: {_in_words(error)}. Check the place and the "
+            f"`trial.checkpoint.url` = {url} cannot be written: {named_line(error)}. Check the place and the "
             "credentials."
         ) from error
 
@@ -75,14 +75,9 @@ def _reaching(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise SweeperError(
-            f"The checkpoints at {url} cannot be reached: {_in_words(error)}. What was recorded so far is kept. Check "
+            f"The checkpoints at {url} cannot be reached: {named_line(error)}. What was recorded so far is kept. Check "
             "the place and the credentials, and go on with `sweeper resume`."
         ) from error
-
-
-def _in_words(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason given'}"
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sweeper.errors import ConfigError, Problem
+from sweeper.errors import ConfigError, Problem, first_line
 
 KeyPath = tuple[str | int, ...]
 
@@ -120,7 +120,7 @@ def _compose(text: str, builder: "_Builder") -> Node | None:
         message = f"The YAML cannot be read: {what}. Correct the text at this place."
         raise ConfigError(builder.problem(message, mark.line if mark else None)) from error
     except YAMLError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(builder.problem(f"The YAML cannot be read: {reason}.", None)) from error
     except RecursionError as error:
         raise ConfigError(builder.problem("The YAML is nested too deeply. Flatten it.", None)) from error

@@ -12,7 +12,7 @@ import ray
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, first_line
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
 from sweeper.executors.ray_attempt import ThreadAttempt, assigned_gpus, prepare_process
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
@@ -241,7 +241,7 @@ class GangAttempt:
             who = self._processes.facts[rank]
             self._give_up()
             raise RankLostError(
-                f"rank {rank} (node {who['node']}, pid {who['pid']}) died: {str(error).splitlines()[0]}"
+                f"rank {rank} (node {who['node']}, pid {who['pid']}) died: {first_line(error)}"
             ) from error
 
     def _failed(self, reference: Any) -> Outcome | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, first_line
 from sweeper.executors import ray_token
 from sweeper.executors.user_code import UserCode
 from sweeper.room import Node
@@ -135,7 +135,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
         ) from error
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ConfigError(
-            f"No Ray cluster can be joined at {address}: {str(error).splitlines()[0].rstrip('.')}. Check that it runs "
+            f"No Ray cluster can be joined at {address}: {first_line(error).rstrip('.')}. Check that it runs "
             "(`ray start --head` starts one) and that this machine has its token (~/.ray/auth_token), "
             "or leave out `--address` to run on this machine."
         ) from error

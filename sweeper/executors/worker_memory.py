@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import psutil
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, first_line
 from sweeper.records import HOST
 from sweeper.training.memory import device_name, free_memory, unusable_gpu
 
@@ -82,8 +82,7 @@ def lost_gpu(after: int) -> str | None:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        why = str(error).strip().splitlines()[0]
-        return f"process {os.getpid()} is replaced: after trial {after} its GPU answers no more: {why}"
+        return f"process {os.getpid()} is replaced: after trial {after} its GPU answers no more: {first_line(error)}"
     return None
 
 

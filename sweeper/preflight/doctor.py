@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeper.cache import cache_dir
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, last_line
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 from sweeper.preflight.kept import kept_in_study
 from sweeper.preflight.nodes import ask_nodes, on_node, own_versions, written_token
@@ -120,7 +120,7 @@ def _collective() -> Finding:
     except ray.exceptions.RayError as error:
         return Finding(
             check="collective", where="cluster", is_fine=False,
-            text=f"the nodes cannot compute together: {str(error).strip().splitlines()[-1]}",
+            text=f"the nodes cannot compute together: {last_line(error)}",
             remedy="Open all TCP ports between the nodes; if they have several networks, set GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME on each to the one that they share.",
         )  # fmt: skip

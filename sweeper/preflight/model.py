@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrialSection
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, first_line
 from sweeper.preflight.settings import empty_model, setting_problems
 from sweeper.preflight.weights import (
     WeightFacts,
@@ -97,8 +97,6 @@ def _model_config(trial: TrialSection) -> Any:
             trial.model, revision=trial.revision, trust_remote_code=trial.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        from sweeper.training.tokenizer import first_line
-
         raise ConfigError(
             f"The model `{trial.model}` could not be loaded: {first_line(error)} Correct `trial.model`."
         ) from error

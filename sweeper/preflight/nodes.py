@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from sweeper.config.models import SweepConfig
-from sweeper.errors import ConfigError, Problem
+from sweeper.errors import ConfigError, Problem, last_line
 from sweeper.executors.user_code import code_of, driver_paths, import_error
 from sweeper.files import nearest_existing
 from sweeper.preflight import node as node_module
@@ -152,7 +152,7 @@ def _answers(nodes: Mapping[int, dict[str, Any]], asked: Mapping[int, Any]) -> d
         try:
             found[index] = ray.get(reference, timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.RayError as error:
-            silent[index] = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+            silent[index] = last_line(error).rstrip(".")
     if not silent:
         return found
     from sweeper.executors.ray_session import described_nodes

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.errors import Problem
+from sweeper.errors import Problem, first_line
 from sweeper.extras import install_command
 from sweeper.preflight.packages import module_of_optimizer, needed_extras, setting_values
 
@@ -195,6 +195,4 @@ def _matches_any(pattern: str, names: list[str]) -> bool:
 
 def _sentence(error: Exception) -> str:
     """Return a foreign error's first line as a sentence."""
-    from sweeper.training.tokenizer import first_line
-
     return first_line(error).rstrip(". ") + "."

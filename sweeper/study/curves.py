@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, named_line
 from sweeper.files import write_bytes, write_error
 from sweeper.records import StepRow
 
@@ -100,7 +100,7 @@ class CurveStore:
         try:
             table = pq.read_table(io.BytesIO(path.read_bytes()))
         except (OSError, pa.ArrowException, ValueError, UnicodeError, MemoryError) as error:
-            raise _damaged(path, f"{type(error).__name__}: {str(error).splitlines()[0]:.80}") from error
+            raise _damaged(path, f"{named_line(error):.100}") from error
         metadata = table.schema.metadata or {}
         if not table.schema.equals(_SCHEMA, check_metadata=False):
             raise _damaged(path, "it has other columns than a curve")

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from sweeper import encoding
 from sweeper.config.models import SweepConfig
-from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.errors import StudyMismatchError, SweeperError, first_line
 from sweeper.plan import DataFacts
 from sweeper.records import TrialRecord
 from sweeper.study import keys, layout, space
@@ -171,5 +171,5 @@ def _config_and_directory(name: str, attributes: dict[str, Any]) -> tuple[SweepC
     except (ValueError, KeyError, TypeError) as error:
         raise SweeperError(
             f"What the storage holds of study `{name}` is damaged, or was written by another version of sweeper: "
-            f"{str(error).splitlines()[0]}. Restore it from a copy, or start anew under another name."
+            f"{first_line(error)}. Restore it from a copy, or start anew under another name."
         ) from error

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweeper.config.messages import show
-from sweeper.errors import ConfigError, Problem
+from sweeper.errors import ConfigError, Problem, first_line
 from sweeper.files import write_bytes
 from sweeper.records import StepRow
 from sweeper.study.recorded import Measured, RecordedPoint, RecordedSweep, parse_direction
@@ -147,7 +147,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         table = pq.read_table(path)
         facts = json.loads((table.schema.metadata or {}).get(_KEY.encode(), b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _wrong(path, f"It cannot be read as Parquet: {str(error).splitlines()[0]}.") from error
+        raise _wrong(path, f"It cannot be read as Parquet: {first_line(error)}.") from error
     return facts, table.to_pylist()
 
 

@@ -7,7 +7,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalStorage
 
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import ConfigError, SweeperError, first_line
 from sweeper.extras import install_command
 from sweeper.storage_url import hide, mask_url, with_password, without_password
 from sweeper.study import layout
@@ -68,7 +68,7 @@ def _open_database(url: str) -> BaseStorage:
         ) from error
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each driver have their own trees
         raise ConfigError(
-            f"The storage {shown} cannot be opened: {hide(_first_line(error), url)}. "
+            f"The storage {shown} cannot be opened: {hide(first_line(error).rstrip('.'), url)}. "
             "Check that the server runs, and that host, port, user and database are right. A study keeps no password: "
             "give the whole URL by `--storage`, or set PGPASSWORD."
         ) from None  # the driver's own text may hold the password
@@ -98,8 +98,3 @@ def _with_driver(url: str) -> str:
     return (
         url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__).rstrip(".")

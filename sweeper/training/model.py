@@ -14,9 +14,8 @@ import torch
 import transformers
 
 from sweeper.config.trial_models import TrainSettings, TrialSection
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, first_line
 from sweeper.training.memory import computes_in_bf16
-from sweeper.training.tokenizer import first_line
 
 # A copy of a small model is made sooner than it is read: 3 ms against 17 ms for 4 MiB. From 32 MiB on reading is as
 # quick (2 cores, November 2026), and what is read from safetensors files as it is stored lies in the system's cache of

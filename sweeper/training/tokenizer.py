@@ -6,7 +6,7 @@ from typing import Any
 import transformers
 
 from sweeper.config.trial_models import TrialSection
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, first_line
 
 _tokenizers: dict[tuple[Any, ...], Any] = {}
 
@@ -53,9 +53,3 @@ def _read_tokenizer(trial: TrialSection) -> Any:
             f"The tokenizer of `{trial.model}` has neither a pad nor an end token. Give it one."
         )
     return tokenizer
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a foreign error, for a message of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
