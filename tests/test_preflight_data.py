@@ -17,7 +17,8 @@ from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.preflight import facts
 from sweeper.preflight.child import checking_in_child
-from sweeper.preflight.data import DataReport, check_trial
+from sweeper.preflight.data import check_trial
+from sweeper.preflight.data_report import DataReport
 from sweeper.preflight.facts import run_preflight
 from sweeper.preflight.packages import module_of_optimizer
 

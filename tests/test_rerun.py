@@ -19,7 +19,8 @@ from sweeper.confirm.again import points_config
 from sweeper.confirm.rerun import compare_curves, rerun, rerun_text
 from sweeper.errors import StudyMismatchError
 from sweeper.preflight import facts
-from sweeper.preflight.data import DataReport, check_trial
+from sweeper.preflight.data import check_trial
+from sweeper.preflight.data_report import DataReport
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, Problem, SweeperError
-from sweeper.preflight.data import DataReport, SetReport, check_trial
-from sweeper.preflight.model import ModelFacts
+from sweeper.preflight.data import check_trial
+from sweeper.preflight.data_report import DataReport
 
 _TAIL_LINES = 15
 
@@ -45,7 +45,7 @@ def checking_in_child(
         found = answer()
         if found["problems"]:
             raise ConfigError([Problem(**problem) for problem in found["problems"]])
-        return _report(found["report"])
+        return DataReport.from_json(found["report"])
 
     with _asking("sweeper.preflight.child", json.dumps(question), what="check of model and data") as answer:
         yield report
@@ -98,18 +98,6 @@ def _python_path() -> str:
     """
     package_root = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-
-
-def _report(answer: dict[str, Any]) -> DataReport:
-    return DataReport(
-        **answer
-        | {
-            "train": SetReport(**answer["train"]) if answer["train"] else None,
-            "evaluation": {name: SetReport(**one) for name, one in answer["evaluation"].items()},
-            "model": ModelFacts(**answer["model"]) if answer["model"] else None,
-            "warnings": tuple(answer["warnings"]),
-        }
-    )
 
 
 def main() -> int:

@@ -2,48 +2,26 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
-from sweeper.preflight.model import ModelFacts, check_model
+from sweeper.preflight.data_report import DataReport, SetReport
+from sweeper.preflight.data_rules import (
+    in_train_warnings,
+    measures_problem,
+    positions_problem,
+    truncation_warnings,
+    unpinned_warnings,
+    vocabulary_problem,
+)
+from sweeper.preflight.data_variants import data_settings, largest_length, models_of, packs
+from sweeper.preflight.model import ModelFacts, check_model, read_model_config
 from sweeper.preflight.packing import check_packing
-from sweeper.training.data_identity import data_identities, named_sources, pinned
+from sweeper.training.data_identity import data_identities, pinned
 from sweeper.training.memory import unusable_gpu
-from sweeper.training.sources import is_local
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SetReport:
-    """What one set of rows holds. Lengths in tokens."""
-
-    rows: int
-    tokens: int  # after truncation
-    target_tokens: int  # that the loss is taken on
-    longest: int  # before truncation
-    n_truncated: int
-    n_in_train: int = 0  # rows of an eval set that are also trained on
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataReport:
-    """What the preflight found. JSON-able."""
-
-    rows: int = 0  # of all train sources
-    target_tokens: int = 0
-    sets: dict[str, list[int]] = dataclasses.field(
-        default_factory=dict
-    )  # rows and target tokens of `data_sets`
-    max_length: int = 0  # that rows were counted with: the first, where it is swept
-    train: SetReport | None = None  # None where the trial is the user's own function
-    evaluation: dict[str, SetReport] = dataclasses.field(default_factory=dict)
-    model: ModelFacts | None = None
-    warnings: tuple[str, ...] = ()
-    sources: dict[str, str] = dataclasses.field(default_factory=dict)  # what each holds: `DataFacts.sources`
 
 
 def check_trial(
@@ -64,8 +42,7 @@ def check_trial(
 
         load_function(config.trial.function, directory=directory)
         return DataReport()
-    models = _values(config, "model")
-    found = [_BuiltIn(_of_model(config, model)).gather() for model in models or [None]]
+    found = [_BuiltIn(one).gather() for one in models_of(config)]
     return _merged([*found, *_unusable_gpu()] if trains_on_gpu else found)
 
 
@@ -73,14 +50,6 @@ def _unusable_gpu() -> list["DataReport | list[Problem]"]:
     importlib.import_module("torch")  # which tells
     why = unusable_gpu()
     return [] if why is None else [[Problem(why)]]
-
-
-def _of_model(config: SweepConfig, model: str | None) -> SweepConfig:
-    """Return the sweep as if it had one of its models alone."""
-    if model is None:
-        return config
-    space = {name: dimension for name, dimension in config.search_space.items() if name != "model"}
-    return config.model_copy(update={"trial": config.trial.with_model(model), "search_space": space})
 
 
 def _merged(found: list["DataReport | list[Problem]"]) -> DataReport:
@@ -109,29 +78,31 @@ class _BuiltIn:
         self._sources = data_identities(config.trial)
         self._trial: TrialSection = pinned(config.trial, self._sources)
         self._problems: list[Problem] = []
-        self._warnings = _unpinned(config.trial, self._sources)
+        self._warnings = unpinned_warnings(config.trial, self._sources)
         self._sets: dict[str, list[int]] = {}
 
     def gather(self) -> DataReport | list[Problem]:
         """Return what was found, or else every problem."""
-        model = self._try(lambda: check_model(self._config))
+        model_config = self._try(lambda: read_model_config(self._config.trial))
+        model = None if model_config is None else self._try(lambda: check_model(self._config, model_config))
         tokenizer = self._try(self._tokenizer)
-        variants = list(_data_settings(self._config))
+        variants = list(data_settings(self._config))
         tables: dict[str, Any] = {}
         if tokenizer is not None:
             loaded = [self._load(tokenizer, settings) for settings in (*variants[1:], variants[0])]
             tables = loaded[-1]
-            self._try(lambda: self._check_measures(tables))
+            self._note(measures_problem(self._config, tables))
             if tables[""] is not None:
                 self._sets = self._named_sets(tokenizer, variants[0])
             if model is not None:
-                self._check_vocabulary(
-                    model, tokenizer, [t for one in loaded for t in one.values() if t is not None]
-                )
+                rows = [table for one in loaded for table in one.values() if table is not None]
+                self._note(vocabulary_problem(model, tokenizer, rows, name=self._trial.model))
         if model is not None:
-            self._check_positions(model, tables)
-            if True in (_values(self._config, "packing") or [self._trial.settings.get("packing")]):
-                self._try(lambda: check_packing(self._trial))
+            longest = max((table.stats.longest for table in tables.values() if table is not None), default=0)
+            most = largest_length(self._config)
+            self._note(positions_problem(model, longest=longest, most=most, name=self._trial.model))
+            if packs(self._config):
+                self._try(lambda: check_packing(self._trial, model_config))
         if self._problems:
             return self._problems
         return self._report(model, tables, variants[0])
@@ -142,6 +113,10 @@ class _BuiltIn:
         except ConfigError as error:
             self._problems.extend(error.problems)
             return None
+
+    def _note(self, problem: Problem | None) -> None:
+        if problem is not None:
+            self._problems.append(problem)
 
     def _tokenizer(self) -> Any:
         from sweeper.training.templates import ChatRenderer
@@ -175,54 +150,6 @@ class _BuiltIn:
         }
         return {name: [stats.rows, stats.target_tokens] for name, stats in each.items()}
 
-    def _check_vocabulary(self, model: ModelFacts, tokenizer: Any, tables: list[Any]) -> None:
-        """A token without a row in the embedding ends a trial with an index error, on a GPU with a dead process."""
-        highest, which = int(tokenizer.pad_token_id), f"The pad token `{tokenizer.pad_token}`"
-        if highest < model.vocab_size:
-            if max(tokenizer.get_vocab().values()) < model.vocab_size:
-                return  # so that no row has to be looked at
-            rows = (table[index]["input_ids"] for table in tables for index in range(len(table)))
-            highest, which = (
-                max((int(ids.max()) for ids in rows if len(ids)), default=0),
-                "A token of the data",
-            )
-        if highest >= model.vocab_size:
-            self._problems.append(
-                Problem(
-                    f"{which} has the id {highest}, but `{self._trial.model}` knows only {model.vocab_size} tokens, "
-                    "from 0 on. Use the tokenizer that it was trained with, or one whose added tokens it has."
-                )
-            )
-
-    def _check_positions(self, model: ModelFacts, tables: dict[str, Any]) -> None:
-        longest = max((table.stats.longest for table in tables.values() if table is not None), default=0)
-        most = _largest_length(self._config)
-        length = min(longest, most)
-        if model.max_positions is not None and length > model.max_positions:
-            self._problems.append(
-                Problem(
-                    f"The longest row has {longest} tokens and `max_length` is {most}, but "
-                    f"`{self._trial.model}` knows only {model.max_positions} positions. "
-                    f"Set `max_length` to at most {model.max_positions}."
-                )
-            )
-
-    def _check_measures(self, tables: dict[str, Any]) -> None:
-        """Exact match needs rows with an answer; that the names exist at all was checked with the config."""
-        used = {
-            self._config.metric,
-            *(measure for weights in self._trial.metrics.values() for measure in weights),
-        }
-        for name in self._trial.eval_data:
-            table = tables.get(name)
-            if table is not None and f"{name}/exact_match" in used and not table.has_answers:
-                raise ConfigError(
-                    f"`{name}/exact_match` compares generated answers, but `{name}` has only `text` rows, "
-                    "which have "
-                    f"none. Use `{name}/loss`, or give rows with `messages` or with `prompt` and "
-                    "`completion`."
-                )
-
     def _report(
         self, model: ModelFacts | None, tables: dict[str, Any], settings: TrainSettings
     ) -> DataReport:
@@ -232,20 +159,9 @@ class _BuiltIn:
             name: _set_report(tables[name].stats, sum(h in hashes for h in tables[name].row_hashes()))
             for name in self._trial.eval_data
         }
-        for name, found in evaluation.items():
-            if found.n_in_train:
-                self._warnings.append(
-                    f"{found.n_in_train} of the {found.rows} rows of the eval set `{name}` are also in the "
-                    "train data, so "
-                    "its measures flatter the trials that memorise."
-                )
         report = _set_report(train.stats, 0)
-        if report.n_truncated:
-            self._warnings.append(
-                f"{report.n_truncated} of {report.rows} train rows are longer than `max_length` = "
-                f"{settings.max_length} "
-                f"tokens and are cut; the longest has {report.longest}."
-            )
+        self._warnings += in_train_warnings(evaluation)
+        self._warnings += truncation_warnings(report, max_length=settings.max_length)
         return DataReport(
             rows=report.rows,
             target_tokens=report.target_tokens,
@@ -259,46 +175,5 @@ class _BuiltIn:
         )
 
 
-def _unpinned(trial: TrialSection, identities: dict[str, str]) -> list[str]:
-    """Return a warning for each data set of the hub of which no commit is known: nobody would notice a new one."""
-    return [
-        f"`trial.{place}` = `{source.path}` is a data set of the hub, which does not tell its commit: should it change "
-        "there while the sweep runs, later trials may be trained or measured on other rows. Set its `revision` to a "
-        "commit, or download it and give its path."
-        for place, source in named_sources(trial).items()
-        if place not in identities and not is_local(source)
-    ]
-
-
 def _set_report(stats: Any, n_in_train: int) -> SetReport:
     return SetReport(**dataclasses.asdict(stats), n_in_train=n_in_train)
-
-
-def _largest_length(config: SweepConfig) -> int:
-    """Return the largest `max_length` that a point can have."""
-    dimension = config.search_space.get("max_length")
-    if dimension is None:
-        return int(config.trial.settings.get("max_length", TrainSettings().max_length))
-    return int(max(dimension.listed or dimension.int or [TrainSettings().max_length]))
-
-
-def _data_settings(config: SweepConfig) -> Iterable[TrainSettings]:
-    """Yield settings with every combination of swept values that the tokens depend on.
-
-    A `max_length` drawn from a range is checked at its smallest value, where the most rows lose their answer.
-    """
-    base = {key: value for key, value in config.trial.settings.items() if key in TrainSettings.model_fields}
-    for loss_on in _values(config, "loss_on") or [None]:
-        for max_length in _values(config, "max_length") or [None]:
-            swept = {"loss_on": loss_on, "max_length": max_length}
-            yield TrainSettings.model_validate(base | {k: v for k, v in swept.items() if v is not None})
-
-
-def _values(config: SweepConfig, name: str) -> list[Any]:
-    dimension = config.search_space.get(name)
-    if dimension is None:
-        return []
-    values = possible_values(dimension)
-    if values is not None and len(values) <= 16:
-        return list(values)
-    return [min(values)] if values else [dimension.int[0]] if dimension.int else []

@@ -33,23 +33,17 @@ class ModelFacts:
     max_positions: int | None
 
 
-def check_model(config: SweepConfig) -> ModelFacts:
-    """Check that the model can be loaded and trained with the sweep's settings.
+def check_model(config: SweepConfig, model_config: Any) -> ModelFacts:
+    """Check that the model can be trained with the sweep's settings, given what `read_model_config` has read.
 
     Raises:
         ConfigError: With every problem that was found.
     """
-    trial = config.trial
-    assert trial.model is not None, "the config's own rules ask for a model"
-    path = Path(trial.model)
-    if path.is_absolute() or path.exists():
-        _check_files(path)
-    model_config = _model_config(trial)
     problems = setting_problems(config, model_config)
     if problems:
         raise ConfigError(problems)
     text = model_config.get_text_config()
-    weights = read_weights(path) or _planned_weights(model_config, trial)
+    weights = read_weights(_path(config.trial)) or _planned_weights(model_config, config.trial)
     return ModelFacts(
         architecture=(model_config.architectures or [type(model_config).__name__])[0],
         n_parameters=weights.n_parameters,
@@ -59,6 +53,23 @@ def check_model(config: SweepConfig) -> ModelFacts:
         hidden_size=int(text.hidden_size),
         max_positions=getattr(text, "max_position_embeddings", None),
     )
+
+
+def read_model_config(trial: TrialSection) -> Any:
+    """Return what transformers reads of the model, whose files are all there.
+
+    Raises:
+        ConfigError: If they are not, or it cannot be read.
+    """
+    path = _path(trial)
+    if path.is_absolute() or path.exists():
+        _check_files(path)
+    return _model_config(trial)
+
+
+def _path(trial: TrialSection) -> Path:
+    assert trial.model is not None, "the config's own rules ask for a model"
+    return Path(trial.model)
 
 
 def _check_files(path: Path) -> None:

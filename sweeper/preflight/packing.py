@@ -7,7 +7,7 @@ from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
 
 
-def check_packing(trial: TrialSection) -> None:
+def check_packing(trial: TrialSection, model_config: Any) -> None:
     """Check that a model is told where the rows of a packed sequence begin; ask only where the sweep packs.
 
     That is what `position_ids` say. Whatever else a model is handed it takes without a word (transformers 5.23).
@@ -15,7 +15,7 @@ def check_packing(trial: TrialSection) -> None:
     Raises:
         ConfigError: If it is not told, so that rows would see each other.
     """
-    model = _model_class(trial)
+    model = _model_class(trial, model_config)
     if model is None or "position_ids" in inspect.signature(model.forward).parameters:
         return
     raise ConfigError(
@@ -25,19 +25,15 @@ def check_packing(trial: TrialSection) -> None:
     )
 
 
-def _model_class(trial: TrialSection) -> Any:
+def _model_class(trial: TrialSection, model_config: Any) -> Any:
     """Return the model's class; None where transformers knows none, which loading it will tell."""
     import transformers
 
-    assert trial.model is not None, "the config's own rules ask for a model"
-    config = transformers.AutoConfig.from_pretrained(
-        trial.model, revision=trial.revision, trust_remote_code=trial.trust_remote_code
-    )
-    own_code = getattr(config, "auto_map", None) or {}
+    own_code = getattr(model_config, "auto_map", None) or {}
     if trial.trust_remote_code and "AutoModelForCausalLM" in own_code:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
         name = own_code["AutoModelForCausalLM"]
         return get_class_from_dynamic_module(name, trial.model, revision=trial.revision)
-    found = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    found = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
     return found[0] if isinstance(found, (list, tuple)) else found
