@@ -21,7 +21,7 @@ from sweeper.executors.interrupt import take_signals_back
 from sweeper.files import nearest_existing
 from sweeper.preflight.disk import DiskNeed, check_disk, disk_need
 from sweeper.preflight.facts import PreflightFacts, checking, count_slots
-from sweeper.preflight.nodes import check_nodes
+from sweeper.preflight.launch_nodes import check_nodes
 from sweeper.pruners.judge import make_judge
 from sweeper.storage_url import absolute_storage, keep_password
 from sweeper.study import layout

@@ -16,8 +16,8 @@ from sweeper.preflight import node as node_module
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 from sweeper.preflight.kept import kept_in_study
+from sweeper.preflight.launch_nodes import check_nodes, sorted_out
 from sweeper.preflight.node import look
-from sweeper.preflight.nodes import check_nodes
 from sweeper.preflight.packages import needed_packages
 
 VERSIONS = {"python": "3.11.9", "sweeper": "0.1.0", "ray": "2.60.0", "torch": "2.13.0"}
@@ -92,6 +92,9 @@ def test_what_trials_keep_in_a_directory_that_is_not_shared_says_whether_they_ca
     )
     assert kept in finding.text
     assert finding.remedy.endswith(way_out)
+    refused, told = sorted_out([node(sees_study=False)], dataclasses.replace(WANTED, kept=found))
+    assert [text.partition(":")[0] for text in (refused if is_needed else told)] == ["Node node-a"]
+    assert not (told if is_needed else refused)
 
 
 def test_a_function_needs_a_shared_directory_where_its_models_are_measured() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sweeper.preflight.kept import KeptInStudy
 from sweeper.preflight.packages import Needed
@@ -38,6 +39,25 @@ class NodeReport:
     code_error: str | None = (
         None  # why the sweep's own trial function cannot be loaded; None: it can, or there is none
     )
+
+    @classmethod
+    def of(
+        cls, name: str, resources: Mapping[str, float], said: Mapping[str, Any], *, token: str, code_error: str | None
+    ) -> "NodeReport":  # fmt: skip
+        """Return the report of a node that has answered `node.look`.
+
+        Args:
+            name: The node's.
+            resources: Ray's.
+            said: Its answer.
+            token: What it reads in the token's file where it sees that.
+            code_error: See the class.
+        """
+        return cls(
+            name=name, resources=resources, versions=said["versions"], missing=said["missing"],
+            lacking=said["lacking"], free_bytes=said["free_bytes"], sees_study=said["token"] == token,
+            torch_gpus=said["torch_gpus"], code_error=code_error,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

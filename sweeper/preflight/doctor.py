@@ -9,6 +9,7 @@ from sweeper.cache import cache_dir
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, last_line
+from sweeper.preflight.asked import Asked, asked_of
 from sweeper.preflight.diagnosis import Finding, NodeReport, Wanted, diagnose
 from sweeper.preflight.kept import kept_in_study
 from sweeper.preflight.nodes import ask_nodes, on_node, own_versions, written_token
@@ -35,6 +36,7 @@ def examine(
     from sweeper.executors import ray_session
     from sweeper.executors.user_code import code_of
 
+    asked = Asked() if config is None else asked_of(config)
     findings = [*_storage(storage), *_checkpoints(config)]
     try:
         if address is None:
@@ -44,7 +46,7 @@ def examine(
         disks = (str(directory), tempfile.gettempdir(), str(cache_dir()))
         with written_token(directory) as token:
             nodes = ray_session.described_nodes()
-            reports, left = ask_nodes(config, token, nodes=nodes, disks=disks, counts_gpus=True)
+            reports, left = ask_nodes(asked, token, nodes=nodes, disks=disks, counts_gpus=True)
         findings += [
             Finding(check="nodes", where=name, is_fine=False, text="left the cluster while it was asked")
             for name in left
