@@ -15,6 +15,7 @@ from sweeper.config.document import Document, KeyPath, has_item
 from sweeper.config.messages import sentence, unknown_key, unknown_name
 from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import is_override
+from sweeper.config.space_values import possible_values
 from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import Problem
 
@@ -45,6 +46,28 @@ class Draft:
         """Whether all these dotted places are as the user wrote them."""
         keys = [tuple(path.split(".")) for path in paths]
         return not any(_overlap(path, broken) for path in keys for broken in self.broken)
+
+    def knows_setting(self, name: str) -> bool:
+        """Whether a setting is as the user wrote it, wherever it stands."""
+        return self.knows(f"trial.settings.{name}", f"search_space.{name}")
+
+    def place_of(self, name: str) -> tuple[str, ...]:
+        """Return where a setting stands, or would."""
+        return ("search_space", name) if name in self.config.search_space else ("trial", "settings", name)
+
+    def values(self, name: str) -> list[tuple[KeyPath, Any]]:
+        """Return the values that a setting of the built-in trial takes, each with its place.
+
+        There are none of a broken one, nor of a range that cannot be listed.
+        """
+        if self.settings is None or not self.knows_setting(name):
+            return []
+        dimension, place = self.config.search_space.get(name), self.place_of(name)
+        if dimension is None:
+            return [(place, getattr(self.settings, name))]
+        if dimension.listed is not None:
+            return [((*place, dimension.kind, index), value) for index, value in enumerate(dimension.listed)]
+        return [((*place, dimension.kind), value) for value in possible_values(dimension) or []]
 
     def tell(self, message: str, *path: str | int) -> None:
         """Add a problem that stands at `path`."""

@@ -3,12 +3,12 @@
 import math
 import re
 from collections import Counter
-from typing import Any
 
 from sweeper.batch import AUTO, plan_batch
+from sweeper.config.document import KeyPath
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values
 from sweeper.config.trial_models import Phase
 from sweeper.config.values import NAME_PATTERN
 from sweeper.errors import ConfigError
@@ -42,13 +42,13 @@ def check_data_strategy(draft: Draft) -> None:
             )
     _check_weights(draft)
     _check_tokens(draft)
-    if draft.knows("trial.phases", *_places(_STRATEGY)):
+    if draft.knows("trial.phases") and draft.knows_setting(_STRATEGY):
         _check_strategy(draft)
 
 
 def _check_weights(draft: Draft) -> None:
     sets = draft.config.trial.data_sets
-    for path, weights in _values(draft, _WEIGHTS):
+    for path, weights in draft.values(_WEIGHTS):
         if not isinstance(weights, dict):
             continue  # None, or told by the dimension's own rule
         if sets is None:
@@ -88,13 +88,13 @@ def _check_tokens(draft: Draft) -> None:
 
 def _check_strategy(draft: Draft) -> None:
     trial = draft.config.trial
-    is_phased = any(value == PHASED for _, value in _values(draft, _STRATEGY))
+    is_phased = any(value == PHASED for _, value in draft.values(_STRATEGY))
     if is_phased and (trial.phases is None or trial.data_sets is None):
         missing = "trial.data_sets" if trial.data_sets is None else "trial.phases"
         draft.tell(
             f"`{_STRATEGY}` is `{PHASED}`, but `{missing}` is missing. Name the data sets in `data_sets`, and in "
             "`phases` write a list such as `[{name: first, data: a}, {name: second, data: b}]`.",
-            *_place_of(draft, _STRATEGY),
+            *draft.place_of(_STRATEGY),
         )
     elif not is_phased and trial.phases is not None:
         draft.tell(
@@ -106,7 +106,7 @@ def _check_strategy(draft: Draft) -> None:
         _check_phases(draft, trial.phases)
     if not is_phased:
         for name in _OF_PHASES:
-            given = [path for path, value in _values(draft, name) if value is not None]
+            given = _given_paths(draft, name)
             if given:
                 draft.tell(
                     f"`{name}` is for points that train in phases, and none does. Remove it, or write "
@@ -154,7 +154,7 @@ def _check_batch(draft: Draft, phase: Phase, path: tuple[str | int, ...]) -> Non
     if phase.effective_batch_size is None:
         return
     n_workers = draft.config.resources.n_workers if draft.knows("resources") else 1
-    for _, micro in _values(draft, "micro_batch_size"):
+    for _, micro in draft.values("micro_batch_size"):
         try:
             plan_batch(
                 effective_batch_size=phase.effective_batch_size,
@@ -167,7 +167,7 @@ def _check_batch(draft: Draft, phase: Phase, path: tuple[str | int, ...]) -> Non
 
 
 def _check_left_over(draft: Draft, phase: Phase, path: tuple[str | int, ...]) -> None:
-    for _, weights in _values(draft, _WEIGHTS):
+    for _, weights in draft.values(_WEIGHTS):
         if isinstance(weights, dict) and not any(weights.get(name) for name in phase.data):
             draft.tell(
                 f"`{_WEIGHTS}` gives every data set of phase `{phase.name}` the weight 0, so nothing is left to train "
@@ -213,7 +213,7 @@ def _check_shares(draft: Draft, phases: list[Phase]) -> None:
 def _check_best(draft: Draft, phases: list[Phase]) -> None:
     asks = any(phase.start == "best" for phase in phases[1:]) or (
         any(phase.start is None for phase in phases[1:])
-        and any(value == "best" for _, value in _values(draft, "phase_start"))
+        and any(value == "best" for _, value in draft.values("phase_start"))
     )
     if asks and draft.config.metric == LOSS:
         draft.tell(
@@ -228,22 +228,9 @@ def _no_data_set(name: str, sets: list[str]) -> str:
     return f"which is no data set. {f'Did you mean `{near}`? ' if near else ''}There are {join(sets)}."
 
 
-def _places(name: str) -> tuple[str, str]:
-    return f"trial.settings.{name}", f"search_space.{name}"
-
-
-def _place_of(draft: Draft, name: str) -> tuple[str, ...]:
-    return ("search_space", name) if name in draft.config.search_space else ("trial", "settings", name)
-
-
-def _values(draft: Draft, name: str) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Return the values that a setting takes, each with its place; none of a broken one."""
-    if draft.settings is None or not draft.knows(*_places(name)):
-        return []
+def _given_paths(draft: Draft, name: str) -> list[KeyPath]:
+    """Return where a setting has a value other than none; of a range that cannot be listed, the range's place."""
     dimension = draft.config.search_space.get(name)
-    if dimension is None:
-        return [(("trial", "settings", name), getattr(draft.settings, name))]
-    path = ("search_space", name)
-    if dimension.listed is not None:
-        return [((*path, dimension.kind, index), value) for index, value in enumerate(dimension.listed)]
-    return [((*path, dimension.kind), value) for value in possible_values(dimension) or [1.0]]
+    if dimension is not None and draft.knows_setting(name) and possible_values(dimension) is None:
+        return [(*draft.place_of(name), dimension.kind)]
+    return [path for path, value in draft.values(name) if value is not None]

@@ -3,7 +3,6 @@
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
 from sweeper.config.trial_models import TrainSettings
 from sweeper.optimizer import WARMUP_FORMS
 
@@ -36,7 +35,7 @@ def _uses_beta2(config: SweepConfig) -> bool:
 def _check_warmup(draft: Draft, settings: TrainSettings) -> None:
     """Tell where a point would have its warm-up in two forms."""
     space = draft.config.search_space
-    names = [name for name in WARMUP_FORMS if draft.knows(f"trial.settings.{name}", f"search_space.{name}")]
+    names = [name for name in WARMUP_FORMS if draft.knows_setting(name)]
     varied = [name for name in names if name in space]
     fixed = [name for name in names if name not in space and getattr(settings, name)]
     if len(varied) + len(fixed) < 2:
@@ -54,11 +53,11 @@ def _check_warmup(draft: Draft, settings: TrainSettings) -> None:
 def _check_half_life(draft: Draft, settings: TrainSettings) -> None:
     config = draft.config
     is_swept = _HALF_LIFE in config.search_space
-    if not draft.knows(f"trial.settings.{_HALF_LIFE}", f"search_space.{_HALF_LIFE}"):
+    if not draft.knows_setting(_HALF_LIFE):
         return
     if not is_swept and settings.adam_beta2_half_life_tokens is None:
         return
-    place = ("search_space", _HALF_LIFE) if is_swept else ("trial", "settings", _HALF_LIFE)
+    place = draft.place_of(_HALF_LIFE)
     if _BETA2 in config.search_space or (_BETA2 in config.trial.settings and not _uses_beta2(config)):
         draft.tell(
             f"`{_BETA2}` and `{_HALF_LIFE}` exclude each other: beta2 follows from the half-life. Remove one "
@@ -72,16 +71,13 @@ def _check_half_life(draft: Draft, settings: TrainSettings) -> None:
                 f"changes from point to point. Fix `{name}`, or set `{_BETA2}`.",
                 *place,
             )
-    _check_has_beta2(draft, settings, place)
+    _check_has_beta2(draft, place)
 
 
-def _check_has_beta2(draft: Draft, settings: TrainSettings, place: tuple[str, ...]) -> None:
-    swept = draft.config.search_space.get("optimizer")
-    if not draft.knows("trial.settings.optimizer", "search_space.optimizer"):
-        return
-    names = [settings.optimizer] if swept is None else possible_values(swept) or []
+def _check_has_beta2(draft: Draft, place: tuple[str, ...]) -> None:
+    names = [str(name) for _, name in draft.values("optimizer")]
     # Each of transformers' optimisers that squares gradients by a beta2 has Adam in its name.
-    others = [name for name in names if not any(kind in str(name) for kind in ("adam", "ademamix"))]
+    others = [name for name in names if not any(kind in name for kind in ("adam", "ademamix"))]
     if others:
         draft.tell(
             f"`{_HALF_LIFE}` is for Adam and its kin, but {join(others)} {'has' if len(others) == 1 else 'have'} "

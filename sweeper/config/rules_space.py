@@ -9,10 +9,9 @@ from sweeper.config.draft import Draft
 from sweeper.config.messages import unknown_key
 from sweeper.config.rules_dimension import check_dimension, has_one_kind
 from sweeper.config.space_models import Dimension
+from sweeper.config.space_values import MAX_POINTS, n_values, possible_values
 from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError
-
-MAX_POINTS = 100_000  # a study of 10,000 trials takes 5 s to load; see the plan's warning
 
 
 def check_search_space(draft: Draft) -> None:
@@ -31,35 +30,6 @@ def check_search_space(draft: Draft) -> None:
     _check_fixed_twice(draft)
     _check_n_points(draft)
     _check_batches(draft)
-
-
-def possible_values(dimension: Dimension) -> list[Any] | None:
-    """Return all values that a dimension can take; None where they cannot be listed."""
-    if dimension.listed is not None:
-        return dimension.listed
-    count = n_values(dimension)
-    if dimension.int is None or count is None or count > MAX_POINTS:
-        return None
-    low, high = dimension.int
-    return list(range(low, high + 1, _spacing(dimension)))
-
-
-def n_values(dimension: Dimension) -> int | None:
-    """Return how many values a dimension can take, be they listed or too many for that; None of a range of fractions.
-
-    >>> n_values(Dimension(int=(2, 20_001), step=1))
-    20000
-    """
-    if dimension.listed is not None:
-        return len(dimension.listed)
-    if dimension.int is None:
-        return None
-    low, high = dimension.int
-    return max(0, (high - low) // _spacing(dimension) + 1)
-
-
-def _spacing(dimension: Dimension) -> int:
-    return 1 if dimension.log else max(1, int(dimension.step or 1))
 
 
 def _is_known(draft: Draft, name: str) -> bool:

@@ -238,7 +238,7 @@ def _check_workers(draft: Draft) -> None:
             "`gpus_per_trial` and `workers_per_trial` to at most 1.",
             *("trial", "phases"),
         )
-    if trial.function is None and _takes(draft, "micro_batch_size", AUTO):
+    if _takes(draft, "micro_batch_size", AUTO):
         draft.tell(
             f"`micro_batch_size: auto` is found by one worker, but a trial has {n_workers}. Write the number of "
             "sequences of a pass and worker.",
@@ -278,7 +278,5 @@ def _check_sharding(draft: Draft) -> None:
 
 
 def _takes(draft: Draft, name: str, value: str) -> bool:
-    """Whether a setting is fixed to a value or may become it."""
-    swept = draft.config.search_space.get(name)
-    fixed = draft.config.trial.settings.get(name)
-    return fixed == value or (swept is not None and value in (swept.listed or []))
+    """Whether a setting of the built-in trial is fixed to a value or may become it."""
+    return any(one == value for _, one in draft.values(name))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values
 from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError
 from sweeper.plan.data import DataFacts, Params

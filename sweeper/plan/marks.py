@@ -5,7 +5,7 @@ import math
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values
 from sweeper.learning import LEARNED_FRACTIONS, LEARNED_MIN_POINTS
 from sweeper.phases import Course
 from sweeper.plan.budget import CommonBudget, possible_batches, to_samples

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
 from sweeper.config.space_models import Dimension
+from sweeper.config.space_values import possible_values
 from sweeper.plan.budget import common_budget, possible_batches
 from sweeper.plan.data import DataFacts, Plan, Point
 from sweeper.plan.marks import rung_marks

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values
 from sweeper.optimizer import warmup_in_steps
 from sweeper.plan.budget import CommonBudget, possible_batches
 from sweeper.plan.data import Point

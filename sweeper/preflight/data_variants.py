@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values
 from sweeper.config.trial_models import TrainSettings
 
 _MOST_VALUES = 16  # of a setting that are all checked; of more, the smallest

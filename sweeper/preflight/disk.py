@@ -10,7 +10,7 @@ from typing import Any
 from sweeper.checkpoint.manifest import KEPT
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import possible_values, setting_values
 from sweeper.errors import ConfigError
 from sweeper.files import nearest_existing
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
@@ -234,11 +234,11 @@ def _trained(config: SweepConfig, weights: WeightFacts) -> int:
 
 def _values(config: SweepConfig, name: str, default: Any) -> list[Any]:
     """Return the values that a setting takes; of a range its upper end."""
-    dimension = config.search_space.get(name)
-    if dimension is None:
-        return [config.trial.settings.get(name, default)]
-    listed = possible_values(dimension)
-    return list(listed) if listed else [math.ceil(getattr(dimension, dimension.kind)[1])]
+    found = setting_values(config, name, default)
+    if found:
+        return found
+    dimension = config.search_space[name]
+    return [math.ceil(getattr(dimension, dimension.kind)[1])]
 
 
 def _free_bytes(directory: Path) -> int:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.space_values import setting_values
 from sweeper.errors import ConfigError
 from sweeper.executors.user_code import code_of
 from sweeper.plan import DataFacts
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.cluster import ClusterFacts, SlotPlan, plan_slots, probe_cluster, probe_machine
 from sweeper.preflight.data_report import DataReport, SetReport
-from sweeper.preflight.packages import setting_values
 from sweeper.preflight.weights import WeightFacts
 from sweeper.training.functions import TrialFunction
 

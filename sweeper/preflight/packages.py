@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from sweeper.config.models import SweepConfig
-from sweeper.config.rules_space import possible_values
+from sweeper.config.space_values import setting_values
 from sweeper.extras import install_command
 
 
@@ -68,14 +68,6 @@ def needed_extras(config: SweepConfig) -> list[tuple[Needed, str]]:
 def module_of_optimizer(name: str) -> str | None:
     """Return the module that an optimiser is taken from; None where torch or transformers has it."""
     return _MODULE_OF.get(name)
-
-
-def setting_values(config: SweepConfig, name: str) -> list[Any]:
-    """Return the values that a setting takes in the sweep."""
-    dimension = config.search_space.get(name)
-    if dimension is not None:
-        return list(possible_values(dimension) or [])
-    return [config.trial.settings[name]] if name in config.trial.settings else []
 
 
 def _remedy(module: str) -> str:

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 from sweeper.config.models import SweepConfig
+from sweeper.config.space_values import setting_values
 from sweeper.errors import Problem, first_line
 from sweeper.extras import install_command
-from sweeper.preflight.packages import module_of_optimizer, needed_extras, setting_values
+from sweeper.preflight.packages import module_of_optimizer, needed_extras
 
 # Known to work; to look would cost three seconds of imports.
 _KNOWN_SCHEDULES = (
