@@ -265,6 +265,18 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         BASE,
         [
+            ("  settings: {micro_batch_size: 8}\n", ""),
+            ("effective_batch_size: {grid: [32, 128]}", "micro_batch_size: {grid: [auto, 8]}"),
+            ("gpus_per_trial: 1", "gpus_per_trial: 2"),
+        ],
+        [
+            "sweep.yaml:11: `micro_batch_size: auto` is found by one worker, but a trial has 2. Write the number of "
+            "sequences of a pass and worker.",
+        ],
+    ),
+    (
+        BASE,
+        [
             ("settings: {micro_batch_size: 8}", "settings: {gradient_accumulation_steps: 8}"),
         ],
         [

@@ -242,7 +242,7 @@ def _check_workers(draft: Draft) -> None:
         draft.tell(
             f"`micro_batch_size: auto` is found by one worker, but a trial has {n_workers}. Write the number of "
             "sequences of a pass and worker.",
-            *("trial", "settings", "micro_batch_size"),
+            *draft.place_of("micro_batch_size"),
         )
     if resources.sharding is not None:
         _check_sharding(draft)
