@@ -10,10 +10,11 @@ from typing import Any
 from sweeper.checkpoint.manifest import KEPT
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
-from sweeper.config.space_values import possible_values, setting_values
+from sweeper.config.space_values import setting_values
 from sweeper.errors import ConfigError
 from sweeper.files import nearest_existing
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
+from sweeper.plan.marks import n_points
 from sweeper.preflight.weights import WeightFacts, read_weights
 from sweeper.study import layout
 
@@ -78,7 +79,7 @@ def disk_need(
     if weights is None and config.trial.model is not None:
         weights = read_weights(Path(config.trial.model))
     size = int(policy.size_gb * 1e9) if policy.size_gb is not None else _checkpoint_bytes(config, weights)
-    n_trials = _n_trials(config)
+    n_trials = n_points(config)
     waiting = _waiting(config, n_trials) if counts_aside else []
     n_aside = _held_aside(config, waiting)
     n_checkpoints = _n_checkpoints(config, n_trials, slots, n_aside=n_aside)
@@ -136,13 +137,6 @@ def size_text(n_bytes: int) -> str:
             size = n_bytes / factor
             return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
     return f"{n_bytes} bytes"
-
-
-def _n_trials(config: SweepConfig) -> int:
-    if config.points is not None:
-        return len(config.points)
-    axes = (possible_values(dimension) or [] for dimension in config.search_space.values())
-    return config.sampler.n_trials or math.prod(len(axis) for axis in axes)
 
 
 def _n_checkpoints(config: SweepConfig, n_trials: int, slots: int, *, n_aside: int) -> int:
