@@ -162,9 +162,8 @@ def make_executor(
     from sweeper.executors.ray_tune import RayTuneExecutor
 
     return RayTuneExecutor(
-        slots=slots.slots, cpus_per_trial=slots.cpus_per_trial, gpus_per_trial=slots.gpus_per_trial,
-        workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack",
-        custom_resources=config.resources.custom_resources, grows=slots.grows,
+        slots=slots.slots, share=config.resources.share(slots.gpus_per_trial),
+        workers_per_trial=slots.workers_per_trial, placement=config.resources.placement or "pack", grows=slots.grows,
         address=config.resources.address, code=code_of(config, function),
         worker_growth_gb=config.resources.worker_growth_gb, grace_s=config.failures.grace_s, function=function,
         preload=function is None and config.trial.function is None,

@@ -368,10 +368,10 @@ def test_no_more_trials_run_at_a_time_than_this_machines_ray_has_gpus_for(monkey
     from sweeper.executors.ray_tune import RayTuneExecutor
 
     monkeypatch.setattr(ray_session, "nodes", lambda: [Node(name="here", resources={"CPU": 16, "GPU": 2})])
-    executor = RayTuneExecutor(slots=4, gpus_per_trial=0.5)
+    executor = RayTuneExecutor(slots=4, share={"CPU": 1, "GPU": 0.5})
     executor._take_what_ray_counts()
     assert (executor._slots, caplog.messages) == (4, [])
-    executor = RayTuneExecutor(slots=4, gpus_per_trial=1.0)
+    executor = RayTuneExecutor(slots=4, share={"CPU": 1, "GPU": 1})
     executor._take_what_ray_counts()
     assert executor._slots == 2
     assert caplog.messages == ["Ray has room for 2 trials at a time on this machine, not 4."]

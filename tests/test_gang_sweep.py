@@ -31,9 +31,7 @@ def sweep(directory: Path, *listeners: Any, slots: int = 1, **changes: Any) -> S
 
     resources = {"workers_per_trial": 2, "gpus_per_trial": 0}
     study = make_study(directory, make_config(resources=resources, **changes))
-    executor = RayTuneExecutor(
-        slots=slots, cpus_per_trial=2, workers_per_trial=2, function=rank_functions.saves, preload=False
-    )
+    executor = RayTuneExecutor(slots=slots, workers_per_trial=2, function=rank_functions.saves, preload=False)
     executor.run(make_orchestrator(study, *listeners))
     return study
 

@@ -51,6 +51,12 @@ class ResourceSection(Section):
         """Return how many processes train one trial together, each on data of its own."""
         return self.workers_per_trial or max(1, int(self.gpus_per_trial or 0))
 
+    def gpus_where(self, has_gpus: bool) -> float:
+        """Return the GPUs that a trial gets, given whether there are any."""
+        if self.gpus_per_trial is not None:
+            return self.gpus_per_trial
+        return float(self.n_workers) if has_gpus else 0.0
+
     def share(self, gpus_per_trial: float) -> dict[str, float]:
         """Return the Ray resources of each worker, given the GPUs that a trial gets."""
         gpus = {"GPU": gpus_per_trial / self.n_workers} if gpus_per_trial else {}

@@ -41,11 +41,9 @@ class RayTuneExecutor:
 
     Args:
         slots: Trials at a time.
-        cpus_per_trial: Cores that Ray reserves for a trial, for all its workers together.
-        gpus_per_trial: GPUs; a fraction lets several trials share one.
+        share: Ray's resources of each worker; a fraction of a GPU lets several trials share one. None: one core.
         workers_per_trial: Processes that train a trial together.
         placement: Of a trial's workers: `pack` on as few nodes as possible, or `spread`.
-        custom_resources: Further Ray resources of each worker.
         grows: Whether more trials run at a time once more nodes have joined the cluster, and fewer once some left.
         address: A running cluster; None starts Ray on this machine and ends it afterwards.
         code: The user's own, sent to the nodes of a cluster that is joined here.
@@ -59,11 +57,9 @@ class RayTuneExecutor:
         self,
         *,
         slots: int,
-        cpus_per_trial: int = 1,
-        gpus_per_trial: float = 0.0,
+        share: Mapping[str, float] | None = None,
         workers_per_trial: int = 1,
         placement: str = "pack",
-        custom_resources: Mapping[str, float] | None = None,
         grows: bool = False,
         address: str | None = None,
         code: UserCode | None = None,
@@ -73,18 +69,12 @@ class RayTuneExecutor:
         preload: bool = True,
     ) -> None:
         self._slots = slots
-        self._cpus = cpus_per_trial
-        self._gpus = gpus_per_trial
         self._n_workers = workers_per_trial
         self._look_at = 0.0
         self._room = slots  # as of the last look
         self._grows = grows
         self._strategy = placement.upper()
-        # What each worker gets: a bundle of the trial's placement group.
-        self._share = {
-            "CPU": cpus_per_trial / workers_per_trial, "GPU": gpus_per_trial / workers_per_trial,
-            **(custom_resources or {}),
-        }  # fmt: skip
+        self._share = dict(share or {"CPU": 1.0})  # a bundle of the trial's placement group
         self._address = address
         self._code = code
         self._growth_gb = worker_growth_gb
@@ -135,7 +125,7 @@ class RayTuneExecutor:
         if self._address is not None:
             ray_session.connect(self._address, self._code)
         else:
-            ray_session.start_local(n_cpus=max(os.cpu_count() or 1, self._slots * self._cpus))
+            ray_session.start_local(n_cpus=max(os.cpu_count() or 1, self._slots * self._cpus_per_trial()))
 
     def _fit(self, orchestrator: Orchestrator, scratch: str) -> None:
         for name in ("ray.tune", "ray.train"):
@@ -172,6 +162,9 @@ class RayTuneExecutor:
         tuner.fit()
         if bridge.error is not None:
             raise bridge.error
+
+    def _cpus_per_trial(self) -> int:
+        return round(self._share["CPU"] * self._n_workers)
 
     def _placement(self) -> PlacementGroupFactory:
         if self._n_workers == 1:

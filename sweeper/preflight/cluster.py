@@ -74,9 +74,7 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
     Raises:
         ConfigError: If not even one trial fits, or fewer than the config asks for on GPUs or on a cluster.
     """
-    gpus = resources.gpus_per_trial
-    if gpus is None:
-        gpus = float(resources.n_workers) if facts.gpus else 0.0
+    gpus = resources.gpus_where(facts.gpus > 0)
     fitting, limit = (
         _on_nodes(resources, facts, gpus) if facts.nodes else _on_this_machine(resources, facts, gpus)
     )

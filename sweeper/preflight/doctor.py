@@ -63,10 +63,7 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
     if config is None:
         return Wanted(versions=versions, share={}, study_dir=str(directory))
     resources = config.resources
-    gpus = resources.gpus_per_trial
-    if gpus is None:
-        has_gpus = any(report.resources.get("GPU") for report in reports)
-        gpus = float(resources.n_workers) if has_gpus else 0.0
+    gpus = resources.gpus_where(any(report.resources.get("GPU") for report in reports))
     return Wanted(
         versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory),
         kept=kept_in_study(config), packages=needed_packages(config),

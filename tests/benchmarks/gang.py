@@ -65,9 +65,7 @@ def warm_gang(n_trials: int, place: str, directory: str) -> None:
     orchestrator = Orchestrator(
         study=study, plan=plan_sweep(config), judge=make_judge(config), rules=divergence_rules(config)
     )
-    RayTuneExecutor(
-        slots=1, cpus_per_trial=WORKERS, workers_per_trial=WORKERS, function=trial, preload=False
-    ).run(orchestrator)
+    RayTuneExecutor(slots=1, workers_per_trial=WORKERS, function=trial, preload=False).run(orchestrator)
 
 
 def torch_trainer(n_trials: int, place: str, directory: str) -> None:
