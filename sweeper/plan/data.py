@@ -75,12 +75,17 @@ class Plan:
     same_training: tuple[tuple[str, ...], ...] = ()
 
     @property
+    def trained_points(self) -> tuple[Point, ...]:
+        """Return the points that are trained; the others are read off longer ones."""
+        read_off = {point_id for group in self.same_training for point_id in group[1:]}
+        return tuple(point for point in self.points if point.point_id not in read_off)
+
+    @property
     def total_samples(self) -> int | None:
         """Return the samples of the whole sweep with nothing pruned; None where they are not known yet."""
         if not self.points:
             return None if self.budget_samples is None else self.n_trials * self.budget_samples
-        shared = {point_id for group in self.same_training for point_id in group[1:]}
-        budgets = [point.budget_samples for point in self.points if point.point_id not in shared]
+        budgets = [point.budget_samples for point in self.trained_points]
         return None if any(budget is None for budget in budgets) else sum(budget or 0 for budget in budgets)
 
 

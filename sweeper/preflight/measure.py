@@ -23,6 +23,7 @@ _KIND = (
     "model", "method", "max_length", "packing", "micro_batch_size", "precision", "gradient_checkpointing",
     "attn_implementation", "use_liger_kernel",
 )  # fmt: skip
+_OfKind = tuple[dict[str, Any], list[Point]]  # what a kind of points has of its own, and the points
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,18 @@ class Cost:
     wall_s: float  # on the slots, the longest first
     price_per_gpu_hour: float | None = None
     not_measured: tuple[str, ...] = ()  # settings that vary and matter, of which one value alone was measured
+
+    @classmethod
+    def of(
+        cls, measured: Sequence[Measured], seconds: Sequence[float], slots: SlotPlan, *,
+        price_per_gpu_hour: float | None, not_measured: tuple[str, ...],
+    ) -> "Cost":  # fmt: skip
+        """Return the cost of trials that take so many seconds each on these slots."""
+        return cls(
+            measured=tuple(measured), slots=slots.slots, gpus_per_trial=slots.gpus_per_trial,
+            shortest_s=min(seconds), longest_s=max(seconds), total_s=sum(seconds),
+            wall_s=makespan(seconds, slots.slots), price_per_gpu_hour=price_per_gpu_hour, not_measured=not_measured,
+        )  # fmt: skip
 
     @property
     def gpu_hours(self) -> float:
@@ -115,39 +128,52 @@ def measure_cost(
         ConfigError: If the trials cannot be measured so, with what to do.
         SweeperError: If the steps cannot be trained.
     """
-    read_off = {point_id for group in plan.same_training for point_id in group[1:]}
-    points = [point for point in plan.points or plan.examples if point.point_id not in read_off]
+    points = plan.trained_points or plan.examples
     kinds = _kinds(points)
     _refuse_what_cannot_be_measured(plan.config, points, n_kinds=len(kinds), asked_by=asked_by)
-    config = plan.config
-    if facts is not None:
-        config = config.model_copy(update={"trial": pinned(config.trial, facts.sources)})
     repeats = 1 if plan.points else max(1, round(plan.n_trials / len(points)))
+    measured, seconds = _timed(
+        _noted(plan.config, facts), kinds, threads=slots.cpus_per_trial, repeats=repeats
+    )
+    drawn = plan.config.search_space if not plan.points else ()
+    return Cost.of(
+        measured, seconds, slots, price_per_gpu_hour=price_per_gpu_hour,
+        not_measured=tuple(name for name in _KIND if name in drawn),
+    )  # fmt: skip
+
+
+def _noted(config: SweepConfig, facts: DataFacts | None) -> SweepConfig:
+    """Return the config with data of the hub at the commit that was counted."""
+    if facts is None:
+        return config
+    return config.model_copy(update={"trial": pinned(config.trial, facts.sources)})
+
+
+def _timed(
+    config: SweepConfig, kinds: Sequence[_OfKind], *, threads: int, repeats: int
+) -> tuple[list[Measured], list[float]]:
+    """Measure each kind; return what was measured, and the seconds of every trial, each point's as often as it counts.
+
+    Args:
+        config: The sweep.
+        kinds: Its points by kind.
+        threads: That a trial computes with.
+        repeats: How many trials a point stands for.
+    """
     measured: list[Measured] = []
     seconds: list[float] = []
     for kind, members in kinds:
-        of_kind = _measured_extremes(config, members, kind, threads=slots.cpus_per_trial)
+        of_kind = _measured_extremes(config, members, kind, threads=threads)
         measured += of_kind
         seconds += [trial_seconds(config, point, of_kind) for point in members for _ in range(repeats)]
-    drawn = config.search_space if not plan.points else ()
-    return Cost(
-        measured=tuple(measured),
-        slots=slots.slots,
-        gpus_per_trial=slots.gpus_per_trial,
-        shortest_s=min(seconds),
-        longest_s=max(seconds),
-        total_s=sum(seconds),
-        wall_s=makespan(seconds, slots.slots),
-        price_per_gpu_hour=price_per_gpu_hour,
-        not_measured=tuple(name for name in _KIND if name in drawn),
-    )
+    return measured, seconds
 
 
-def _kinds(points: Sequence[Point]) -> list[tuple[dict[str, Any], list[Point]]]:
+def _kinds(points: Sequence[Point]) -> list[_OfKind]:
     """Return the points by what a step's time depends on beside the batch, each kind by what it has of its own."""
     values = {name: {json.dumps(point.settings.get(name)) for point in points} for name in _KIND}
     varied = [name for name in _KIND if len(values[name]) > 1]
-    kinds: dict[str, tuple[dict[str, Any], list[Point]]] = {}
+    kinds: dict[str, _OfKind] = {}
     for point in points:
         kind = {name: point.settings.get(name) for name in varied}
         kinds.setdefault(json.dumps(kind), (kind, []))[1].append(point)
