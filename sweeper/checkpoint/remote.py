@@ -106,7 +106,7 @@ def trials_at(url: str, *, study: str) -> set[int] | None:
     except FileNotFoundError:
         return set()
     except Exception as error:  # noqa: BLE001 - every store has its own errors
-        logger.warning("The trials at %s could not be listed: %s", url, _in_words(error))
+        logger.warning("The trials at %s could not be listed: %s", url, named_line(error))
         return None
     names = (str(path).rstrip("/").rpartition("/")[2] for path in listed)
     return {int(name) for name in names if name.isdecimal()}
