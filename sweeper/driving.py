@@ -61,13 +61,7 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
     if facts is not None and study.facts() is None:
         study.set_facts(facts)
     plan = plan_sweep(config, facts=facts)
-    place, sweep = study.directory / layout.MARKER, study.directory / layout.SWEEP
-    for path, text in (
-        (place, json.dumps({"study": config.study, "storage": config.storage})),
-        (sweep, dump_config(config)),
-    ):
-        if not path.exists():
-            write_text(path, text)
+    _settle(study)
     study.add_points(plan.points)
     if config.pruner.prior is not None and not study.prior():
         from sweeper.prior import prior_of
@@ -76,6 +70,19 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
             list(prior_of(plan).values())
         )  # the earlier study may be gone when this one is resumed
     return plan
+
+
+def _settle(study: Study) -> None:
+    """Keep where the study lies, and in its directory what it is and how it is configured, as that is now."""
+    config = study.config
+    study.record_directory()
+    for name, text in (
+        (layout.MARKER, json.dumps({"study": config.study, "storage": config.storage})),
+        (layout.SWEEP, dump_config(config)),
+    ):
+        path = study.directory / name
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
 
 @contextlib.contextmanager

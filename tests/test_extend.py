@@ -409,6 +409,18 @@ def test_other_resources_enter_no_point_again(tmp_path):
     assert all(record.state is TrialState.COMPLETE for record in view.records)
 
 
+def test_the_resolved_file_is_that_of_the_newest_driver(tmp_path):
+    place = tmp_path / "s"
+    options = LaunchOptions(dir=str(place), executor="in-process")
+    with pytest.raises(InterruptedSweepError):
+        launch(make_config(), options=options, function=trial_functions.steady, listeners=[Interrupt()])
+
+    config = make_config(resources={"threads_per_trial": 4})
+    launch(config, options=options, function=trial_functions.steady)
+
+    assert "threads_per_trial: 4" in (place / "sweep.yaml").read_text()
+
+
 @pytest.mark.parametrize("override", ["dir=/elsewhere", "storage=sqlite:///other.db"])
 def test_where_a_study_lies_is_not_changed_by_a_resume(study, override):
     with pytest.raises(ConfigError, match="say where a study lies"):

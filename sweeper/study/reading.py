@@ -36,7 +36,8 @@ class StoredStudy:
             )
         self.name = name
         self._stored_config = attributes[keys.CONFIG]
-        self.config, self.directory = _config_and_directory(name, attributes)
+        self.config, self.recorded_directory = _config_and_directory(name, attributes)
+        self.directory = self.recorded_directory  # where it is found may be elsewhere
         self.curves = CurveStore(self.directory / layout.CURVES, check=self.check_held)
         self.control_box = ControlBox(storage, self._id)
         self.benchmark_box = BenchmarkBox(storage, self._id)

@@ -213,6 +213,12 @@ class DrivenStudy(HeldStudy):
         self.config = config.model_copy(update={"storage": keep_password(config.storage)})
         self._writable.set_study_user_attr(self._id, keys.CONFIG, json.loads(self.config.model_dump_json()))
 
+    def record_directory(self) -> None:
+        """Keep where the study's directory lies now, if that is not where it lay."""
+        if self.directory != self.recorded_directory:
+            self._writable.set_study_user_attr(self._id, keys.DIRECTORY, str(self.directory))
+            self.recorded_directory = self.directory
+
     def record_rungs_of(self, config: SweepConfig) -> None:
         """Keep the config that the rungs were worked out from, before they are written into the study's."""
         self._writable.set_study_user_attr(self._id, keys.RUNGS_OF, json.loads(config.model_dump_json()))
