@@ -11,7 +11,8 @@ from sweeper.config.models import SweepConfig
 from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.executors.attempt import TrialFunction
-from sweeper.extend import plan_extension, with_kept_rungs
+from sweeper.extend import Extension, plan_extension, with_kept_rungs
+from sweeper.moved import as_recorded, follow, with_kept_prior
 from sweeper.noted_data import check_data_of, check_noted_data_of, with_noted_data
 from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
@@ -76,9 +77,10 @@ def launch(
     plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
-        config = with_kept_rungs(existing, _as_afforded(config, existing.config))
-        check_same(existing, config)
-        _refuse_ended(existing)
+        config = _as_it_began(config, existing)
+        check_same(existing, as_recorded(existing, config))
+        if _has_ended(existing):
+            raise _nothing_to_do(existing)
         if data_of is not None:
             check_noted_data_of(data_of, existing)
         with driving(existing):
@@ -112,30 +114,46 @@ def resume(
     """
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
+    recorded = study.config
+    for note in follow(study):
+        print(f"found where the study lies now: {note}", file=sys.stderr)
     extension = None
     if overrides or continues or retry_failed:
-        extension = plan_extension(study, overrides, continues, retry_failed=retry_failed)
-    if extension is not None and extension.config.pruner.max_gpu_hours != study.config.pruner.max_gpu_hours:
-        raise ConfigError(
-            "`pruner.max_gpu_hours` is worked out when a study begins. Set `pruner.keep_frac` instead, or launch a new "
-            "study."
-        )
-    adds_trials = extension is not None and extension.adds_trials
-    if not adds_trials:
-        _refuse_ended(study)
-    config = study.config if extension is None else extension.config
+        extension = _checked_extension(study, overrides, continues, retry_failed=retry_failed)
+    config = with_options(study.config if extension is None else extension.config, options)
+    if config.dir is not None and study.directory != study.recorded_directory:
+        config = config.model_copy(update={"dir": str(study.directory)})
     check_pruner(config)
     if config.pruner.prior != study.config.pruner.prior:
         _check_prior(plan_sweep(config, facts=study.facts()))
+    adds_trials = extension is not None and extension.adds_trials
+    has_ended = not adds_trials and _has_ended(study)
+    if has_ended and config == recorded:
+        raise _nothing_to_do(study)
     with driving(study):
         if extension is not None:
             extension.apply(study)
             for note in extension.notes:
                 print(f"extended: {note}", file=sys.stderr)
-        if options.address is not None:
-            study.update_config(with_options(study.config, LaunchOptions(address=options.address)))
+        study.update_config(config)
+        if has_ended:
+            complete(study, study.facts())
+            study.reached = "finished"
+            raise _nothing_to_do(study, "The changed settings are kept. ")
         _go_on(study, options, function, listeners)
     return judged(study)
+
+
+def _checked_extension(
+    study: Study, overrides: Sequence[str], continues: Sequence[str], *, retry_failed: bool
+) -> Extension:
+    extension = plan_extension(study, overrides, continues, retry_failed=retry_failed)
+    if extension.config.pruner.max_gpu_hours != study.config.pruner.max_gpu_hours:
+        raise ConfigError(
+            "`pruner.max_gpu_hours` is worked out when a study begins. Set `pruner.keep_frac` instead, or launch a new "
+            "study."
+        )
+    return extension
 
 
 def load_study(place: str, *, storage: str | None = None) -> StudyView:
@@ -173,6 +191,18 @@ def _check_prior(plan: Plan) -> None:
         prior_of(plan)
 
 
+def _as_it_began(config: SweepConfig, study: Study) -> SweepConfig:
+    """Return a sweep file's config with what its study has worked out and kept, which the file does not say."""
+    kept = with_kept_prior(study, _as_afforded(config, study.config))
+    if kept.pruner.prior != config.pruner.prior:
+        print(
+            f"`pruner.prior` stays {kept.pruner.prior}, which is gone: what was read there as the study began counts, "
+            f"and {config.pruner.prior} is not read. `sweeper resume` takes another `pruner.prior`.",
+            file=sys.stderr,
+        )
+    return with_kept_rungs(study, kept)
+
+
 def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:
     """Return the config with what was worked out when its study began: hours of the same number are not asked again."""
     hours, keep_frac = recorded.pruner.max_gpu_hours, recorded.pruner.keep_frac
@@ -181,22 +211,17 @@ def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:
     return config.model_copy(update={"pruner": config.pruner.model_copy(update={"keep_frac": keep_frac})})
 
 
-def _refuse_ended(study: Study) -> None:
-    """Leave a study alone that was handed back as finished and has nothing left to train. Reads no other one's trials.
-
-    Raises:
-        NothingToDoError: If so.
-    """
-    if study.state() == "finished" and not is_anything_left(study):
-        raise _nothing_to_do(study)
+def _has_ended(study: Study) -> bool:
+    """Whether a study was handed back as finished and has nothing left to train. Reads no other one's trials."""
+    return study.state() == "finished" and not is_anything_left(study)
 
 
-def _nothing_to_do(study: Study) -> NothingToDoError:
+def _nothing_to_do(study: Study, kept: str = "") -> NothingToDoError:
     n_failed = len(failures_left(study.records().values()))
     place = shlex.quote(str(study.directory))
     failed = f"{n_failed} of its trials failed: `sweeper resume {place} --retry-failed` trains them again. "
     return NothingToDoError(
-        f"Study `{study.name}` is finished: nothing is left to train. {failed if n_failed else ''}"
+        f"Study `{study.name}` is finished: nothing is left to train. {kept}{failed if n_failed else ''}"
         f"`sweeper report {place}` writes its report; choose another study name to train again."
     )
 

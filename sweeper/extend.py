@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
-from sweeper.config import dump_config, override_recorded
+from sweeper.config import override_recorded
 from sweeper.config.models import SweepConfig
 from sweeper.config.pruner_models import RungSection
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.files import write_text
+from sweeper.moved import as_recorded
 from sweeper.optimizer import STEADY_SCHEDULES
 from sweeper.phases import PHASED
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point, plan_sweep
@@ -47,7 +47,6 @@ class Extension:
                 study.record_rungs_of(study.config)
             study.expect_points()
             study.update_config(self.config)
-            write_text(study.directory / layout.SWEEP, dump_config(self.config))
         records = study.records()
         known = {record.point_id for record in records.values()}
         for number, point in self.longer:
@@ -92,7 +91,7 @@ def plan_extension(
             "`dir` and `storage` say where a study lies, which a resume does not change. Move the directory, or name "
             "the storage with `--storage`."
         )
-    check_extension(study, changed)
+    check_extension(study, as_recorded(study, changed))
     records = study.records()
     changed = _with_old_rungs(study, records, changed)
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])

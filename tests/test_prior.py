@@ -156,6 +156,18 @@ def test_the_evidence_is_kept_with_the_study(tmp_path):
     )
 
 
+def test_an_earlier_study_that_moved_is_not_needed_any_more(tmp_path, capsys):
+    launch(config_for(tmp_path, name="first"))
+    study = Study.create(
+        config_for(tmp_path, name="again", prior=tmp_path / "first"), directory=_made(tmp_path / "again")
+    )
+    complete(study, None)
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+
+    assert launch(config_for(tmp_path, name="again", prior=tmp_path / "elsewhere")).state == "finished"
+    assert f"`pruner.prior` stays {tmp_path}/first, which is gone: what was read" in capsys.readouterr().err
+
+
 def _made(directory):
     directory.mkdir(parents=True)
     return directory

@@ -15,9 +15,9 @@ ROWS = [
     "context checkpoint room storage_url differences help_text extras",
     "config pruners",
     "plan study",
-    "control orchestrator optimum plan_text extend",
+    "control orchestrator optimum plan_text",
     "executors training preflight reporting replay benchmarks trackers progress ui prior evidence_text",
-    "__init__ api readiness driving noted_data completion confirm compare "
+    "__init__ api readiness driving noted_data moved extend completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch",
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}

@@ -11,6 +11,7 @@ from sweeper import api
 from sweeper.confirm.again import points_config, train_or_read
 from sweeper.errors import StudyMismatchError
 from sweeper.executors.attempt import TrialFunction
+from sweeper.moved import follow
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import jsonable, plural, short
 from sweeper.study.study import Study
@@ -56,6 +57,7 @@ def rerun(
     """
     options = options or api.LaunchOptions()
     study = Study.open(place, url=options.storage)
+    follow(study)
     view = study.view()
     record = _record(view, number)
     config = points_config(view, [record.params], name=name, suffix=f"-rerun-{number}")

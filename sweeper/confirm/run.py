@@ -8,6 +8,7 @@ from sweeper.confirm.finalists import choose_finalists, confirm_config
 from sweeper.confirm.outcome import Outcome, outcome_of
 from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
 from sweeper.executors.attempt import TrialFunction
+from sweeper.moved import follow
 from sweeper.study.study import Study
 
 
@@ -42,6 +43,7 @@ def confirm(
     """
     options = options or api.LaunchOptions()
     study = Study.open(place, url=options.storage)
+    follow(study)
     view = study.view()
     finalists = choose_finalists(view, top=request.top, baseline=request.baseline)
     refuse_too_few(

@@ -71,10 +71,19 @@ def input_hashes(config: SweepConfig) -> dict[str, str | None]:
         of_one = _model_hashes(trial.with_model(name))
         found |= {f"{what}[{name}]": hashed for what, hashed in of_one.items()}
     if trial.chat_template is not None:
-        found["chat_template"] = _hash([Path(trial.chat_template)], Path(trial.chat_template).parent)
+        found["chat_template"] = _template_hash(trial)
     for place, source in named_sources(trial).items():
         found[place] = _data_hash(source)
     return found
+
+
+def input_hash(trial: TrialSection, place: str) -> str | None:
+    """Return the hash of what one place in the `trial` section names, as `input_hashes` has it."""
+    if place == "model":
+        return _model_hashes(trial)["model"]
+    if place == "chat_template":
+        return _template_hash(trial)
+    return _data_hash(named_sources(trial)[place])
 
 
 def _model_hashes(trial: TrialSection) -> dict[str, str | None]:
@@ -92,6 +101,11 @@ def _model_hashes(trial: TrialSection) -> dict[str, str | None]:
     if trial.chat_template is None and template.is_file():
         found["chat_template"] = _hash([template], path)
     return found
+
+
+def _template_hash(trial: TrialSection) -> str:
+    path = Path(trial.chat_template or "")
+    return _hash([path], path.parent)
 
 
 def _data_hash(source: DataSource) -> str | None:

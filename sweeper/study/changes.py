@@ -1,6 +1,7 @@
 """What may change between two drivers of one study, and what may not."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sweeper.config.benchmark_models import BENCH
@@ -16,6 +17,10 @@ _FREE: dict[str, bool | dict[str, bool]] = {
     "resources": True, "failures": True, "storage": True, "dir": True, "trackers": True, "benchmarks": True,
     "trial": {"function_dir": True, "checkpoint": True},
 }  # fmt: skip
+_PATHS = (
+    "trial.model", "trial.chat_template", "trial.train_data", "trial.data_sets", "trial.eval_data",
+    "search_space.model",
+)  # fmt: skip
 
 
 def check_same(study: Study, config: SweepConfig) -> None:
@@ -29,7 +34,7 @@ def check_same(study: Study, config: SweepConfig) -> None:
         raise StudyMismatchError(
             f"Cannot go on with study `{study.name}`: {'; '.join(told)}. "
             "Restore the old values or choose a new study name. `sweeper resume` takes more points, more trials and "
-            "another pruner as `key=value`."
+            f"another pruner as `key=value`.{_of_paths(told)}"
         )
 
 
@@ -72,7 +77,18 @@ def check_extension(study: Study, config: SweepConfig) -> None:
         remedies.append("`--continue N` trains a finished trial on to a larger budget.")
     raise StudyMismatchError(
         f"Cannot extend study `{study.name}`, whose trials would no longer compare: {'; '.join(told)}. "
-        f"{' '.join(remedies)}"
+        f"{' '.join(remedies)}{_of_paths(told)}"
+    )
+
+
+def _of_paths(told: Sequence[str]) -> str:
+    """Return what is to be said where a path is among the differences."""
+    if not any(text.startswith(tuple(f"`{place}" for place in _PATHS)) for text in told):
+        return ""
+    return (
+        " Model, chat template and data may lie elsewhere than they did where their content is what the study noted of "
+        "them; what is listed here has other content, or none was noted. For one that only moved, a symbolic link at "
+        "its old place will do."
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def data_identities(trial: TrialSection) -> dict[str, str]:
     found = {}
     for place, source in named_sources(trial).items():
         try:
-            identity = _identity(source)
+            identity = source_content(source)
         except (ConfigError, OSError) as error:
             logger.debug("%s has no identity: %s", place, error)
             continue
@@ -50,16 +50,21 @@ def pinned(trial: TrialSection, identities: Mapping[str, str]) -> TrialSection:
             return source
         return source.model_copy(update={"revision": noted.removeprefix(_COMMIT)})
 
+    return with_sources(trial, at)
+
+
+def with_sources(trial: TrialSection, change: Callable[[str, DataSource], DataSource]) -> TrialSection:
+    """Return the section with every source replaced by what `change` makes of its place and it."""
     changes: dict[str, Any] = {
-        "eval_data": {name: at(f"eval_data.{name}", source) for name, source in trial.eval_data.items()}
+        "eval_data": {name: change(f"eval_data.{name}", source) for name, source in trial.eval_data.items()}
     }
     if trial.train_data is not None:
         changes["train_data"] = [
-            at(f"train_data[{index}]", source) for index, source in enumerate(trial.train_data)
+            change(f"train_data[{index}]", source) for index, source in enumerate(trial.train_data)
         ]
     if trial.data_sets is not None:
         changes["data_sets"] = {
-            name: at(f"data_sets.{name}", source) for name, source in trial.data_sets.items()
+            name: change(f"data_sets.{name}", source) for name, source in trial.data_sets.items()
         }
     return trial.model_copy(update=changes)
 
@@ -72,7 +77,7 @@ def check_identities(trial: TrialSection, identities: Mapping[str, str]) -> None
     """
     for place, source in named_sources(trial).items():
         noted = identities.get(place)
-        if noted is not None and is_local(source) and _identity(source) != noted:
+        if noted is not None and is_local(source) and source_content(source) != noted:
             raise DataChangedError(
                 f"`trial.{place}` = `{source.path}` has other content than when the sweep began, so that its trials "
                 "could not be compared. Restore the data, or launch a new study with what is there now."
@@ -97,7 +102,12 @@ def named_sources(trial: TrialSection) -> dict[str, DataSource]:
     )
 
 
-def _identity(source: DataSource) -> str | None:
+def source_content(source: DataSource) -> str | None:
+    """Return what tells a source's rows from others, wherever they lie; None where the hub does not tell it.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     if not is_local(source):
         commit = hub_commit(source)
         return None if commit is None else f"{_COMMIT}{commit}"
