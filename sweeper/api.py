@@ -83,6 +83,7 @@ def launch(
             raise _nothing_to_do(existing)
         if data_of is not None:
             check_noted_data_of(data_of, existing)
+        _tell_of_cluster(existing.config, config)
         with driving(existing):
             existing.update_config(config)
             _go_on(existing, options, function, listeners, data_of)
@@ -189,6 +190,17 @@ def _check_prior(plan: Plan) -> None:
         from sweeper.prior import prior_of
 
         prior_of(plan)
+
+
+def _tell_of_cluster(was: SweepConfig, now: SweepConfig) -> None:
+    """Say where trials run from now on, where that changes by a sweep file that names no cluster."""
+    address = was.resources.address
+    if address is not None and now.resources.address is None:
+        print(
+            f"The study ran on the cluster at {address}; trials run on this machine now. `--address {address}` joins "
+            "it again.",
+            file=sys.stderr,
+        )
 
 
 def _as_it_began(config: SweepConfig, study: Study) -> SweepConfig:

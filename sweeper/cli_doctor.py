@@ -44,7 +44,7 @@ def doctor(
         )
     place = Path(directory or "studies").absolute() if config is None else readiness.study_directory(config)
     findings = examine(
-        config, address=address if config is None else config.resources.address,
+        config, address=readiness.cluster_of(address) if config is None else config.resources.address,
         storage=storage if config is None else config.storage, directory=place,
     )  # fmt: skip
     wrong = [finding for finding in findings if not finding.is_fine]

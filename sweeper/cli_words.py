@@ -30,7 +30,11 @@ Storage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="ADDR", help="A running Ray cluster, e.g. auto or 10.0.0.1:6379."),
+    typer.Option(
+        "--address",
+        metavar="ADDR",
+        help="A running Ray cluster, e.g. auto or 10.0.0.1:6379; local: this machine. Default: as recorded.",
+    ),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
 

@@ -28,6 +28,8 @@ from sweeper.study import layout
 from sweeper.trackers import check_trackers
 from sweeper.training.functions import TrialFunction
 
+LOCAL = "local"  # instead of a cluster's address: none is joined
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
@@ -35,7 +37,7 @@ class LaunchOptions:
 
     dir: str | None = None
     storage: str | None = None
-    address: str | None = None
+    address: str | None = None  # of a cluster, or `local`, whatever the config says; None: as it says
     executor: ExecutorName = "ray"
 
 
@@ -48,8 +50,13 @@ def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
     if options.dir is not None:
         changes["dir"] = options.dir
     if options.address is not None:
-        changes["resources"] = config.resources.model_copy(update={"address": options.address})
+        changes["resources"] = config.resources.model_copy(update={"address": cluster_of(options.address)})
     return config.model_copy(update=changes)
+
+
+def cluster_of(address: str | None) -> str | None:
+    """Return the cluster that `--address` names; None where it names this machine or is not given."""
+    return None if address == LOCAL else address
 
 
 def study_directory(config: SweepConfig) -> Path:
@@ -126,7 +133,7 @@ def ready(
     Raises:
         ConfigError: With what is wrong.
     """
-    _check_workers(config, options)
+    config = _as_it_runs(config, options)
     check_trackers(config)
     if config.trial.checkpoint.url is not None:
         check_url(config.trial.checkpoint.url)
@@ -164,10 +171,24 @@ def _tell(
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _check_workers(config: SweepConfig, options: LaunchOptions) -> None:
+def _as_it_runs(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
+    """Return the config as its executor runs it: in this process, nothing that a cluster is asked for counts.
+
+    Raises:
+        ConfigError: If a trial needs what the executor has not.
+    """
+    if options.executor != "in-process":
+        return config
+    if cluster_of(options.address) is not None:
+        raise ConfigError(
+            f"`--address {options.address}` joins a cluster, but `--executor in-process` trains in this process. Leave "
+            "one of them out."
+        )
     n_workers = config.resources.n_workers
-    if n_workers > 1 and options.executor == "in-process":
+    if n_workers > 1:
         raise ConfigError(
             f"A trial of {n_workers} workers needs processes of their own, which the in-process executor has not. Use "
             "`--executor ray`, or set `resources.gpus_per_trial` and `workers_per_trial` to at most 1."
         )
+    resources = config.resources.model_copy(update={"address": None, "custom_resources": {}})
+    return config.model_copy(update={"resources": resources})

@@ -482,7 +482,11 @@ def test_a_cluster_that_does_not_answer_is_told_soon(address: str, told: str, pl
 
     run = command("launch", "sweep.yaml", "--address", address)
 
-    check(run, 2, (f"No Ray cluster can be joined at {address}: ", told, "leave out `--address`"))
+    check(
+        run,
+        2,
+        (f"No Ray cluster can be joined at {address}: ", told, "`--address local` runs on this machine"),
+    )
     assert fingerprint(place) == before
 
 

@@ -136,8 +136,9 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ConfigError(
             f"No Ray cluster can be joined at {address}: {first_line(error).rstrip('.')}. Check that it runs "
-            "(`ray start --head` starts one) and that this machine has its token (~/.ray/auth_token), "
-            "or leave out `--address` to run on this machine."
+            "(`ray start --head` starts one) and that this machine has its token (~/.ray/auth_token). "
+            "`--address` names another one than the sweep file or the study does, and `--address local` runs on this "
+            "machine."
         ) from error
     _remember(address)
 

@@ -37,6 +37,8 @@ def best_config(config: SweepConfig, best: TrialRecord) -> SweepConfig:
             "pruner": PrunerSection(name="nop"),
             # The study's own directory holds the sweep; this is another study.
             "dir": None,
+            # Nor has its cluster to be there any more when this one is launched.
+            "resources": config.resources.model_copy(update={"address": None}),
         }
     )
 
@@ -52,6 +54,8 @@ def best_yaml(view: StudyView, best: TrialRecord) -> str:
         f"# Train it in full{keeping}:  sweeper launch best.yaml",
         f"# The study {config.study} lies in {layout.STUDIES}/ of where that is launched, unless `--dir DIR` is given.",
     ]
+    if view.config.resources.address is not None:
+        header.append(f"# On a cluster, as the sweep: --address {view.config.resources.address}")
     return "\n".join(header) + "\n" + dump_config(config)
 
 
