@@ -77,6 +77,8 @@ def launch(
     plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
     if existing is not None:
+        if config.dir is not None:
+            existing.move_to(directory)
         config = _as_it_began(config, existing)
         check_same(existing, as_recorded(existing, config))
         if _has_ended(existing):
@@ -115,6 +117,8 @@ def resume(
     """
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
+    if options.dir is not None:
+        study.move_to(Path(options.dir))
     recorded = study.config
     for note in follow(study):
         print(f"found where the study lies now: {note}", file=sys.stderr)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode
 
 PASSWORD_VARIABLE = "SWEEPER_STORAGE_PASSWORD"
@@ -158,6 +159,18 @@ def absolute_storage(url: str | None) -> str | None:
         return url
     here = os.getcwd().replace("%", "%25").replace("?", "%3F")  # SQLAlchemy reads the path as quoted
     return str(dataclasses.replace(parts, place=f"/{here.rstrip('/')}/{path}"))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that a URL of SQLite names; None where it names none.
+
+    >>> sqlite_file("sqlite:////var/s.db"), sqlite_file("sqlite://"), sqlite_file("postgresql://host/db")
+    (PosixPath('/var/s.db'), None, None)
+    """
+    path = unquote(_Url.cut(url).place.removeprefix("/"))
+    if not url.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
+        return None
+    return Path(path)
 
 
 def hide(text: str, url: str) -> str:

@@ -1,6 +1,7 @@
 """A project that lies elsewhere than it did: its study goes on where what its paths name is the same."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,77 @@ def test_a_copied_project_keeps_the_paths_that_are_still_there(tmp_path: Path) -
 
     assert is_trained(resume(tmp_path / "study"))
     assert str(tmp_path / "old" / "model") in named(tmp_path)
+
+
+# -- studies in a database ----------------------------------------------------------------------------------------
+
+
+def in_database(root: Path, *listeners: Any, name: str = "a.db", directory: str = "dir-a") -> StudyView:
+    """Launch a sweep whose study is in a database."""
+    options = api.LaunchOptions(
+        executor="in-process", dir=str(root / directory), storage=f"sqlite:///{root / name}"
+    )
+    config = {**BY_FUNCTION, "resources": {"slots": 1}}
+    return api.launch(config, options=options, function=trial_functions.steady, listeners=listeners)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A directory with a database and a study's directory, of which one trial is trained."""
+    with pytest.raises(InterruptedSweepError):
+        in_database(tmp_path, StopAfterFirst())
+    return tmp_path
+
+
+def test_a_study_of_a_database_whose_directory_moved_goes_on_in_the_new_one(stored: Path) -> None:
+    (stored / "dir-a").rename(stored / "dir-b")
+
+    view = in_database(stored, directory="dir-b")
+
+    assert (view.directory, view.state) == (stored / "dir-b", "finished")
+    assert all(len(view.curve(record.number)) for record in view.records)
+    assert not (stored / "dir-a").exists()
+    url = f"sqlite:///{stored / 'a.db'}"
+    assert api.load_study("made-up", storage=url).directory == stored / "dir-b"
+
+
+def test_a_directory_that_holds_none_of_a_study_is_refused_while_the_old_one_does(stored: Path) -> None:
+    with pytest.raises(StudyMismatchError, match=f"lies in {stored}/dir-a, .* give `--dir {stored}/dir-a`"):
+        in_database(stored, directory="dir-b")
+    assert not (stored / "dir-b").exists()
+
+
+def test_another_study_s_directory_is_refused(stored: Path) -> None:
+    (stored / "dir-b").mkdir()
+    (stored / "dir-b" / "study.json").write_text('{"study": "other", "storage": null}')
+    with pytest.raises(StudyMismatchError, match="dir-b is the directory of study `other`, not of `made-up`"):
+        in_database(stored, directory="dir-b")
+
+
+def test_a_directory_that_is_not_to_be_seen_is_replaced_with_a_word(
+    stored: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(stored / "dir-a")
+
+    assert in_database(stored, directory="dir-b").directory == stored / "dir-b"
+    assert f"{stored}/dir-a, where study `made-up` lay, is not to be seen here" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["launch", "resume"])
+def test_a_database_that_moved_is_the_one_that_the_directory_names(command: str, stored: Path) -> None:
+    (stored / "a.db").rename(stored / "b.db")
+    with pytest.raises(
+        StudyMismatchError, match=r"a\.db, holds no study named `made-up`.*moved, name it with"
+    ):
+        api.load_study(str(stored / "dir-a"))
+    assert not (stored / "a.db").exists()
+
+    if command == "launch":
+        in_database(stored, name="b.db")
+    else:
+        options = api.LaunchOptions(executor="in-process", storage=f"sqlite:///{stored / 'b.db'}")
+        api.resume(str(stored / "dir-a"), options=options, function=trial_functions.steady)
+
+    assert api.load_study(str(stored / "dir-a")).state == "finished"
+    assert "b.db" in (stored / "dir-a" / "sweep.yaml").read_text()
+    assert not (stored / "a.db").exists()

@@ -66,4 +66,5 @@ def train_or_read(
     except NothingToDoError:
         found = Study.find(name=config.study, url=config.storage, directory=study_directory(config))
         assert found is not None, "it is finished, so it is there"
+        found.move_to(study_directory(config))
         return found.view()

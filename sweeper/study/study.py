@@ -5,6 +5,8 @@ reading.py reads it, held.py holds its lease, writing.py writes it; here it is m
 
 import contextlib
 import json
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from optuna.study import StudyDirection
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
-from sweeper.storage_url import absolute_storage, keep_password
+from sweeper.storage_url import absolute_storage, keep_password, mask_url, sqlite_file
 from sweeper.study import keys, layout
 from sweeper.study.clock import utc_now
 from sweeper.study.curves import CurveStore
@@ -24,6 +26,8 @@ from sweeper.study.versions import versions
 from sweeper.study.writing import DrivenStudy
 
 _FIRST_ATTRIBUTES = {keys.DIRECTORY, keys.CREATED, keys.VERSIONS}
+
+logger = logging.getLogger(__name__)
 
 # Optuna announces every study and trial on stderr; the sweep has its own words for that.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -70,7 +74,8 @@ class Study(DrivenStudy):
             SweeperError: If its files cannot be read, or are damaged.
         """
         with _reading(directory):
-            if url is None and not (directory / layout.JOURNAL).exists():
+            file = directory / layout.JOURNAL if url is None else sqlite_file(url)
+            if file is not None and not file.exists():  # to open it would make it
                 return None
         storage = open_storage(keep_password(url), directory)
         try:
@@ -112,23 +117,72 @@ class Study(DrivenStudy):
                 f"`{place}` is not a study's directory: it holds no {layout.MARKER}. "
                 "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
             )
-        try:
-            facts = json.loads(marker.read_text())
-            name, stored_url = str(facts["study"]), facts["storage"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StudyMismatchError(
-                f"{marker} cannot be read ({error}). Restore it, or give the study's name with `--storage URL`."
-            ) from error
+        name, stored_url = _read_marker(marker)
         found = cls.find(name=name, url=url or stored_url, directory=directory)
         if found is None:
-            raise StudyMismatchError(f"The storage of {directory} holds no study named `{name}`.")
+            stored = url or stored_url
+            where = "" if stored is None else f", {mask_url(stored)},"
+            remedy = "" if stored is None else " Where the database has moved, name it with `--storage URL`."
+            raise StudyMismatchError(
+                f"The storage of {directory}{where} holds no study named `{name}`.{remedy}"
+            )
         found._move_to(directory)
         return found
+
+    def move_to(self, directory: Path) -> None:
+        """Let a study's directory be the one that is asked for, from now on.
+
+        Where the old one is not to be seen from here and the new one is empty, what the old one holds is missed.
+
+        Raises:
+            StudyMismatchError: If its files lie in another directory, and not in this one.
+        """
+        directory = directory.absolute()
+        if directory == self.directory or _are_same(directory, self.directory):
+            return
+        marker = directory / layout.MARKER
+        with _reading(directory):
+            name = _read_marker(marker)[0] if marker.exists() else None
+        if name is not None and name != self.name:
+            raise StudyMismatchError(
+                f"{directory} is the directory of study `{name}`, not of `{self.name}`. Give another one with `--dir`."
+            )
+        if name is None and os.path.exists(self.directory / layout.MARKER):
+            raise StudyMismatchError(
+                f"Study `{self.name}` lies in {self.directory}, with its curves, checkpoints and report, and "
+                f"{directory} has none of them. Move or copy the one to the other, or give `--dir {self.directory}`."
+            )
+        if name is None:
+            logger.warning(
+                "%s, where study `%s` lay, is not to be seen here: curves and checkpoints that it holds are missed.",
+                self.directory, self.name,
+            )  # fmt: skip
+        self._move_to(directory)
 
     def _move_to(self, directory: Path) -> None:
         """Take a study's directory to be where it was found: it may have been moved or copied."""
         self.directory = directory.absolute()
         self.curves = CurveStore(self.directory / layout.CURVES, check=self.check_held)
+
+
+def _read_marker(marker: Path) -> tuple[str, str | None]:
+    """Return the name and the storage of the study whose directory holds the marker.
+
+    Raises:
+        StudyMismatchError: If it cannot be read.
+    """
+    try:
+        facts = json.loads(marker.read_text())
+        return str(facts["study"]), facts["storage"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyMismatchError(
+            f"{marker} cannot be read ({error}). Restore it, or give the study's name with `--storage URL`."
+        ) from error
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one directory, for example by a link."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 @contextlib.contextmanager
