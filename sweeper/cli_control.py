@@ -85,7 +85,7 @@ def add(
         for point in points:
             _send(study, Verb.ADD, {"params": point}, storage, as_json=False)
         return
-    events = [send_request(study, Verb.ADD, {"params": point}, storage=storage)[0] for point in points]
+    events = [send_request(study, Verb.ADD, {"params": point}, storage=storage).event for point in points]
     print(json.dumps([event.as_dict() for event in events], indent=2))
 
 
@@ -149,8 +149,8 @@ def _send(
 ) -> None:
     from sweeper.control.send import outcome_text, send_request
 
-    event, is_running = send_request(study, verb, arguments, storage=storage)
-    print(json.dumps(event.as_dict(), indent=2) if as_json else outcome_text(event, is_running=is_running))
+    sent = send_request(study, verb, arguments, storage=storage)
+    print(json.dumps(sent.event.as_dict(), indent=2) if as_json else outcome_text(sent))
 
 
 def _send_each(study: str, verb: Verb, trials: Sequence[int], storage: str | None, *, as_json: bool) -> None:
@@ -160,11 +160,11 @@ def _send_each(study: str, verb: Verb, trials: Sequence[int], storage: str | Non
     each = [{"trial": number} for number in dict.fromkeys(trials)]
     sent = send_requests(study, verb, each, storage=storage)
     if as_json:
-        told = [event.as_dict() for event, _ in sent]
+        told = [one.event.as_dict() for one in sent]
         print(json.dumps(told if len(told) > 1 else told[0], indent=2))
         return
-    for event, is_running in sent:  # what was met is told before what is refused
-        print(outcome_text(event, is_running=is_running))
+    for one in sent:  # what was met is told before what is refused
+        print(outcome_text(one))
 
 
 def register(app: typer.Typer) -> None:

@@ -40,12 +40,14 @@ def watch(study: str, storage: str | None, *, as_json: bool) -> None:
 
 
 def _print_changes(study: str, storage: str | None, line_of: Callable[[Any], str]) -> Any:
-    """Print a line for every view that has another one; return the last view."""
+    """Print a line for every view that has another one, a beat of the driver apart; return the last view."""
+    from sweeper.reporting.driver import without_beat
+
     last, view = "", None
     for view in _views(study, storage):
-        if (line := line_of(view)) != last:
-            print(line, flush=True)
-            last = line
+        if (shown := line_of(without_beat(view))) != last:
+            print(line_of(view), flush=True)
+            last = shown
     return view
 
 
@@ -80,7 +82,7 @@ def _views(
         holder = Holder.read(lease)
         is_here = holder is not None and holder.is_here
         if view.state == "running" and pulse.still_s(lease) >= expiry_s and not is_here:
-            yield dataclasses.replace(view, state="interrupted")
+            yield dataclasses.replace(view, state="interrupted", driver=None)
             print(
                 f"The driver, process {lease.get('pid')} on {lease.get('host')}, has not stirred for {expiry_s:.0f} s: "
                 "its machine has probably stopped, or lost the storage. `sweeper resume` goes on once it is gone.",

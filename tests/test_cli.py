@@ -275,7 +275,7 @@ def test_status_json_has_the_promised_shape(launched: tuple[Path, Run]) -> None:
     found = json.loads(run.out)
     assert (run.code, run.err) == (0, "")
     assert set(found) == {
-        "study", "state", "metric", "direction", "trials", "best", "controls", "paused_by", "max_concurrent",
+        "study", "state", "driver", "metric", "direction", "trials", "best", "controls", "paused_by", "max_concurrent",
     }  # fmt: skip
     assert (found["study"], found["state"], found["direction"]) == ("made-up", "finished", "maximize")
     assert [trial["number"] for trial in found["trials"]] == [0, 1, 2, 3]

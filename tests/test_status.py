@@ -81,6 +81,7 @@ def test_status_json_has_the_documented_keys() -> None:
     keys = [
         "study",
         "state",
+        "driver",
         "metric",
         "direction",
         "trials",

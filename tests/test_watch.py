@@ -9,6 +9,7 @@ import doctest
 import math
 import os
 import pty
+import socket
 import threading
 from pathlib import Path
 
@@ -21,10 +22,15 @@ from sweeps import make_config as made_up_config
 from sweeps import make_study
 
 from sweeper.cli_watch import _views
+from sweeper.control.send import outcome_text, send_request
 from sweeper.records import Direction, Origin, TrialState
 from sweeper.reporting import watch_bits
+from sweeper.reporting.driver import without_beat
+from sweeper.reporting.status import header_text, status_json
+from sweeper.reporting.summary import counts_text
 from sweeper.reporting.watch import WatchView, _running_table, rung_lines
-from sweeper.study.view import StudyView
+from sweeper.study.control_records import Verb
+from sweeper.study.view import DriverFacts, StudyView
 
 GOLDEN = Path(__file__).parent / "golden"
 HEIGHT = 40
@@ -209,3 +215,71 @@ def test_watching_a_driver_elsewhere_goes_on_as_long_as_it_beats(
 
     assert [view.state for view in driver.watched()][-2:] == ["running", "finished"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_request_to_a_driver_elsewhere_that_does_not_stir_says_so(tmp_path: Path) -> None:
+    driver = FarDriver(tmp_path)
+    driver.stops_beating_at_s = 0.0
+
+    sent = send_request(str(tmp_path), Verb.STOP, {"trial": 0}, clock=driver.clock, sleep=driver.sleep)
+
+    assert driver.now_s == pytest.approx(20.0)
+    assert outcome_text(sent) == (
+        "Written. The driver, process 17 on far, has neither answered nor stirred for 20 s: its machine has probably "
+        "stopped, or lost the storage. Then it is acted on at the next `sweeper resume`."
+    )
+
+
+def test_a_request_to_a_driver_elsewhere_that_beats_is_left_to_it(tmp_path: Path) -> None:
+    driver = FarDriver(tmp_path)
+
+    sent = send_request(str(tmp_path), Verb.PAUSE, {}, clock=driver.clock, sleep=driver.sleep)
+
+    assert "has not answered within 20 s; it acts on it as soon as it can" in outcome_text(sent)
+
+
+def test_a_driver_elsewhere_is_named_with_its_last_beat(tmp_path: Path) -> None:
+    study = make_study(tmp_path, made_up_config())
+    study.take()
+    assert study.view().driver == DriverFacts(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=study.lease()["since"],
+        last_beat=study.lease()["beat_at"],
+    )
+    study.hand_back("interrupted")
+    assert study.view().driver is None
+
+
+@pytest.mark.parametrize(
+    ("beat_at", "told"),
+    [
+        (
+            "2026-01-01T09:00:00.000+00:00",
+            "; no sign of life from its driver, process 17 on far, for 3 h 0 min",
+        ),
+        ("2026-01-01T11:59:30.000+00:00", ""),
+        (None, ""),  # the lease of an older version
+    ],
+)
+def test_the_header_says_for_how_long_a_driver_has_given_no_sign(
+    beat_at: str | None, told: str, tmp_path: Path
+) -> None:
+    view = FarDriver(tmp_path).study.view()
+    assert view.driver is not None
+    view = dataclasses.replace(view, driver=dataclasses.replace(view.driver, last_beat=beat_at))
+    now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+
+    assert header_text(view, now).plain == f"made-up: running; {counts_text(view)}{told}"
+    assert status_json(view)["driver"] == {"host": "far", "pid": 17, "since": None, "last_beat": beat_at}
+
+
+def test_a_beat_alone_is_no_change(tmp_path: Path) -> None:
+    study = FarDriver(tmp_path).study
+    first = study.view()
+    study._storage.set_study_user_attr(study._id, "sweeper:driver", study.lease() | {"beat_at": "later"})
+
+    second = study.view()
+
+    assert status_json(first) != status_json(second)
+    assert status_json(without_beat(first)) == status_json(without_beat(second))

@@ -1,8 +1,8 @@
 """Sending a request to a study, and waiting for what its driver makes of it."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sweeper.config.document import parse_value
 from sweeper.config.overrides import split_override
@@ -10,10 +10,24 @@ from sweeper.control.check import check_request
 from sweeper.errors import ConfigError, NothingToDoError, StudyMismatchError
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlEvent, ControlRequest, Verb
+from sweeper.study.holder import Holder
+from sweeper.study.lease import Pulse
 from sweeper.study.study import Study
+from sweeper.study.view import DriverFacts
 
 _WAIT_S = 20.0  # for the driver's answer; it comes within 2 s unless the driver waits for its storage
 _LOOK_S = 0.1  # between two looks for it
+_SILENT_S = 15.0  # without a beat, of which three were due, after which a driver elsewhere is not counted on
+
+
+class Sent(NamedTuple):
+    """A request that was written."""
+
+    event: ControlEvent  # with its outcome; with none where no driver runs or it has not answered in time
+    is_running: bool  # whether a driver runs, as far as the study tells
+    silent: DriverFacts | None = (
+        None  # one on another machine that did not stir while its answer was waited for
+    )
 
 
 def send_request(
@@ -22,12 +36,10 @@ def send_request(
     arguments: Mapping[str, Any],
     *,
     storage: str | None = None,
-) -> tuple[ControlEvent, bool]:
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Sent:
     """Write a request to a study, from any process that sees its storage, and wait for the answer.
-
-    Returns:
-        The request with its outcome, with none where no driver runs or it has not answered in time; and whether
-        one runs.
 
     Raises:
         ConfigError: If a name or a value is wrong; nothing was written.
@@ -41,15 +53,20 @@ def send_request(
     if verb is Verb.STOP_ALL and not is_running:
         raise NothingToDoError(f"No sweep of study `{study.name}` runs, so there is nothing to stop.")
     study.control_box.send(request)
-    event = study.control_box.event(request)
+    event, lease = study.control_box.event(request), study.lease()
+    pulse = Pulse(longest_gap_s=_WAIT_S, clock=clock)
+    still_s = pulse.still_s(lease)
     for _ in range(int(_WAIT_S / _LOOK_S) if is_running else 0):
-        time.sleep(_LOOK_S)
-        event = study.control_box.event(request)
+        sleep(_LOOK_S)
+        event, lease = study.control_box.event(request), study.lease()
+        still_s = pulse.still_s(lease)
         if event.outcome is not None:
             break
     if event.outcome is not None and not event.outcome.is_done:
         raise StudyMismatchError(event.outcome.message)
-    return event, is_running
+    holder = Holder.read(lease)
+    is_silent = still_s >= _SILENT_S and not (holder is not None and holder.is_here)
+    return Sent(event, is_running, DriverFacts.read(lease) if is_silent else None)
 
 
 def send_requests(
@@ -58,7 +75,7 @@ def send_requests(
     each: Sequence[Mapping[str, Any]],
     *,
     storage: str | None = None,
-) -> Iterator[tuple[ControlEvent, bool]]:
+) -> Iterator[Sent]:
     """Write a request for each of the arguments, one after the other, if all of them can be met.
 
     Yields and raises what `send_request` does.
@@ -72,11 +89,18 @@ def send_requests(
         yield send_request(place, verb, arguments, storage=storage)
 
 
-def outcome_text(event: ControlEvent, *, is_running: bool) -> str:
-    """Return what became of a request, in one sentence."""
-    if event.outcome is not None:
-        return f"{event.outcome.message}."
-    if is_running:
+def outcome_text(sent: Sent) -> str:
+    """Return what became of a request, in a few words."""
+    if sent.event.outcome is not None:
+        return f"{sent.event.outcome.message}."
+    if sent.silent is not None:
+        last = f" (last at {sent.silent.last_beat})" if sent.silent.last_beat else ""
+        return (
+            f"Written. The driver, process {sent.silent.pid} on {sent.silent.host}, has neither answered nor stirred "
+            f"for {_WAIT_S:.0f} s{last}: its machine has probably stopped, or lost the storage. Then it is acted on at "
+            "the next `sweeper resume`."
+        )
+    if sent.is_running:
         return (
             f"Written. The driver has not answered within {_WAIT_S:.0f} s; it acts on it as soon as it can."
         )

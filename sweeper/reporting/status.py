@@ -1,6 +1,7 @@
 """What `sweeper status` says: a dict for programs, a table for a terminal."""
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,11 @@ from rich.text import Text
 
 from sweeper.records import Origin, TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import trial_benchmarks
+from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
+from sweeper.study.clock import wall_clock
 from sweeper.study.failed import failures_left
 from sweeper.study.view import StudyView
 
@@ -24,6 +27,7 @@ def status_json(view: StudyView) -> dict[str, Any]:
     return {
         "study": view.name,
         "state": view.state,
+        "driver": driver_json(view),
         "metric": view.config.metric,
         "direction": view.config.direction,
         "trials": [trial_json(record, measured.get(record.number)) for record in view.records],
@@ -91,17 +95,22 @@ class StatusText:
             )
 
 
-def header_text(view: StudyView) -> Text:
-    """Return the study's name, its state and its trials by state."""
-    return Text.assemble((view.name, "bold"), f": {state_text(view)}; {counts_text(view)}")
-
-
 def state_text(view: StudyView) -> str:
     """Return the study's state, with what keeps trials of it from being started."""
     held = [f"paused by {one_line(view.paused_by)}"] if view.paused_by is not None else []
     if view.max_concurrent is not None:
         held.append(f"at most {view.max_concurrent} at a time")
     return view.state if view.state == "finished" else ", ".join([view.state, *held])
+
+
+def header_text(view: StudyView, now: datetime.datetime | None = None) -> Text:
+    """Return the study's name, its state, its trials by state, and a driver that seems to be gone."""
+    header = Text.assemble((view.name, "bold"), f": {state_text(view)}; {counts_text(view)}")
+    silent = silence(view, now or wall_clock())
+    if silent is not None and view.driver is not None:
+        who = one_line(f"process {view.driver.pid} on {view.driver.host}")
+        header.append(f"; no sign of life from its driver, {who}, for {silent}", style="yellow")
+    return header
 
 
 def best_text(view: StudyView) -> Text:

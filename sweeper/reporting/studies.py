@@ -9,8 +9,10 @@ from rich.text import Text
 
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import one_line, short
 from sweeper.study import layout
+from sweeper.study.clock import wall_clock
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
@@ -100,8 +102,13 @@ def studies_table(studies: list[FoundStudy]) -> Table:
         counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState if view.count(state))
         best = view.best
         shown = f"{view.config.metric} = {short(best.value)} (trial {best.number})" if best else ""
-        table.add_row(*_cells(view.name, view.state, counts or "none", shown))
+        table.add_row(*_cells(view.name, _state(view), counts or "none", shown))
     return table
+
+
+def _state(view: StudyView) -> str:
+    silent = silence(view, wall_clock())
+    return view.state if silent is None else f"{view.state}, silent for {silent}"
 
 
 def _cells(*texts: str) -> list[Text]:
@@ -126,6 +133,7 @@ def _as_json(found: FoundStudy) -> dict[str, Any]:
     best = view.best
     return row | {
         "state": view.state,
+        "driver": driver_json(view),
         "metric": view.config.metric,
         "direction": view.config.direction,
         "trials": {state.value: view.count(state) for state in TrialState},

@@ -45,7 +45,7 @@ class WatchView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         view, width = self._view, options.max_width
-        for line in (header_text(view), best_text(view), training_text(view)):
+        for line in (header_text(view, self._now()), best_text(view), training_text(view)):
             yield _fitted(line)
         running = [record for record in view.records if record.is_training]
         if running:

@@ -13,6 +13,8 @@ from sweeper.study.holder import Holder
 
 logger = logging.getLogger(__name__)
 
+BEAT_AT = "beat_at"  # the holder's wall clock at its last beat, for people; older versions did not write it
+
 _held_here: set[str] = set()  # tokens of the leases that this process holds
 
 
@@ -111,6 +113,7 @@ class Lease:
             "since": self._now(),
             "token": self._token,
             "beat": 0,
+            BEAT_AT: self._now(),
         }
         self._record.write(dict(self._facts))
         self._sleep(self._times.settle_s)
@@ -183,6 +186,7 @@ class Lease:
                     if self._lost is not None:
                         return
                     self._facts["beat"] += 1
+                    self._facts[BEAT_AT] = self._now()
                     self._record.write(dict(self._facts))
             except Exception as error:  # noqa: BLE001 - a thread that died would let others take over unnoticed
                 # The driver's own next write meets the same and says so; a beat that comes later is no harm.

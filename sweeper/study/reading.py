@@ -20,7 +20,7 @@ from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.control_box import ControlBox
 from sweeper.study.curves import CurveStore
 from sweeper.study.holder import Holder
-from sweeper.study.view import StudyState, StudyView
+from sweeper.study.view import DriverFacts, StudyState, StudyView
 
 
 class StoredStudy:
@@ -137,11 +137,12 @@ class StoredStudy:
         if attributes[keys.CONFIG] != self._stored_config:
             self._stored_config = attributes[keys.CONFIG]
             self.config, _ = _config_and_directory(self.name, attributes)
-        records = self.records()
+        records, state = self.records(), self.state()
         return StudyView(
             name=self.name,
             config=self.config,
-            state=self.state(),
+            state=state,
+            driver=DriverFacts.read(self.lease()) if state == "running" else None,
             records=tuple(records[number] for number in sorted(records)),
             directory=self.directory,
             curve=self.curves.frame,

@@ -14,9 +14,26 @@ from sweeper.study import control_records
 from sweeper.study.benchmark_records import BenchmarkRun
 from sweeper.study.control_records import ControlEvent
 from sweeper.study.failed import retried
+from sweeper.study.lease import BEAT_AT
 from sweeper.study.numbered import numbered
 
 StudyState = Literal["running", "interrupted", "finished"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DriverFacts:
+    """Who drives a study, as its lease says. The times are by the driver's own wall clock; None: not told."""
+
+    host: str | None
+    pid: int | None
+    since: str | None  # ISO 8601, UTC
+    last_beat: str | None  # the same; it beats every few seconds
+
+    @classmethod
+    def read(cls, lease: Mapping[str, Any]) -> "DriverFacts":
+        return cls(
+            host=lease.get("host"), pid=lease.get("pid"), since=lease.get("since"), last_beat=lease.get(BEAT_AT)
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +47,7 @@ class StudyView:
     directory: Path
     curve: Callable[[int], pd.DataFrame]  # of one trial; empty where it never reported
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    driver: DriverFacts | None = None  # while the state is `running`
     created: str | None = None  # ISO 8601, UTC
     evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
     controls: tuple[ControlEvent, ...] = ()  # what was asked of the sweep while it ran, and what became of it

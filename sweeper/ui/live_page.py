@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sweeper.reporting.driver import without_beat
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.page import report_page
 from sweeper.reporting.page_tables import esc
@@ -80,7 +81,7 @@ class LivePage:
         if self._view is None or self._looked_at is None or now - self._looked_at >= LOOK_S:
             self._view = self._load()
             self._looked_at = now
-            content = json.dumps(status_json(self._view), sort_keys=True)
+            content = json.dumps(status_json(without_beat(self._view)), sort_keys=True)
             self._version = hashlib.sha256(content.encode()).hexdigest()[:16]
         return self._view, self._version
 
