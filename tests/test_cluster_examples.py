@@ -213,6 +213,40 @@ def test_the_kuberay_job_has_succeeded_where_nothing_is_left_to_do(
     assert done.stdout == "launch /sweeps/sweep.yaml --address auto --dir /sweeps/studies/sweep\n"
 
 
+STUBS = {
+    "scontrol": "echo node-a",
+    "srun": 'case "$*" in *hostname*) echo 127.0.0.1 ;; *) exec sleep 60 ;; esac',
+    "ray": "exit 0",
+    "python": "echo 1",  # nodes that have joined
+    "sweeper": 'for word in "$@"; do echo "$word"; done',
+}
+
+
+@pytest.mark.parametrize(("what", "verb"), [("sweep.yaml", "launch"), ("study", "resume")])
+def test_the_slurm_job_launches_a_sweep_file_and_resumes_a_study(
+    what: str, verb: str, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "sweep.yaml").touch()
+    (tmp_path / "bin").mkdir()
+    for name, text in STUBS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    word = "search_space.learning_rate.grid=[1e-5, 1e-4]"
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        env = {**os.environ, "VENV": str(tmp_path), "PORT": address.rpartition(":")[2]}
+        env |= {"SLURM_JOB_NODELIST": "node-a", "SLURM_JOB_ID": "1"}
+        done = subprocess.run(
+            ["bash", str(CLUSTER / "slurm.sbatch"), str(tmp_path / what), word],
+            env=env, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    words = [verb, str(tmp_path / what), word, "--address", address]
+    assert done.stdout.splitlines() == [*words, "The sweep is finished."]
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
