@@ -142,7 +142,8 @@ def test_what_a_failed_longer_trial_did_not_reach_is_trained(tmp_path: Path) -> 
     assert [record.read_off for record in records.values()] == [1, None, None]
 
 
-def test_an_interrupted_sweep_goes_on_and_reads_off_as_if_nothing_had_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["org/train", "/moved/train"])
+def test_an_interrupted_sweep_goes_on_and_reads_off_as_if_nothing_had_been(path: str, tmp_path: Path) -> None:
     config = config_of(SWEEP, "search_space.learning_rate.grid=[1e-4]")
     study = make_study(tmp_path, config)
     orchestrator = make_orchestrator(study)
@@ -156,6 +157,7 @@ def test_an_interrupted_sweep_goes_on_and_reads_off_as_if_nothing_had_been(tmp_p
     InProcessExecutor(slots=1, function=trains).run(orchestrator)
     before = {number: record.state.value for number, record in reopened(study).records().items()}
     again = reopened(study)
+    again.update_config(config_of(SWEEP.replace("org/train", path), "search_space.learning_rate.grid=[1e-4]"))
     InProcessExecutor(slots=1, function=trains).run(make_orchestrator(again))
 
     assert before == {0: "COMPLETE", 1: "WAITING", 2: "RUNNING"}

@@ -4,7 +4,8 @@ import math
 
 from sweeper.orchestrator.recording import set_progress
 from sweeper.orchestrator.state import Running, SweepState
-from sweeper.records import EventKind, Report, TrialRecord, TrialState
+from sweeper.plan import Point
+from sweeper.records import EventKind, Report, TrialRecord, TrialState, params_key
 from sweeper.study.clock import utc_now
 from sweeper.trial_spec import ShorterTrial
 
@@ -18,11 +19,15 @@ class Sharing:
 
     def __init__(self, state: SweepState) -> None:
         self._state = state
-        numbers = {r.point_id: number for number, r in state.records.items() if r.origin is None}
+        # By their params: paths or resources that have changed since give a point another id than its trial has.
+        numbers = {params_key(r.params): number for number, r in state.records.items() if r.origin is None}
         self._group_of: dict[int, tuple[int, ...]] = {}  # trials of one training, the longest first
+        self._points: dict[int, Point] = {}  # theirs
         for group in state.plan.same_training:
-            members = tuple(numbers[point_id] for point_id in group if point_id in numbers)
-            self._group_of.update(dict.fromkeys(members, members))
+            keys = {params_key(state.points[point_id].params): state.points[point_id] for point_id in group}
+            found = {numbers[key]: point for key, point in keys.items() if key in numbers}
+            self._points |= found
+            self._group_of.update(dict.fromkeys(found, tuple(found)))
         self._n_seen = 0  # how much of the log of changes has been looked at
 
     def mark_held(self, reported: int | None = None) -> None:
@@ -80,7 +85,7 @@ class Sharing:
         study.curves.write(number, rows)
         set_progress(record, rows)
         study.record_progress(record)
-        for planned in self._state.points[record.point_id].rungs:
+        for planned in self._points[number].rungs:
             rung = source.rungs.get(planned.index)
             if rung is not None and rung.samples <= record.samples:
                 record.rungs[planned.index] = rung
