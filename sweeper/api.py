@@ -120,14 +120,11 @@ def resume(
     if options.dir is not None:
         study.move_to(Path(options.dir))
     recorded = study.config
-    for note in follow(study):
-        print(f"found where the study lies now: {note}", file=sys.stderr)
+    follow(study)
     extension = None
     if overrides or continues or retry_failed:
         extension = _checked_extension(study, overrides, continues, retry_failed=retry_failed)
     config = with_options(study.config if extension is None else extension.config, options)
-    if config.dir is not None and study.directory != study.recorded_directory:
-        config = config.model_copy(update={"dir": str(study.directory)})
     check_pruner(config)
     if config.pruner.prior != study.config.pruner.prior:
         _check_prior(plan_sweep(config, facts=study.facts()))
@@ -135,6 +132,8 @@ def resume(
     has_ended = not adds_trials and _has_ended(study)
     if has_ended and config == recorded:
         raise _nothing_to_do(study)
+    if config.dir is not None and study.directory != study.recorded_directory:
+        config = config.model_copy(update={"dir": str(study.directory)})
     with driving(study):
         if extension is not None:
             extension.apply(study)

@@ -1,6 +1,7 @@
 """Paths that are others than a study has recorded, but name the same: its project was moved or mounted elsewhere."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 
 from sweeper.config.models import SweepConfig
@@ -24,18 +25,16 @@ def as_recorded(study: Study, config: SweepConfig) -> SweepConfig:
     return _with_paths(config, {place: was[place] for place in _unchanged(study, config.trial, others)})
 
 
-def follow(study: Study) -> list[str]:
+def follow(study: Study) -> None:
     """Let an opened study name what moved along with its directory, where that is not where it was recorded.
 
     A path that is gone is looked for as far from the directory as it was, and taken where the content is as noted.
-    The directory of the user's function may have other content, as it may wherever it lies. Nothing is written.
-
-    Returns:
-        A sentence for each path that was found elsewhere.
+    The directory of the user's function may have other content, as it may wherever it lies. Each is told on stderr;
+    nothing is written.
     """
     began, trial = study.recorded_directory, study.config.trial
     if began == study.directory:
-        return []
+        return
     paths = _paths(trial) | ({_FUNCTION_DIR: trial.function_dir} if trial.function_dir is not None else {})
     gone = {place: path for place, path in paths.items() if os.path.isabs(path) and not os.path.exists(path)}
     beside = {
@@ -44,14 +43,12 @@ def follow(study: Study) -> list[str]:
     }
     beside = {place: path for place, path in beside.items() if os.path.exists(path)}
     candidate = _with_paths(study.config, beside).trial
-    found = {
-        *_unchanged(study, candidate, beside.keys() - {_FUNCTION_DIR}),
-        *(beside.keys() & {_FUNCTION_DIR}),
-    }
-    study.config = _with_paths(study.config, {place: beside[place] for place in found})
-    return [
-        f"`trial.{place}` was {gone[place]} and is now {beside[place]}" for place in beside if place in found
-    ]
+    same = _unchanged(study, candidate, beside.keys() - {_FUNCTION_DIR})
+    found = {place: path for place, path in beside.items() if place in (*same, _FUNCTION_DIR)}
+    study.config = _with_paths(study.config, found)
+    for place, path in beside.items():
+        told = f"is now {path}" if place in found else f"is gone; {path} is not what the study noted of it"
+        print(f"moved: `trial.{place}` was {gone[place]} and {told}", file=sys.stderr)
 
 
 def with_kept_prior(study: Study, config: SweepConfig) -> SweepConfig:

@@ -14,6 +14,7 @@ from sweeper import api
 from sweeper.confirm.rerun import rerun
 from sweeper.context import TrialContext
 from sweeper.errors import InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.moved import follow
 from sweeper.plan import DataFacts
 from sweeper.records import Event, EventKind, TrialState
 from sweeper.study.study import Study
@@ -116,16 +117,21 @@ def test_a_study_that_moved_alone_is_told_where_the_rest_lies(moved: Path) -> No
 
 
 @pytest.mark.parametrize("file", ["model/config.json", "chat.jinja", "train.jsonl"])
-def test_other_content_at_the_new_place_is_refused(file: str, moved: Path) -> None:
+def test_other_content_at_the_new_place_is_refused(
+    file: str, moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (moved / file).write_text('{"prompt": "a", "completion": "c"}')
     key = {"model/config.json": "model", "chat.jinja": "chat_template", "train.jsonl": "train_data"}[file]
+    place = moved / file.split("/")[0]
 
+    follow(Study.open(str(moved / "study")))
+    assert f"is gone; {place} is not what the study noted of it" in capsys.readouterr().err
     with pytest.raises(
         StudyMismatchError, match=f"`trial.{key}` was .*what is listed here has other content"
     ):
         launch(moved)
     with pytest.raises(StudyMismatchError, match=f"`trial.{key}` was .*a symbolic link at its old place"):
-        resume(moved / "study", f"trial.{key}={moved / file.split('/')[0]}")
+        resume(moved / "study", f"trial.{key}={place}")
 
 
 def test_data_is_compared_by_what_was_noted_of_its_rows_under_any_name(moved: Path) -> None:
