@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeper import api
 from sweeper.config.models import SweepConfig
+from sweeper.config.names import MAX_STUDY_NAME
 from sweeper.config.pruner_models import PrunerSection
 from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.errors import NothingToDoError
@@ -12,8 +13,6 @@ from sweeper.executors.attempt import TrialFunction
 from sweeper.readiness import LaunchOptions, study_directory, with_options
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-
-_MAX_NAME = 100  # characters; see `SweepConfig.study`
 
 
 def points_config(
@@ -29,7 +28,7 @@ def points_config(
     The search space stays, with `dimensions` put in, since the budget is rounded to what fits all of its batches.
     """
     config = view.config
-    study = name or f"{config.study[: _MAX_NAME - len(suffix)]}{suffix}"
+    study = name or f"{config.study[: MAX_STUDY_NAME - len(suffix)]}{suffix}"
     space = {**config.search_space, **(dimensions or {})}
     settings = {key: value for key, value in config.trial.settings.items() if key not in space}
     return config.model_copy(

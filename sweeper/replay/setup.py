@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.config import config_from_dict
 from sweeper.config.models import SweepConfig
-from sweeper.config.names import EARLY_DYNAMICS
+from sweeper.config.names import EARLY_DYNAMICS, MAX_STUDY_NAME
 from sweeper.errors import ConfigError
 from sweeper.plan import PlannedRung, Point
 from sweeper.plan.budget import CommonBudget
@@ -39,7 +39,7 @@ def replay_config(
         ConfigError: As for a sweep file, and if a signal that is to be judged was not recorded.
     """
     data: dict[str, Any] = {
-        "study": re.sub(r"[^A-Za-z0-9._-]+", "-", sweep.name).strip("-.")[:90] or "recorded",
+        "study": re.sub(r"[^A-Za-z0-9._-]+", "-", sweep.name).strip("-.")[:MAX_STUDY_NAME] or "recorded",
         "seed": seed,
         "metric": sweep.metric,
         "direction": sweep.direction,
