@@ -10,6 +10,7 @@ from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import Event
+from sweeper.study import layout
 from sweeper.study.study import Study
 
 RATES = [1e-5, 1e-4, 1e-3, 1e-2]
@@ -63,7 +64,7 @@ def make_study(directory: Path, config: Any) -> Study:
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
     study.add_points(plan_sweep(config).points)
-    write_text(directory / "study.json", f'{{"study": "{config.study}", "storage": null}}')
+    write_text(directory / layout.MARKER, f'{{"study": "{config.study}", "storage": null}}')
     return study
 
 

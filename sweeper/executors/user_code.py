@@ -20,6 +20,7 @@ import cloudpickle
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.storage_url import holds_password
+from sweeper.study import layout
 from sweeper.training.functions import load_function, put_first
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _KEY_SUFFIXES = frozenset({".key", ".p12", ".pem", ".pfx"})
 _OTHER_DIRECTORIES = frozenset({"__pycache__", "node_modules", "studies", "wandb", "mlruns"})
 # A directory that holds one of these: a study, a virtual environment, a model.
 _MARKS = (
-    "study.json",
+    layout.MARKER,
     "pyvenv.cfg",
     "model.safetensors",
     "model.safetensors.index.json",

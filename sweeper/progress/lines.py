@@ -10,6 +10,7 @@ from typing import Self, TextIO
 
 from sweeper.records import Decision, Event, EventKind, RungRecord, TrialRecord, TrialState
 from sweeper.reporting.formats import one_line, params_text, plural, short, verb
+from sweeper.study.clock import wall_clock
 
 logger = logging.getLogger(__name__)
 
@@ -111,17 +112,13 @@ class PlainProgress:
         """Nothing to put back: the stream is the caller's."""
 
 
-def _utc_now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
 class EventLog:
     """Appends decisions with their reasons, starts, ends and notes to a study's events.log, a line each."""
 
     KINDS = frozenset(EventKind) - {EventKind.REPORTED, EventKind.RUNG}
 
     def __init__(
-        self, path: Path, *, metric: str = "", now: Callable[[], datetime.datetime] = _utc_now
+        self, path: Path, *, metric: str = "", now: Callable[[], datetime.datetime] = wall_clock
     ) -> None:
         self._path = path
         self._metric = metric
