@@ -3,6 +3,8 @@
 import math
 
 WARMUP_FORMS = ("warmup_steps", "warmup_samples", "warmup_frac")
+HALF_LIFE = "adam_beta2_half_life_tokens"  # the setting that beta2 follows from, where it is given
+BETA2 = "adam_beta2"
 STEADY_SCHEDULES = ("constant", "constant_with_warmup")  # they do not depend on the budget
 
 

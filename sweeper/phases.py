@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sweeper.batch import BatchPlan
 
 PHASED = "phased"  # the data strategy; any other one trains in one part
+OF_PHASES = ("replay_frac", "phase_start", "phase_optimizer_state")  # settings of points in phases alone
 
 Start = Literal["last", "best"]
 OptimizerState = Literal["fresh", "keep"]

@@ -13,11 +13,10 @@ from sweeper.config.trial_models import Phase
 from sweeper.config.values import NAME_PATTERN
 from sweeper.errors import ConfigError
 from sweeper.optimizer import WARMUP_FORMS
-from sweeper.phases import PHASED
+from sweeper.phases import OF_PHASES, PHASED
 from sweeper.records import LOSS
 
 _STRATEGY, _WEIGHTS = "data_strategy", "data_weights"
-_OF_PHASES = ("replay_frac", "phase_start", "phase_optimizer_state")
 _CHANGES_TOKENS = ("max_length", "loss_on", _STRATEGY, _WEIGHTS, "replay_frac")  # of a sample, on average
 _OF_LATER_PHASES = ("replay_frac", "start", "optimizer_state")
 
@@ -105,7 +104,7 @@ def _check_strategy(draft: Draft) -> None:
     elif is_phased and trial.phases is not None:
         _check_phases(draft, trial.phases)
     if not is_phased:
-        for name in _OF_PHASES:
+        for name in OF_PHASES:
             given = _given_paths(draft, name)
             if given:
                 draft.tell(

@@ -6,8 +6,8 @@ from typing import Any
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join
 from sweeper.config.trial_models import TrainSettings
+from sweeper.optimizer import BETA2
 
-_BETA2 = "adam_beta2"
 _WITH_BETA2 = ("adam", "ademamix", "lion")  # parts of the names of transformers' optimisers that take it
 
 
@@ -38,16 +38,16 @@ def _refuse_adapters(draft: Draft, settings: TrainSettings) -> None:
 
 
 def _check_swept_beta2(draft: Draft) -> None:
-    if _BETA2 not in draft.config.search_space or not draft.knows(f"search_space.{_BETA2}"):
+    if BETA2 not in draft.config.search_space or not draft.knows(f"search_space.{BETA2}"):
         return
     names = [str(name) for name in _taken(draft, "optimizer")]
     others = [name for name in names if not any(kind in name for kind in _WITH_BETA2)]
     if others:
         draft.tell(
-            f"`{_BETA2}` varies in `search_space`, but {join(others)} {'has' if len(others) == 1 else 'have'} no "
+            f"`{BETA2}` varies in `search_space`, but {join(others)} {'has' if len(others) == 1 else 'have'} no "
             "beta2, so points that are the same would be trained again. "
-            f"Remove `{_BETA2}`, or choose for example `adamw_torch`.",
-            *("search_space", _BETA2),
+            f"Remove `{BETA2}`, or choose for example `adamw_torch`.",
+            *("search_space", BETA2),
         )
 
 

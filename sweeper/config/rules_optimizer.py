@@ -4,10 +4,8 @@ from sweeper.config.draft import Draft
 from sweeper.config.messages import join
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrainSettings
-from sweeper.optimizer import WARMUP_FORMS
+from sweeper.optimizer import BETA2, HALF_LIFE, WARMUP_FORMS
 
-_HALF_LIFE = "adam_beta2_half_life_tokens"
-_BETA2 = "adam_beta2"
 _CHANGES_TOKENS = ("max_length", "loss_on", "model")  # of one sample
 
 
@@ -21,14 +19,14 @@ def check_optimizer(draft: Draft) -> None:
 
 def unused_settings(config: SweepConfig) -> tuple[str, ...]:
     """Return the settings of which no point makes use, so that a written config does not name them."""
-    return () if _uses_beta2(config) else (_BETA2,)
+    return () if _uses_beta2(config) else (BETA2,)
 
 
 def _uses_beta2(config: SweepConfig) -> bool:
     """Whether some point trains with the given beta2: unless a half-life replaces it in all of them."""
-    swept = config.search_space.get(_HALF_LIFE)
+    swept = config.search_space.get(HALF_LIFE)
     if swept is None:
-        return config.trial.settings.get(_HALF_LIFE) is None
+        return config.trial.settings.get(HALF_LIFE) is None
     return swept.listed is not None and None in swept.listed
 
 
@@ -52,23 +50,23 @@ def _check_warmup(draft: Draft, settings: TrainSettings) -> None:
 
 def _check_half_life(draft: Draft, settings: TrainSettings) -> None:
     config = draft.config
-    is_swept = _HALF_LIFE in config.search_space
-    if not draft.knows_setting(_HALF_LIFE):
+    is_swept = HALF_LIFE in config.search_space
+    if not draft.knows_setting(HALF_LIFE):
         return
     if not is_swept and settings.adam_beta2_half_life_tokens is None:
         return
-    place = draft.place_of(_HALF_LIFE)
-    if _BETA2 in config.search_space or (_BETA2 in config.trial.settings and not _uses_beta2(config)):
+    place = draft.place_of(HALF_LIFE)
+    if BETA2 in config.search_space or (BETA2 in config.trial.settings and not _uses_beta2(config)):
         draft.tell(
-            f"`{_BETA2}` and `{_HALF_LIFE}` exclude each other: beta2 follows from the half-life. Remove one "
+            f"`{BETA2}` and `{HALF_LIFE}` exclude each other: beta2 follows from the half-life. Remove one "
             "of them.",
             *place,
         )
     for name in _CHANGES_TOKENS:
         if name in config.search_space:
             draft.tell(
-                f"`{_HALF_LIFE}` needs to know the target tokens of a sample, which `{name}` in the search space "
-                f"changes from point to point. Fix `{name}`, or set `{_BETA2}`.",
+                f"`{HALF_LIFE}` needs to know the target tokens of a sample, which `{name}` in the search space "
+                f"changes from point to point. Fix `{name}`, or set `{BETA2}`.",
                 *place,
             )
     _check_has_beta2(draft, place)
@@ -80,7 +78,7 @@ def _check_has_beta2(draft: Draft, place: tuple[str, ...]) -> None:
     others = [name for name in names if not any(kind in name for kind in ("adam", "ademamix"))]
     if others:
         draft.tell(
-            f"`{_HALF_LIFE}` is for Adam and its kin, but {join(others)} {'has' if len(others) == 1 else 'have'} "
+            f"`{HALF_LIFE}` is for Adam and its kin, but {join(others)} {'has' if len(others) == 1 else 'have'} "
             "no such beta2. Remove it, or choose for example `adamw_torch`.",
             *place,
         )

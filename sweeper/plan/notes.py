@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
+from sweeper.optimizer import BETA2, HALF_LIFE
 from sweeper.plan.budget import CommonBudget
 from sweeper.plan.data import DataFacts, Point
 from sweeper.plan.judging_notes import judging_notes
 from sweeper.plan.marks import RungMarks
 from sweeper.plan.mix import mix_of
-from sweeper.plan.settings import HALF_LIFE
 from sweeper.plan.words import in_steps, is_packed
 
 _MAX_COURSES = 4  # that a plan spells out
@@ -56,10 +56,10 @@ def _beta2_notes(config: SweepConfig, points: Sequence[Point], facts: DataFacts 
             parts = [(point.batch, point.settings)]
         for batch, settings in parts:
             if settings.get(HALF_LIFE) is not None:
-                beta2 = settings["adam_beta2"] or 0.0
+                beta2 = settings[BETA2] or 0.0
                 used.setdefault(settings[HALF_LIFE], set()).add((batch.effective_batch_size, beta2))
     for half_life, beta2_of in sorted(used.items()):
-        head = f"A half-life of {half_life:,.10g} target tokens gives `adam_beta2`"
+        head = f"A half-life of {half_life:,.10g} target tokens gives `{BETA2}`"
         if facts is None or not facts.target_tokens:
             yield f"{head} at each batch size, known after the data was counted."
             continue

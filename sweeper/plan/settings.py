@@ -6,16 +6,15 @@ from typing import Any
 from sweeper.batch import AUTO, BatchPlan, plan_batch
 from sweeper.config.trial_models import TrainSettings
 from sweeper.errors import ConfigError
-from sweeper.optimizer import WARMUP_FORMS, beta2_of_half_life
-from sweeper.phases import PHASED
+from sweeper.optimizer import BETA2, HALF_LIFE, WARMUP_FORMS, beta2_of_half_life
+from sweeper.phases import OF_PHASES, PHASED
 from sweeper.plan.mix import Mix
 
-HALF_LIFE = "adam_beta2_half_life_tokens"
 # What adapters would be made of, where there are none: the defaults, as ids have always held them.
 _NO_ADAPTERS = {
     name: value for name, value in TrainSettings().model_dump().items() if name.startswith("lora_")
 }
-_OF_PHASES = ("data_strategy", "replay_frac", "phase_start", "phase_optimizer_state")
+_UNLESS_PHASED = ("data_strategy", *OF_PHASES)
 
 
 def batch_of(settings: Mapping[str, Any], n_workers: int = 1) -> BatchPlan | None:
@@ -52,10 +51,10 @@ def with_beta2(
     """Return settings whose `adam_beta2` is what the optimiser gets; None until the data was counted."""
     half_life = settings.get(HALF_LIFE)
     tokens = tokens_per_step(effective_batch_size, mix)
-    if half_life is None or "adam_beta2" not in settings:
+    if half_life is None or BETA2 not in settings:
         return dict(settings)
     beta2 = None if tokens is None else beta2_of_half_life(half_life_tokens=half_life, tokens_per_step=tokens)
-    return {**settings, "adam_beta2": beta2}
+    return {**settings, BETA2: beta2}
 
 
 def tokens_per_step(effective_batch_size: int | None, mix: Mix | None) -> float | None:
@@ -78,11 +77,11 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bo
     """
     unset = {name for name in (HALF_LIFE, "warmup_samples") if settings.get(name) is None}
     if HALF_LIFE not in unset:
-        unset.add("adam_beta2")
+        unset.add(BETA2)
     if not is_function:
-        unset |= {name for name in ("model", "data_weights", *_OF_PHASES) if settings.get(name) is None}
+        unset |= {name for name in ("model", "data_weights", *_UNLESS_PHASED) if settings.get(name) is None}
         if settings.get("data_strategy") != PHASED:
-            unset.update(_OF_PHASES)
+            unset.update(_UNLESS_PHASED)
         if not mixes:
             unset.add("data_weights")
     used = {key: value for key, value in settings.items() if key not in unset}

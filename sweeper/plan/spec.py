@@ -4,6 +4,7 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.optimizer import BETA2, HALF_LIFE
 from sweeper.plan.data import Point
 from sweeper.plan.points import trial_section
 from sweeper.trial_spec import TrialSpec
@@ -23,10 +24,10 @@ def trial_spec(
             "start. Plan with the data's facts."
         )
     settings = [point.settings, *(phase.settings for phase in point.phases)]
-    if config.trial.function is None and any(one.get("adam_beta2", 0.0) is None for one in settings):
+    if config.trial.function is None and any(one.get(BETA2, 0.0) is None for one in settings):
         raise ConfigError(
-            "`adam_beta2_half_life_tokens` needs the target tokens of a step, but the training data was not counted, "
-            "so no trial can start. Set `adam_beta2` instead."
+            f"`{HALF_LIFE}` needs the target tokens of a step, but the training data was not counted, "
+            f"so no trial can start. Set `{BETA2}` instead."
         )
     evaluation = _evaluation_marks(config, point, point.budget_samples)
     rungs_in_samples = {rung.mark for rung in point.rungs if rung.unit == "samples"}

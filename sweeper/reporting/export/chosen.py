@@ -8,7 +8,7 @@ from sweeper.batch import AUTO, AUTO_ON_CPU, BatchPlan
 from sweeper.config.resource_models import ResourceSection
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.optimizer import warmup_in_steps
+from sweeper.optimizer import BETA2, warmup_in_steps
 from sweeper.plan import DataFacts
 from sweeper.plan.phases import is_phased
 from sweeper.plan.points import plan_point
@@ -148,7 +148,7 @@ def choose_trial(
             f"Trial {record.number} of study `{view.name}` has a budget in {' or '.join(config.trial.budget.kinds)} "
             "and its data was not counted yet, so its steps are not known. Launch the study first."
         )
-    if point.settings["adam_beta2"] is None:
+    if point.settings[BETA2] is None:
         raise StudyMismatchError(
             f"Trial {record.number} of study `{view.name}` takes its beta2 from a half-life in tokens, and its data "
             "was not counted yet. Launch the study first."
