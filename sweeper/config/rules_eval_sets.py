@@ -4,8 +4,8 @@ import re
 
 from sweeper.config.benchmark_models import BENCH
 from sweeper.config.draft import Draft
+from sweeper.config.values import NAME_PATTERN
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MAX_CHARACTERS = 100  # a file's name may have 255
 _OF_BENCHMARKS = f"{BENCH}--"  # how the file of a benchmark's items begins
 
@@ -21,7 +21,7 @@ def check_eval_sets(draft: Draft) -> None:
 
 
 def _problem(name: str, seen: dict[str, str]) -> str | None:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME_PATTERN, name):
         return f"`{name}` is no valid name of an eval set. Use letters, digits, `_`, `.` and `-`."
     if len(name) > _MAX_CHARACTERS:
         return (

@@ -18,9 +18,9 @@ from sweeper.config.pruner_models import (
 )
 from sweeper.config.rules_metric import known_values
 from sweeper.config.rules_trial import check_increasing
+from sweeper.config.values import OBJECT_PATTERN
 from sweeper.records import GRAD_NORM, LOSS
 
-_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Options that take Python objects, or that the sweep file says elsewhere.
 _NOT_FROM_A_FILE = {
     "gamma",
@@ -37,7 +37,7 @@ def check_pruner(draft: Draft) -> None:
     pruner = draft.config.pruner
     if not draft.knows("pruner.name"):
         return
-    is_class = _CLASS.fullmatch(pruner.name) is not None
+    is_class = re.fullmatch(OBJECT_PATTERN, pruner.name) is not None
     names = [EARLY_DYNAMICS, *OPTUNA_PRUNERS]
     if not is_class and pruner.name not in names:
         message = unknown_name(pruner.name, names, what="pruner")
@@ -270,7 +270,7 @@ def _check_options(draft: Draft, class_name: str, module: str, section: str, opt
 def _check_wrapped(draft: Draft, wrapped: Any) -> None:
     """`patient` wraps another pruner: a name, or a mapping of `name` and its options."""
     name = wrapped.get("name") if isinstance(wrapped, dict) else wrapped
-    if name not in OPTUNA_PRUNERS and not (isinstance(name, str) and _CLASS.fullmatch(name)):
+    if name not in OPTUNA_PRUNERS and not (isinstance(name, str) and re.fullmatch(OBJECT_PATTERN, name)):
         draft.tell(
             "`pruner.options.wrapped_pruner` must be a pruner's name or a mapping with its `name`, but got "
             f"{show(wrapped)}. Choose one of {join(OPTUNA_PRUNERS)}.",

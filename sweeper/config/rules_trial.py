@@ -9,8 +9,8 @@ from sweeper.config.draft import Draft
 from sweeper.config.messages import show
 from sweeper.config.rules_eval_sets import check_eval_sets
 from sweeper.config.trial_models import BUDGET_KINDS, TrialSection
+from sweeper.config.values import OBJECT_PATTERN
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BUILT_IN_ONLY = (
     "model",
     "revision",
@@ -90,7 +90,7 @@ def _check_swept_model(draft: Draft, trial: TrialSection) -> None:
 
 
 def _check_function(draft: Draft, trial: TrialSection, function: str) -> None:
-    if not _FUNCTION.fullmatch(function):
+    if not re.fullmatch(OBJECT_PATTERN, function):
         draft.tell(
             f"`trial.function` must have the form `module:function`, but got {show(function)}. Write for "
             "example `my_training:train`.",

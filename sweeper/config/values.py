@@ -8,7 +8,8 @@ from pydantic_core import PydanticCustomError
 from sweeper.config.names import METRIC_SCHEDULES, OPTIMIZERS, SCHEDULER_TYPES, TRACKERS
 from sweeper.config.section import Float
 
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # of data sets and phases
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # of data sets, eval sets and phases
+OBJECT_PATTERN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # `module:name`, of functions and classes
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
