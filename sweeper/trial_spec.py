@@ -57,18 +57,11 @@ class TrialSpec:
 
     def fitted(self, device: str) -> "TrialSpec":
         """Return the spec with the micro-batch that fits on a device, as far as is known."""
-        if self.micro_batch_size is None or self.gradient_accumulation_steps is None:
+        if self.batch is None:
             return self
         limits = [limit for name, limit in self.micro_batch_limits.items() if name in (device, HOST)]
         limit = min(limits, default=None)
-        plan = self._lowered(
-            BatchPlan(
-                micro_batch_size=self.micro_batch_size,
-                gradient_accumulation_steps=self.gradient_accumulation_steps,
-                data_parallel_size=self.data_parallel_size,
-            ),
-            limit,
-        )
+        plan = self._lowered(self.batch, limit)
         return dataclasses.replace(
             self,
             micro_batch_size=plan.micro_batch_size,
@@ -76,6 +69,17 @@ class TrialSpec:
             phases=tuple(
                 dataclasses.replace(phase, batch=self._lowered(phase.batch, limit)) for phase in self.phases
             ),
+        )
+
+    @property
+    def batch(self) -> BatchPlan | None:
+        """How a step is cut; None for a function without `effective_batch_size`."""
+        if self.micro_batch_size is None or self.gradient_accumulation_steps is None:
+            return None
+        return BatchPlan(
+            micro_batch_size=self.micro_batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            data_parallel_size=self.data_parallel_size,
         )
 
     @property

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.batch import BatchPlan
 from sweeper.checkpoint import Retention
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
@@ -131,13 +130,9 @@ class Failing:
     def _batch_of(running: Running, outcome: Outcome) -> BatchPlan | None:
         """Return how the batch was cut in an attempt; None where the trial's function cuts it."""
         spec = running.spec.fitted(outcome.device or HOST)
-        if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None:
+        batch = spec.batch
+        if batch is None:
             return None
-        batch = BatchPlan(
-            micro_batch_size=spec.micro_batch_size,
-            gradient_accumulation_steps=spec.gradient_accumulation_steps,
-            data_parallel_size=spec.data_parallel_size,
-        )
         known = outcome.micro_batch_size or running.micro_batch_size
         return batch.cut(known) if spec.is_auto and known is not None else batch.within(known)
 

@@ -46,16 +46,11 @@ def legs_of(spec: TrialSpec) -> list[Leg]:
     Raises:
         ConfigError: If the trial has no batch or no budget.
     """
-    if spec.micro_batch_size is None or spec.gradient_accumulation_steps is None or spec.total_steps is None:
+    if spec.batch is None or spec.total_steps is None:
         raise ConfigError("The built-in fine-tuning needs a batch and a budget, which this trial has not.")
     if not spec.phases:
-        batch = BatchPlan(
-            micro_batch_size=spec.micro_batch_size,
-            gradient_accumulation_steps=spec.gradient_accumulation_steps,
-            data_parallel_size=spec.data_parallel_size,
-        )
         settings = TrainSettings.model_validate(spec.settings)
-        return [Leg(settings=settings, batch=batch, steps=spec.total_steps)]
+        return [Leg(settings=settings, batch=spec.batch, steps=spec.total_steps)]
     legs: list[Leg] = []
     step = samples = 0
     for index, phase in enumerate(spec.phases):
