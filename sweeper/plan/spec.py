@@ -18,6 +18,36 @@ def trial_spec(
     Raises:
         ConfigError: If the budget is not known, since the data was not counted.
     """
+    budget = _known_budget(config, point)
+    seed = point.settings.get("seed", config.seed)
+    gpus = config.resources.gpus_per_trial
+    return TrialSpec(
+        number=number,
+        attempt=attempt,
+        study=config.study,
+        params=dict(point.params),
+        settings=dict(point.settings),
+        trial=trial_section(config),
+        seed=seed if isinstance(seed, int) else config.seed,
+        budget_samples=budget,
+        total_steps=point.total_steps,
+        micro_batch_size=point.batch.micro_batch_size if point.batch else None,
+        gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
+        data_parallel_size=config.resources.n_workers,
+        gpu_share=1.0 if gpus is None else min(1.0, gpus),
+        sharding=config.resources.sharding,
+        threads=threads,
+        trial_dir=trial_dir,
+        metric=config.metric,
+        benchmarks=_benchmarks(config),
+        direction=config.direction,
+        phases=point.phases,
+        **_marks(config, point, budget),
+    )
+
+
+def _known_budget(config: SweepConfig, point: Point) -> int:
+    """Return a point's budget in samples, once all that its trial is to be told is known."""
     if point.budget_samples is None:
         raise ConfigError(
             "The budget is given in epochs or tokens and the training data was not counted, so no trial can "
@@ -29,36 +59,19 @@ def trial_spec(
             f"`{HALF_LIFE}` needs the target tokens of a step, but the training data was not counted, "
             f"so no trial can start. Set `{BETA2}` instead."
         )
-    evaluation = _evaluation_marks(config, point, point.budget_samples)
+    return point.budget_samples
+
+
+def _marks(config: SweepConfig, point: Point, budget: int) -> dict[str, Any]:
+    """Return the fields of a spec that say where a window closes, and what happens there."""
+    evaluation = evaluation_marks(config, point, budget)
     rungs_in_samples = {rung.mark for rung in point.rungs if rung.unit == "samples"}
-    seed = point.settings.get("seed", config.seed)
-    gpus = config.resources.gpus_per_trial
-    return TrialSpec(
-        number=number,
-        attempt=attempt,
-        study=config.study,
-        params=dict(point.params),
-        settings=dict(point.settings),
-        trial=trial_section(config),
-        seed=seed if isinstance(seed, int) else config.seed,
-        budget_samples=point.budget_samples,
-        total_steps=point.total_steps,
-        micro_batch_size=point.batch.micro_batch_size if point.batch else None,
-        gradient_accumulation_steps=point.batch.gradient_accumulation_steps if point.batch else None,
-        data_parallel_size=config.resources.n_workers,
-        gpu_share=1.0 if gpus is None else min(1.0, gpus),
-        sharding=config.resources.sharding,
-        marks=tuple(sorted(rungs_in_samples | set(evaluation))),
-        evaluation_marks=evaluation,
-        checkpoint_marks=_checkpoint_marks(config, point.budget_samples),
-        step_marks=tuple(rung.mark for rung in point.rungs if rung.unit == "steps"),
-        threads=threads,
-        trial_dir=trial_dir,
-        metric=config.metric,
-        benchmarks=_benchmarks(config),
-        direction=config.direction,
-        phases=point.phases,
-    )
+    return {
+        "marks": tuple(sorted(rungs_in_samples | set(evaluation))),
+        "evaluation_marks": evaluation,
+        "checkpoint_marks": _checkpoint_marks(config, budget),
+        "step_marks": tuple(rung.mark for rung in point.rungs if rung.unit == "steps"),
+    }
 
 
 def _benchmarks(config: SweepConfig) -> dict[str, Any] | None:
@@ -66,7 +79,8 @@ def _benchmarks(config: SweepConfig) -> dict[str, Any] | None:
     return section.model_dump() if section is not None and section.when == "completed" else None
 
 
-def _evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[int, ...]:
+def evaluation_marks(config: SweepConfig, point: Point, budget: int) -> tuple[int, ...]:
+    """Return the samples at which a point is evaluated before its end, which lies at `budget`."""
     at = config.trial.evaluation.at
     marks: set[int] = set()
     if at == "rungs":

@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, Plan, Point, trial_spec
+from sweeper.plan.spec import evaluation_marks
 from sweeper.preflight.child import ask_child
 from sweeper.preflight.cluster import SlotPlan
 from sweeper.reporting.formats import duration
@@ -207,10 +208,11 @@ def trial_seconds(config: SweepConfig, point: Point, measured: Sequence[Measured
     """Return the seconds that a point takes to its end, evaluations included."""
     assert point.batch is not None
     assert point.total_steps is not None
-    spec = trial_spec(config, point, number=0, attempt=1, trial_dir="", threads=1)
+    assert point.budget_samples is not None
     evaluation_s = statistics.fmean(one.evaluation_s for one in measured)
     training_s = point.total_steps * step_seconds(point.batch.effective_batch_size, measured)
-    return training_s + evaluation_s * (len(spec.evaluation_marks) + 1)
+    n_evaluations = len(evaluation_marks(config, point, point.budget_samples))
+    return training_s + evaluation_s * (n_evaluations + 1)
 
 
 def makespan(seconds: Sequence[float], slots: int) -> float:
