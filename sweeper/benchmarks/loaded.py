@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeper.errors import SweeperError
 from sweeper.items import Items
+from sweeper.model_files import ADAPTERS
 from sweeper.study.benchmark_records import Score
 
 
@@ -51,7 +52,7 @@ def load_kept(directory: Path, *, trust_remote_code: bool) -> LoadedModel:
 def _read(directory: Path, *, trust_remote_code: bool) -> Any:
     import transformers
 
-    described = directory / "adapter_config.json"
+    described = directory / ADAPTERS
     read = transformers.AutoModelForCausalLM.from_pretrained
     if not described.exists():
         return read(directory, dtype="auto", trust_remote_code=trust_remote_code)

@@ -19,6 +19,7 @@ import cloudpickle
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.model_files import ADAPTERS, SAFETENSORS, SAFETENSORS_INDEX
 from sweeper.storage_url import holds_password
 from sweeper.study import layout
 from sweeper.training.functions import load_function, put_first
@@ -38,13 +39,7 @@ _DATA_SUFFIXES = frozenset({
 _KEY_SUFFIXES = frozenset({".key", ".p12", ".pem", ".pfx"})
 _OTHER_DIRECTORIES = frozenset({"__pycache__", "node_modules", "studies", "wandb", "mlruns"})
 # A directory that holds one of these: a study, a virtual environment, a model.
-_MARKS = (
-    layout.MARKER,
-    "pyvenv.cfg",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "adapter_config.json",
-)
+_MARKS = (layout.MARKER, "pyvenv.cfg", SAFETENSORS, SAFETENSORS_INDEX, ADAPTERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

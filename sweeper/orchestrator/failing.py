@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sweeper.batch import BatchPlan
 from sweeper.checkpoint import Retention
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording

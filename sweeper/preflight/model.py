@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError, first_line
+from sweeper.model_files import PICKLE, PICKLE_INDEX, SAFETENSORS, SAFETENSORS_INDEX
 from sweeper.preflight.settings import empty_model, setting_problems
 from sweeper.preflight.weights import (
     WeightFacts,
@@ -16,8 +17,8 @@ from sweeper.preflight.weights import (
     refuse_pointer,
 )
 
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
+_WEIGHTS = (SAFETENSORS, PICKLE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def _check_files(path: Path) -> None:
     whole = [path / name for name in _WEIGHTS if (path / name).is_file()]
     if not whole:
         raise ConfigError(
-            f"The model directory `{path}` has no weights (`model.safetensors`). Download it again."
+            f"The model directory `{path}` has no weights (`{SAFETENSORS}`). Download it again."
         )
     refuse_pointer(whole[0])
 

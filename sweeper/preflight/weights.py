@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper.errors import ConfigError
+from sweeper.model_files import SAFETENSORS, SAFETENSORS_INDEX
 
 _LFS = (
     b"version https://git-lfs"  # how the text begins that stands for a large file in a clone without Git LFS
@@ -79,7 +80,7 @@ def refuse_pointer(file: Path) -> None:
 
 def _weight_files(path: Path) -> list[Path]:
     """Return the safetensors files that a model directory is read from."""
-    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    whole, index = path / SAFETENSORS, path / SAFETENSORS_INDEX
     if whole.is_file():
         return [whole]
     names = read_index(index) if index.is_file() else []

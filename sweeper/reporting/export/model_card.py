@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sweeper.config.trial_models import DataSource, TrialSection
+from sweeper.model_files import ADAPTERS
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
 from sweeper.reporting.formats import count, exact, one_line, short
@@ -87,7 +88,7 @@ def _usage(directory: Path) -> str:
 
 
 def _is_adapter(directory: Path) -> bool:
-    return (directory / "adapter_config.json").exists()
+    return (directory / ADAPTERS).exists()
 
 
 def _scores(view: StudyView, record: TrialRecord) -> list[tuple[str, str]]:
