@@ -11,6 +11,7 @@ from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.config.trial_models import Budget
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
+from sweeper.reporting.report_files import BEST
 from sweeper.study import layout
 from sweeper.study.view import StudyView
 
@@ -51,7 +52,7 @@ def best_yaml(view: StudyView, best: TrialRecord) -> str:
         f"# The best point of study {view.name}: trial {best.number} of {len(view.records)}.",
         f"# {one_line(view.config.metric)} = {exact(best.value)} ({view.config.direction})",
         f"# {params_text(best.params)}",
-        f"# Train it in full{keeping}:  sweeper launch best.yaml",
+        f"# Train it in full{keeping}:  sweeper launch {BEST}",
         f"# The study {config.study} lies in {layout.STUDIES}/ of where that is launched, unless `--dir DIR` is given.",
     ]
     if view.config.resources.address is not None:
@@ -61,4 +62,4 @@ def best_yaml(view: StudyView, best: TrialRecord) -> str:
 
 def launch_command(out: Path) -> str:
     """Return the command that trains the best point in full."""
-    return f"sweeper launch {shlex.quote(str(out / 'best.yaml'))}"
+    return f"sweeper launch {shlex.quote(str(out / BEST))}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sweeper.config import dump_config
 from sweeper.records import TrialState
+from sweeper.reporting import report_files
 from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
@@ -116,11 +117,11 @@ def _footer(view: StudyView) -> str:
     version = view.versions.get("sweeper")
     written = f"sweeper {esc(version)}" if version else "sweeper"
     files = [
-        "report.md",
-        "trials.csv",
-        "trials.parquet",
-        "report.json",
-        *(["best.yaml"] if view.best else []),
+        report_files.MARKDOWN,
+        report_files.TRIALS_CSV,
+        report_files.TRIALS_PARQUET,
+        report_files.JSON,
+        *([report_files.BEST] if view.best else []),
     ]
     return f"<footer>Written by {written}. Beside this file: {', '.join(files)}.</footer>"
 

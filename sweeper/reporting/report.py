@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sweeper.errors import ConfigError
 from sweeper.files import write_bytes, write_error, write_text
+from sweeper.reporting import report_files
 from sweeper.reporting.best import best_yaml
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.formats import jsonable
@@ -32,15 +33,15 @@ def write_report(view: StudyView, out: Path) -> Path:
     best = view.best
     if best is None:
         # One of an earlier report would say that there is a best point.
-        (out / "best.yaml").unlink(missing_ok=True)
+        (out / report_files.BEST).unlink(missing_ok=True)
     else:
-        write_text(out / "best.yaml", best_yaml(view, best))
+        write_text(out / report_files.BEST, best_yaml(view, best))
     trials = trials_frame(view)
-    write_text(out / "trials.csv", trials.to_csv(index=False))
-    write_bytes(out / "trials.parquet", parquet_bytes(trials))
+    write_text(out / report_files.TRIALS_CSV, trials.to_csv(index=False))
+    write_bytes(out / report_files.TRIALS_PARQUET, parquet_bytes(trials))
     content = report_json(view) | jsonable(findings.as_json(view))
-    write_text(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    write_text(out / "report.md", report_markdown(view))
-    index = out / "index.html"
+    write_text(out / report_files.JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(out / report_files.MARKDOWN, report_markdown(view))
+    index = out / report_files.INDEX
     write_text(index, report_page(view, out, findings))
     return index

@@ -9,6 +9,7 @@ from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import publish_directory
 from sweeper.records import TrialRecord
 from sweeper.reporting.export.model_card import model_card
+from sweeper.reporting.report_files import BEST
 from sweeper.study import layout
 from sweeper.study.view import StudyView
 
@@ -54,8 +55,8 @@ def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
     if view.config.trial.function is not None:
         return said + "A trial function keeps one by writing it there."
     is_best = view.best is not None and view.best.number == record.number
-    sweep = "best.yaml" if is_best else layout.SWEEP
-    place = view.directory / (f"{layout.REPORT}/best.yaml" if is_best else layout.SWEEP)
+    sweep = BEST if is_best else layout.SWEEP
+    place = view.directory / (f"{layout.REPORT}/{BEST}" if is_best else layout.SWEEP)
     fixed = (
         "" if is_best else " with another study name and the trial's params as the only values of its grid"
     )
