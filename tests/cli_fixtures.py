@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -203,17 +202,6 @@ def background(*arguments: str | Path, log: Path, **environment: str) -> Iterato
         yield running
     finally:
         running.kill_group()
-
-
-def wait_for(what: str, look: Callable[[], Any], *, timeout_s: float = 60.0, every_s: float = 0.1) -> Any:
-    """Look until there is something; what was seen is returned."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(every_s)
-    raise AssertionError(f"{what} did not come within {timeout_s:g} s")
 
 
 def status(study: str | Path) -> dict[str, Any]:

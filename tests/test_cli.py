@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_fixtures import SWEEPER, Run, cli, command, fingerprint, wait_for, write_sweep
+from cli_fixtures import SWEEPER, Run, cli, command, fingerprint, write_sweep
+from waiting import wait_for
 
 TRIAL_KEYS = {
     "number", "state", "is_set_aside", "point_id", "params", "value", "steps", "samples", "reason", "attempts",

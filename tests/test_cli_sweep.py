@@ -22,9 +22,9 @@ from cli_fixtures import (
     end_ray,
     status,
     traces,
-    wait_for,
     write_sweep,
 )
+from waiting import wait_for
 
 RATES = "[1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]"
 RAY = Path(sys.executable).with_name("ray")

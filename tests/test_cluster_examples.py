@@ -9,8 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 from cli_fixtures import SWEEP, TRIAL, cli
 from ruamel.yaml import YAML
 from slurm_stand_in import install
+from waiting import wait_for
 
 from sweeper.cli import app
 from sweeper.config import load_config
@@ -269,9 +268,11 @@ def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
             words, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        wait_for(lambda: (tmp_path / "study" / "curves").exists(), job, log)
+        wait_for(
+            "the first curve", (tmp_path / "study" / "curves").exists, timeout_s=300, process=job, log=log
+        )
         job.send_signal(signal.SIGUSR1)
-        wait_for(lambda: "requeued" in log.read_text(), job, log)
+        wait_for("the requeue", lambda: "requeued" in log.read_text(), timeout_s=300, process=job, log=log)
         (held / "hold").unlink()
         assert job.wait(300) == 0, log.read_text()
     finally:
@@ -282,11 +283,3 @@ def test_the_slurm_job_saves_is_requeued_and_goes_on(tmp_path: Path) -> None:
     assert "The sweep is finished." in text
     status = json.loads(cli("status", str(tmp_path / "study"), "--json").out)
     assert [trial["state"] for trial in status["trials"]] == ["COMPLETE"] * 4
-
-
-def wait_for(condition: Callable[[], bool], job: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert job.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_fixtures import TESTS, background, cli, wait_for
+from cli_fixtures import TESTS, background, cli
+from waiting import wait_for
 
 IN_TIME_S = 2.0  # plus one optimiser step
 STEP_S = 0.5  # the longest that a step of the tiny model takes on a busy machine

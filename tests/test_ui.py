@@ -15,8 +15,9 @@ from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from cli_fixtures import background, cli, wait_for, write_sweep
+from cli_fixtures import background, cli, write_sweep
 from report_fixtures import view_of_5
+from waiting import wait_for
 
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.study.view import StudyView

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +77,6 @@ def run(words: list[str], timeout_s: float = 240.0, **env: str) -> subprocess.Co
         env=environment(**env),
         check=False,
     )
-
-
-def wait_for(
-    condition: Callable[[], object],
-    driver: subprocess.Popen[bytes],
-    log: Path,
-    *,
-    timeout_s: float = 120.0,
-    every_s: float = 0.02,
-) -> None:
-    """Look until something holds; what the driver wrote is shown where it ends before that, or the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        has_ended = driver.poll() is not None  # asked first: what is waited for may have come as it ended
-        if condition():
-            return
-        assert not has_ended, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(every_s)
 
 
 def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:

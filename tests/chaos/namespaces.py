@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from waiting import wait_for
 
 _BRIDGE = "sweeper0"
 _NETWORK = "10.213.77"
@@ -72,23 +73,22 @@ class Namespaces:
             subprocess.run(["kill", "-KILL", pid], check=False)
         self._nodes.pop(number).wait()
 
-    def wait_for_nodes(self, n_nodes: int, timeout_s: float = 120.0) -> None:
+    def wait_for_nodes(self, n_nodes: int) -> None:
         """Wait until so many nodes are in the cluster."""
         program = (
             "import sys; from sweeper.executors import ray_session as ray; ray.connect(sys.argv[1]); "
             "print(len(ray.nodes()))"
         )
-        deadline = time.monotonic() + timeout_s
-        seen = ""
-        while seen != str(n_nodes):
-            assert time.monotonic() < deadline, (
-                f"{seen or 'no'} of {n_nodes} nodes joined in {timeout_s:.0f} s"
-            )
+
+        def has_them() -> bool:
             asked = subprocess.run(
                 self.inside(sys.executable, "-c", program, self.address),
                 check=False, capture_output=True, text=True, env=_environment(),
             )  # fmt: skip
-            seen = asked.stdout.strip()
+            print(f"nodes: {asked.stdout.strip() or asked.stderr}")
+            return asked.stdout.strip() == str(n_nodes)
+
+        wait_for(f"a cluster of {n_nodes} nodes", has_them)
 
     def end(self) -> None:
         """Kill everything and take the hosts away."""

@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, wait_for, write_sweep
+from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, write_sweep
 from postgres import PASSWORD, QUOTED, Postgres, binaries
 from sweeps import merged
+from waiting import wait_for
 
 from sweeper.study.study import Study
 
@@ -43,7 +44,7 @@ def calm(tmp_path_factory):
 def test_a_server_that_is_away_for_half_a_minute_is_waited_for(server, tmp_path, calm):
     sweep, study, log = make_sweep(tmp_path, "away"), tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
-    wait_for(lambda: len(list(study.glob("curves/*.parquet"))) >= 2, driver, log)
+    wait_for("two curves", lambda: len(list(study.glob("curves/*.parquet"))) >= 2, process=driver, log=log)
     server.stop()
     time.sleep(30)  # the length of the outage is what is tested
     server.start()
@@ -59,7 +60,11 @@ def test_a_driver_is_killed_and_the_study_is_gone_on_with_by_its_name(server, tm
     for n_curves in (1, 3):
         words = ["launch", str(sweep), "--dir", str(study), "--storage", server.url]
         driver = start([*words, *IN_PROCESS], log)
-        wait_for(lambda n=n_curves: len(list(study.glob("curves/*.parquet"))) >= n, driver, log)
+        wait_for(
+            "more curves",
+            lambda n=n_curves: len(list(study.glob("curves/*.parquet"))) >= n,
+            process=driver, log=log,
+        )  # fmt: skip
         kill(driver)
 
     resumed = run(["resume", "killed", "--storage", server.url, *IN_PROCESS])
@@ -72,7 +77,7 @@ def test_a_driver_is_killed_and_the_study_is_gone_on_with_by_its_name(server, tm
 def test_the_password_is_written_nowhere(server, tmp_path):
     sweep, study, log = make_sweep(tmp_path, "secret"), tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
-    wait_for(lambda: list(study.glob("curves/*.parquet")), driver, log)
+    wait_for("the first curve", lambda: list(study.glob("curves/*.parquet")), process=driver, log=log)
     shown = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
     assert driver.wait(120) == 0, log.read_text()
     reported = run(["report", str(study), "--storage", server.url])
@@ -95,7 +100,7 @@ def test_the_password_is_written_nowhere(server, tmp_path):
 def test_a_study_is_gone_on_with_when_the_password_comes_from_the_environment(server, tmp_path):
     sweep, study, log = make_sweep(tmp_path, "environment"), tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), "--storage", server.url, *IN_PROCESS], log)
-    wait_for(lambda: list(study.glob("curves/*.parquet")), driver, log)
+    wait_for("the first curve", lambda: list(study.glob("curves/*.parquet")), process=driver, log=log)
     kill(driver)
 
     resumed = run(["resume", str(study), *IN_PROCESS], PGPASSWORD=PASSWORD)

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, kill, outcome, records_of, run, start, wait_for, write_sweep
+from chaos_sweeps import MADE_UP, RATES, kill, outcome, records_of, run, start, write_sweep
 from sweeps import merged
+from waiting import wait_for
 
 from sweeper.records import TrialState
 
@@ -34,7 +35,7 @@ def test_a_full_disk_stops_the_sweep_with_a_message_and_room_lets_it_go_on(
     study = small_disk / "study"
     log = tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
-    wait_for(lambda: (study / "curves").exists(), driver, log)
+    wait_for("the first curve", (study / "curves").exists, process=driver, log=log)
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
@@ -57,7 +58,7 @@ def test_of_two_drivers_one_works_and_the_other_says_who_holds_the_study(tmp_pat
     study = tmp_path / "study"
     log = tmp_path / "log"
     first = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
-    wait_for(lambda: (study / "curves").exists(), first, log)
+    wait_for("the first curve", (study / "curves").exists, process=first, log=log)
 
     for words in (["resume", str(study)], ["launch", str(sweep), "--dir", str(study)]):
         second = run([*words, *IN_PROCESS])
@@ -96,7 +97,11 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, da
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     checkpoints = study / "trials/0/checkpoints"
-    wait_for(lambda: len(list(checkpoints.glob("step-*/MANIFEST.json"))) == 2, driver, log)
+    wait_for(
+        "two checkpoints",
+        lambda: len(list(checkpoints.glob("step-*/MANIFEST.json"))) == 2,
+        every_s=0.02, process=driver, log=log,
+    )  # fmt: skip
     kill(driver)
     _damage(max(checkpoints.glob("step-*")), damage)
 
@@ -128,7 +133,7 @@ def test_a_damaged_curve_of_an_unfinished_trial_is_trained_again_from_its_start(
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     curve = study / "curves/00000.parquet"
-    wait_for(curve.exists, driver, log)
+    wait_for("the curve", curve.exists, process=driver, log=log)
     kill(driver)
     curve.write_bytes(curve.read_bytes()[:-30])
 
@@ -144,7 +149,7 @@ def test_a_study_directory_that_was_moved_is_gone_on_with(tmp_path):
     sweep = write_sweep(tmp_path / "sweep.yaml", MADE_UP)
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
-    wait_for(lambda: (study / "curves").exists(), driver, log)
+    wait_for("the first curve", (study / "curves").exists, process=driver, log=log)
     kill(driver)
     shutil.move(study, tmp_path / "moved")
 

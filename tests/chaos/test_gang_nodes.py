@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, wait_for, write_sweep
+from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, write_sweep
 from nodes import Nodes
 from sweeps import merged
+from waiting import wait_for
 
 from sweeper.records import TrialState
 
@@ -43,7 +44,7 @@ def test_pairs_across_nodes_survive_a_node_that_dies_and_use_one_that_joins(
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), "--address", nodes.address], log)
     try:
-        wait_for(lambda: (study / "curves").exists(), driver, log, **SLOWLY)
+        wait_for("the first curve", (study / "curves").exists, process=driver, log=log, **SLOWLY)
         nodes.kill_second()  # and adds another one
         assert driver.wait(600) == 0, log.read_text()
     finally:
@@ -62,9 +63,9 @@ def test_more_trials_run_at_a_time_once_nodes_have_joined(tmp_path: Path, nodes:
         return sum(record.state is TrialState.RUNNING for record in records_of(study).values())
 
     try:
-        wait_for(lambda: (study / "curves").exists(), driver, log, **SLOWLY)
+        wait_for("the first curve", (study / "curves").exists, process=driver, log=log, **SLOWLY)
         nodes.add(2)
-        wait_for(lambda: n_running() == 4, driver, log, **SLOWLY)
+        wait_for("four trials", lambda: n_running() == 4, process=driver, log=log, **SLOWLY)
         assert driver.wait(600) == 0, log.read_text()
     finally:
         driver.kill()
@@ -95,7 +96,7 @@ def test_a_cluster_too_small_is_told_at_once_and_a_busy_one_is_waited_for(
         driver = start(["launch", str(sweep), "--dir", str(tmp_path / "s"), "--address", nodes.address], log)
         try:
             words = "waiting for the cluster: the next trial needs 2 workers with 1 CPU each; free now: 1 of 2 CPU"
-            wait_for(lambda: words in log.read_text(), driver, log, **SLOWLY)
+            wait_for(words, lambda: words in log.read_text(), process=driver, log=log, **SLOWLY)
         except BaseException:
             driver.kill()
             raise

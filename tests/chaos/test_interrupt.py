@@ -5,8 +5,9 @@ import signal
 import time
 
 import pytest
-from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, wait_for, write_sweep
+from chaos_sweeps import MADE_UP, RATES, outcome, records_of, run, start, write_sweep
 from sweeps import merged
+from waiting import wait_for
 
 from sweeper.study.study import Study
 
@@ -55,8 +56,10 @@ def interrupt_and_resume(tmp_path, executor, signals):
         before = attempts(study) if (study / "study.json").exists() else 0
         driver = start([*words, *executor], log)
         wait_for(
-            lambda known=before: (study / "study.json").exists() and attempts(study) > known, driver, log
-        )
+            "another attempt",
+            lambda known=before: (study / "study.json").exists() and attempts(study) > known,
+            process=driver, log=log,
+        )  # fmt: skip
         time.sleep(0.7)  # for some steps
 
         code, _ = end(driver, number)
@@ -116,7 +119,7 @@ def test_a_trial_that_does_not_listen_is_given_up_after_the_grace_time(tmp_path,
     sweep = write_sweep(tmp_path / "sweep.yaml", merged(MADE_UP, {**STUCK, "failures": {"grace_s": 1.0}}))
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *executor], log)
-    wait_for(lambda: is_deaf(study), driver, log)
+    wait_for("a trial that hears nothing", lambda: is_deaf(study), process=driver, log=log)
 
     code, seconds = end(driver, signal.SIGTERM)
 
@@ -130,7 +133,7 @@ def test_a_second_ctrl_c_ends_a_sweep_at_once(tmp_path, executor):
     sweep = write_sweep(tmp_path / "sweep.yaml", merged(MADE_UP, {**STUCK, "failures": {"grace_s": 600}}))
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *executor], log)
-    wait_for(lambda: is_deaf(study), driver, log)
+    wait_for("a trial that hears nothing", lambda: is_deaf(study), process=driver, log=log)
     driver.send_signal(signal.SIGINT)
     time.sleep(1.0)  # as a person does who sees that nothing happens
 

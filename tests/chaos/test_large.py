@@ -9,6 +9,7 @@ from chaos_sweeps import kill, start
 from large_study import copy_to, write_journal
 from optuna.storages import RDBStorage
 from postgres import Postgres, binaries
+from waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 N_TRIALS = 10_000
@@ -22,19 +23,19 @@ def check_resume(study, log, executor, *words):
     """Resume a large study; its first new trial starts in time, and ends."""
     began = time.monotonic()
     driver = start(["resume", str(study), "--executor", executor, *words], log)
-    wait_for_word(f"trial {N_TRIALS} ", driver, log)
+    wait_for(
+        "the first trial",
+        lambda: f"trial {N_TRIALS} " in log.read_text(),
+        every_s=0.02,
+        process=driver,
+        log=log,
+    )
     wall_s = time.monotonic() - began
     share = min(1.0, (os.cpu_count() or 1) / max(os.getloadavg()[0], 0.1))  # of a core that a program got
     print(f"{executor}: first trial after {wall_s:.1f} s, on {share:.2f} of a core")
-    wait_for_word("COMPLETE: ", driver, log)
+    wait_for("its end", lambda: "COMPLETE: " in log.read_text(), process=driver, log=log)
     kill(driver)  # what it was worth is another matter
     assert wall_s * share < LIMIT_S + (RAY_S if executor == "ray" else 0.0)
-
-
-def wait_for_word(word, driver, log):
-    while word not in log.read_text():
-        assert driver.poll() is None, log.read_text()
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -8,7 +8,8 @@ import pytest
 from chaos_sweeps import MADE_UP, command, environment, write_sweep
 from namespaces import Namespaces, may_make_namespaces
 from sweeps import merged
-from test_gang_nodes import PAIRS, TOGETHER, check_pairs, wait_for
+from test_gang_nodes import PAIRS, SLOWLY, TOGETHER, check_pairs
+from waiting import wait_for
 
 pytestmark = [
     pytest.mark.chaos,
@@ -35,7 +36,7 @@ def test_pairs_across_hosts_survive_one_that_is_cut_off_and_use_one_that_joins(t
                 start_new_session=True,
             )  # fmt: skip
         try:
-            wait_for(lambda: (study / "curves").exists(), "the first curve")
+            wait_for("the first curve", (study / "curves").exists, process=driver, log=log, **SLOWLY)
             hosts.pull_the_plug(second)
             hosts.add()
             assert driver.wait(600) == 0, log.read_text()

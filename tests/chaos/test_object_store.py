@@ -3,11 +3,11 @@
 import json
 import signal
 import socket
-import time
 
 import pytest
 from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, write_sweep
 from sweeps import merged
+from waiting import wait_for
 
 from sweeper.checkpoint import RemoteCheckpoints, check_url
 from sweeper.errors import ConfigError
@@ -131,11 +131,7 @@ def test_a_sweep_with_checkpoints_on_s3_is_killed_and_resumed(s3, tmp_path):
     study, log = tmp_path / "study", tmp_path / "log"
     driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     store = RemoteCheckpoints("s3://bucket/sweeps/chaos/trials/1/checkpoints")
-    deadline = time.monotonic() + 90
-    while not store.saved():
-        assert time.monotonic() < deadline, log.read_text()
-        assert driver.poll() is None, log.read_text()
-        time.sleep(0.05)
+    wait_for("a checkpoint", store.saved, process=driver, log=log)
     kill(driver, signal.SIGKILL)
 
     resumed = run(["resume", str(study), *IN_PROCESS])

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from chaos_sweeps import MADE_UP, command, environment, records_of, run
 from sweep_files import write_jsonl
 from sweeps import merged
 from training_fixtures import chat_rows, make_model_dir
+from waiting import wait_for
 
 from sweeper.config import config_from_dict, dump_config
 from sweeper.records import TrialState
@@ -68,15 +68,16 @@ def address(hidden: Path) -> Iterator[str]:
 
 def wait_for_nodes(address: str) -> None:
     program = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False); print(len(ray.nodes()))"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def has_both() -> bool:
         said = subprocess.run(
             [sys.executable, "-c", program, address], capture_output=True, text=True, check=False,
             env=environment(RAY_AUTH_MODE="disabled"),
         )  # fmt: skip
-        if said.stdout.strip() == "2":
-            return
-    raise AssertionError(f"the second node did not come: {said.stderr}")
+        print(f"nodes: {said.stdout.strip() or said.stderr}")
+        return said.stdout.strip() == "2"
+
+    wait_for("the second node", has_both)
 
 
 def write_sweep(hidden: Path, name: str) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from chaos_sweeps import environment, records_of, status
-from cli_fixtures import end_ray, wait_for, write_sweep
+from cli_fixtures import end_ray, write_sweep
+from waiting import wait_for
 
 from sweeper.records import TrialState
 
