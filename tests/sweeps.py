@@ -29,6 +29,18 @@ BASE: dict[str, Any] = {
     "pruner": "nop",
 }
 
+# Of a function that the test brings: three rates, two steps.
+BROUGHT: dict[str, Any] = {
+    "study": "made-up",
+    "metric": "score",
+    "direction": "maximize",
+    "trial": {"function": "nobody:asks", "budget": {"samples": 20}, "settings": {"effective_batch_size": 10}},
+    "search_space": {"learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
+    "rungs": {"samples": [10]},
+    "pruner": "nop",
+    "resources": {"slots": 1, "gpus_per_trial": 0},
+}
+
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return base with changes laid over it, mapping by mapping."""

@@ -14,6 +14,7 @@ import pytest
 from cli_fixtures import cli
 from report_fixtures import make_config, make_record, make_view
 from sweep_files import BASE, config_of
+from sweeps import BROUGHT
 from trial_functions import scores_its_rate
 
 from sweeper import api
@@ -41,17 +42,7 @@ benchmarks:
     mmlu: {num_fewshot: 5, limit: 100}
     arc: {task: arc_challenge, metric: acc_norm}
 """
-FUNCTION_SWEEP: dict[str, Any] = {
-    "study": "made-up",
-    "metric": "score",
-    "direction": "maximize",
-    "trial": {"function": "nobody:asks", "budget": {"samples": 20}, "settings": {"effective_batch_size": 10}},
-    "search_space": {"learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
-    "rungs": {"samples": [10]},
-    "pruner": "nop",
-    "benchmarks": {"tasks": {"a": {}, "b": {}}},
-    "resources": {"slots": 1, "gpus_per_trial": 0},
-}
+FUNCTION_SWEEP = BROUGHT | {"benchmarks": {"tasks": {"a": {}, "b": {}}}}
 
 
 def section(**given: Any) -> BenchmarkSection:
@@ -206,8 +197,7 @@ def test_a_later_result_replaces_an_earlier_one_and_a_checkpoint_stands_beside(m
 
 
 def test_without_benchmarks_nothing_is_said_of_them(tmp_path: Path) -> None:
-    sweep = {key: value for key, value in FUNCTION_SWEEP.items() if key != "benchmarks"}
-    view = api.launch(sweep | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=scores_its_rate)
+    view = api.launch(BROUGHT | {"dir": str(tmp_path / "s")}, options=OPTIONS, function=scores_its_rate)
     write_report(view, tmp_path / "report")
     assert "Benchmarks" not in (tmp_path / "report" / "index.html").read_text()
     assert benchmarks_json(view)["models"] == []

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ import training_fixtures
 from cli_fixtures import cli
 from report_fixtures import view_of_5
 from scipy import stats
-from training_fixtures import Tiny
+from sweeps import BROUGHT
+from training_fixtures import Tiny, sweep_of
 from trial_functions import scores_its_rate
 
 from sweeper import api
@@ -24,22 +24,12 @@ from sweeper.study.view import StudyView
 
 tiny = training_fixtures.tiny
 OPTIONS = api.LaunchOptions(executor="in-process")
-SWEEP: dict[str, Any] = {
-    "study": "items",
-    "metric": "score",
-    "direction": "maximize",
-    "trial": {"function": "nobody:asks", "budget": {"samples": 20}, "settings": {"effective_batch_size": 10}},
-    "search_space": {"learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
-    "rungs": {"samples": [10]},
-    "pruner": "nop",
-    "resources": {"slots": 1, "gpus_per_trial": 0},
-}
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyView:
     """Trials 0 and 1 were measured on 200 items of `dev` and 4 of `few`; trial 0 has the lower loss."""
-    view = api.launch(SWEEP | {"dir": str(tmp_path / "items")}, options=OPTIONS, function=scores_its_rate)
+    view = api.launch(BROUGHT | {"dir": str(tmp_path / "items")}, options=OPTIONS, function=scores_its_rate)
     rng = np.random.default_rng(0)
     hardness = rng.normal(5.0, 1.0, size=200)
     for number, shift in ((0, 0.0), (1, 0.3)):
@@ -180,22 +170,18 @@ def test_a_trial_that_did_not_end_in_full_is_refused_with_what_can_be_compared()
 
 @pytest.mark.train
 def test_a_training_keeps_items_whose_means_are_its_metrics(tiny: Tiny, tmp_path: Path) -> None:
-    config = {
-        "study": "real",
-        "metric": "dev/token_accuracy",
-        "direction": "maximize",
-        "trial": {
-            "model": str(tiny.model),
-            "train_data": str(tiny.train),
-            "eval_data": {"dev": str(tiny.dev)},
+    config = sweep_of(
+        tiny,
+        metric="dev/token_accuracy",
+        direction="maximize",
+        trial={
             "budget": {"samples": 32},
-            "evaluation": {"at": "end", "max_new_tokens": 4, "batch_size": 5},
+            "evaluation": {"generate": True, "max_new_tokens": 4, "batch_size": 5},
             "settings": {"effective_batch_size": 8, "micro_batch_size": 4},
         },
-        "search_space": {"learning_rate": {"grid": [1e-5, 1e-2]}},
-        "pruner": "nop",
-        "dir": str(tmp_path / "real"),
-    }
+        search_space={"learning_rate": {"grid": [1e-5, 1e-2]}},
+        dir=str(tmp_path / "real"),
+    )
     view = api.launch(config, options=OPTIONS)
     found = {f"{one.source}/{one.measure}": one for one in compare_trials(view, 0, 1).comparisons}
     assert set(found) == {"dev/loss", "dev/token_accuracy", "dev/exact_match"}

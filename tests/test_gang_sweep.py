@@ -12,7 +12,7 @@ import pytest
 import rank_functions
 import training_fixtures
 from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
-from training_fixtures import Tiny
+from training_fixtures import Tiny, sweep_of
 
 import sweeper
 from sweeper.records import Event, EventKind, TrialState
@@ -167,22 +167,17 @@ def test_a_sweep_of_the_built_in_training_gives_the_curves_of_one_worker(
 ) -> None:
     def launched(name: str, **resources: Any) -> Any:
         return sweeper.launch(
-            {
-                "study": name,
-                "metric": "dev/loss",
-                "direction": "minimize",
-                "trial": {
-                    "model": str(tiny.model),
-                    "train_data": str(tiny.train),
-                    "eval_data": {"dev": str(tiny.dev)},
+            sweep_of(
+                tiny,
+                study=name,
+                trial={
                     "budget": {"samples": 64},
+                    "evaluation": {"at": "rungs", "generate": True},
                     "settings": {"effective_batch_size": 8, "micro_batch_size": 4},
                 },
-                "search_space": {"learning_rate": {"grid": [1e-3, 1e-2]}},
-                "pruner": "nop",
-                "resources": {"slots": 1, "gpus_per_trial": 0, **resources},
-                "dir": str(tmp_path / name),
-            }
+                resources={"slots": 1, "gpus_per_trial": 0, **resources},
+                dir=str(tmp_path / name),
+            )
         )
 
     one = launched("one")

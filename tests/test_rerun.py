@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import training_fixtures
 from cli_fixtures import cli, write_sweep
-from training_fixtures import Hub, Tiny, chat_rows, write_jsonl
+from training_fixtures import Hub, Tiny, chat_rows, sweep_of, write_jsonl
 
 from sweeper import api
 from sweeper.config.models import SweepConfig
@@ -103,16 +103,10 @@ def test_the_command_says_it_in_words_and_json(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.train
 def test_a_real_training_is_repeated_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
-    config = {
-        "study": "real",
-        "metric": "dev/loss",
-        "direction": "minimize",
-        "trial": {
-            "model": str(tiny.model),
-            "train_data": str(tiny.train),
-            "eval_data": {"dev": str(tiny.dev)},
+    config = sweep_of(
+        tiny,
+        trial={
             "budget": {"samples": 100},  # 96, a multiple of both batches; a rerun must not train 100
-            "evaluation": {"at": "end", "generate": False},
             "settings": {
                 "lr_scheduler_type": "cosine",
                 "warmup_samples": 16,
@@ -120,10 +114,9 @@ def test_a_real_training_is_repeated_bit_for_bit(tiny: Tiny, tmp_path: Path) -> 
                 "adam_beta2_half_life_tokens": 500,
             },
         },
-        "search_space": {"effective_batch_size": {"grid": [4, 16]}, "learning_rate": {"grid": [1e-2]}},
-        "pruner": "nop",
-        "dir": str(tmp_path / "real"),
-    }
+        search_space={"effective_batch_size": {"grid": [4, 16]}, "learning_rate": {"grid": [1e-2]}},
+        dir=str(tmp_path / "real"),
+    )
     study = api.launch(config, options=OPTIONS)
     found = rerun(str(study.directory), 0, options=OPTIONS)
     assert found.is_identical
@@ -133,23 +126,8 @@ def test_a_real_training_is_repeated_bit_for_bit(tiny: Tiny, tmp_path: Path) -> 
 
 def small(tiny: Tiny, directory: Path, **data: Any) -> dict[str, Any]:
     """Return a sweep of two points that train two steps each."""
-    return {
-        "study": "small",
-        "metric": "dev/loss",
-        "direction": "minimize",
-        "trial": {
-            "model": str(tiny.model),
-            "train_data": str(tiny.train),
-            "eval_data": {"dev": str(tiny.dev)},
-            "budget": {"epochs": 1},
-            "evaluation": {"at": "end", "generate": False},
-            "settings": {"effective_batch_size": 4},
-            **data,
-        },
-        "search_space": {"learning_rate": {"grid": [1e-3, 1e-2]}},
-        "pruner": "nop",
-        "dir": str(directory),
-    }
+    trial = {"budget": {"epochs": 1}, "settings": {"effective_batch_size": 4}, **data}
+    return sweep_of(tiny, study="small", trial=trial, dir=str(directory))
 
 
 @pytest.mark.train

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sweep_files import write_jsonl
+from sweeps import merged
 
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.context import TrialContext, TrialStopped
@@ -147,6 +148,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
             train=write_jsonl(root / "train.jsonl", chat_rows(40)),
             dev=write_jsonl(root / "dev.jsonl", chat_rows(12, seed=1)),
         )
+
+
+def sweep_of(tiny: Tiny, **changes: Any) -> dict[str, Any]:
+    """Return a sweep of two rates over the tiny model, with changes laid over it; a budget has to be among them."""
+    base = {
+        "study": "tiny",
+        "metric": "dev/loss",
+        "direction": "minimize",
+        "trial": {
+            "model": str(tiny.model),
+            "train_data": str(tiny.train),
+            "eval_data": {"dev": str(tiny.dev)},
+            "evaluation": {"at": "end", "generate": False},
+        },
+        "search_space": {"learning_rate": {"grid": [1e-3, 1e-2]}},
+        "pruner": "nop",
+    }
+    return merged(base, changes)
 
 
 @dataclasses.dataclass

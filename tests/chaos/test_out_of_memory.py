@@ -56,25 +56,18 @@ def train(context):
 
 def config(tiny, **settings):
     return config_from_dict(
-        {
-            "study": "memory",
-            "metric": "dev/loss",
-            "direction": "minimize",
-            "trial": {
-                "model": str(tiny.model),
-                "train_data": str(tiny.train),
-                "eval_data": {"dev": str(tiny.dev)},
+        training_fixtures.sweep_of(
+            tiny,
+            trial={
                 "budget": {"samples": 64},
-                "evaluation": {"at": "end", "generate": False},
                 "checkpoint": {"at": [16]},
                 "settings": {"effective_batch_size": 8, "micro_batch_size": 8, "max_length": 64, **settings},
             },
-            "search_space": {"learning_rate": {"grid": [1e-2, 3e-3]}},
-            "pruner": "nop",
-            "rungs": {"samples": [32]},
-            "failures": {"retries": 0},
-            "resources": {"slots": 1},
-        }
+            search_space={"learning_rate": {"grid": [1e-2, 3e-3]}},
+            rungs={"samples": [32]},
+            failures={"retries": 0},
+            resources={"slots": 1},
+        )
     )
 
 
