@@ -1,5 +1,6 @@
 """One attempt of a trial in a thread of a worker process, and what such a process loads first."""
 
+import dataclasses
 import logging
 import os
 import queue
@@ -26,17 +27,28 @@ def attempt_key(spec: TrialSpec) -> str:
     return f"{spec.number}:{spec.attempt}"
 
 
-def prepare_process(paths: list[str], function: bytes | None, *, preload: bool) -> TrialFunction | None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker process starts with; travels to it."""
+
+    board: Any  # the actor that holds the stop flags
+    paths: list[str]  # the driver's module search path; Ray hands on only a part of it
+    growth_gb: float  # how much more memory it may hold between trials than after its first one
+    function: bytes | None = None  # a pickled trial function, by cloudpickle; None runs what the spec names
+    preload: bool = True  # whether to import the built-in fine-tuning at once
+
+
+def prepare_process(setup: WorkerSetup) -> TrialFunction | None:
     """Make a worker process ready for its first trial; return the function that it runs instead of the spec's."""
-    prepare_imports(paths)
+    prepare_imports(setup.paths)
     if assigned_gpus() == 0:
         hide_gpus()  # before anything asks for them, after which it would be too late
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if preload:
+    if setup.preload:
         from sweeper.training import warm
 
         warm.preload()
-    return None if function is None else cloudpickle.loads(function)
+    return None if setup.function is None else cloudpickle.loads(setup.function)
 
 
 def assigned_gpus() -> float:

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sweeper.errors import SweeperError, first_line
 from sweeper.executors.attempt import TrialFunction, run_attempt, worker_facts
-from sweeper.executors.ray_attempt import ThreadAttempt, assigned_gpus, prepare_process
+from sweeper.executors.ray_attempt import ThreadAttempt, WorkerSetup, assigned_gpus, prepare_process
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import FailureCause, Outcome, OutcomeKind, Report
 from sweeper.trial_spec import TrialSpec
@@ -43,21 +43,12 @@ class _Silent:
 class RankWorker:
     """One rank: a process that trains its part of one trial after another."""
 
-    def __init__(
-        self,
-        rank: int,
-        *,
-        board: Any,
-        paths: list[str],
-        growth_gb: float,
-        function: bytes | None,
-        preload: bool,
-    ) -> None:
-        self._memory = WorkerMemory(growth_gb)
+    def __init__(self, rank: int, setup: WorkerSetup) -> None:
+        self._memory = WorkerMemory(setup.growth_gb)
         self._rank = rank
-        self._board = board
-        self._function: TrialFunction | None = prepare_process(paths, function, preload=preload)
-        take_gpu(assigned_gpus(), is_built_in=preload)
+        self._board = setup.board
+        self._function: TrialFunction | None = prepare_process(setup)
+        take_gpu(assigned_gpus(), is_built_in=setup.preload)
         self._ranks: Any = None
         self._store: Any = None  # rank 0's: the others found it by it
         self._attempt: ThreadAttempt | None = None
@@ -113,27 +104,12 @@ class RankProcesses:
 
     Args:
         shares: The Ray resources of each, one for each bundle of the placement group.
-        board: The actor that holds the stop flags.
-        paths: The driver's module search path.
-        growth_gb: How much more memory each may hold between trials than after its first one.
-        function: A pickled trial function; None runs what the spec names.
-        preload: Whether they import the built-in fine-tuning at once.
+        setup: Of each.
     """
 
-    def __init__(
-        self,
-        shares: tuple[dict[str, float], ...],
-        *,
-        board: Any,
-        paths: list[str],
-        growth_gb: float,
-        function: bytes | None,
-        preload: bool,
-    ) -> None:
+    def __init__(self, shares: tuple[dict[str, float], ...], setup: WorkerSetup) -> None:
         self._shares = shares
-        self._options = {
-            "board": board, "paths": paths, "growth_gb": growth_gb, "function": function, "preload": preload
-        }  # fmt: skip
+        self._setup = setup
         self._actors: list[Any] = []
         self.facts: list[dict[str, Any]] = []  # who each rank is
 
@@ -146,7 +122,7 @@ class RankProcesses:
             actor = ray.remote(RankWorker).options(
                 num_cpus=share.get("CPU", 0), num_gpus=share.get("GPU", 0), resources=more, scheduling_strategy=place
             )  # fmt: skip
-            self._actors.append(actor.remote(rank, **self._options))
+            self._actors.append(actor.remote(rank, self._setup))
         try:
             meeting = ray.get(self._actors[0].meet.remote(len(self._actors)), timeout=_START_S)
             self.facts = ray.get([actor.join.remote(meeting) for actor in self._actors], timeout=_START_S)

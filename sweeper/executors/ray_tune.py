@@ -22,6 +22,7 @@ from ray.tune.search import ConcurrencyLimiter
 
 from sweeper.executors.attempt import JOIN_S, TrialFunction
 from sweeper.executors.interrupt import take_signals_back
+from sweeper.executors.ray_attempt import WorkerSetup
 from sweeper.executors.ray_board import make_board
 from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepEnd, SweepWatch
 from sweeper.executors.ray_waiting import Waiting
@@ -142,11 +143,13 @@ class RayTuneExecutor:
         bridge.n_slots = lambda: orchestrator.slots(self._fitting(), room=self._room)
         limiter = ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=bridge.n_slots())
         bridge.set_limit = lambda: limiter.set_max_concurrency(bridge.n_slots())
-        worker = tune.with_parameters(
-            TrialWorker, board=board, warm_s=_WARM_S, growth_gb=self._growth_gb,
+        setup = WorkerSetup(
+            board=board, paths=driver_paths(), growth_gb=self._growth_gb,
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
+        )  # fmt: skip
+        worker = tune.with_parameters(
+            TrialWorker, setup=setup, warm_s=_WARM_S,
             shares=(self._share,) * self._n_workers if self._n_workers > 1 else (),
-            paths=driver_paths(),
         )  # fmt: skip
         tuner = tune.Tuner(
             tune.with_resources(worker, self._placement()),

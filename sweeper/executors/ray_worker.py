@@ -9,7 +9,7 @@ from ray import tune
 
 from sweeper.errors import SweeperError
 from sweeper.executors.attempt import JOIN_S, TrialFunction, worker_facts
-from sweeper.executors.ray_attempt import Attempt, ThreadAttempt, assigned_gpus, prepare_process
+from sweeper.executors.ray_attempt import Attempt, ThreadAttempt, WorkerSetup, assigned_gpus, prepare_process
 from sweeper.executors.ray_gang import RankProcesses
 from sweeper.executors.worker_memory import WorkerMemory, lost_gpu, take_gpu
 from sweeper.records import Outcome, Report
@@ -35,39 +35,36 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     """A Tune trainable that stays alive between trials; `config` holds the spec of the next one."""
 
     def setup(
-        self, config: dict[str, Any], *, board: Any, warm_s: float, paths: list[str],
-        growth_gb: float, function: bytes | None = None, preload: bool = True,
+        self,
+        config: dict[str, Any],
+        *,
+        setup: WorkerSetup,
+        warm_s: float,
         shares: tuple[dict[str, float], ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Import what every trial needs; Tune gives out no trial before that.
 
         Args:
             config: Holds the `spec` of the first trial.
-            board: The actor that holds the stop flags.
+            setup: Of this process and, where the trial has several workers, of each of them.
             warm_s: How long the end of a trial waits for workers that still start.
-            paths: The driver's module search path; Ray hands on only a part of it.
-            growth_gb: How much more memory a process may hold between trials than after its first one.
-            function: A pickled trial function, by cloudpickle; None runs what the spec names.
-            preload: Whether to import the built-in fine-tuning now.
             shares: What each of the trial's workers gets, where there are several: they are processes of their own
                 in this trial's placement group, and this one only speaks for them.
         """
-        self._board, self._warm_s = board, warm_s
+        self._board, self._warm_s = setup.board, warm_s
         self._spec: TrialSpec = config["spec"]
         self._attempt: Attempt | None = None
         self._has_said_who = False
         self._gang: RankProcesses | None = None
         self._function: TrialFunction | None = None
-        self._memory = WorkerMemory(growth_gb)
+        self._memory = WorkerMemory(setup.growth_gb)
         self._note: str | None = None
         if shares:
-            self._gang = RankProcesses(
-                shares, board=board, paths=paths, growth_gb=growth_gb, function=function, preload=preload
-            )
+            self._gang = RankProcesses(shares, setup)
             self._gang.start()
         else:
-            self._function = prepare_process(paths, function, preload=preload)
-            take_gpu(assigned_gpus(), is_built_in=preload)
+            self._function = prepare_process(setup)
+            take_gpu(assigned_gpus(), is_built_in=setup.preload)
 
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.

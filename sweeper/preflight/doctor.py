@@ -101,6 +101,7 @@ def _collective() -> Finding:
     """Let a process on every node join the others and sum their numbers."""
     import ray
 
+    from sweeper.executors.ray_attempt import WorkerSetup
     from sweeper.executors.ray_gang import RankWorker
     from sweeper.executors.ray_session import described_nodes
 
@@ -108,7 +109,7 @@ def _collective() -> Finding:
     places = nodes if len(nodes) > 1 else nodes * 2
     actors = [
         ray.remote(RankWorker).options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])).remote(
-            rank, board=None, paths=[], growth_gb=2.0, function=None, preload=False
+            rank, WorkerSetup(board=None, paths=[], growth_gb=2.0, preload=False)
         )
         for rank, node in enumerate(places)
     ]  # fmt: skip
