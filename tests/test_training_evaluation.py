@@ -248,7 +248,7 @@ def test_only_the_first_rows_are_measured_where_asked(tmp_path: Path, tiny: Tiny
 
 
 def test_a_named_metric_is_the_weighted_mean_of_its_measures() -> None:
-    from sweeper.training.evaluation import weighted_metrics
+    from sweeper.training.eval_sets import weighted_metrics
 
     measures = {"new/exact_match": 0.2, "kept/exact_match": 0.8}
     weights = {"score": {"new/exact_match": 1.0, "kept/exact_match": 3.0}}
@@ -256,7 +256,7 @@ def test_a_named_metric_is_the_weighted_mean_of_its_measures() -> None:
 
 
 def test_a_metric_of_an_unknown_measure_is_refused() -> None:
-    from sweeper.training.evaluation import weighted_metrics
+    from sweeper.training.eval_sets import weighted_metrics
 
     with pytest.raises(ConfigError, match="`score` needs `new/f1`, which is not measured"):
         weighted_metrics({"score": {"new/f1": 1.0}}, {"new/loss": 1.0})

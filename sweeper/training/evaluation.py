@@ -1,43 +1,29 @@
 """Eval sets: held-out loss, token accuracy and exact match of generated answers."""
 
 import contextlib
-import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 
-from sweeper.config.trial_models import Evaluation, TrainSettings, TrialSection
-from sweeper.errors import ConfigError
+from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.items import Items
 from sweeper.training.encode import IGNORED
+from sweeper.training.eval_sets import EvalSet, eval_set, weighted_metrics
 from sweeper.training.generation import greedy_answers, stop_ids, words_of
 from sweeper.training.memory import free_memory, is_out_of_memory
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded
 from sweeper.training.templates import ChatRenderer
-from sweeper.training.tokens import TokenTable, eval_token_settings, load_table
+from sweeper.training.tokens import eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
 
 logger = logging.getLogger(__name__)
 
 _Read = TypeVar("_Read")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalSet:
-    """One eval set, sorted by length so that a batch has little padding; no measure depends on the order."""
-
-    name: str
-    rows: list[dict[str, Any]]
-    row_places: list[int]  # of each row in the source, from 0
-    n_targets: list[int]  # of each row
-    prompts: list[list[int]]  # of the rows that have an answer, shortest first
-    answers: list[str]
-    answer_places: list[int]
 
 
 class Evaluator:
@@ -61,7 +47,7 @@ class Evaluator:
         self._tokenizer = tokenizer
         self._collate = collate
         self._sets = [
-            _eval_set(
+            eval_set(
                 name,
                 load_table(source, tokenizer, eval_token_settings(settings, trial.evaluation)),
                 trial.evaluation,
@@ -218,52 +204,6 @@ class Evaluator:
         return torch.autocast(
             model.device.type, dtype=precision_dtype(self._settings), enabled=used != "fp32"
         )
-
-
-def weighted_metrics(
-    metrics: Mapping[str, Mapping[str, float]], measures: Mapping[str, float]
-) -> dict[str, float]:
-    """Return each named metric: the mean of its measures, weighted by weights that need not sum to 1.
-
-    Raises:
-        ConfigError: If a measure is not there.
-    """
-    results = {}
-    for name, weights in metrics.items():
-        missing = [measure for measure in weights if measure not in measures]
-        if missing:
-            raise ConfigError(
-                f"The metric `{name}` needs `{missing[0]}`, which is not measured. Measured are "
-                f"{', '.join(measures)}."
-            )
-        total = sum(weights.values())
-        results[name] = sum(weight * measures[measure] for measure, weight in weights.items()) / total
-    return results
-
-
-def _eval_set(name: str, table: TokenTable, how: Evaluation) -> EvalSet:
-    count = min(len(table), how.max_rows or len(table))
-    rows = sorted(((i, table[i]) for i in range(count)), key=lambda pair: len(pair[1]["input_ids"]))
-    pairs = []
-    if how.generate:
-        columns = table.dataset[:count]
-        pairs = [
-            (place, list(prompt), answer)
-            for place, (prompt, answer) in enumerate(
-                zip(columns["prompt_ids"], columns["answer"], strict=True)
-            )
-            if answer is not None
-        ]
-        pairs.sort(key=lambda pair: len(pair[1]))
-    return EvalSet(
-        name=name,
-        rows=[row for _, row in rows],
-        row_places=[place for place, _ in rows],
-        n_targets=[int((row["labels"][1:] != IGNORED).sum()) for _, row in rows],
-        prompts=[prompt for _, prompt, _ in pairs],
-        answers=[answer for _, _, answer in pairs],
-        answer_places=[place for place, _, _ in pairs],
-    )
 
 
 def _row_means(values: torch.Tensor, is_target: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
