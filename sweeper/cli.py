@@ -1,7 +1,6 @@
 """The command line: words and exit codes; nothing else."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -89,45 +88,30 @@ def plan(
 ) -> None:
     """Check a sweep file and print what would run; starts no trial."""
     from sweeper import api, readiness
-    from sweeper.noted_data import as_its_study_noted
-    from sweeper.plan import plan_sweep
-    from sweeper.plan_text import format_plan, plan_json
-    from sweeper.preflight.afford import afford
-    from sweeper.preflight.facts import run_preflight
-    from sweeper.preflight.measure import measure_cost
+    from sweeper.planning import PlanRequest, plan_in_full
 
     options = readiness.LaunchOptions(dir=directory, storage=storage, address=address)
     config = readiness.with_options(api.read_config(sweep, overrides or ()), options)
-    readiness.check_pruner(config)
-    if price is not None and not measure:
-        raise ConfigError("`--price` is for `--measure`, which was not given. Add it.")
-    found = run_preflight(as_its_study_noted(config)) if preflight or measure or address is not None else None
-    planned = plan_sweep(config, facts=found.facts if found is not None else None)
-    disk = readiness.plan_disk(config, found)
-    cost = (
-        measure_cost(planned, found.slots, facts=found.facts, price_per_gpu_hour=price)
-        if measure and found is not None
-        else None
-    )
-    hours_line = None
-    if cost is not None and config.pruner.max_gpu_hours is not None:
-        config, hours_line = afford(planned, cost)
-        planned = plan_sweep(config, facts=found.facts if found is not None else None)
+    request = PlanRequest(preflight=preflight or address is not None, measure=measure, price=price)
+    full = plan_in_full(config, request)
     if as_json:
-        measured = {"preflight": found.as_json()} if found is not None else {}
-        measured |= {"cost": cost.as_json()} if cost is not None else {}
-        told = {"disk": None if disk is None else dataclasses.asdict(disk)}
-        print(json.dumps(plan_json(planned) | told | measured, indent=2))
-        return
-    console().print(format_plan(planned))
-    if disk is not None:
-        console().print(f"\n{disk.line()}", soft_wrap=True)
-    if found is not None:
-        console().print("\n".join(found.lines()))
-    if cost is not None:
-        console().print("\n".join(cost.lines()), soft_wrap=True, highlight=False)
-    if hours_line is not None:
-        console().print(hours_line, soft_wrap=True, highlight=False)
+        print(json.dumps(full.as_json(), indent=2))
+    else:
+        _print_plan(full)
+
+
+def _print_plan(full: Any) -> None:
+    from sweeper.plan_text import format_plan
+
+    console().print(format_plan(full.plan))
+    if full.disk is not None:
+        console().print(f"\n{full.disk.line()}", soft_wrap=True)
+    if full.found is not None:
+        console().print("\n".join(full.found.lines()))
+    if full.cost is not None:
+        console().print("\n".join(full.cost.lines()), soft_wrap=True, highlight=False)
+    if full.hours_line is not None:
+        console().print(full.hours_line, soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=examples("launch"))
