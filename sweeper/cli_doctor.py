@@ -34,6 +34,7 @@ def doctor(
 ) -> None:
     """Check every node: versions, GPUs, paths, disk, storage, and whether they can compute together."""
     from sweeper import api, readiness
+    from sweeper.preflight.diagnosis import findings_text
     from sweeper.preflight.doctor import examine
 
     config = None
@@ -52,18 +53,7 @@ def doctor(
         told = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps({"is_fine": not wrong, "findings": told}, indent=2))
     else:
-        for finding in findings:
-            print(
-                f"{'ok   ' if finding.is_fine else 'WRONG'}  {finding.where}: {finding.text}".rstrip(".")
-                + "."
-            )
-            if finding.remedy:
-                print(f"       {finding.remedy}")
-        print(
-            "Nothing is wrong."
-            if not wrong
-            else f"{len(wrong)} of {len(findings)} checks found something wrong."
-        )
+        print(findings_text(findings))
     if wrong:
         raise typer.Exit(ConfigError.exit_code)
 

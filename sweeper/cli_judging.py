@@ -42,13 +42,10 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Measure kept models with the study's benchmarks, on this machine; the study keeps the numbers."""
-    from rich import box
-    from rich.table import Table
-
     from sweeper.benchmarks.run import BenchmarkRequest
     from sweeper.benchmarks.run import benchmark as run_benchmark
     from sweeper.cli_words import console
-    from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table, benchmarks_json
+    from sweeper.reporting.benchmarks import benchmark_table, benchmarks_json, benchmarks_text
 
     request = BenchmarkRequest(
         trials=tuple(trial or ()),
@@ -61,13 +58,8 @@ def benchmark(
     found = benchmark_table(view)
     if as_json or found is None:
         print(json.dumps(benchmarks_json(view), indent=2))
-        return
-    header, rows = benchmark_cells(found)
-    table = Table(*header, box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
-    console().print(found.note)
+    else:
+        console().print(benchmarks_text(found))
 
 
 def compare(

@@ -196,3 +196,15 @@ def _room(nodes: Sequence[NodeReport], wanted: Wanted) -> Finding:
         text=f"no trial fits. {missing(places, wanted.share, wanted.n_workers)}",
         remedy="Ask for less in `resources`, or add nodes.",
     )  # fmt: skip
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Return findings for people: a line each, with the remedy below, and how many are wrong."""
+    lines = []
+    for finding in findings:
+        word = "ok   " if finding.is_fine else "WRONG"
+        lines.append(f"{word}  {finding.where}: {finding.text}".rstrip(".") + ".")
+        lines += [f"       {finding.remedy}"] if finding.remedy else []
+    n_wrong = sum(not finding.is_fine for finding in findings)
+    end = f"{n_wrong} of {len(findings)} checks found something wrong." if n_wrong else "Nothing is wrong."
+    return "\n".join([*lines, end])

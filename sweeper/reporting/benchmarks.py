@@ -5,6 +5,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
 from sweeper.benchmarks.one_number import mean_score, rank_means
 from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
 from sweeper.reporting.formats import jsonable, short_float
@@ -113,6 +117,15 @@ def benchmark_cells(table: BenchmarkTable) -> tuple[list[str], list[list[str]]]:
             [name, *(score_text(row.scores.get(one)) for one in table.names), score_text(row.together)]
         )
     return header, rows
+
+
+def benchmarks_text(table: BenchmarkTable) -> RenderableType:
+    """Return the table for a terminal, with how its number is made."""
+    header, rows = benchmark_cells(table)
+    shown = Table(*header, box=box.SIMPLE)
+    for row in rows:
+        shown.add_row(*row)
+    return Group(shown, table.note)
 
 
 def score_text(score: Score | None) -> str:
