@@ -18,9 +18,11 @@ from sweeper.cli_words import (
     AsJson,
     ExecutorChoice,
     ExecutorOption,
+    Overrides,
     Storage,
     StudyPlace,
     console,
+    run_options,
 )
 from sweeper.errors import EXIT_OK, ConfigError, InterruptedSweepError, SweeperError
 from sweeper.help_text import examples
@@ -40,10 +42,6 @@ app = typer.Typer(
 
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
-]
 StudyDir = Annotated[str | None, typer.Option("--dir", metavar="DIR", help="The study's directory.")]
 
 
@@ -125,11 +123,9 @@ def launch(
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep; a study that exists already with the same config is gone on with."""
-    from sweeper import api, readiness
+    from sweeper import api
 
-    options = readiness.LaunchOptions(
-        dir=directory, storage=storage, address=address, executor=executor.value
-    )
+    options = run_options(executor, storage=storage, address=address, directory=directory)
     _finish(api.launch(sweep, overrides or (), options=options), as_json=as_json)
 
 
@@ -157,9 +153,9 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study where it stopped; with KEY=VALUE, --continue or --retry-failed, extend it."""
-    from sweeper import api, readiness
+    from sweeper import api
 
-    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    options = run_options(executor, storage=storage, address=address)
     view = api.resume(
         study, overrides or (), continues=continues or (), retry_failed=retry_failed, options=options
     )

@@ -1,6 +1,5 @@
 """The commands that train a study's trials again: other seeds, the same record."""
 
-import json
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -8,7 +7,17 @@ from typing import Annotated
 import typer
 
 from sweeper import completion
-from sweeper.cli_words import Address, AsJson, ExecutorChoice, ExecutorOption, Storage, StudyPlace
+from sweeper.cli_words import (
+    Address,
+    Alpha,
+    AsJson,
+    ExecutorChoice,
+    ExecutorOption,
+    Storage,
+    StudyPlace,
+    run_options,
+    tell,
+)
 from sweeper.help_text import examples
 
 
@@ -36,9 +45,7 @@ def confirm(
         TestChoice,
         typer.Option("--test", help="Paired t, or the permutation of signs: no normal noise, more seeds."),
     ] = TestChoice.T,
-    alpha: Annotated[
-        float, typer.Option("--alpha", min=1e-6, max=0.5, help="Risk of claiming any difference falsely.")
-    ] = 0.05,
+    alpha: Alpha = 0.05,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="NAME", help="Of the study that trains them; default: STUDY-confirm."),
@@ -49,20 +56,16 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Train a study's best points again with new seeds, and say whether they differ beyond chance."""
-    from sweeper import readiness
     from sweeper.confirm.outcome import outcome_json, outcome_text
     from sweeper.confirm.run import ConfirmRequest
     from sweeper.confirm.run import confirm as run_confirm
 
     request = ConfirmRequest(
         top=top, n_seeds=seeds, baseline=baseline, test=test.value, alpha=alpha, name=name
-    )  # fmt: skip
-    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    )
+    options = run_options(executor, storage=storage, address=address)
     outcome = run_confirm(study, request, options=options)
-    if as_json:
-        print(json.dumps(outcome_json(outcome), indent=2))
-    else:
-        print(outcome_text(outcome))
+    tell(lambda: outcome_json(outcome), lambda: outcome_text(outcome), as_json=as_json)
     print(f"study: {outcome.view.directory}", file=sys.stderr)
 
 
@@ -81,13 +84,12 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Train one trial again from its record, and say whether its curve is identical."""
-    from sweeper import readiness
     from sweeper.confirm.rerun import rerun as run_again
     from sweeper.confirm.rerun import rerun_json, rerun_text
 
-    options = readiness.LaunchOptions(storage=storage, address=address, executor=executor.value)
+    options = run_options(executor, storage=storage, address=address)
     found = run_again(study, trial, options=options, name=name)
-    print(json.dumps(rerun_json(found), indent=2) if as_json else rerun_text(found))
+    tell(lambda: rerun_json(found), lambda: rerun_text(found), as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,13 +1,12 @@
 """The command that checks a cluster."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweeper.cli_words import Address, AsJson, Storage
+from sweeper.cli_words import Address, AsJson, Overrides, Storage, tell
 from sweeper.errors import ConfigError
 from sweeper.help_text import examples
 
@@ -16,10 +15,7 @@ def doctor(
     sweep: Annotated[
         Path | None, typer.Argument(metavar="[SWEEP.yaml]", help="Check what this sweep needs too.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
-    ] = None,
+    overrides: Overrides = None,
     directory: Annotated[
         str | None,
         typer.Option(
@@ -49,11 +45,8 @@ def doctor(
         storage=storage if config is None else config.storage, directory=place,
     )  # fmt: skip
     wrong = [finding for finding in findings if not finding.is_fine]
-    if as_json:
-        told = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps({"is_fine": not wrong, "findings": told}, indent=2))
-    else:
-        print(findings_text(findings))
+    told = {"is_fine": not wrong, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    tell(lambda: told, lambda: findings_text(findings), as_json=as_json)
     if wrong:
         raise typer.Exit(ConfigError.exit_code)
 

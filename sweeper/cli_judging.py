@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sweeper import completion
-from sweeper.cli_words import AsJson, Storage, StudyPlace
+from sweeper.cli_words import Alpha, AsJson, Storage, StudyPlace, console, tell
 from sweeper.help_text import examples
 
 
@@ -44,7 +44,6 @@ def benchmark(
     """Measure kept models with the study's benchmarks, on this machine; the study keeps the numbers."""
     from sweeper.benchmarks.run import BenchmarkRequest
     from sweeper.benchmarks.run import benchmark as run_benchmark
-    from sweeper.cli_words import console
     from sweeper.reporting.benchmarks import benchmark_table, benchmarks_json, benchmarks_text
 
     request = BenchmarkRequest(
@@ -70,9 +69,7 @@ def compare(
     b: Annotated[
         int, typer.Argument(metavar="B", min=0, help="Another one's.", autocompletion=completion.trials)
     ],
-    alpha: Annotated[
-        float, typer.Option("--alpha", min=1e-6, max=0.5, help="Risk of claiming any difference falsely.")
-    ] = 0.05,
+    alpha: Alpha = 0.05,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +79,7 @@ def compare(
     from sweeper.compare.words import compared_json, compared_text
 
     found = compare_trials(load_study(study, storage=storage), a, b, alpha=alpha)
-    print(json.dumps(compared_json(found), indent=2) if as_json else compared_text(found))
+    tell(lambda: compared_json(found), lambda: compared_text(found), as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:

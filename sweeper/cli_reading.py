@@ -10,7 +10,7 @@ import typer
 
 from sweeper import completion
 from sweeper.cli_watch import watch as watch_study
-from sweeper.cli_words import AsJson, Storage, StudyPlace, console
+from sweeper.cli_words import AsJson, Storage, StudyPlace, console, tell
 from sweeper.errors import SweeperError
 from sweeper.help_text import examples
 from sweeper.study import layout
@@ -33,10 +33,7 @@ def status(
         watch_study(study, storage, as_json=as_json)
         return
     view = load_study(study, storage=storage)
-    if as_json:
-        print(json.dumps(status_json(view), indent=2))
-    else:
-        console().print(status_text(view))
+    tell(lambda: status_json(view), lambda: status_text(view), as_json=as_json)
 
 
 def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False) -> None:
@@ -45,10 +42,7 @@ def evidence(study: StudyPlace, storage: Storage = None, as_json: AsJson = False
     from sweeper.evidence_text import evidence_json, format_evidence
 
     view = load_study(study, storage=storage)
-    if as_json:
-        print(json.dumps(evidence_json(view), indent=2))
-    else:
-        console().print(format_evidence(view))
+    tell(lambda: evidence_json(view), lambda: format_evidence(view), as_json=as_json)
 
 
 def report(
@@ -74,10 +68,8 @@ def report(
 
         pictures = write_pictures(view, place)
     index = write_report(view, place)
-    if as_json:
-        print(json.dumps({"report": str(index), "pictures": [str(path) for path in pictures]}, indent=2))
-    else:
-        print("\n".join(str(path) for path in [index, *pictures]))
+    told = {"report": str(index), "pictures": [str(path) for path in pictures]}
+    tell(lambda: told, lambda: "\n".join(str(path) for path in [index, *pictures]), as_json=as_json)
 
 
 def ui(
@@ -232,10 +224,7 @@ def replay(
     options = ReplayOptions(orders=orders, slots=slots, seed=seed, tolerance=tolerance)
     results = replay_all(sweep, pruner or [EARLY_DYNAMICS], overrides or (), options)
     document = replay_json(sweep, results, slots=slots)
-    if as_json:
-        print(json.dumps(document, indent=2))
-    else:
-        console().print(replay_text(sweep, results, slots=slots))
+    tell(lambda: document, lambda: replay_text(sweep, results, slots=slots), as_json=as_json)
     try:
         kept = keep_replay(study, document, storage=storage)
     except SweeperError as error:  # who may only read the study has read it

@@ -1,5 +1,7 @@
 """Arguments and options that several commands share."""
 
+import json
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -23,6 +25,13 @@ StudyPlace = Annotated[
         autocompletion=completion.studies,
     ),
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
+]
+Alpha = Annotated[
+    float, typer.Option("--alpha", min=1e-6, max=0.5, help="Risk of claiming any difference falsely.")
+]
 Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Optuna storage, e.g. postgresql://user@host/db."),
@@ -37,6 +46,27 @@ Address = Annotated[
     ),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
+
+
+def run_options(
+    executor: ExecutorChoice, *, storage: str | None, address: str | None, directory: str | None = None
+) -> Any:
+    """Return the `LaunchOptions` that a command was given."""
+    from sweeper.readiness import LaunchOptions
+
+    return LaunchOptions(dir=directory, storage=storage, address=address, executor=executor.value)
+
+
+def tell(document: Callable[[], Any], text: Callable[[], Any], *, as_json: bool) -> None:
+    """Print a document as JSON, or text as it is; what is none for a rich console. Only what is printed is made."""
+    if as_json:
+        print(json.dumps(document(), indent=2))
+        return
+    made = text()
+    if isinstance(made, str):
+        print(made)
+    else:
+        console().print(made)
 
 
 def console(*, stderr: bool = False) -> Any:
