@@ -11,11 +11,12 @@ from sweeper.config.pruner_models import RungSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.moved import as_recorded
 from sweeper.optimizer import STEADY_SCHEDULES
+from sweeper.params import params_key
 from sweeper.phases import PHASED
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point, plan_sweep
 from sweeper.plan.budget import common_budget
 from sweeper.plan.marks import rung_marks
-from sweeper.records import Origin, TrialRecord, TrialState, params_key
+from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.study import layout
 from sweeper.study.changes import check_extension
 from sweeper.study.control_records import whoami

@@ -12,9 +12,9 @@ from sweeper.driving import complete
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.extend import plan_extension
+from sweeper.params import params_key
 from sweeper.plan import plan_sweep
 from sweeper.prior import prior_of
-from sweeper.records import params_key
 from sweeper.replay import ReplayOptions, replay
 from sweeper.study.control_records import Verb
 from sweeper.study.recorded import record_study

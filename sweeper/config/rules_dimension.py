@@ -10,7 +10,7 @@ from sweeper.config.draft import Draft, dotted
 from sweeper.config.messages import join, sentence, show
 from sweeper.config.space_models import DIMENSION_KINDS, Dimension
 from sweeper.config.trial_models import BUDGET_KINDS, Budget, TrainSettings
-from sweeper.records import is_number
+from sweeper.params import is_number
 
 _NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs", "data_weights")
 

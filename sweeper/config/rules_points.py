@@ -6,7 +6,7 @@ from typing import Any
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join, show
 from sweeper.config.space_models import Dimension
-from sweeper.records import is_number
+from sweeper.params import is_number
 
 
 def check_points(draft: Draft) -> None:

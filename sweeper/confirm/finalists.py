@@ -9,7 +9,8 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension
 from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.records import SEED, TrialRecord, but_seed, goodness_sign, params_key
+from sweeper.params import SEED, but_seed, params_key
+from sweeper.records import TrialRecord, goodness_sign
 from sweeper.study.view import StudyView
 
 _MAX_SEED = 2**31 - 1

@@ -7,8 +7,9 @@ from typing import Any
 
 from sweeper.confirm.finalists import Finalist, identity
 from sweeper.confirm.statistics import ALPHA, PERMUTATION, Comparison, TestName, Values, compare, smallest_n
+from sweeper.params import SEED
 from sweeper.pruners.standings import has_diverged
-from sweeper.records import SEED, TrialState
+from sweeper.records import TrialState
 from sweeper.reporting.formats import jsonable, params_text, plural, short, short_float
 from sweeper.study.view import StudyView
 

@@ -11,9 +11,10 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension
 from sweeper.config.trial_models import BUDGET_KINDS, Budget
 from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.params import is_number
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
-from sweeper.records import TrialRecord, TrialState, is_number
+from sweeper.records import TrialRecord, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
 from sweeper.study.failed import trials_of
 from sweeper.study.numbered import numbered

@@ -7,8 +7,9 @@ from typing import Any
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
+from sweeper.params import SEED, is_number
 from sweeper.plan import plan_point
-from sweeper.records import SEED, TrialRecord, is_number
+from sweeper.records import TrialRecord
 from sweeper.study.view import StudyView
 
 _MIN_TRIED = 3  # of two values the best is always at an edge

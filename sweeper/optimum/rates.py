@@ -1,7 +1,7 @@
 """The best learning rate against the batch size, over a study's completed trials."""
 
 from sweeper.optimum.fit import RateFit, Trained, fit_best_rate
-from sweeper.records import SEED, is_number
+from sweeper.params import SEED, is_number
 from sweeper.study.view import StudyView
 
 RATE, BATCH = "learning_rate", "effective_batch_size"

@@ -8,9 +8,10 @@ from typing import Any
 from sweeper.orchestrator.longest import TrialLengths
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
+from sweeper.params import params_key
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
-from sweeper.records import EventKind, Origin, TrialRecord, TrialState, params_key
+from sweeper.records import EventKind, Origin, TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
 

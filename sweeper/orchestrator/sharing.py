@@ -4,8 +4,9 @@ import math
 
 from sweeper.orchestrator.recording import set_progress
 from sweeper.orchestrator.state import Running, SweepState
+from sweeper.params import params_key
 from sweeper.plan import Point
-from sweeper.records import EventKind, Report, TrialRecord, TrialState, params_key
+from sweeper.records import EventKind, Report, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
 from sweeper.trial_spec import ShorterTrial
 

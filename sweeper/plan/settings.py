@@ -82,6 +82,8 @@ def hashed_settings(settings: Mapping[str, Any], *, is_function: bool, mixes: bo
         unset |= {name for name in ("model", "data_weights", *_UNLESS_PHASED) if settings.get(name) is None}
         if settings.get("data_strategy") != PHASED:
             unset.update(_UNLESS_PHASED)
+        if not settings.get("use_liger_kernel"):
+            unset.add("use_liger_kernel")
         if not mixes:
             unset.add("data_weights")
     used = {key: value for key, value in settings.items() if key not in unset}

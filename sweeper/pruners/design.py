@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from sweeper.params import is_number
 from sweeper.pruners.correlation import Array
-from sweeper.records import is_number
 
 _LOG_RATIO = 8.0  # a positive value that spans more than this is a scale, like a rate or a batch size
 _MAX_SWAPS = 20

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.params import is_number
 from sweeper.pruners.correlation import Array, Correlation, partial, spearman, within_groups
-from sweeper.records import GRAD_NORM, Direction, TrialRecord, goodness_sign, is_number
+from sweeper.records import GRAD_NORM, Direction, TrialRecord, goodness_sign
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 SLOPE = " slope"

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from sweeper.records import Direction, TrialRecord, TrialState, goodness_sign, is_number
+from sweeper.params import is_number
+from sweeper.records import Direction, TrialRecord, TrialState, goodness_sign
 from sweeper.reporting.formats import exact, short
 from sweeper.reporting.summary import pruned_text, result_of, varying_params
 from sweeper.study.view import StudyView

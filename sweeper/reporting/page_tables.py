@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.records import TrialRecord, is_number
+from sweeper.params import is_number
+from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, exact, short, verb
 from sweeper.reporting.grid import cell_text, trial_grid

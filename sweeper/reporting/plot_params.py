@@ -8,7 +8,8 @@ trial, which takes seconds for hundreds.
 import math
 from typing import Any
 
-from sweeper.records import TrialRecord, is_number
+from sweeper.params import is_number
+from sweeper.records import TrialRecord
 from sweeper.reporting.figures import (
     HIGHLIGHT,
     OKABE_ITO,

@@ -3,7 +3,8 @@
 import dataclasses
 import statistics
 
-from sweeper.records import TrialRecord, but_seed, params_key
+from sweeper.params import but_seed, params_key
+from sweeper.records import TrialRecord
 from sweeper.reporting.formats import plural, short
 from sweeper.study.view import StudyView
 

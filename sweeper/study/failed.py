@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 
+from sweeper.params import params_key
 from sweeper.plan import Point
-from sweeper.records import TrialRecord, TrialState, params_key
+from sweeper.records import TrialRecord, TrialState
 
 
 def failures_left(records: Collection[TrialRecord]) -> list[TrialRecord]:

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension, is_on_step
-from sweeper.records import is_number
+from sweeper.params import is_number
 
 
 def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:

@@ -12,8 +12,9 @@ from optuna.trial import TrialState as OptunaState
 from sweeper import encoding
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError
+from sweeper.params import params_key
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState, params_key
+from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
