@@ -101,7 +101,9 @@ def test_under_nohup_a_sweep_goes_on_when_its_terminal_goes_away(tmp_path):
         driver = start(["launch", str(sweep), "--dir", str(study), *IN_PROCESS], log)
     finally:
         signal.signal(signal.SIGHUP, before)
-    wait_for(lambda: (study / "study.json").exists() and attempts(study), driver, log)
+    wait_for(
+        "an attempt", lambda: (study / "study.json").exists() and attempts(study), process=driver, log=log
+    )
 
     code, _ = end(driver, signal.SIGHUP, timeout_s=60.0)
 
