@@ -73,20 +73,20 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Train one more point, after those that wait already; with --suggest, what lies beyond the best one's edge."""
-    from sweeper.control.send import parse_pairs, send_request
+    from sweeper.control.send import outcome_text, parse_pairs, send_requests
 
     if bool(values) == suggest:
         raise ConfigError("`sweeper add` needs either `KEY=VALUE ...` or `--suggest`.")
     if not suggest:
         _send(study, Verb.ADD, {"params": parse_pairs(values or [])}, storage, as_json=as_json)
         return
-    points = _suggested(study, storage)
-    if not as_json:
-        for point in points:
-            _send(study, Verb.ADD, {"params": point}, storage, as_json=False)
+    each = [{"params": point} for point in _suggested(study, storage)]
+    sent = send_requests(study, Verb.ADD, each, storage=storage)
+    if as_json:
+        print(json.dumps([one.event.as_dict() for one in sent], indent=2))
         return
-    events = [send_request(study, Verb.ADD, {"params": point}, storage=storage).event for point in points]
-    print(json.dumps([event.as_dict() for event in events], indent=2))
+    for one in sent:
+        print(outcome_text(one))
 
 
 def _suggested(study: str, storage: str | None) -> list[dict[str, Any]]:

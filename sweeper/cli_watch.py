@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import sys
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,8 +34,9 @@ def watch(study: str, storage: str | None, *, as_json: bool) -> None:
             for view in _views(study, storage):
                 live.update(WatchView(view))
     if view is not None and view.state == "interrupted":
+        place = shlex.quote(str(view.directory))
         raise InterruptedSweepError(
-            f"Study `{view.name}` is interrupted, and nobody drives it. Go on with: sweeper resume {view.directory}"
+            f"Study `{view.name}` is interrupted, and nobody drives it. Go on with: sweeper resume {place}"
         )
 
 
@@ -83,12 +84,10 @@ def _views(
         is_here = holder is not None and holder.is_here
         if view.state == "running" and pulse.still_s(lease) >= expiry_s and not is_here:
             yield dataclasses.replace(view, state="interrupted", driver=None)
-            print(
+            raise InterruptedSweepError(
                 f"The driver, process {lease.get('pid')} on {lease.get('host')}, has not stirred for {expiry_s:.0f} s: "
-                "its machine has probably stopped, or lost the storage. `sweeper resume` goes on once it is gone.",
-                file=sys.stderr,
+                "its machine has probably stopped, or lost the storage. `sweeper resume` goes on once it is gone."
             )
-            return
         yield view
         if view.state != "running":
             return

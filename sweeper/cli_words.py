@@ -42,7 +42,7 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="ADDR",
-        help="A running Ray cluster, e.g. auto or 10.0.0.1:6379; local: this machine. Default: as recorded.",
+        help="A running Ray cluster, e.g. auto or 10.0.0.1:6379; local: this machine. Default: as file or study say.",
     ),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]

@@ -101,5 +101,5 @@ def _is_there(place: str, path: str) -> bool:
 def _content(source: DataSource) -> str | None:
     try:
         return source_content(source)
-    except ConfigError:
+    except (ConfigError, OSError):
         return None  # the check of the data tells what is wrong with it

@@ -30,6 +30,7 @@ _OF_ANOTHER = re.compile(
     re.DOTALL,
 )
 _SECRET_OPTION = re.compile(r"(?:passw(?:or)?d|pwd)", re.IGNORECASE)
+_LOGIN_OPTION = re.compile(r"passw(?:or)?d|pwd", re.IGNORECASE)
 _IN_OPTION = re.compile(r"(?:password|pwd)\s*=\s*(?P<secret>[^;]+)", re.IGNORECASE)  # of ODBC, in one option
 
 
@@ -68,6 +69,14 @@ class _Url:
         """Return every password, as it is spelled."""
         own = [] if self.password is None else [self.password]
         return own + [option.partition("=")[2] for option in self.options if _is_secret(option)]
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether a password of the user is in it; that of a key of TLS is not."""
+        return self.password is not None or any(
+            _LOGIN_OPTION.fullmatch(unquote_plus(key)) or _IN_OPTION.search(unquote_plus(value))
+            for key, _, value in (option.partition("=") for option in self.options)
+        )
 
     def with_options(self, options: Sequence[str]) -> "_Url":
         """Return the URL with another query."""
@@ -131,11 +140,10 @@ def with_password(url: str) -> str:
 
     PostgreSQL's own ways, PGPASSWORD and ~/.pgpass, need no help: its library looks there itself.
     """
-    if "://" not in url or password_of(url) is not None:
-        return url
-    if url in _kept:
-        return _kept[url]
+    url = _kept.get(url, url)
     parts = _Url.cut(url)
+    if not parts.head or parts.logs_in:
+        return url
     names_user = parts.user is not None or "user" in dict(parse_qsl((parts.query or "")[1:]))
     password = (_given[-1] if _given else os.environ.get(PASSWORD_VARIABLE)) if names_user else None
     if not password:

@@ -20,7 +20,7 @@ from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, StepRow, TrialState
-from sweeper.study.control_records import ControlRequest, Verb
+from sweeper.study.control_records import ControlRequest, Verb, max_concurrent
 from sweeper.study.memory import MemoryStudy
 
 
@@ -185,6 +185,7 @@ def test_what_was_set_for_trials_at_a_time_is_lifted_by_none(value):
 
     assert orchestrator.slots(2, room=3) == 2
     assert [orchestrator.next_trial() is None for _ in range(2)] == [False, False]
+    assert max_concurrent(study.control_box.events()) is None
     assert events(study)[1]["request"] == "set max_concurrent=none"
     assert events(study)[1]["message"] == "as many trials run at a time as there are slots"
 

@@ -447,6 +447,12 @@ def test_a_password_that_was_kept_comes_back(url, password, masked, public):
     assert password_of(with_password(public)) == password
 
 
+def test_the_password_of_a_tls_key_does_not_stand_for_that_of_the_user(monkeypatch):
+    monkeypatch.setenv(storage_url.PASSWORD_VARIABLE, "s/ec")
+    public = keep_password("postgresql://u@h/db?sslpassword=zz")
+    assert with_password(public) == "postgresql://u:s%2Fec@h/db?sslpassword=zz"
+
+
 def test_a_password_within_an_option_of_odbc_is_hidden_with_it():
     url = "mssql+pyodbc:///?odbc_connect=UID%3Du%3BPWD%3Ds3%2Bx%3B"
 

@@ -291,6 +291,18 @@ def test_a_point_that_was_drawn_again_is_not_trained_again_though_the_driver_die
     assert records[1].reason == "the same point as trial 0: trained once"
 
 
+def test_a_failed_point_that_was_claimed_again_is_trained_though_the_driver_died_in_between(tmp_path):
+    study = make_study(tmp_path, make_config(failures={"retries": 0}))
+    orchestrator = make_orchestrator(study)
+    failed = orchestrator.next_trial().number
+    orchestrator.on_end(failed, Outcome(kind=OutcomeKind.FAILED, error="boom"))
+    point = plan_point(study.config, study.records()[failed].params)
+    number = study.add_trial(point, Origin(by="somebody", retries=failed))
+    study.claim(number)
+
+    assert make_orchestrator(reopened(study)).next_trial().number == number
+
+
 def test_a_point_that_was_added_is_not_drawn_again_however_its_numbers_are_written(tmp_path):
     drawn = {"x": {"choice": [1, 2.0]}}
     study = make_study(tmp_path, make_config(search_space=drawn, sampler={"name": "random", "n_trials": 9}))

@@ -11,6 +11,7 @@ import os
 import pty
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyte
@@ -23,6 +24,7 @@ from sweeps import make_study
 
 from sweeper.cli_watch import _views
 from sweeper.control.send import outcome_text, send_request
+from sweeper.errors import InterruptedSweepError
 from sweeper.records import Direction, Origin, TrialState
 from sweeper.reporting import watch_bits
 from sweeper.reporting.driver import without_beat
@@ -186,25 +188,23 @@ class FarDriver:
         who = {"host": "far", "pid": 17, "machine": "other", "started": 5}
         self.study._storage.set_study_user_attr(self.study._id, "sweeper:driver", facts | who)
 
-    def watched(self) -> list[StudyView]:
-        return list(_views(str(self.study.directory), None, clock=self.clock, sleep=self.sleep))
+    def watched(self) -> Iterator[StudyView]:
+        return _views(str(self.study.directory), None, clock=self.clock, sleep=self.sleep)
 
 
-def test_watching_ends_with_words_once_a_driver_elsewhere_does_not_stir_any_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_watching_ends_with_words_once_a_driver_elsewhere_does_not_stir_any_more(tmp_path: Path) -> None:
     driver = FarDriver(tmp_path)
     driver.stops_beating_at_s = 20.0
 
-    states = [view.state for view in driver.watched()]
+    states = []
+    with pytest.raises(
+        InterruptedSweepError, match=r"^The driver, process 17 on far, has not stirred for 60 s: "
+    ):
+        states.extend(view.state for view in driver.watched())
 
     assert set(states[:-1]) == {"running"}
     assert states[-1] == "interrupted"
     assert 75.0 <= driver.now_s <= 81.0
-    told = capsys.readouterr().err
-    assert told.startswith(
-        "The driver, process 17 on far, has not stirred for 60 s: its machine has probably stopped"
-    )
 
 
 def test_watching_a_driver_elsewhere_goes_on_as_long_as_it_beats(

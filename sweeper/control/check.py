@@ -15,13 +15,12 @@ from sweeper.params import is_number
 from sweeper.phases import PHASED
 from sweeper.plan import DataFacts, Point, plan_point
 from sweeper.records import TrialRecord, TrialState
-from sweeper.study.control_records import ControlRequest, Verb
+from sweeper.study.control_records import NO_LIMIT, ControlRequest, Verb
 from sweeper.study.failed import trials_of
 from sweeper.study.numbered import numbered
 
 MAX_CONCURRENT = "max_concurrent"  # trials at a time
 SETTINGS = (MAX_CONCURRENT,)  # what `set` can change
-NO_LIMIT = ("none", None)  # what lifts one
 
 
 def check_request(

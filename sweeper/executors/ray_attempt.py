@@ -160,7 +160,8 @@ class ThreadAttempt:
     def _give_up(self, after_s: float) -> None:
         """End this process where a stopped trial does not end in time: one that hangs would hold its slot for ever.
 
-        One that is to save first is left alone: its last evaluation may take long, and is worth something.
+        One that is to save first is left alone until it is told not to: its last evaluation may take long, and is worth
+        something.
         """
         if not self._ended.wait(after_s):
             logger.error(

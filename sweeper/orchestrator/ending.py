@@ -138,6 +138,7 @@ class Ending:
         self._state.study.claim(decision.trial)
         self._recording.decision(decision)
         if _is_inherited(record):
+            self._state.commit()
             self._state.checkpoints(record.number).clear()  # what it was to begin with
         self._finish_pruned(record, decision.reason)
         words = f"not started: {decision.reason}"

@@ -100,8 +100,8 @@ class TrialQueue:
         return record.number if known is None else known
 
     def _end_if_repeated(self, record: TrialRecord) -> None:
-        """End a repeated draw whose driver died after it was entered."""
-        if record.state is TrialState.RUNNING and record.attempts == 0:
+        """End a repeated draw whose driver died after it was entered. What somebody has asked for is none."""
+        if record.state is TrialState.RUNNING and record.attempts == 0 and record.origin is None:
             known = self._known_as(record)
             if known < record.number:
                 self._end_repeated(record, known)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sweeper.control.check import MAX_CONCURRENT, NO_LIMIT, check_request
+from sweeper.control.check import MAX_CONCURRENT, check_request
 from sweeper.errors import StudyMismatchError, SweeperError
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
@@ -11,7 +11,7 @@ from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point
 from sweeper.records import Decision, EventKind, Origin
 from sweeper.study.clock import utc_now
-from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb
+from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb, limit_of
 from sweeper.study.failed import trials_of
 
 USER_RULE = "user"  # of a decision that a person took
@@ -103,7 +103,7 @@ class Steering:
         if request.verb in (Verb.PAUSE, Verb.UNPAUSE):
             self._state.is_paused = request.verb is Verb.PAUSE
         elif request.verb is Verb.SET:
-            self._state.max_concurrent = _limit_in(request)
+            self._state.max_concurrent = limit_of(request)
         elif request.verb is Verb.KEEP and request.trial is not None:
             self._state.kept[request.trial] = request.by
 
@@ -189,7 +189,7 @@ class Steering:
         return "trials are started again", []
 
     def _set(self, request: ControlRequest) -> tuple[str, list[Decision]]:
-        value = _limit_in(request)
+        value = limit_of(request)
         if value is None:
             return "as many trials run at a time as there are slots", []
         room = self._capacity() if self._capacity is not None else value
@@ -216,9 +216,3 @@ class Steering:
         except SweeperError as error:  # by now it is in the study
             message += f"; what it begins with could not be copied, is tried again at its start: {error}"
         return record.number, message
-
-
-def _limit_in(request: ControlRequest) -> int | None:
-    """Return how many trials a request wants at a time; None where it lifts the limit."""
-    value = request.arguments["value"]
-    return None if value in NO_LIMIT else int(value)

@@ -173,8 +173,9 @@ def _refuse_without_gpu(config: SweepConfig, cluster: ClusterFacts) -> None:
         ("use_liger_kernel", True, "Leave it out"),
     ):
         if value in setting_values(config, name):
+            asked = config.resources.gpus_per_trial
+            wanted = "" if asked is None else f" and `resources.gpus_per_trial` is {asked:g}"
             raise ConfigError(
                 f"`{name}: {str(value).lower()}` needs a GPU, but trials get none: {cluster.place} has "
-                f"{cluster.gpus} GPUs and `resources.gpus_per_trial` is {config.resources.gpus_per_trial or 0:g}. "
-                f"{instead}, or run where there are GPUs."
+                f"{cluster.gpus} GPUs{wanted}. {instead}, or run where there are GPUs."
             )

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+NO_LIMIT = ("none", None)  # what lifts the limit of trials at a time
+
 
 class Verb(enum.StrEnum):
     """What can be asked of a sweep."""
@@ -106,8 +108,14 @@ def paused_by(events: Sequence[ControlEvent]) -> str | None:
 
 def max_concurrent(events: Sequence[ControlEvent]) -> int | None:
     """Return how many trials may run at a time as somebody has set it; None where nobody has."""
-    set_to = [one.arguments["value"] for one in _done(events) if one.verb is Verb.SET]
-    return int(set_to[-1]) if set_to else None
+    words = [one for one in _done(events) if one.verb is Verb.SET]
+    return limit_of(words[-1]) if words else None
+
+
+def limit_of(request: ControlRequest) -> int | None:
+    """Return how many trials a request of `set` wants at a time; None where it lifts the limit."""
+    value = request.arguments["value"]
+    return None if value in NO_LIMIT else int(value)
 
 
 def _done(events: Sequence[ControlEvent]) -> list[ControlRequest]:

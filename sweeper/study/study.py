@@ -140,6 +140,11 @@ class Study(DrivenStudy):
         directory = directory.absolute()
         if directory == self.directory or _are_same(directory, self.directory):
             return
+        if self.config.storage is None:
+            raise StudyMismatchError(
+                f"Study `{self.name}` keeps its records in {self.directory} itself. Move that directory, and name the "
+                "new one as the study."
+            )
         marker = directory / layout.MARKER
         with _reading(directory):
             name = _read_marker(marker)[0] if marker.exists() else None

@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from sweeper.errors import ConfigError
 from sweeper.extras import install_command
+from sweeper.storage_url import absolute_storage, keep_password
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 from sweeper.ui.live_page import LivePage
@@ -59,7 +60,7 @@ def serve(
         dashboard = None
         if with_dashboard:
             token = token or secrets.token_urlsafe(24)
-            dashboard = stack.enter_context(_dashboard(study, token))
+            dashboard = stack.enter_context(_dashboard(study, token, storage=storage))
         page = LivePage(study.view, refresh_s=refresh_s, dashboard=dashboard)
         server = stack.enter_context(ReportServer(host, port, page, token=token))
         say(server.url)
@@ -107,7 +108,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def _dashboard(study: Study, token: str) -> Iterator[str]:
+def _dashboard(study: Study, token: str, *, storage: str | None) -> Iterator[str]:
     """Serve optuna-dashboard on a free port of loopback; yield its address, with the token."""
     try:
         from optuna_dashboard import wsgi
@@ -116,7 +117,8 @@ def _dashboard(study: Study, token: str) -> Iterator[str]:
             f"optuna-dashboard is not installed. Install it with `{install_command('dashboard')}`, "
             "or leave `--dashboard` out."
         ) from error
-    application = local_only(wsgi(open_storage(study.config.storage, study.directory)), token=token)
+    url = study.config.storage if storage is None else keep_password(absolute_storage(storage))
+    application = local_only(wsgi(open_storage(url, study.directory)), token=token)
     with make_server(
         _DASHBOARD_HOST, 0, application, server_class=_DashboardServer, handler_class=_Quiet
     ) as server:
