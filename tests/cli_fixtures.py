@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 
 SWEEPER = Path(sys.executable).with_name("sweeper")
@@ -153,10 +154,24 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
 
 
+def processes_of(*words: str) -> list[int]:
+    """Return the processes whose command has all of these words in it."""
+    lines = ((one.pid, " ".join(one.info["cmdline"] or ())) for one in psutil.process_iter(["cmdline"]))
+    return [pid for pid, line in lines if all(word in line for word in words)]
+
+
+def _processes_of_session(leader: int) -> list[int]:
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
+
+
 def end_ray(folder: str) -> None:
     """End every process of the Ray that was started in a folder, and remove that."""
-    found = subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True, check=False)
-    for pid in map(int, found.stdout.split()):
+    for pid in processes_of(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
@@ -175,9 +190,7 @@ class Background:
 
     def kill_group(self) -> None:
         """End the command and all that it has started, at once. Ray's daemons leave its group but not its session."""
-        session = str(self.process.pid)
-        found = subprocess.run(["pgrep", "-s", session], capture_output=True, text=True, check=False)
-        for pid in [self.process.pid, *map(int, found.stdout.split())]:
+        for pid in [self.process.pid, *_processes_of_session(self.process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=30)

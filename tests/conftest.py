@@ -1,6 +1,7 @@
 """What tests share: sweeps over made-up trial functions, without torch and Ray."""
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,13 @@ def _private_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep GPUs out of sight, unless the tests that need one are asked for: curves of CPUs are compared bit for bit."""
+    """Keep GPUs out of sight, unless the tests that need one are asked for: curves of CPUs are compared bit for bit.
+
+    A shell that starts something in the background switches Ctrl-C off for it, and for all that it starts; some tests
+    press it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
         hide_gpus()
 

@@ -20,6 +20,7 @@ from cli_fixtures import (
     cli,
     command,
     end_ray,
+    processes_of,
     status,
     traces,
     write_sweep,
@@ -204,14 +205,13 @@ def test_a_launch_joins_a_running_cluster_whether_it_asks_for_a_token_or_not(
             "launch", traced_sweep(tmp_path), "--dir", tmp_path / "study", "--address", address,
             timeout_s=180, HOME=str(home),
         )  # fmt: skip
-        raylets = subprocess.run(
-            ["pgrep", "-f", f"raylet.*{folder}"], capture_output=True, text=True, check=True
-        )
+        raylets = set(processes_of("raylet", folder))
 
         assert run.code == 0, run.err
         check_finished(tmp_path / "study", tmp_path)
         ancestors = [set(trace["ancestors"]) for trace in traces(tmp_path, "ended")]
-        assert all(set(map(int, raylets.stdout.split())) & found for found in ancestors)
+        assert raylets
+        assert all(raylets & found for found in ancestors)
 
 
 @pytest.mark.train

@@ -134,6 +134,8 @@ def bare_trl(
     from transformers.trainer_callback import PrinterCallback
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+    from sweeper.training.trainer import CHECKPOINTING
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.model)
     trainer = trl.SFTTrainer(
         model=model,
@@ -141,7 +143,7 @@ def bare_trl(
             output_dir=str(root), per_device_train_batch_size=4, gradient_accumulation_steps=batch // 4,
             max_steps=len(rows) // batch, learning_rate=rate, lr_scheduler_type=schedule, warmup_steps=warmup,
             optim="adamw_torch", adam_beta2=0.95, weight_decay=0.0, max_grad_norm=1.0, seed=0, use_cpu=True, bf16=False,
-            activation_checkpointing=False, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+            **{CHECKPOINTING: False}, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
             train_sampling_strategy="sequential", save_strategy="no", logging_strategy="no", report_to=[],
             disable_tqdm=True, dataloader_pin_memory=False,
         ),

@@ -37,6 +37,7 @@ class TorchRanks:
 
     def __init__(self) -> None:
         is_gloo = dist.get_backend() == "gloo"
+        self._control: dist.ProcessGroup | None
         self._control = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo", timeout=_CONTROL_S)
 
     @property

@@ -169,7 +169,7 @@ def plain_log_probs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, t
 
 
 # transformers renamed it between 5.17 and 5.23, and warns of the older name.
-_CHECKPOINTING = next(
+CHECKPOINTING = next(
     name
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in {field.name for field in dataclasses.fields(trl.SFTConfig)}
@@ -210,7 +210,7 @@ def training_arguments(
         ddp_backend=None if n_ranks == 1 else "nccl" if on_gpu else "gloo",
         bf16=used == "bf16",
         fp16=used == "fp16",
-        **{_CHECKPOINTING: settings.gradient_checkpointing},
+        **{CHECKPOINTING: settings.gradient_checkpointing},
         **_switched_off(),
     )
     if on_gpu and n_ranks == 1:

@@ -11,7 +11,7 @@ from sweeper.reporting.export.yaml_text import scalar, yaml_text
 def build(chosen: ChosenTrial, target: Target) -> Body:
     """Return the file. Model, data and method are no TrainingArguments, so its header names them."""
     content = trainer_keys(chosen) | {
-        "activation_checkpointing": chosen.settings.gradient_checkpointing,
+        "gradient_checkpointing": chosen.settings.gradient_checkpointing,
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
     }
     if chosen.settings.use_liger_kernel:

@@ -29,8 +29,8 @@ def build(chosen: ChosenTrial, target: Target) -> Body:
     content |= _length_keys(chosen, target, lost)
     content |= trainer_keys(chosen)
     content |= {
-        # transformers' new name of `gradient_checkpointing`, which TRL switches on unless told
-        "activation_checkpointing": chosen.settings.gradient_checkpointing,
+        # TRL switches it on unless told. From 5.23 on transformers has a new name, and takes this one until 6.
+        "gradient_checkpointing": chosen.settings.gradient_checkpointing,
         "router_aux_loss_coef": 0.0,
         "train_sampling_strategy": "random" if target.rows is None else "sequential",
         "num_processes": chosen.batch.data_parallel_size,  # read by `accelerate launch`, which `trl sft` calls
