@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweeper.errors import SweeperError
+from sweeper.looking import files_below, is_there
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, quota used up, file size limit
 
@@ -75,10 +76,9 @@ def publish_directory(beside: Path, path: Path) -> None:
 
     Files are fsynced first, so that the name never stands for half of them.
     """
-    for file in beside.rglob("*"):
-        if file.is_file():
-            sync_file(file)
-    if path.exists():
+    for file in files_below(beside):
+        sync_file(file)
+    if is_there(path):
         shutil.rmtree(path)
     os.replace(beside, path)
     sync_directory(path.parent)

@@ -21,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sweeps import make_config, make_study, reopened
 
-from sweeper import storage_url
+from sweeper import looking, storage_url
 from sweeper.driving import complete
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
@@ -35,7 +35,6 @@ from sweeper.storage_url import (
     with_password,
     without_password,
 )
-from sweeper.study import journal as journal_module
 from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
 from sweeper.study.journal_lock import JournalLock
@@ -186,11 +185,10 @@ def test_a_writer_that_stalls_overwrites_nothing_that_others_wrote_meanwhile(jou
 WRITE_TOO_MUCH = """
 import resource, sys
 from pathlib import Path
-from sweeper import storage_url
+from sweeper import looking, storage_url
 from sweeper.driving import complete
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.plan import plan_sweep
-from sweeper.study import journal as journal_module
 from sweeper.study.journal import JournalBackend
 backend = JournalBackend(Path(sys.argv[1]))
 backend.append_logs([{"first": 1}])
@@ -650,7 +648,7 @@ def test_a_shared_file_system_that_stumbles_is_read_again(journal, monkeypatch, 
         return real(path, *words, **more)
 
     monkeypatch.setattr("builtins.open", stumbling)
-    monkeypatch.setattr(journal_module, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(looking, "_AGAIN_S", 0.0)
 
     if is_waited_for:
         assert list(backend.read_logs(0)) == [{"a": 1}, {"a": 2}]

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
-    "errors records params batch rungs phases files cache optimizer learning encoding items channel trial_spec "
-    "gang context checkpoint room storage_url differences help_text extras model_files",
+    "errors records params batch rungs phases files looking cache optimizer learning encoding items channel "
+    "trial_spec gang context checkpoint room storage_url differences help_text extras model_files",
     "config pruners",
     "plan study",
     "control orchestrator optimum plan_text",

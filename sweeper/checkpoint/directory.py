@@ -6,9 +6,9 @@ trials/N/checkpoints/step-00000128/
 """
 
 import contextlib
+import functools
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from sweeper.channel import LoadedCheckpoint
@@ -22,7 +22,9 @@ from sweeper.checkpoint.manifest import (
     outlived,
     parse,
 )
+from sweeper.errors import SweeperError
 from sweeper.files import publish_directory
+from sweeper.looking import names_in, patiently
 
 
 class DirectoryCheckpoints:
@@ -52,9 +54,8 @@ class DirectoryCheckpoints:
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # what a failed try left; it has its name otherwise
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
-        names = [path.name for path in self._paths()]
         whole = [path.name for path, _ in self._manifests()]
-        for name in outlived(names, whole=whole, newest=name_of(step)):
+        for name in outlived(self._names(), whole=whole, newest=name_of(step)):
             self._drop(name)
         return name_of(step)
 
@@ -63,23 +64,38 @@ class DirectoryCheckpoints:
 
         What is later than what may be used is removed, whole or not: it would be taken for a part of this attempt's
         history.
+
+        Raises:
+            SweeperError: If none is usable, and one of them perhaps only because it cannot be read.
         """
         self._tidy()
         if self._newest_step is not None:
-            for path in self._paths():
-                if path.name > name_of(self._newest_step):
-                    self._drop(path.name)
-        for path, manifest in reversed(list(self._manifests())):
-            if matches(path, manifest, read=True):
+            for name in self._names():
+                if name > name_of(self._newest_step):
+                    self._drop(name)
+        unread: SweeperError | None = None
+        for path, manifest in reversed(self._manifests()):
+            try:
+                is_whole = patiently(path, functools.partial(matches, path, manifest, read=True))
+            except SweeperError as error:  # the one before it may be read all the same
+                unread = unread or error
+                continue
+            if is_whole:
                 return LoadedCheckpoint(path=path, step=manifest.step, samples=manifest.samples)
+        if unread is not None:
+            raise unread
         return None
 
     def saved(self) -> list[Saved]:
-        """Return those that look whole, oldest first, without reading all of their files."""
+        """Return those that look whole, oldest first, without reading all of their files.
+
+        Raises:
+            SweeperError: If they cannot be read.
+        """
         return [
             Saved(name=path.name, step=manifest.step, samples=manifest.samples, n_bytes=manifest.n_bytes)
             for path, manifest in self._manifests()
-            if matches(path, manifest, read=False)
+            if patiently(path, functools.partial(matches, path, manifest, read=False))
         ]
 
     def remove(self, name: str) -> None:
@@ -95,19 +111,25 @@ class DirectoryCheckpoints:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._root / name)
 
-    def _paths(self) -> list[Path]:
-        return sorted(self._root.glob("step-*"))
+    def _names(self) -> list[str]:
+        names = patiently(self._root, lambda: names_in(self._root))
+        return [name for name in names if name.startswith("step-")]
 
-    def _manifests(self) -> Iterator[tuple[Path, Manifest]]:
-        for path in self._paths():
-            try:
-                manifest = parse((path / MANIFEST).read_bytes())
-            except OSError:  # it was killed while it was removed
-                continue
-            if manifest is not None and name_of(manifest.step) == path.name:
-                yield path, manifest
+    def _manifests(self) -> list[tuple[Path, Manifest]]:
+        paths = [self._root / name for name in self._names()]
+        found = [(path, patiently(path, functools.partial(_manifest_in, path))) for path in paths]
+        return [(path, one) for path, one in found if one is not None and name_of(one.step) == path.name]
 
     def _tidy(self) -> None:
         """Remove what killed workers left half-made."""
         for path in [*self._root.glob(".*.tmp"), *self._root.parent.glob(".checkpoint-*")]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest_in(path: Path) -> Manifest | None:
+    """Return the manifest of a checkpoint; None where it has none: whoever saved or removed it was killed."""
+    try:
+        with open(path / MANIFEST, "rb") as file:
+            return parse(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -26,7 +26,7 @@ def inherit_checkpoint(source: str, place: str, *, newest_step: int) -> Saved | 
         It, or None where there is none.
 
     Raises:
-        SweeperError: If it cannot be copied.
+        SweeperError: If they cannot be read, or it cannot be copied.
     """
     if "://" in source:
         remote = RemoteCheckpoints(source)

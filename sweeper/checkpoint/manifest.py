@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+from sweeper.looking import files_below
+
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 SLICE_BYTES = 64 << 20  # of a larger file that are hashed by themselves, so that several threads can
@@ -77,12 +79,8 @@ def outlived(names: Sequence[str], *, whole: Sequence[str], newest: str) -> list
 
 
 def describe(directory: Path, *, step: int, samples: int) -> Manifest:
-    """Return the manifest of a directory's files."""
-    files = {
-        file.relative_to(directory).as_posix(): _facts_of(file)
-        for file in sorted(directory.rglob("*"))
-        if file.is_file()
-    }
+    """Return the manifest of a directory's files. Raises OSError where one cannot be read."""
+    files = {file.relative_to(directory).as_posix(): _facts_of(file) for file in files_below(directory)}
     return Manifest(step=step, samples=samples, files=files)
 
 
@@ -108,7 +106,11 @@ def parse(text: str | bytes) -> Manifest | None:
 
 
 def matches(directory: Path, manifest: Manifest, *, read: bool) -> bool:
-    """Whether a directory holds the files of a manifest: by their sizes, or, with `read`, by their content."""
+    """Whether a directory holds the files of a manifest: by their sizes, or, with `read`, by their content.
+
+    Raises:
+        OSError: If that cannot be told.
+    """
     try:
         for name, expected in manifest.files.items():
             file = directory / name
@@ -116,7 +118,7 @@ def matches(directory: Path, manifest: Manifest, *, read: bool) -> bool:
                 return False
             if read and sha256_of(file, slice_bytes=expected.slice_bytes) != expected.sha256:
                 return False
-    except OSError:  # a file is missing, or the disk cannot read it
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
     return True
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sweeper.checkpoint import inherit_checkpoint
-from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.errors import StudyMismatchError
 from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
@@ -13,6 +13,7 @@ from sweeper.plan import Point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import GRAD_NORM, LOSS, EventKind, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
+from sweeper.study.curves import DamagedCurveError
 from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.trial_spec import TrialSpec
 
@@ -132,7 +133,7 @@ class Starting:
         curves = self._state.study.curves
         try:
             rows = curves.rows(number)
-        except SweeperError as error:
+        except DamagedCurveError as error:
             curves.set_aside(number)
             words = f"trial {number} starts anew: {error}"
             self._state.tell(EventKind.NOTE, words, record=self._state.records[number])

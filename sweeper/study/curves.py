@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from sweeper.errors import SweeperError, named_line
 from sweeper.files import write_bytes, write_error
+from sweeper.looking import patiently
 from sweeper.records import StepRow
 
 _SCHEMA = pa.schema(
@@ -28,6 +29,10 @@ _SCHEMA = pa.schema(
 _CHECKSUM = (
     b"sweeper:sha256"  # of the values, in the file's metadata: Parquet itself notices few flipped bits
 )
+
+
+class DamagedCurveError(SweeperError):
+    """A curve's file does not hold what was written."""
 
 
 class CurveStore:
@@ -63,7 +68,8 @@ class CurveStore:
         """Return a trial's curve; empty where it never reported. Null is None, NaN stays NaN.
 
         Raises:
-            SweeperError: If the file is damaged.
+            DamagedCurveError: If the file is damaged.
+            SweeperError: If it cannot be read.
         """
         table = self._table(number)
         if table is None:
@@ -95,10 +101,17 @@ class CurveStore:
 
     def _table(self, number: int) -> pa.Table | None:
         path = self.path(number)
-        if not path.exists():
+        try:
+            content = patiently(path, lambda: _content(path))
+        except SweeperError as error:
+            raise SweeperError(
+                f"{error} A curve that stays so can be restored from a copy, or removed: a trial that is not finished "
+                "is then trained again from its start."
+            ) from error
+        if content is None:
             return None
         try:
-            table = pq.read_table(io.BytesIO(path.read_bytes()))
+            table = pq.read_table(io.BytesIO(content))
         except (OSError, pa.ArrowException, ValueError, UnicodeError, MemoryError) as error:
             raise _damaged(path, f"{named_line(error):.100}") from error
         metadata = table.schema.metadata or {}
@@ -110,6 +123,15 @@ class CurveStore:
         raise _damaged(path, "its values are not those that were written")
 
 
+def _content(path: Path) -> bytes | None:
+    """Return a file's content; None where there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 def _checksum(table: pa.Table) -> str:
     digest = hashlib.sha256(str(table.num_rows).encode())
     for field in _SCHEMA:
@@ -119,8 +141,8 @@ def _checksum(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _damaged(path: Path, why: str) -> SweeperError:
-    return SweeperError(
+def _damaged(path: Path, why: str) -> DamagedCurveError:
+    return DamagedCurveError(
         f"The curve {path} is damaged ({why}). Restore it from a copy, or remove it: a trial that is not finished "
         "is then trained again from its start."
     )

@@ -1,11 +1,9 @@
 """A journal file for Optuna's journal storage that survives whatever dies while writing it."""
 
 import contextlib
-import errno
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,8 @@ from optuna.storages.journal import BaseJournalBackend
 
 from sweeper.errors import SweeperError
 from sweeper.files import write_error
+from sweeper.looking import Patience, is_there, patiently
 from sweeper.study.journal_lock import JournalLock
-
-# What a shared file system says that loses its server, or one of its servers, for some time.
-_PASSING = frozenset(
-    getattr(errno, name)
-    for name in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EREMOTEIO", "ENETDOWN", "EHOSTDOWN", "ENOTCONN")
-    if hasattr(errno, name)
-)
-_PATIENCE_S = 120.0
-_AGAIN_S = 0.5
 
 
 class JournalBackend(BaseJournalBackend):
@@ -41,7 +31,7 @@ class JournalBackend(BaseJournalBackend):
         self._gathered = (
             threading.local()
         )  # `logs`: what a thread is to append at once; the lease's beats go past it
-        if path.exists():  # who only reads may lack the permission to touch it
+        if patiently(path, lambda: is_there(path)):  # who only reads may lack the permission to touch it
             return
         try:
             path.touch(exist_ok=True)
@@ -69,7 +59,7 @@ class JournalBackend(BaseJournalBackend):
 
     def _lines(self, offset: int) -> Iterator[bytes]:
         """Yield whole lines from an offset on; a shared file system that stumbles is asked again."""
-        since: float | None = None
+        patience = Patience(self.path)
         while True:
             try:
                 with open(self.path, "rb") as file:
@@ -77,17 +67,12 @@ class JournalBackend(BaseJournalBackend):
                     for line in file:
                         if not line.endswith(b"\n"):
                             return
-                        since, offset = None, offset + len(line)
+                        offset += len(line)
+                        patience.renew()
                         yield line
                 return
             except OSError as error:
-                since = since or time.monotonic()
-                if error.errno not in _PASSING or time.monotonic() - since > _PATIENCE_S:
-                    raise SweeperError(
-                        f"{self.path} cannot be read: {error.strerror or error}. What was recorded so far is kept. "
-                        "Mend the cause and go on with `sweeper resume`."
-                    ) from error
-                time.sleep(_AGAIN_S)
+                patience.bear(error)
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:
