@@ -12,6 +12,7 @@ from pathlib import Path
 from sweeper.encoding import decode_number, encode
 from sweeper.errors import SweeperError
 from sweeper.files import write_text
+from sweeper.looking import names_in
 
 FOLDER = "items"
 
@@ -39,7 +40,8 @@ def read_items(trial_dir: Path) -> dict[str, Items]:
         SweeperError: If a file cannot be read.
     """
     found = {}
-    for path in sorted((trial_dir / FOLDER).glob("*.json")):
+    folder = trial_dir / FOLDER
+    for path in (folder / name for name in names_in(folder) if name.endswith(".json")):
         try:
             items = _items_of(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:

@@ -3,21 +3,33 @@
 import builtins
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_files import BASE as SWEEP
 from sweeps import make_config, make_orchestrator, make_study, reopened
 
 from sweeper import looking
 from sweeper.checkpoint import MANIFEST, DirectoryCheckpoints, RemoteCheckpoints, inherit_checkpoint
-from sweeper.errors import SweeperError
+from sweeper.config import load_config
+from sweeper.config.trial_models import DataSource
+from sweeper.errors import ConfigError, SweeperError
+from sweeper.executors.user_code import UserCode
 from sweeper.files import publish_directory
+from sweeper.items import Items, read_items, write_items
 from sweeper.looking import files_below, is_directory, is_file, is_there, names_in, paths_below, patiently
+from sweeper.preflight.environment import input_hashes
 from sweeper.records import Outcome, OutcomeKind, Report, StepRow
+from sweeper.reporting.studies import find_studies, studies_json
 from sweeper.study.curves import CurveStore, DamagedCurveError
+from sweeper.study.holder import Holder
 from sweeper.study.study import Study
+from sweeper.trackers.logged import LoggedSteps
+from sweeper.training.data_identity import check_identities, data_identities
+from sweeper.training.sources import local_files
 
 NEWEST = "step-00000003"
 
@@ -272,3 +284,126 @@ def test_a_directory_is_not_published_without_what_cannot_be_listed(
     with pytest.raises(OSError, match="Too many open files"):
         publish_directory(beside, tmp_path / "done")
     assert not is_there(tmp_path / "done")
+
+
+# -- studies ---------------------------------------------------------------------------------------------------
+
+
+def test_a_study_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path / "study", make_config())
+    stumble(monkeypatch, study.directory / "study.json")
+
+    with pytest.raises(SweeperError, match=r"cannot be read: .*Too many open files"):
+        Study.open(str(study.directory))
+    (row,) = studies_json(find_studies(tmp_path, None))
+    assert "cannot be read" in row["error"]
+
+
+def test_a_directory_of_studies_that_cannot_be_listed_is_not_said_to_hold_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_study(tmp_path / "study", make_config())
+    stumble(monkeypatch, tmp_path)
+
+    with pytest.raises(ConfigError, match="cannot be read: Too many open files"):
+        find_studies(tmp_path, None)
+
+
+def test_a_living_process_is_not_taken_for_dead_by_one_without_a_free_descriptor() -> None:
+    me = Holder.me()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = os.open(os.devnull, os.O_RDONLY)  # the least that is free is at most this one
+    os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+        assert not me.is_dead
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_items_and_logged_steps_that_cannot_be_read_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_items(tmp_path, Items(source="dev", ids=("a",), measures={"loss": (1.0,)}))
+    (tmp_path / "wandb.steps").write_text("0 10\n")
+    stumble(monkeypatch, tmp_path / "items")
+    stumble(monkeypatch, tmp_path / "wandb.steps")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        read_items(tmp_path)
+    with pytest.raises(OSError, match="Too many open files"):
+        LoggedSteps(tmp_path / "wandb.steps")
+
+
+# -- what a sweep names ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """The model and the data of a sweep file, in directories with directories of their own."""
+    for place, name in (("org/model", "config.json"), ("data", "train.jsonl")):
+        (tmp_path / place / "part").mkdir(parents=True)
+        (tmp_path / place / name).write_text("{}\n")
+        (tmp_path / place / "part" / "more.json").write_text("{}\n")
+    (tmp_path / "dev.jsonl").write_text("{}\n")
+    text = SWEEP.replace("org/model", "./org/model").replace("train.jsonl", "./data")
+    (tmp_path / "sweep.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["org/model", "data", "data/part"])
+def test_a_path_of_a_sweep_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    place: str, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train.jsonl", "part/more.json"):
+        (named / "data" / name).unlink()
+    (named / "data" / "part" / "only.jsonl").write_text("{}\n")
+    stumble(monkeypatch, named / place)
+
+    with pytest.raises(ConfigError, match="which cannot be looked at: Too many open files") as told:
+        load_config(named / "sweep.yaml")
+    assert len(told.value.problems) == 1
+
+
+def test_data_is_not_said_to_have_changed_where_a_part_of_it_cannot_be_listed(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = load_config(named / "sweep.yaml").trial
+    noted = data_identities(trial)
+    stumble(monkeypatch, named / "data" / "part")
+
+    with pytest.raises(ConfigError, match=rf"`{named}/data` cannot be read: Too many open files"):
+        check_identities(trial, noted)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        local_files(DataSource(path=str(named / "data")))
+
+
+def test_the_hash_of_a_model_is_over_all_of_it_though_the_file_system_stumbles(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(named / "sweep.yaml")
+    before = input_hashes(config)
+
+    stumble(monkeypatch, named / "org" / "model" / "part", number=errno.ESTALE, times=1)
+    assert input_hashes(config) == before
+
+    stumble(monkeypatch, named / "org" / "model" / "part")
+    with pytest.raises(SweeperError, match="part cannot be read: Too many open files"):
+        input_hashes(config)
+
+
+def test_a_users_code_does_not_travel_without_what_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tree(tmp_path / "code")
+    (tmp_path / "scratch").mkdir()
+    stumble(monkeypatch, code / "sub")
+
+    with pytest.raises(
+        ConfigError, match=rf"travel to the nodes, but {code}/sub cannot be read: Too many open"
+    ):
+        UserCode(directory=code).pack(tmp_path / "scratch")

@@ -17,6 +17,7 @@ from sweeper.config.benchmark_models import BENCH, BenchmarkSection, TaskBenchma
 from sweeper.errors import ConfigError, SweeperError, named_line
 from sweeper.extras import install_command
 from sweeper.items import Items
+from sweeper.looking import paths_below
 from sweeper.study.benchmark_records import Score
 
 EXTRA = "lm-eval"
@@ -64,7 +65,7 @@ def task_files_hash(section: BenchmarkSection) -> str | None:
     if section.include_path is None:
         return None
     root, digest = Path(section.include_path), hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in _TASK_FILES):
+    for path in (path for path in paths_below(root, skips_closed=True) if path.suffix in _TASK_FILES):
         digest.update(f"{path.relative_to(root)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

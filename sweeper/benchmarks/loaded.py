@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeper.errors import SweeperError
 from sweeper.items import Items
+from sweeper.looking import is_there
 from sweeper.model_files import ADAPTERS
 from sweeper.study.benchmark_records import Score
 
@@ -54,7 +55,7 @@ def _read(directory: Path, *, trust_remote_code: bool) -> Any:
 
     described = directory / ADAPTERS
     read = transformers.AutoModelForCausalLM.from_pretrained
-    if not described.exists():
+    if not is_there(described):
         return read(directory, dtype="auto", trust_remote_code=trust_remote_code)
     # The base by hand: transformers takes its newest revision, whatever the adapters say (5.23).
     adapters = json.loads(described.read_text())

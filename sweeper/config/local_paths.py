@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.config.document import Document, KeyPath
 from sweeper.errors import Problem
+from sweeper.looking import is_directory, is_file, is_there, paths_below
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")  # all but the last: one JSON object per line
 
@@ -33,7 +34,7 @@ def resolve_paths(
         absolute = Path(
             os.path.abspath(base_dir / Path(value).expanduser())
         )  # keeps links: mounts differ by node
-        problem = _problem(path, value, absolute) if check_files else None
+        problem = _problem_seen(path, value, absolute) if check_files else None
         if problem is not None:
             problems.append(document.problem(problem, path))
             broken.add(path)
@@ -85,21 +86,35 @@ def _is_local(path: KeyPath, value: str, base_dir: Path) -> bool:
     always_local = (("dir",), ("trial", "function_dir"), ("trial", "chat_template"), ("pruner", "prior"))
     if path in always_local or path[0] == "benchmarks" or value.startswith(("./", "../", "/", "~/")):
         return True
-    if _is_model(path):
-        return (base_dir / value).is_dir()
-    return value.endswith(DATA_SUFFIXES) or (base_dir / value).exists()
+    try:
+        if _is_model(path):
+            return is_directory(base_dir / value)
+        return value.endswith(DATA_SUFFIXES) or is_there(base_dir / value)
+    except OSError:
+        return True  # what is wrong with it is told of a path
 
 
 def _is_model(path: KeyPath) -> bool:
     return path == ("trial", "model") or path[:2] == ("search_space", "model")
 
 
-def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
+def _problem_seen(path: KeyPath, value: str, absolute: Path) -> str | None:
+    """Return what is wrong with what a place names, or that it cannot be looked at."""
     if path == ("dir",):
         return None
     name = ".".join(str(key) for key in path if not isinstance(key, int))
     seen = "" if str(absolute) == value else f" (that is {absolute})"
-    if not absolute.exists():
+    try:
+        return _problem(path, name, value, seen, absolute)
+    except OSError as error:
+        return (
+            f"`{name}` names `{value}`{seen}, which cannot be looked at: {error.strerror or error}. Make it readable, "
+            "or correct the path."
+        )
+
+
+def _problem(path: KeyPath, name: str, value: str, seen: str, absolute: Path) -> str | None:
+    if not is_there(absolute):
         return (
             f"`{name}` names `{value}`{seen}, which does not exist. Correct the path, relative to the sweep "
             "file."
@@ -107,24 +122,30 @@ def _problem(path: KeyPath, value: str, absolute: Path) -> str | None:
     if path == ("pruner", "prior"):
         return None  # a study's directory or a recorded sweep's file: whoever reads it says what is wrong with it
     if path in (("trial", "function_dir"), ("benchmarks", "include_path")):
-        return None if absolute.is_dir() else f"`{name}` names `{value}`, which is no directory. Name one."
+        return (
+            None if is_directory(absolute) else f"`{name}` names `{value}`, which is no directory. Name one."
+        )
     if _is_model(path):
-        is_fine = absolute.is_dir()
+        is_fine = is_directory(absolute)
         return None if is_fine else f"`{name}` names `{value}`, which is a file. Name the model's directory."
-    if absolute.is_file() and absolute.stat().st_size == 0:
+    if is_file(absolute) and absolute.stat().st_size == 0:
         return f"`{name}` names `{value}`{seen}, which is empty. Put rows into it or name another file."
     if path == ("trial", "chat_template") or path[0] == "benchmarks":
         kind = "Jinja" if path[-1] == "chat_template" else "JSONL"
         return (
-            None if absolute.is_file() else f"`{name}` names `{value}`, which is no file. Name a {kind} file."
+            None if is_file(absolute) else f"`{name}` names `{value}`, which is no file. Name a {kind} file."
         )
-    if absolute.is_dir() and not any(item.name.endswith(DATA_SUFFIXES) for item in absolute.rglob("*")):
+    if is_directory(absolute) and not _holds_data(absolute):
         kinds = ", ".join(DATA_SUFFIXES)
         return (
             f"`{name}` names `{value}`{seen}, a directory without any file of {kinds}. Name one that has "
             "some."
         )
     return None
+
+
+def _holds_data(directory: Path) -> bool:
+    return any(item.name.endswith(DATA_SUFFIXES) for item in paths_below(directory, skips_closed=True))
 
 
 def _put(document: Document, path: KeyPath, value: str) -> None:

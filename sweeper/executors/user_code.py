@@ -19,6 +19,7 @@ import cloudpickle
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.looking import is_directory, is_file
 from sweeper.model_files import ADAPTERS, SAFETENSORS, SAFETENSORS_INDEX
 from sweeper.storage_url import holds_password
 from sweeper.study import layout
@@ -80,15 +81,12 @@ class UserCode:
                 # Ray unpacks it with this mode: what is this user's alone stays so on the nodes.
                 copy.chmod(0o600 | path.stat().st_mode & 0o100)
             except OSError as error:
-                raise ConfigError(
-                    f"The trial function's code is to travel to the nodes, but {path} cannot be read: "
-                    f"{error.strerror}. Make it readable, or move it elsewhere."
-                ) from error
+                raise _untravelled(path, error) from error
         return place
 
     def _files(self) -> Iterator[Path]:
         """Yield what travels: nothing hidden, no data, no keys, nothing large, nothing of another kind of directory."""
-        for folder, inner, names in os.walk(self.directory):
+        for folder, inner, names in os.walk(self.directory, onerror=_unless_closed):
             here = Path(folder)
             inner[:] = sorted(name for name in inner if self._is_code(here / name))
             yield from (here / name for name in sorted(names) if self._travels(here / name))
@@ -100,13 +98,30 @@ class UserCode:
             return False
         if path.name.lower().startswith("credentials") and path.suffix != ".py":
             return False
-        return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
+        return is_file(path) and path.stat().st_size <= _MAX_FILE_BYTES
 
     def _is_code(self, directory: Path) -> bool:
         name = directory.name
         if name.startswith(".") or name in _OTHER_DIRECTORIES or name.endswith(".egg-info"):
             return False
         return directory not in self.leave_out and not any((directory / mark).exists() for mark in _MARKS)
+
+
+def _unless_closed(error: OSError) -> None:
+    """Refuse to leave out what cannot be listed, but for what this user may not list.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if not isinstance(error, PermissionError):
+        raise _untravelled(error.filename, error) from error
+
+
+def _untravelled(path: Path | str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The trial function's code is to travel to the nodes, but {path} cannot be read: {error.strerror}. Make it "
+        "readable, or move it elsewhere."
+    )
 
 
 def code_of(config: SweepConfig, function: Callable[..., Any] | None = None) -> UserCode | None:
@@ -131,7 +146,7 @@ def _place_of(name: str | None, directory: str | None) -> Path | None:
     top = (name or "").partition(":")[0].partition(".")[0]
     places = [Path(directory)] if directory is not None else []
     for place in (*places, Path.cwd()):
-        if top and ((place / f"{top}.py").is_file() or (place / top).is_dir()):
+        if top and (is_file(place / f"{top}.py") or is_directory(place / top)):
             return place
     return None
 

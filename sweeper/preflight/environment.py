@@ -1,5 +1,7 @@
 """What a driver records before it starts trials: its machine, the user's code, and hashes of what the trials read."""
 
+import fnmatch
+import functools
 import hashlib
 import logging
 import subprocess
@@ -10,6 +12,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
+from sweeper.looking import files_below, is_directory, is_file, names_in, patiently
 from sweeper.study.clock import utc_now
 from sweeper.study.machine import machine_facts
 from sweeper.training.data_identity import named_sources
@@ -91,21 +94,29 @@ def _model_hashes(trial: TrialSection) -> dict[str, str | None]:
     if trial.model is None:
         return {}
     path = Path(trial.model)
-    if not path.is_dir():
-        return {"model": _hub_commit(trial.model, trial.revision, "config.json", "model")}
+    found = patiently(path, functools.partial(_directory_hashes, path, trial))
+    return found or {"model": _hub_commit(trial.model, trial.revision, "config.json", "model")}
+
+
+def _directory_hashes(path: Path, trial: TrialSection) -> dict[str, str | None]:
+    """Return the hashes of a model's directory; none where there is no such directory."""
+    if not is_directory(path):
+        return {}
+    names = names_in(path)
+    of_tokenizer = {name for kind in _TOKENIZER_FILES for name in fnmatch.filter(names, kind)}
     found: dict[str, str | None] = {
-        "model": _hash(path.rglob("*"), path),
-        "tokenizer": _hash((file for name in _TOKENIZER_FILES for file in path.glob(name)), path),
+        "model": _hash(files_below(path, skips_closed=True), path),
+        "tokenizer": _hash((path / name for name in of_tokenizer), path),
     }
     template = path / "chat_template.jinja"
-    if trial.chat_template is None and template.is_file():
+    if trial.chat_template is None and is_file(template):
         found["chat_template"] = _hash([template], path)
     return found
 
 
 def _template_hash(trial: TrialSection) -> str:
     path = Path(trial.chat_template or "")
-    return _hash([path], path.parent)
+    return patiently(path, lambda: _hash([path], path.parent))
 
 
 def _data_hash(source: DataSource) -> str | None:
@@ -113,7 +124,9 @@ def _data_hash(source: DataSource) -> str | None:
         return _hub_commit(source.path, source.revision, "README.md", "dataset")
     path = Path(source.path)
     try:
-        return _hash(local_files(source), path if path.is_dir() else path.parent)
+        return patiently(
+            path, lambda: _hash(local_files(source), path if is_directory(path) else path.parent)
+        )
     except ConfigError as error:  # preflight has told of it already, unless the trial is a function
         logger.debug("No hash of %s: %s", path, error)
         return None
@@ -128,7 +141,7 @@ def _hub_commit(name: str, revision: str | None, file: str, kind: str) -> str | 
 
 def _hash(files: Iterable[Path], root: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for file in files if file.is_file()}):
+    for file in sorted({file for file in files if is_file(file)}):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(root)}\n{size}\n".encode())
         with open(file, "rb") as opened:

@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError, first_line
+from sweeper.looking import is_directory, is_file, is_there
 from sweeper.model_files import PICKLE, PICKLE_INDEX, SAFETENSORS, SAFETENSORS_INDEX
 from sweeper.preflight.settings import empty_model, setting_problems
 from sweeper.preflight.weights import (
@@ -63,7 +64,7 @@ def read_model_config(trial: TrialSection) -> Any:
         ConfigError: If they are not, or it cannot be read.
     """
     path = _path(trial)
-    if path.is_absolute() or path.exists():
+    if path.is_absolute() or is_there(path):
         _check_files(path)
     return _model_config(trial)
 
@@ -74,15 +75,15 @@ def _path(trial: TrialSection) -> Path:
 
 
 def _check_files(path: Path) -> None:
-    if not path.is_dir():
+    if not is_directory(path):
         raise ConfigError(f"The model directory `{path}` does not exist. Correct `trial.model`.")
-    if not (path / "config.json").is_file():
+    if not is_file(path / "config.json"):
         raise ConfigError(f"The model directory `{path}` has no `config.json`. Correct `trial.model`.")
     for name in _INDEXES:
-        if (path / name).is_file():
+        if is_file(path / name):
             refuse_pointer(path / name)
             shards = read_index(path / name)
-            missing = [shard for shard in shards if not (path / shard).is_file()]
+            missing = [shard for shard in shards if not is_file(path / shard)]
             if missing:
                 raise ConfigError(
                     f"The model directory `{path}` lacks {len(missing)} of its {len(shards)} weight files, "
@@ -92,7 +93,7 @@ def _check_files(path: Path) -> None:
             for shard in shards:
                 refuse_pointer(path / shard)
             return
-    whole = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    whole = [path / name for name in _WEIGHTS if is_file(path / name)]
     if not whole:
         raise ConfigError(
             f"The model directory `{path}` has no weights (`{SAFETENSORS}`). Download it again."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper.errors import ConfigError
+from sweeper.looking import is_file
 from sweeper.model_files import SAFETENSORS, SAFETENSORS_INDEX
 
 _LFS = (
@@ -81,10 +82,10 @@ def refuse_pointer(file: Path) -> None:
 def _weight_files(path: Path) -> list[Path]:
     """Return the safetensors files that a model directory is read from."""
     whole, index = path / SAFETENSORS, path / SAFETENSORS_INDEX
-    if whole.is_file():
+    if is_file(whole):
         return [whole]
-    names = read_index(index) if index.is_file() else []
-    return [path / name for name in names if name.endswith(".safetensors") and (path / name).is_file()]
+    names = read_index(index) if is_file(index) else []
+    return [path / name for name in names if name.endswith(".safetensors") and is_file(path / name)]
 
 
 def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:

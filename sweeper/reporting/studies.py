@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
+from sweeper.looking import is_directory, is_file, names_in
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import one_line, short
@@ -51,19 +52,29 @@ def studies_in_directory(directory: Path | None) -> list[FoundStudy]:
     """
     place = directory or layout.STUDIES
     try:
-        if not place.is_dir():
+        if not is_directory(place):
             if directory is None:
                 return []
             raise StudyMismatchError(
                 f"The directory `{directory}` does not exist. Give the one that holds the studies."
             )
-        markers = [place / layout.MARKER, *place.glob(f"*/{layout.MARKER}")]
-        found = [marker.parent for marker in sorted(markers) if marker.is_file()]
+        directories = [place, *(place / name for name in names_in(place))]
+        found = [directory for directory in directories if _may_be_study(directory)]
     except OSError as error:
         raise ConfigError(
             f"The directory `{place}` cannot be read: {error.strerror or error}. Give one that you may read."
         ) from error
-    return [_read(directory) for directory in found]
+    return [_read(directory) for directory in sorted(found, key=lambda one: one / layout.MARKER)]
+
+
+def _may_be_study(directory: Path) -> bool:
+    """Whether a directory is a study's as far as this user may see, or cannot be looked at, which reading it tells."""
+    try:
+        return is_file(directory / layout.MARKER)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
 
 
 def studies_in_storage(url: str) -> list[FoundStudy]:

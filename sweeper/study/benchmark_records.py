@@ -11,6 +11,7 @@ from sweeper.config.benchmark_models import BENCH, SCORE
 from sweeper.encoding import decode_number, encode
 from sweeper.errors import SweeperError
 from sweeper.files import write_text
+from sweeper.looking import is_there
 from sweeper.records import TrialRecord
 
 STDERR = "stderr"
@@ -93,7 +94,7 @@ def scores_of_trial(record: TrialRecord, trial_dir: Path) -> dict[str, Score]:
     }
     measured.pop(SCORE, None)
     path = trial_dir / _FILE
-    if not measured or not path.exists():
+    if not measured or not is_there(path):
         return {name: Score(value=value, stderr=math.nan) for name, value in measured.items()}
     try:
         told = {

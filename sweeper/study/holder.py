@@ -47,7 +47,10 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether the holder certainly lives no more. False says nothing about a process of another machine."""
-        return self.is_here and _started(self.pid) != self.started
+        try:
+            return self.is_here and _started(self.pid) != self.started
+        except OSError:  # no descriptor is free, or it is not shown to this user
+            return False
 
 
 @functools.cache
@@ -69,10 +72,14 @@ def _own_start(pid: int) -> int:
 
 
 def _started(pid: int) -> int:
-    """Return a process's start in ticks since boot, 0 where there is no such process or it has ended."""
+    """Return a process's start in ticks since boot, 0 where there is no such process or it has ended.
+
+    Raises:
+        OSError: If that cannot be told.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     # The name, in brackets, may hold anything; after it come the state (field 3) and, as field 22, the start.
     fields = text.rpartition(")")[2].split()

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from sweeper.config.messages import show
 from sweeper.errors import ConfigError, Problem, first_line
 from sweeper.files import write_bytes
+from sweeper.looking import is_file
 from sweeper.records import StepRow
 from sweeper.study.recorded import Measured, RecordedPoint, RecordedSweep, parse_direction
 
@@ -137,7 +138,7 @@ def _column(name: str, values: list[Any]) -> pa.Array:
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if path.suffix not in _SUFFIXES:
         raise _wrong(path, "A recorded sweep is a .parquet or a .jsonl file. Rename or convert it.")
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(f"There is no file `{path}`. Check the path of the recorded sweep.")
     return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
 

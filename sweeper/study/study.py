@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.looking import is_there
 from sweeper.storage_url import absolute_storage, keep_password, mask_url, sqlite_file
 from sweeper.study import keys, layout
 from sweeper.study.clock import utc_now
@@ -75,7 +76,7 @@ class Study(DrivenStudy):
         """
         with _reading(directory):
             file = directory / layout.JOURNAL if url is None else sqlite_file(url)
-            if file is not None and not file.exists():  # to open it would make it
+            if file is not None and not is_there(file):  # to open it would make it
                 return None
         storage = open_storage(keep_password(url), directory)
         try:
@@ -104,15 +105,15 @@ class Study(DrivenStudy):
     def _opened(cls, place: str, url: str | None) -> "Study":
         directory = Path(place)
         marker = directory / layout.MARKER
-        if url is not None and not marker.exists():
+        if url is not None and not is_there(marker):
             found = cls.find(name=place, url=url, directory=directory)
             if found is None:
                 raise StudyMismatchError(f"The storage holds no study named `{place}`.")
             return found
-        if not marker.exists() and (layout.STUDIES / place / layout.MARKER).exists():
+        if not is_there(marker) and is_there(layout.STUDIES / place / layout.MARKER):
             directory = layout.STUDIES / place
             marker = directory / layout.MARKER
-        if not marker.exists():
+        if not is_there(marker):
             raise StudyMismatchError(
                 f"`{place}` is not a study's directory: it holds no {layout.MARKER}. "
                 "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
@@ -147,12 +148,13 @@ class Study(DrivenStudy):
             )
         marker = directory / layout.MARKER
         with _reading(directory):
-            name = _read_marker(marker)[0] if marker.exists() else None
+            name = _read_marker(marker)[0] if is_there(marker) else None
+            lies_elsewhere = name is None and _holds_study(self.directory)
         if name is not None and name != self.name:
             raise StudyMismatchError(
                 f"{directory} is the directory of study `{name}`, not of `{self.name}`. Give another one with `--dir`."
             )
-        if name is None and os.path.exists(self.directory / layout.MARKER):
+        if lies_elsewhere:
             raise StudyMismatchError(
                 f"Study `{self.name}` lies in {self.directory}, with its curves, checkpoints and report, and "
                 f"{directory} has none of them. Move or copy the one to the other, or give `--dir {self.directory}`."
@@ -183,6 +185,14 @@ def _read_marker(marker: Path) -> tuple[str, str | None]:
         raise StudyMismatchError(
             f"{marker} cannot be read ({error}). Restore it, or give the study's name with `--storage URL`."
         ) from error
+
+
+def _holds_study(directory: Path) -> bool:
+    """Whether a directory is to be seen from here as a study's; one that may not be entered is not."""
+    try:
+        return is_there(directory / layout.MARKER)
+    except PermissionError:
+        return False
 
 
 def _are_same(one: Path, other: Path) -> bool:

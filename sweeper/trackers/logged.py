@@ -17,7 +17,9 @@ class LoggedSteps:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: dict[int, int] = {}
-        text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+        text = ""
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii", errors="replace") as file:
+            text = file.read()
         for line in text.splitlines(keepends=True):
             with contextlib.suppress(ValueError):
                 number, step = map(int, line.split())

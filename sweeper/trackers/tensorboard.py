@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from sweeper.looking import is_directory
 from sweeper.reporting.formats import params_text
 from sweeper.trackers.base import BY_SAMPLES, Point, Run
 
@@ -20,7 +21,7 @@ class TensorBoardTracker:
         self._writers: dict[int, SummaryWriter] = {}
 
     def start(self, run: Run) -> bool:
-        was_there = self._place(run).is_dir()
+        was_there = is_directory(self._place(run))
         writer = self._writer(run)
         writer.add_text("params", params_text(run.params), run.step)
         return was_there

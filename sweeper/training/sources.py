@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.config.local_paths import DATA_SUFFIXES
 from sweeper.config.trial_models import DataSource
 from sweeper.errors import ConfigError, Problem
+from sweeper.looking import is_directory, is_there, paths_below
 from sweeper.training.hub import load_split
 
 _NO_TEXT = {
@@ -38,7 +39,7 @@ class Place:
 def is_local(source: DataSource) -> bool:
     """Whether a source is a path rather than the name of a hub data set."""
     path = Path(source.path)
-    return path.exists() or path.is_absolute() or source.path.startswith(".") or path.suffix in DATA_SUFFIXES
+    return path.is_absolute() or source.path.startswith(".") or path.suffix in DATA_SUFFIXES or is_there(path)
 
 
 def local_files(source: DataSource) -> list[Path]:
@@ -54,11 +55,13 @@ def local_files(source: DataSource) -> list[Path]:
             f"`{hub_only[0]}` is for data sets of the hub, but `{path}` is a local path. Remove "
             f"`{hub_only[0]}`."
         )
-    if not path.exists():
-        raise ConfigError(f"The data file `{path}` does not exist. Correct `path`.")
-    files = (
-        sorted(file for file in path.rglob("*") if file.suffix in DATA_SUFFIXES) if path.is_dir() else [path]
-    )
+    try:
+        if not is_there(path):
+            raise ConfigError(f"The data file `{path}` does not exist. Correct `path`.")
+        found = paths_below(path, skips_closed=True) if is_directory(path) else None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    files = [path] if found is None else [file for file in found if file.suffix in DATA_SUFFIXES]
     if not files:
         raise ConfigError(f"The data directory `{path}` has no {' or '.join(DATA_SUFFIXES)} file.")
     if files[0].suffix not in DATA_SUFFIXES:

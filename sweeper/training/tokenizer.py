@@ -7,6 +7,7 @@ import transformers
 
 from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError, first_line
+from sweeper.looking import is_file, is_there
 
 _tokenizers: dict[tuple[Any, ...], Any] = {}
 
@@ -18,7 +19,7 @@ def load_tokenizer(trial: TrialSection) -> Any:
         ConfigError: If it cannot be loaded.
     """
     template = trial.chat_template
-    stamp = Path(template).stat().st_mtime_ns if template and Path(template).exists() else None
+    stamp = Path(template).stat().st_mtime_ns if template and is_there(Path(template)) else None
     key = (trial.model, trial.revision, trial.trust_remote_code, template, stamp)
     if key not in _tokenizers:
         _tokenizers[key] = _read_tokenizer(trial)
@@ -37,7 +38,7 @@ def _read_tokenizer(trial: TrialSection) -> Any:
         ) from error
     if trial.chat_template:
         path = Path(trial.chat_template)
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError(f"The chat template `{path}` does not exist. Correct `trial.chat_template`.")
         try:
             tokenizer.chat_template = path.read_text(encoding="utf-8")

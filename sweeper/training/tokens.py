@@ -19,6 +19,7 @@ from sweeper.cache import cache_dir
 from sweeper.config.trial_models import DataSource, Evaluation, TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
 from sweeper.files import publish_directory
+from sweeper.looking import is_there
 from sweeper.training.encode import Columns, Encoder, TokenSettings, TokenStats
 from sweeper.training.sources import read_rows, source_identity
 from sweeper.training.token_files import write_tokens
@@ -132,9 +133,9 @@ def load_table(source: DataSource, tokenizer: Any, settings: TokenSettings) -> T
     key = _key(source, tokenizer, settings)
     if key not in _tables:
         path = cache_dir() / "tokens" / key
-        if not os.path.exists(path):  # of a directory that may not be entered, pathlib's raises (Python 3.11)
+        if not os.path.exists(path):  # not `is_there`, which raises where a directory may not be entered
             with one_at_a_time(path):
-                if not path.exists():
+                if not is_there(path):
                     _build(path, source, tokenizer, settings)
         _tables[key] = TokenTable(path)
     return _tables[key]

@@ -9,6 +9,7 @@ from sweeper.config.dump import config_to_dict
 from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.encoding import encode
 from sweeper.errors import ConfigError
+from sweeper.looking import files_below, is_directory, is_file
 from sweeper.plan import DataFacts
 from sweeper.plan.points import plan_point
 from sweeper.records import TrialRecord
@@ -63,13 +64,13 @@ def _model(trial: TrialSection) -> dict[str, Any] | None:
         return None
     path = Path(trial.model)
     described: dict[str, Any] = {"path": trial.model, "revision": trial.revision}
-    if path.is_dir():
-        described["files"] = file_hashes(sorted(file for file in path.rglob("*") if file.is_file()), path)
+    if is_directory(path):
+        described["files"] = file_hashes(files_below(path, skips_closed=True), path)
     elif path.is_absolute():
         raise ConfigError(f"The model `{path}` does not exist any more, so it cannot be locked. Restore it.")
     if trial.chat_template is not None:
         template = Path(trial.chat_template)
-        if not template.is_file():
+        if not is_file(template):
             raise ConfigError(f"The chat template `{template}` does not exist any more. Restore it.")
         described["chat_template"] = {"path": str(template), "sha256": sha256_of(template)}
     return described
@@ -79,5 +80,5 @@ def _data(source: DataSource) -> dict[str, Any]:
     described = config_to_dict(source)
     if is_local(source):
         path = Path(source.path)
-        described["files"] = file_hashes(local_files(source), path if path.is_dir() else path.parent)
+        described["files"] = file_hashes(local_files(source), path if is_directory(path) else path.parent)
     return described

@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sweeper.config.trial_models import DataSource, TrialSection
+from sweeper.looking import is_there
 from sweeper.model_files import ADAPTERS
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
@@ -88,7 +89,7 @@ def _usage(directory: Path) -> str:
 
 
 def _is_adapter(directory: Path) -> bool:
-    return (directory / ADAPTERS).exists()
+    return is_there(directory / ADAPTERS)
 
 
 def _scores(view: StudyView, record: TrialRecord) -> list[tuple[str, str]]:

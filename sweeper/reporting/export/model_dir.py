@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.files import publish_directory
+from sweeper.looking import is_directory, is_there
 from sweeper.records import TrialRecord
 from sweeper.reporting.export.model_card import model_card
 from sweeper.reporting.report_files import BEST
@@ -22,7 +23,7 @@ def write_model(view: StudyView, record: TrialRecord, target: Path) -> None:
         ConfigError: If the directory is in use.
     """
     source = kept_model(view, record)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if is_there(target) and (not is_directory(target) or any(target.iterdir())):
         raise ConfigError(f"`--model`: {target} exists and is not empty. Choose another directory.")
     beside = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -40,7 +41,7 @@ def kept_model(view: StudyView, record: TrialRecord) -> Path:
         StudyMismatchError: If it kept none, with what keeps it.
     """
     source = layout.trial_dir(view.directory, record.number) / "model"
-    if not source.is_dir():
+    if not is_directory(source):
         raise StudyMismatchError(_kept_none(view, record, source))
     return source
 

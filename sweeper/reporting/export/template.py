@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sweeper.config.trial_models import TrialSection
 from sweeper.errors import ConfigError
+from sweeper.looking import is_directory, names_in
 from sweeper.training.rows import RowError
 
 WRITE_TOKENS = "`--data FILE` writes the trial's tokens."
@@ -23,7 +24,7 @@ class TemplateFacts:
 def template_facts(trial: TrialSection) -> TemplateFacts | None:
     """Read a trial's chat template; None where it has none, or it cannot be read from here."""
     model = Path(trial.model or "")
-    if model.is_dir() and not any(model.glob("*token*")):
+    if is_directory(model) and not any("token" in name for name in names_in(model)):
         return None
     # Imported here: it loads transformers, which takes seconds.
     from sweeper.training.templates import ChatRenderer
