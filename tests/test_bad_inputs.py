@@ -164,6 +164,16 @@ IN_THE_FILE = [
         told=("`pruner.options` do not fit pruner `my_pruner:Pruner`", "'evry'", "It takes `every`."),
     ),
     Case(
+        name="options that an own pruner does not take, which does not tell what it takes",
+        edits=edited("pruner: nop", "pruner: {name: 'my_pruner:Untold', options: {evry: 3}}"),
+        told=("`pruner.options` do not fit pruner `my_pruner:Untold`", "'evry'."),
+    ),
+    Case(
+        name="a number instead of a pruner",
+        edits=edited("pruner: nop", "pruner: 'my_pruner:NUMBER'"),
+        told=("my_pruner:NUMBER is no optuna.pruners.BasePruner", "Derive"),
+    ),
+    Case(
         name="options that Optuna's pruner does not take",
         edits=edited("pruner: nop", "pruner: {name: percentile, options: {percentile: 120}}"),
         told=("sweep.yaml:11: optuna's PercentilePruner does not take these options", "120"),
@@ -385,6 +395,19 @@ class Pruner(optuna.pruners.BasePruner):
 
 class NoPruner:
     pass
+
+
+class AsPython314(type(Pruner)):
+    @property
+    def __signature__(cls):
+        raise NameError("name 'Study' is not defined")  # it is imported for type checkers alone
+
+
+class Untold(Pruner, metaclass=AsPython314):
+    pass
+
+
+NUMBER = 3
 """
 
 

@@ -43,10 +43,10 @@ def make_pruner(name: str, options: Mapping[str, Any], *, directory: Path | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            pruner = factory(**given)
+            pruner = factory(**given) if callable(factory) else None
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"`pruner.options` do not fit pruner `{name}`: {error}. It takes {_parameters(factory)}."
+            f"`pruner.options` do not fit pruner `{name}`: {error}.{_parameters(factory)}"
         ) from error
     if not isinstance(pruner, BasePruner):
         raise ConfigError(f"`pruner.name` {name} is no optuna.pruners.BasePruner. Derive the class from it.")
@@ -69,7 +69,15 @@ def _imported(name: str, directory: Path | None) -> Any:
 
 
 def _parameters(factory: Any) -> str:
-    return ", ".join(f"`{name}`" for name in inspect.signature(factory).parameters) or "no options"
+    """Return a sentence on what a user's own pruner takes; none where that cannot be told.
+
+    Python 3.14 evaluates the annotations for it, which may name what only a type checker imports.
+    """
+    try:
+        names = inspect.signature(factory).parameters
+    except (TypeError, ValueError, NameError, AttributeError):
+        return ""
+    return f" It takes {', '.join(f'`{name}`' for name in names) or 'no options'}."
 
 
 class OptunaJudge:
