@@ -2,6 +2,7 @@
 
 from sweeper.plan.data import DataFacts, Plan, PlannedRung, Point
 from sweeper.plan.points import n_undrawn, plan_longer, plan_point
+from sweeper.plan.sharing import by_training
 from sweeper.plan.spec import trial_spec
 from sweeper.plan.sweep import grid_params, plan_sweep
 
@@ -10,6 +11,7 @@ __all__ = [
     "Plan",
     "PlannedRung",
     "Point",
+    "by_training",
     "grid_params",
     "n_undrawn",
     "plan_longer",

@@ -36,11 +36,7 @@ class Savings:
 def savings_of(view: StudyView) -> Savings:
     """Return what was trained and what was not. Only PRUNED trials save; WAITING ones are still to come."""
     spent, full = view.spent_samples, view.full_samples
-    saved = sum(
-        max(0, (record.budget_samples or 0) - record.samples)
-        for record in view.records
-        if record.state is TrialState.PRUNED
-    )
+    saved = view.saved_samples
     return Savings(spent=spent, full=full, saved=saved, not_trained=max(0, full - spent - saved))
 
 

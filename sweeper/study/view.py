@@ -1,6 +1,7 @@
 """A study as reports, status and exports read it: a snapshot, detached from the storage."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from sweeper.config.models import SweepConfig
-from sweeper.plan import n_undrawn
+from sweeper.plan import by_training, n_undrawn
 from sweeper.records import TrialRecord, TrialState, goodness_sign
 from sweeper.study import control_records
 from sweeper.study.benchmark_records import BenchmarkRun
@@ -16,6 +17,7 @@ from sweeper.study.control_records import ControlEvent
 from sweeper.study.failed import retried
 from sweeper.study.lease import BEAT_AT
 from sweeper.study.numbered import numbered
+from sweeper.study.taken import Taken, taken_by
 
 StudyState = Literal["running", "interrupted", "finished"]
 
@@ -111,11 +113,23 @@ class StudyView:
 
     @property
     def full_samples(self) -> int:
-        """Samples that training every point to its end would take; one that is not drawn yet as the others' mean."""
+        """Samples that training every point to its end would take; one that is not drawn yet as the others' mean.
+
+        Of points that are beginnings of one training the longest counts.
+        """
         budgets = [record.budget_samples or 0 for record in self.records if record.origin is None]
         mean = sum(budgets) / len(budgets) if budgets else self.config.trial.budget.samples or 0
-        again = retried(
-            self.records
-        )  # only what they trained in vain counts: another trial trains their points
-        whole = sum(one.own_samples if one.number in again else one.own_budget for one in self.records)
-        return whole + round(self.n_undrawn * mean)
+        return sum(taken.full for taken in self._taken()) + round(self.n_undrawn * mean)
+
+    @property
+    def saved_samples(self) -> int:
+        """Samples of these that nobody trains since trials were stopped early."""
+        return sum(taken.saved for taken in self._taken())
+
+    def _taken(self) -> list[Taken]:
+        again = retried(self.records)
+        return [taken_by(group, retried=again) for group in self._trainings]
+
+    @functools.cached_property
+    def _trainings(self) -> list[list[TrialRecord]]:
+        return by_training(self.config, self.records)
