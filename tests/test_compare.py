@@ -1,5 +1,6 @@
 """`sweeper compare`: items paired, claims that hold in simulation, and what differs between two trials."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -20,6 +21,7 @@ from sweeper.compare.statistics import ItemComparison, bootstrap_interval, compa
 from sweeper.compare.words import compared_json, compared_text, sentence
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.items import Items, write_items
+from sweeper.records import Origin
 from sweeper.study.view import StudyView
 
 tiny = training_fixtures.tiny
@@ -119,6 +121,22 @@ def test_what_differs_between_the_two_is_told(study: StudyView) -> None:
     told = compared_json(found)
     assert told["differs"]["environment"]["machine.packages.torch"][1] == "0.0.1"
     assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_budgets_and_origins_that_differ_are_told(study: StudyView) -> None:
+    assert "Budgets and origins: nothing differs." in compared_text(compare_trials(study, 0, 1))
+    origin = Origin(by="me@here", request="r", continues=0, from_step=5, from_samples=50)
+    longer = dataclasses.replace(study.records[1], budget_samples=200, samples=200, origin=origin)
+    view = dataclasses.replace(study, records=(study.records[0], longer, *study.records[2:]))
+
+    found = compare_trials(view, 0, 1)
+
+    assert found.training["origin.continues"] == (None, 0)
+    assert set(found.training) == {
+        "budget_samples", "samples", "origin.continues", "origin.from_step", "origin.from_samples"
+    }  # fmt: skip
+    assert "  origin.continues: none -> 0\n" in compared_text(found)
+    assert compared_json(found)["differs"]["training"]["budget_samples"][1] == 200
 
 
 def test_a_terminals_escape_codes_are_not_printed(study: StudyView) -> None:

@@ -10,9 +10,12 @@ from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.items import Items, paired, read_items
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import chosen_record
+from sweeper.reporting.status import origin_json
 from sweeper.study import layout
 from sweeper.study.environment import environment_of
 from sweeper.study.view import StudyView
+
+_ORIGIN = ("cloned_from", "warm_start", "continues", "from_step", "from_samples")  # not who asked, or when
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class Compared:
     first: TrialRecord
     second: TrialRecord
     comparisons: tuple[ItemComparison, ...]
-    settings: dict[str, tuple[Any, Any]]  # that differ, of A and B
+    training: dict[str, tuple[Any, Any]]  # budgets, data seen and origins that differ, of A and B
+    settings: dict[str, tuple[Any, Any]]
     environment: dict[str, tuple[Any, Any]]
     alpha: float
 
@@ -47,6 +51,7 @@ def compare_trials(view: StudyView, first: int, second: int, *, alpha: float = A
         )
     return Compared(
         view=view, first=one, second=two, comparisons=comparisons, alpha=alpha,
+        training=differing(_training(one), _training(two)),
         settings=differing(one.settings, two.settings),
         environment=differing(environment_of(view, one), environment_of(view, two)),
     )  # fmt: skip
@@ -60,6 +65,13 @@ def _completed(view: StudyView, number: int) -> TrialRecord:
             "their end can be compared. Choose COMPLETE ones; `sweeper status` lists them."
         )
     return record
+
+
+def _training(record: TrialRecord) -> dict[str, Any]:
+    """Return what a trial was trained on beside its settings."""
+    origin = {} if record.origin is None else origin_json(record.origin)
+    begun = {name: origin[name] for name in _ORIGIN if name in origin}
+    return {"budget_samples": record.budget_samples, "samples": record.samples, "origin": begun}
 
 
 def _all(view: StudyView, one: TrialRecord, two: TrialRecord, alpha: float) -> list[ItemComparison]:

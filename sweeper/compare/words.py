@@ -30,7 +30,8 @@ def compared_text(found: Compared) -> str:
     ]
     lines += ["", *(sentence(comparison) for comparison in found.comparisons), ""]
     lines += _notes(found)
-    lines += ["", _differences("Settings", found.settings), _differences("Environment", found.environment)]
+    lines += ["", _differences("Budgets and origins", found.training)]
+    lines += [_differences("Settings", found.settings), _differences("Environment", found.environment)]
     return "\n".join(lines)
 
 
@@ -49,6 +50,7 @@ def compared_json(found: Compared) -> dict[str, Any]:
         "b": side(found.second),
         "comparisons": [jsonable(dataclasses.asdict(comparison)) for comparison in found.comparisons],
         "differs": {
+            "training": {name: jsonable(list(pair)) for name, pair in found.training.items()},
             "settings": {name: jsonable(list(pair)) for name, pair in found.settings.items()},
             "environment": {name: jsonable(list(pair)) for name, pair in found.environment.items()},
         },
