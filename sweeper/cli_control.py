@@ -99,6 +99,8 @@ def _suggested(study: str, storage: str | None) -> list[dict[str, Any]]:
         where = (
             "there is no best trial yet"
             if view.best is None
+            else "no trial from scratch is complete yet"
+            if not view.from_scratch
             else "no point beyond the best one is left to try"
         )
         raise NothingToDoError(

@@ -139,6 +139,11 @@ class Origin:
         """The trial whose checkpoint it begins with."""
         return self.cloned_from if self.warm_start else self.continues
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether it was to begin with another one's weights and did: there was still a checkpoint of that one."""
+        return self.warm_start and self.from_step > 0
+
 
 @dataclasses.dataclass(kw_only=True)
 class TrialRecord:
@@ -197,6 +202,14 @@ class TrialRecord:
     def is_continued(self) -> bool:
         """Whether it trains another one on: it has more data than the others, and is not compared with them."""
         return self.origin is not None and self.origin.continues is not None
+
+    @property
+    def is_warm_started(self) -> bool:
+        """Whether it began with another one's weights, at other params: its value is not what its own params give.
+
+        It may be the best one, and is said to have begun so; what params are worth is read off the others.
+        """
+        return self.origin is not None and self.origin.is_warm and not self.is_continued
 
     @property
     def is_compared(self) -> bool:

@@ -27,12 +27,22 @@ class Edge:
 
 
 def edges_of(view: StudyView) -> list[Edge]:
-    """Return where the best point lies at an edge beyond which there are values that can be trained."""
-    if view.best is None:
+    """Return where the best point lies at an edge beyond which there are values that can be trained.
+
+    The best one and the values that were tried are those of trials from scratch.
+    """
+    best = _best(view)
+    if best is None:
         return []
     found = []
-    for name, value in view.best.params.items():
-        tried = sorted({record.params[name] for record in view.records if is_number(record.params.get(name))})
+    for name, value in best.params.items():
+        tried = sorted(
+            {
+                record.params[name]
+                for record in view.records
+                if is_number(record.params.get(name)) and not record.is_warm_started
+            }
+        )
         if (
             name == SEED
             or not is_number(value)
@@ -43,7 +53,7 @@ def edges_of(view: StudyView) -> list[Edge]:
         is_smallest = value == tried[0]
         beyond = None
         if _is_listed(view.config, name):
-            beyond = _beyond(view, view.best, name, tried if is_smallest else tried[::-1])
+            beyond = _beyond(view, best, name, tried if is_smallest else tried[::-1])
             if beyond is None:
                 continue  # such as a warm-up of 0 steps
         found.append(Edge(name=name, value=value, is_smallest=is_smallest, beyond=beyond))
@@ -53,12 +63,17 @@ def edges_of(view: StudyView) -> list[Edge]:
 def points_beyond(view: StudyView) -> list[dict[str, Any]]:
     """Return the points to add: the best one's params with each edge passed alone, and with all passed at once."""
     steps = {edge.name: edge.beyond for edge in edges_of(view) if edge.beyond is not None}
-    if view.best is None or not steps:
+    best = _best(view)
+    if best is None or not steps:
         return []
     moves = [{name: value} for name, value in steps.items()] + ([steps] if len(steps) > 1 else [])
     known = {record.point_id for record in view.records}
-    points = [{**view.best.params, **move} for move in moves]
+    points = [{**best.params, **move} for move in moves]
     return [point for point in points if (found := _point_id(view.config, point)) and found not in known]
+
+
+def _best(view: StudyView) -> TrialRecord | None:
+    return next(iter(view.from_scratch), None)
 
 
 def _is_listed(config: SweepConfig, name: str) -> bool:

@@ -122,7 +122,8 @@ class LiveProgress:
             return
         sign = -goodness_sign(self._config.direction)
         if self._best is None or sign * record.value < sign * self._best.value:
-            self._best = _Best(record.number, record.value, params_text(record.params))
+            params = f"{'warm start, ' if record.is_warm_started else ''}{params_text(record.params)}"
+            self._best = _Best(record.number, record.value, params)
 
     def render(self) -> RenderableType:
         """Return the whole view for the console's present size."""

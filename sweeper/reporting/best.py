@@ -11,6 +11,7 @@ from sweeper.config.space_models import Dimension, SamplerSection
 from sweeper.config.trial_models import Budget
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import exact, one_line, params_text
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.report_files import BEST
 from sweeper.study import layout
 from sweeper.study.view import StudyView
@@ -52,6 +53,11 @@ def best_yaml(view: StudyView, best: TrialRecord) -> str:
         f"# The best point of study {view.name}: trial {best.number} of {len(view.records)}.",
         f"# {one_line(view.config.metric)} = {exact(best.value)} ({view.config.direction})",
         f"# {params_text(best.params)}",
+        *(
+            [f"# It {warm_text(best)}. This file trains from scratch, which need not give that value."]
+            if best.is_warm_started
+            else []
+        ),
         f"# Train it in full{keeping}:  sweeper launch {BEST}",
         f"# The study {config.study} lies in {layout.STUDIES}/ of where that is launched, unless `--dir DIR` is given.",
     ]

@@ -38,8 +38,12 @@ class Importance:
 
 
 def importance_of(view: StudyView) -> Importance:
-    """Measure how much each param that varies moves the result, over the COMPLETE trials."""
-    complete = [record for record in view.records if result_of(record) is not None]
+    """Measure how much each param that varies moves the result, over the COMPLETE trials that are compared.
+
+    One that began with another one's weights owes its result to the params of that one too, and is left out.
+    """
+    complete = [r for r in view.records if r.is_compared and not r.is_warm_started]
+    n_begun = sum(result_of(record) is not None for record in view.records) - len(complete)
     names = [name for name in varying_params(view) if len({str(r.params.get(name)) for r in complete}) > 1]
     if len(names) < 2:
         return Importance(
@@ -48,7 +52,8 @@ def importance_of(view: StudyView) -> Importance:
     if len(complete) < MIN_TRIALS or len({result_of(record) for record in complete}) < 2:
         return Importance(
             shares={},
-            note=f"Only {plural(len(complete), 'trial')} completed, too few (or too equal) to say which param matters.",
+            note=f"Only {plural(len(complete), 'trial')}{' from scratch' if n_begun else ''} completed, too few "
+            "(or too equal) to say which param matters.",
         )
     is_small = len(complete) <= MAX_FANOVA_TRIALS
     method = "fANOVA" if is_small else "PED-ANOVA"
@@ -60,7 +65,9 @@ def importance_of(view: StudyView) -> Importance:
         logger.warning("Optuna could not measure the params' importance: %s", error)
         return Importance(shares={}, note=f"Optuna's {method} could not measure it: {error}")
     note = f"Optuna's {method} over the {plural(len(complete), 'complete trial')}"
-    n_left_out = len(view.records) - len(complete)
+    if n_begun:
+        note += f"; {n_begun} that began with another trial's weights are left out"
+    n_left_out = len(view.records) - len(complete) - n_begun
     if n_left_out:
         note += (
             f"; the other {n_left_out} have no result and are left out, so a param whose bad values were "

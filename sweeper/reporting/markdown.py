@@ -8,6 +8,7 @@ from sweeper.records import TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
 from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
+from sweeper.reporting.origins import origin_text
 from sweeper.reporting.summary import answer_sentences, result_of, savings_of, untrained_text, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.study.view import StudyView
@@ -79,13 +80,17 @@ def _grid_table(grid: TrialGrid, best: TrialRecord | None) -> str:
 
 def _cell(cell: Cell, best: TrialRecord | None) -> str:
     text = cell_text(cell.record) or "waiting"
-    return f"{text} (best)" if best is not None and cell.record.number == best.number else text
+    if best is None or cell.record.number != best.number:
+        return text
+    return f"{text} (best{', warm start' if best.is_warm_started else ''})"
 
 
 def _trials_section(view: StudyView) -> str:
     records = ranked(view)[:MAX_ROWS]
     names = varying_params(view) or list(view.config.search_space)
-    header = ["trial", "state", *names, view.config.metric, "samples", "reason"]
+    has_origins = any(record.origin is not None for record in view.records)
+    header = ["trial", "state", *names, view.config.metric, "samples"]
+    header += [*(["origin"] if has_origins else []), "reason"]
     rows = [
         [
             str(record.number),
@@ -93,6 +98,7 @@ def _trials_section(view: StudyView) -> str:
             *(short(record.params.get(name)) for name in names),
             "" if (value := result_of(record)) is None else short(value),
             count(record.samples),
+            *([origin_text(record)] if has_origins else []),
             record.reason or "",
         ]
         for record in records
@@ -113,12 +119,15 @@ def _benchmarks_section(view: StudyView) -> str:
 
 
 def ranked(view: StudyView) -> list[TrialRecord]:
-    """Return the trials with the best result first, then those without one by how far they came."""
+    """Return the trials with the best result first, then those without one by how far they came.
+
+    Those that train another one on have results that are held against none, and come between the two.
+    """
     sign = -goodness_sign(view.config.direction)
 
-    def key(record: TrialRecord) -> tuple[bool, float, int, int]:
+    def key(record: TrialRecord) -> tuple[bool, bool, float, int, int]:
         value = result_of(record)
-        return (value is None, sign * (value or 0.0), -record.samples, record.number)
+        return (value is None, not record.is_compared, sign * (value or 0.0), -record.samples, record.number)
 
     return sorted(view.records, key=key)
 

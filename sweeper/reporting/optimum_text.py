@@ -8,6 +8,7 @@ from sweeper.optimum.edge import edges_of, points_beyond
 from sweeper.optimum.fit import Estimate, RateFit
 from sweeper.optimum.rates import RATE, best_rate_of
 from sweeper.reporting.formats import one_line, params_text, percent, short
+from sweeper.reporting.origins import from_scratch_words
 from sweeper.study.view import StudyView
 
 
@@ -15,7 +16,7 @@ def optimum_sentences(view: StudyView) -> list[str]:
     """Say where the best value is the last one that was tried, what to try next, and what the fitted rates are."""
     lines = [
         f"{one_line(edge.name)} = {short(edge.value)} is the {'smallest' if edge.is_smallest else 'largest'} value "
-        "that was tried; a better one may lie beyond it."
+        f"that was tried{from_scratch_words(view)}; a better one may lie beyond it."
         for edge in edges_of(view)
     ]
     points = points_beyond(view)
@@ -47,7 +48,7 @@ def _estimate(found: Estimate) -> str:
 
 
 def _outside(view: StudyView, fit: RateFit) -> list[str]:
-    tried = [record.params[RATE] for record in view.records if RATE in record.params]
+    tried = [r.params[RATE] for r in view.records if RATE in r.params and not r.is_warm_started]
     return [f"{batch:,}" for batch, rate in fit.rates.items() if not min(tried) <= rate.value <= max(tried)]
 
 

@@ -14,6 +14,7 @@ from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, exact, jsonable, percent, short
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.page_findings import evidence_section, params_section, replay_section, spent_section
 from sweeper.reporting.page_tables import (
     benchmarks_section,
@@ -137,9 +138,10 @@ def _sentence(text: str) -> str:
 
 def _cards(view: StudyView) -> str:
     savings, best = savings_of(view), view.best
+    warm = ", warm start" if best is not None and best.is_warm_started else ""
     n_ended = sum(record.state.is_finished for record in view.records)
     cards = {
-        f"best {view.config.metric}": "none yet" if best is None else short(best.value),
+        f"best {view.config.metric}{warm}": "none yet" if best is None else short(best.value),
         "saved by stopping early": percent(savings.saved_frac),
         "samples trained": count(savings.spent),
         "trials ended": f"{count(n_ended)} of {count(view.n_trials)}",
@@ -200,8 +202,13 @@ def _launch(view: StudyView, out: Path) -> str:
         return "<p>No trial is complete, so there is no best config to launch and no best.yaml.</p>"
     keeping = ", and keeps its model" if view.config.trial.function is None else ""
     result = f"{esc(view.config.metric)} was {esc(exact(best.value))}"
+    warm = ""
+    if best.is_warm_started:
+        result += " after a warm start"
+        warm = f"<p>Trial {best.number} {warm_text(best)}. "
+        warm += "The command trains from scratch, which need not give that value.</p>"
     return (
-        f"<p>This trains trial {best.number}'s config in full, without pruning{keeping} ({result}):</p>"
+        f"{warm}<p>This trains trial {best.number}'s config in full, without pruning{keeping} ({result}):</p>"
         f"<pre><code>{esc(launch_command(out))}</code></pre>"
         f"<details><summary>best.yaml</summary><pre><code>{esc(best_yaml(view, best))}</code></pre></details>"
     )

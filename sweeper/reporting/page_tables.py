@@ -10,6 +10,7 @@ from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, exact, short, verb
 from sweeper.reporting.grid import cell_text, trial_grid
+from sweeper.reporting.origins import origin_text, warm_text
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
 from sweeper.reporting.summary import result_of, varying_params
@@ -33,7 +34,8 @@ def params_table(view: StudyView) -> str:
         f'<tr><th scope="row">{esc(name)}</th><td class="number">{esc(exact(value))}</td></tr>'
         for name, value in best.params.items()
     )
-    caption = f"Best config: the params of trial {best.number}"
+    warm = f", which {warm_text(best)}" if best.is_warm_started else ""
+    caption = f"Best config: the params of trial {best.number}{warm}"
     table = f"<table><caption><span>{caption}</span></caption><tbody>{rows}</tbody></table>"
     return _scroll(table, caption, kind="scroll params")
 
@@ -78,11 +80,15 @@ def trials_table(view: StudyView) -> str:
     varying = varying_params(view)
     names = varying or list(dict.fromkeys(name for record in view.records for name in record.params))
     header = [("trial", True), ("state", False), *((name, _is_numeric(view, name)) for name in names)]
-    header += [(view.config.metric, True), ("steps", True), ("samples", True), ("reason", False)]
+    header += [(view.config.metric, True), ("steps", True), ("samples", True)]
+    has_origins = any(record.origin is not None for record in view.records)
+    header += [*([("origin", False)] if has_origins else []), ("reason", False)]
     header += [("attempts", True), ("worker", False)]
     best = view.best
     rows = "".join(
-        _trial_row(record, names, is_best=best is not None and record.number == best.number)
+        _trial_row(
+            record, names, is_best=best is not None and record.number == best.number, has_origins=has_origins
+        )
         for record in view.records
     )
     caption = (
@@ -91,7 +97,7 @@ def trials_table(view: StudyView) -> str:
     return _sortable(header, rows, caption)
 
 
-def _trial_row(record: TrialRecord, names: list[str], *, is_best: bool) -> str:
+def _trial_row(record: TrialRecord, names: list[str], *, is_best: bool, has_origins: bool) -> str:
     state = record.state.value
     cells = [
         _cell(record.number),
@@ -100,6 +106,7 @@ def _trial_row(record: TrialRecord, names: list[str], *, is_best: bool) -> str:
         _cell(result_of(record), blank=True),
         _cell(record.step),
         _cell(record.samples),
+        *([f'<td class="origin">{esc(origin_text(record))}</td>'] if has_origins else []),
         f'<td class="long">{esc(record.reason or "")}</td>',
         _cell(record.attempts),
         f'<td class="worker">{esc(worker_text(record))}</td>',

@@ -15,6 +15,7 @@ from sweeper.reporting.curve_lines import CurveLine, curve_line, metric_line, tr
 from sweeper.reporting.figures import HIGHLIGHT, colours_for
 from sweeper.reporting.formats import clipped, exact, one_line, short
 from sweeper.reporting.grid import TrialGrid, cell_text, trial_grid
+from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of
 from sweeper.study.view import StudyView
 
@@ -149,7 +150,7 @@ def _draw_line(
         color=HIGHLIGHT if is_best else colours.get(exact(value), _GREY),
         linewidth=3 if is_best else 1.2, linestyle="--" if is_stopped else "-",
         marker="o" if has_marks else None, markersize=3, zorder=3 if is_best else 2,
-        label=f"best: trial {line.record.number}" if is_best else _plain(short(value), 18) if axis else None,
+        label=best_label(line.record) if is_best else _plain(short(value), 18) if axis else None,
     )  # fmt: skip
     if is_stopped:
         axes.plot(

@@ -18,6 +18,7 @@ from sweeper.reporting.curve_lines import (
 from sweeper.reporting.figures import HIGHLIGHT, NEUTRAL_LINE, Figure, colours_for, params_label, plot_text
 from sweeper.reporting.formats import count, exact, short
 from sweeper.reporting.grid import trial_grid
+from sweeper.reporting.origins import best_label
 from sweeper.study.view import StudyView
 
 MANY_CURVES = 40  # beyond which all but the best are drawn faintly, so that those below show through
@@ -155,7 +156,7 @@ def _trace(
     return {
         "type": "scatter",
         "mode": "lines+markers" if has_marks else "lines",
-        "name": f"best: trial {record.number}" if is_best else f"trial {record.number}",
+        "name": best_label(record) if is_best else f"trial {record.number}",
         "x": line.samples,
         "y": line.values,
         "legendgroup": "best" if is_best else groups.key(groups.label(record)),

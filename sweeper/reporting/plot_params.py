@@ -22,6 +22,7 @@ from sweeper.reporting.figures import (
 )
 from sweeper.reporting.formats import count, exact, percent, short
 from sweeper.reporting.importance import Importance
+from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of, varying_params
 from sweeper.study.view import StudyView
 
@@ -151,7 +152,7 @@ def _lines(view: StudyView, drawn: list[TrialRecord], places: dict[int, list[flo
         for group, records in sorted(groups.items())
     ]
     if best is not None:
-        name = f"best: trial {best.number}"
+        name = best_label(best)
         traces.append(
             _trace([best], places, view.config.metric, HIGHLIGHT, width=3.5)
             | {"name": name, "showlegend": True}

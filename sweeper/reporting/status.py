@@ -12,6 +12,7 @@ from sweeper.records import Origin, TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import trial_benchmarks
 from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.status_table import trial_table
 from sweeper.reporting.summary import counts_text, result_of, savings_of
 from sweeper.study.clock import wall_clock
@@ -119,6 +120,7 @@ def best_text(view: StudyView) -> Text:
     if best is None:
         return Text("best: none, since no trial is complete")
     text = f"best: trial {best.number}, {one_line(view.config.metric)} = {short(best.value)}"
+    text += f", {warm_text(best)}" if best.is_warm_started else ""
     return Text(f"{text} ({params_text(best.params)})")
 
 

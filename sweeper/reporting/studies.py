@@ -12,6 +12,7 @@ from sweeper.looking import is_directory, is_file, names_in
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import one_line, short
+from sweeper.reporting.status import origin_json
 from sweeper.study import layout
 from sweeper.study.clock import wall_clock
 from sweeper.study.storage import open_storage
@@ -112,9 +113,13 @@ def studies_table(studies: list[FoundStudy]) -> Table:
         view = found.view
         counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState if view.count(state))
         best = view.best
-        shown = f"{view.config.metric} = {short(best.value)} (trial {best.number})" if best else ""
+        shown = f"{view.config.metric} = {short(best.value)} ({_number(best)})" if best else ""
         table.add_row(*_cells(view.name, _state(view), counts or "none", shown))
     return table
+
+
+def _number(best: TrialRecord) -> str:
+    return f"trial {best.number}{', warm start' if best.is_warm_started else ''}"
 
 
 def _state(view: StudyView) -> str:
@@ -155,4 +160,7 @@ def _as_json(found: FoundStudy) -> dict[str, Any]:
 
 def _best_json(best: TrialRecord | None) -> dict[str, Any] | None:
     """Return the best trial; `number` is what `status --json` calls it, `trial` the older name of the same."""
-    return None if best is None else {"trial": best.number, "number": best.number, "value": best.value}
+    if best is None:
+        return None
+    origin = {} if best.origin is None else {"origin": origin_json(best.origin)}
+    return {"trial": best.number, "number": best.number, "value": best.value, **origin}

@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import count, exact, one_line, percent, plural
 from sweeper.reporting.optimum_text import optimum_sentences
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.uncertainty import uncertainty_sentence
 from sweeper.study.view import StudyView
 
@@ -72,16 +73,31 @@ def answer_sentences(view: StudyView) -> list[str]:
     return [
         f"Trial {best.number} is best{state}: {view.config.metric} = {exact(best.value)} "
         f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
+        *_warm_sentences(view, best),
         *([sure] if (sure := uncertainty_sentence(view)) else []),
         training_sentence(view),
         *optimum_sentences(view),
     ]
 
 
+def _warm_sentences(view: StudyView, best: TrialRecord) -> list[str]:
+    """Return, of a best trial that began with another one's weights, that it did, and which is best without."""
+    if not best.is_warm_started:
+        return []
+    text = f"Trial {best.number} {warm_text(best)}, so its params alone need not give this value"
+    second = next(iter(view.from_scratch), None)
+    if second is None:
+        return [f"{text}; no trial from scratch is complete{'' if view.state == 'finished' else ' yet'}."]
+    return [
+        f"{text}; from scratch, trial {second.number} is best: {view.config.metric} = {exact(second.value)}."
+    ]
+
+
 def training_sentence(view: StudyView) -> str:
     """Return what was trained and what stopping early saved."""
     savings = savings_of(view)
-    whole = "the full grid" if view.config.sampler.name == "grid" else "training every trial in full"
+    is_grid = view.config.sampler.name == "grid" and all(record.origin is None for record in view.records)
+    whole = "the full grid" if is_grid else "training every trial in full"
     text = (
         f"{count(savings.spent)} of the {count(savings.full)} training samples that {whole} takes were "
         f"trained ({percent(savings.spent_frac)}); stopping {plural(view.count(TrialState.PRUNED), 'trial')} "

@@ -10,6 +10,7 @@ import pyarrow as pa
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.benchmarks import benchmarks_json
 from sweeper.reporting.formats import exact, jsonable, one_line
+from sweeper.reporting.origins import origin_text
 from sweeper.reporting.status import status_json, trial_json
 from sweeper.reporting.summary import result_of, savings_of
 from sweeper.study.view import StudyView
@@ -63,6 +64,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
 
 
 def decisions_of(view: StudyView) -> list[tuple[TrialRecord, dict[str, Any]]]:
+        "origin": origin_text(record) or None,
     """Return every decision with its trial, by trial and then in the order they were made."""
     return [(record, decision) for record in view.records for decision in record.decisions]
 

@@ -129,7 +129,8 @@ def record_study(study: Study) -> RecordedSweep:
     """Return what a study recorded: its completed trials, and those that diverged.
 
     A trial that was stopped by comparison with others, failed or has not ended is left out, since nobody knows
-    what it would have come to; and so is one that trains another one on, which is not compared with the others.
+    what it would have come to; and so is one that trains another one on or began with another one's weights: its
+    curve is not what its own params give, and its seconds are of a part of it.
 
     Raises:
         ConfigError: If no trial has completed.
@@ -139,7 +140,7 @@ def record_study(study: Study) -> RecordedSweep:
     points = [
         _point_of(record, tuple(study.curves.rows(number)), study.config, facts, of=records)
         for number, record in sorted(records.items())
-        if not record.is_continued
+        if not (record.is_continued or record.is_warm_started)
     ]
     known = tuple(point for point in points if point is not None)
     left_out = len(points) - len(known)

@@ -76,6 +76,11 @@ class StudyView:
         return next(iter(self.ranked), None)
 
     @property
+    def from_scratch(self) -> list[TrialRecord]:
+        """Those of `ranked` whose values are what their params give: none that began with another one's weights."""
+        return [record for record in self.ranked if not record.is_warm_started]
+
+    @property
     def paused_by(self) -> str | None:
         """Who keeps further trials from being started; None where nobody does."""
         return control_records.paused_by(self.controls)

@@ -12,6 +12,7 @@ from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.yaml_text import yaml_text
 from sweeper.reporting.formats import count, exact, one_line, short
 from sweeper.reporting.markdown import escaped, table
+from sweeper.reporting.origins import warm_text
 from sweeper.study.view import StudyView
 
 _CURVE_ROWS = 10
@@ -67,10 +68,11 @@ def _origin(view: StudyView, record: TrialRecord) -> str:
         if record.state is TrialState.COMPLETE
         else ""
     )
+    warm = f" It {warm_text(record)}." if record.is_warm_started else ""
     return (
         f"{base}: {place} of the {len(view.records)} of study `{view.name}`{value} ({config.direction}). "
         f"It was trained on {count(record.samples)} samples in {count(record.step)} optimiser steps by sweeper "
-        f"{view.versions.get('sweeper', metadata.version('sweeper'))}; its point is `{record.point_id}`."
+        f"{view.versions.get('sweeper', metadata.version('sweeper'))}; its point is `{record.point_id}`.{warm}"
     )
 
 

@@ -10,6 +10,7 @@ from sweeper.files import publish_directory
 from sweeper.looking import is_directory, is_there
 from sweeper.records import TrialRecord
 from sweeper.reporting.export.model_card import model_card
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.report_files import BEST
 from sweeper.study import layout
 from sweeper.study.view import StudyView
@@ -64,4 +65,5 @@ def _kept_none(view: StudyView, record: TrialRecord, source: Path) -> str:
     report = f"sweeper report {shlex.quote(str(view.directory))}"
     made = f"`{report}` writes {sweep}; train it" if is_best else "Train the point"
     keeping = "" if is_best else " trial.checkpoint.save_model=true"
-    return f"{said}{made} again{fixed}: `sweeper launch {shlex.quote(str(place))}{keeping}`."
+    warm = f" It {warm_text(record)}, and a launch trains from scratch." if record.is_warm_started else ""
+    return f"{said}{made} again{fixed}: `sweeper launch {shlex.quote(str(place))}{keeping}`.{warm}"

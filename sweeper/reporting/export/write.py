@@ -14,6 +14,7 @@ from sweeper.reporting.export.chosen import ChosenTrial
 from sweeper.reporting.export.form import Format, Target
 from sweeper.reporting.export.rows import write_rows
 from sweeper.reporting.formats import exact, one_line, params_text
+from sweeper.reporting.origins import warm_text
 
 _ALL: tuple[Format, ...] = (
     trl.FORMAT, axolotl.FORMAT, llamafactory.FORMAT, training_args.FORMAT, training_hub.FORMAT,
@@ -96,6 +97,7 @@ def _result(chosen: ChosenTrial) -> str:
     view, record = chosen.view, chosen.record
     if record.state is TrialState.COMPLETE and record.value is not None:
         best = ", the study's best" if view.best is not None and view.best.number == record.number else ""
-        return f"{one_line(view.config.metric)} = {exact(record.value)} ({view.config.direction}{best})"
+        warm = f". It {warm_text(record)}; this trains from scratch" if record.is_warm_started else ""
+        return f"{one_line(view.config.metric)} = {exact(record.value)} ({view.config.direction}{best}){warm}"
     reason = f": {one_line(record.reason)}" if record.reason else ""
     return f"It is {record.state.value} and has no final value{reason}."
