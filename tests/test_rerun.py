@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 import training_fixtures
 from cli_fixtures import cli, write_sweep
+from sweeps import make_config, make_orchestrator, make_study
 from training_fixtures import Hub, Tiny, chat_rows, sweep_of, write_jsonl
+from trial_functions import steady
 
 from sweeper import api
 from sweeper.config.models import SweepConfig
 from sweeper.confirm.again import points_config
 from sweeper.confirm.rerun import compare_curves, rerun, rerun_text
 from sweeper.errors import StudyMismatchError
+from sweeper.executors.in_process import InProcessExecutor
 from sweeper.preflight import facts
 from sweeper.preflight.data import check_trial
 from sweeper.preflight.data_report import DataReport
+from sweeper.records import Origin
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -89,6 +93,29 @@ def test_a_nan_at_the_same_step_is_the_same(study: StudyView) -> None:
 def test_a_trial_that_is_not_there_or_was_never_trained_is_refused(study: StudyView) -> None:
     with pytest.raises(StudyMismatchError, match="Study `made-up` has no trial 7: its trials are 0 to 1"):
         rerun(str(study.directory), 7, options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        (Origin(by="me", continues=0, from_step=5), r"\(trains trial 0 on from step 5\)"),
+        (
+            Origin(by="me", cloned_from=0, warm_start=True, from_step=2),
+            r"\(clone of trial 0 with its weights of step 2\)",
+        ),
+    ],
+)
+def test_a_trial_that_did_not_begin_from_scratch_is_refused(
+    tmp_path: Path, origin: Origin, told: str
+) -> None:
+    study = make_study(tmp_path, make_config())
+    study.record_origin(1, origin)
+    InProcessExecutor(slots=1, function=steady).run(make_orchestrator(study))
+
+    with pytest.raises(
+        StudyMismatchError, match=rf"Trial 1 of study `\S+` was not trained from scratch {told}"
+    ):
+        rerun(str(tmp_path), 1, options=OPTIONS, function=steady)
 
 
 def test_the_command_says_it_in_words_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sweeper.executors.attempt import TrialFunction
 from sweeper.moved import follow
 from sweeper.records import TrialRecord
 from sweeper.reporting.formats import jsonable, plural, short
+from sweeper.reporting.origins import origin_text
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -52,7 +53,8 @@ def rerun(
     """Train a trial again as a study of its own, to the end of its budget, and compare the curves.
 
     Raises:
-        StudyMismatchError: If there is no such trial, or it was never trained, or its data is not there as it was.
+        StudyMismatchError: If there is no such trial, or it was never trained, or not from scratch, or its data is
+            not there as it was.
         SweeperError: As `api.launch` does.
     """
     options = options or api.LaunchOptions()
@@ -125,6 +127,11 @@ def _record(view: StudyView, number: int) -> TrialRecord:
         raise StudyMismatchError(
             f"Trial {number} of study `{view.name}` is {record.state.value} and has no curve, so there is nothing to "
             "compare with. Choose one that was trained."
+        )
+    if record.is_continued or record.is_warm_started:
+        raise StudyMismatchError(
+            f"Trial {number} of study `{view.name}` was not trained from scratch ({origin_text(record)}), as a rerun "
+            "would train it, to the study's budget: the curves would differ by that. Choose another trial."
         )
     return record
 
