@@ -252,6 +252,35 @@ def test_a_best_value_at_the_edge_of_the_space_is_pointed_out() -> None:
     ]
 
 
+def test_results_at_unequal_data_are_flagged() -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4, 3e-4]}, "samples": {"grid": [1024, BUDGET]}})
+    records = [
+        make_record(
+            number, TrialState.COMPLETE, {"learning_rate": 3e-4, "samples": budget}, budget_samples=budget,
+            value=budget / 4096,
+        )
+        for number, budget in enumerate([1024, BUDGET])
+    ]  # fmt: skip
+
+    flagged = answer_sentences(make_view(records, config))[2]
+
+    assert flagged == (
+        "The complete trials were not given equal data: 1,024 to 2,048 samples each, the best one 2,048. A longer one "
+        "may win by its length alone, and what is said of params is said of lengths too."
+    )
+    assert not [text for text in answer_sentences(view_of_16()) if "equal data" in text]
+
+
+def test_a_longer_trial_that_is_held_against_none_makes_no_data_unequal() -> None:
+    view = view_of_16()
+    origin = Origin(by="me", continues=10, from_step=64, from_samples=BUDGET)
+    longer = dataclasses.replace(view.records[10], number=16, budget_samples=2 * BUDGET, origin=origin)
+
+    told = answer_sentences(make_view([*view.records, longer], view.config))
+
+    assert not [text for text in told if "equal data" in text]
+
+
 def test_trials_that_run_at_a_time_are_on_different_slots() -> None:
     uses = slot_uses(view_of_16())
 

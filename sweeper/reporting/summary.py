@@ -75,6 +75,7 @@ def answer_sentences(view: StudyView) -> list[str]:
         f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
         *_warm_sentences(view, best),
         *([sure] if (sure := uncertainty_sentence(view)) else []),
+        *_unequal_sentences(view),
         training_sentence(view),
         *optimum_sentences(view),
     ]
@@ -90,6 +91,19 @@ def _warm_sentences(view: StudyView, best: TrialRecord) -> list[str]:
         return [f"{text}; no trial from scratch is complete{'' if view.state == 'finished' else ' yet'}."]
     return [
         f"{text}; from scratch, trial {second.number} is best: {view.config.metric} = {exact(second.value)}."
+    ]
+
+
+def _unequal_sentences(view: StudyView) -> list[str]:
+    """Return what to mind where the trials whose results are held against one another were given unequal data."""
+    budgets = {record.budget_samples for record in view.compared if record.budget_samples is not None}
+    if view.best is None or len(budgets) < 2:
+        return []
+    least, most, own = min(budgets), max(budgets), view.best.budget_samples
+    told = "" if own is None else f", the best one {count(own)}"
+    return [
+        f"The complete trials were not given equal data: {count(least)} to {count(most)} samples each{told}. A longer "
+        "one may win by its length alone, and what is said of params is said of lengths too."
     ]
 
 
