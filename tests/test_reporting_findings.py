@@ -16,6 +16,7 @@ from sweeper.records import TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.importance import importance_of
+from sweeper.reporting.page_tables import environment_table
 from sweeper.reporting.pictures import write_pictures
 from sweeper.reporting.plot_params import MAX_LINES, parallel_figure
 from sweeper.reporting.plot_spent import spent_parts
@@ -106,6 +107,23 @@ def test_time_in_which_no_driver_ran_is_no_gap() -> None:
         (0, 1, 3600.0), (1, 1, 3600.0), (0, 2, 60.0), (2, 2, 60.0)
     ]  # fmt: skip
     assert [(gap.slot, gap.seconds) for gap in idle_gaps(uses)] == [("node-a, slot 1", 30.0)]
+
+
+def test_slots_of_one_driver_after_another_are_not_added_up() -> None:
+    worker = [{"node": node, "pid": pid} for node in ("node-a", "node-b") for pid in (1, 2)]
+    spans = [(0, 10), (0, 12), (100, 110), (100, 112)]
+    records = [
+        make_record(
+            number, TrialState.COMPLETE, {"learning_rate": 1e-4},
+            history=[{"worker": worker[number], "started": at(start), "ended": at(end)}],
+        )
+        for number, (start, end) in enumerate(spans)
+    ]  # fmt: skip
+    view = make_view(records, make_config({"learning_rate": {"grid": [1e-4]}}))
+
+    view = dataclasses.replace(view, environments=({"at": at(-5)}, {"at": at(95)}))
+
+    assert '<th scope="row">slots</th><td>2</td>' in environment_table(view)
 
 
 def test_the_timeline_tells_of_gaps_and_retries() -> None:

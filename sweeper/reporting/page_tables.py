@@ -171,7 +171,7 @@ def environment_table(view: StudyView) -> str:
         if view.config.storage is None
         else mask_url(view.config.storage),
         "nodes": ", ".join(nodes) or "none yet",
-        "slots": str(len({use.slot for use in slot_uses(view)})),
+        "slots": str(_n_slots(view)),
         "cluster": resources.address or "started by sweeper",
         "workers of a trial": f"{resources.n_workers}"
         + (f", {resources.sharding}" if resources.sharding is not None else ""),
@@ -182,6 +182,14 @@ def environment_table(view: StudyView) -> str:
         "seed": str(view.config.seed),
     }
     return plain_table(["", ""], [[name, value] for name, value in pairs.items()], "What the study ran with")
+
+
+def _n_slots(view: StudyView) -> int:
+    """Return how many slots there were: of the driver that had the most, since the next one's may be the same."""
+    of_session: dict[int, set[str]] = {}
+    for use in slot_uses(view):
+        of_session.setdefault(use.session, set()).add(use.slot)
+    return max(map(len, of_session.values()), default=0)
 
 
 def _last_session(view: StudyView) -> dict[str, str]:
