@@ -281,6 +281,25 @@ def test_a_longer_trial_that_is_held_against_none_makes_no_data_unequal() -> Non
     assert not [text for text in told if "equal data" in text]
 
 
+def test_trials_that_are_not_drawn_yet_count_among_those_that_it_is_the_best_of() -> None:
+    config = make_config(
+        {"learning_rate": {"uniform": (0.0, 1.0)}}, sampler={"name": "random", "n_trials": 20}
+    )
+    records = [make_record(n, TrialState.COMPLETE, {"learning_rate": 1e-4 * (n + 1)}) for n in range(4)]
+
+    told = answer_sentences(make_view(records, config, state="running"))[0]
+
+    assert told.endswith("from 20 trials: 4 complete, 16 not drawn yet.")
+
+
+def test_whole_numbers_stay_whole_in_the_table_where_a_trial_has_none(tmp_path: Path) -> None:
+    write_report(view_of_5(), tmp_path)
+
+    table = pd.read_csv(tmp_path / "trials.csv", dtype=str, keep_default_na=False)
+    assert table["pid"].tolist() == ["4000", "4001", "4000", "4001", ""]
+    assert pd.read_parquet(tmp_path / "trials.parquet")["pid"].dropna().tolist() == [4000, 4001, 4000, 4001]
+
+
 def test_trials_that_run_at_a_time_are_on_different_slots() -> None:
     uses = slot_uses(view_of_16())
 

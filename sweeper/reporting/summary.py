@@ -72,7 +72,7 @@ def answer_sentences(view: StudyView) -> list[str]:
     state = "" if view.state == "finished" else " so far"
     return [
         f"Trial {best.number} is best{state}: {view.config.metric} = {exact(best.value)} "
-        f"({view.config.direction}), from {plural(len(view.records), 'trial')}: {counts_text(view)}.",
+        f"({view.config.direction}), from {plural(view.n_trials, 'trial')}: {counts_text(view)}.",
         *_warm_sentences(view, best),
         *([sure] if (sure := uncertainty_sentence(view)) else []),
         *_unequal_sentences(view),

@@ -18,7 +18,18 @@ from sweeper.study.view import StudyView
 
 def trials_frame(view: StudyView) -> pd.DataFrame:
     """Return one row per trial. `value` and final metrics are empty unless the trial is COMPLETE."""
-    return pd.DataFrame([_row(record) for record in view.records])
+    rows = [_row(record) for record in view.records]
+    frame = pd.DataFrame(rows)
+    for name in frame.columns:
+        values = [row.get(name) for row in rows]
+        # One trial without a number turns a column of whole ones into floats: 4000.0.
+        if frame[name].dtype.kind == "f" and all(map(_is_whole, values)):
+            frame[name] = pd.array(values, dtype="Int64")
+    return frame
+
+
+def _is_whole(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:
@@ -53,6 +64,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "tokens": record.tokens,
         "budget_samples": record.budget_samples,
         "reason": None if record.reason is None else one_line(record.reason),
+        "origin": origin_text(record) or None,
         "attempts": record.attempts,
         "node": worker.get("node"),
         "pid": worker.get("pid"),
@@ -64,7 +76,6 @@ def _row(record: TrialRecord) -> dict[str, Any]:
 
 
 def decisions_of(view: StudyView) -> list[tuple[TrialRecord, dict[str, Any]]]:
-        "origin": origin_text(record) or None,
     """Return every decision with its trial, by trial and then in the order they were made."""
     return [(record, decision) for record in view.records for decision in record.decisions]
 
