@@ -36,8 +36,7 @@ class Savings:
 
 def savings_of(view: StudyView) -> Savings:
     """Return what was trained and what was not. Only PRUNED trials save; WAITING ones are still to come."""
-    spent, full = view.spent_samples, view.full_samples
-    saved = view.saved_samples
+    spent, (full, saved) = view.spent_samples, view.taken
     return Savings(spent=spent, full=full, saved=saved, not_trained=max(0, full - spent - saved))
 
 

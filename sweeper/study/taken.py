@@ -1,13 +1,12 @@
 """What training takes, and what stopping trials early saves of it. What several trials share counts once. Pure."""
 
-import dataclasses
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from sweeper.records import TrialRecord, TrialState
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Taken:
+class Taken(NamedTuple):
     """What one training takes, in samples, whether one trial is read off it or several."""
 
     full: int  # to the end of the longest; more where a shorter one was trained for itself beside it
@@ -21,16 +20,18 @@ def taken_by(group: Sequence[TrialRecord], *, retried: Collection[int]) -> Taken
         group: Trials that are beginnings of one training.
         retried: Numbers of failed trials whose points others train: only what they trained in vain counts of them.
     """
-    trained = sum(record.own_samples for record in group)
-    to_come = sum(_left(record) for record in group if _will_train(record, group))
-    longest = max(r.own_samples if r.number in retried else r.own_budget for r in group)
+    trained = to_come = longest = stopped = 0
+    for record in group:
+        own, budget = record.own_samples, record.own_budget
+        left = max(0, budget - own)
+        trained += own
+        longest = max(longest, own if record.number in retried else budget)
+        if record.state is TrialState.PRUNED:
+            stopped += left
+        elif _will_train(record, group):
+            to_come += left
     full = max(longest, trained + to_come)
-    stopped = sum(_left(record) for record in group if record.state is TrialState.PRUNED)
     return Taken(full=full, saved=min(stopped, full - trained - to_come))
-
-
-def _left(record: TrialRecord) -> int:
-    return max(0, record.own_budget - record.own_samples)
 
 
 def _will_train(record: TrialRecord, group: Sequence[TrialRecord]) -> bool:

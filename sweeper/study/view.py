@@ -117,23 +117,22 @@ class StudyView:
         return len(self.records) + self.n_undrawn
 
     @property
-    def full_samples(self) -> int:
-        """Samples that training every point to its end would take; one that is not drawn yet as the others' mean.
+    def taken(self) -> Taken:
+        """What training every point to its end takes; one that is not drawn yet counts as the others' mean.
 
         Of points that are beginnings of one training the longest counts.
         """
         budgets = [record.budget_samples or 0 for record in self.records if record.origin is None]
         mean = sum(budgets) / len(budgets) if budgets else self.config.trial.budget.samples or 0
-        return sum(taken.full for taken in self._taken()) + round(self.n_undrawn * mean)
+        again = retried(self.records)
+        each = [taken_by(group, retried=again) for group in self._trainings]
+        full = sum(one.full for one in each) + round(self.n_undrawn * mean)
+        return Taken(full=full, saved=sum(one.saved for one in each))
 
     @property
-    def saved_samples(self) -> int:
-        """Samples of these that nobody trains since trials were stopped early."""
-        return sum(taken.saved for taken in self._taken())
-
-    def _taken(self) -> list[Taken]:
-        again = retried(self.records)
-        return [taken_by(group, retried=again) for group in self._trainings]
+    def full_samples(self) -> int:
+        """Samples that training every point to its end takes."""
+        return self.taken.full
 
     @functools.cached_property
     def _trainings(self) -> list[list[TrialRecord]]:
