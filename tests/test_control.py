@@ -616,6 +616,17 @@ def test_a_point_is_the_same_however_its_numbers_are_written_and_whatever_its_id
     assert plan_extension(reopened(study), ["search_space.x.grid=[1.0, 2.0]"], []).n_points == 0
 
 
+def test_an_added_value_is_the_one_that_a_sampler_would_draw(tmp_path):
+    """Of steps of 0.1 from 0.1, the third is 0.30000000000000004 to a sampler."""
+    space = {"learning_rate": {"uniform": [0.1, 0.9], "step": 0.1}}
+    study, _ = steer(tmp_path, search_space=space, sampler={"name": "random", "n_trials": 40})
+    drawn = {record.params["learning_rate"] for record in study.records().values()}
+    assert 0.30000000000000004 in drawn
+
+    with pytest.raises(StudyMismatchError, match=r"This point is trial \d+ of study"):
+        send_request(str(tmp_path), Verb.ADD, {"params": {"learning_rate": 0.3}})
+
+
 def test_a_point_whose_trial_failed_can_be_added_once_more(tmp_path):
     study, _ = steer(tmp_path, function=trial_functions.raises_at_high_rate, failures={"retries": 0})
     for _ in range(2):

@@ -53,7 +53,7 @@ class Dimension(Section):
             return value
         most = math.floor((high - low) / self._spacing + _ROUNDING)
         n_steps = min(most, max(0, round((value - low) / self._spacing)))
-        return float(low + n_steps * self._spacing)
+        return min(float(high), float(low + n_steps * self._spacing))
 
     def is_on_step(self, value: float) -> bool:
         """Whether a number between a range's bounds lies on its grid of steps."""

@@ -80,7 +80,11 @@ def _new_point(
     records: Mapping[int, TrialRecord],
 ) -> Point:
     _check_params(params, config)
-    ordered = {name: params[name] for name in config.search_space if name in params}
+    ordered = {
+        name: _as_drawn(params[name], dimension)
+        for name, dimension in config.search_space.items()
+        if name in params
+    }
     point = plan_point(config, ordered, facts=facts)
     for record in trials_of(point, records.values()):
         if record.state is not TrialState.FAIL:
@@ -134,6 +138,12 @@ def _check_params(params: Mapping[str, Any], config: SweepConfig) -> None:
                 f"Its dimensions are {join(known) or 'none'}."
             )
         _check_value(name, value, config.search_space[name], is_drawn=config.sampler.name != "grid")
+
+
+def _as_drawn(value: Any, dimension: Dimension) -> Any:
+    """Return a number as a sampler draws it: 0.1 and two steps of 0.1 are a little more than 0.3."""
+    is_stepped = dimension.uniform is not None and dimension.step is not None
+    return dimension.nearest_step(value) if is_stepped else value
 
 
 def _check_value(name: str, value: Any, dimension: Dimension, *, is_drawn: bool) -> None:
