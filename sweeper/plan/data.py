@@ -68,7 +68,7 @@ class Plan:
     rung_unit: RungUnit
     rungs_are_known: bool  # False until the data was counted
     budget_samples: int | None  # of one point, where all have the same
-    examples: tuple[Point, ...]  # for samplers that draw: a point of each effective batch
+    examples: tuple[Point, ...]  # for samplers that draw: a point of each effective batch and listed budget
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     # Ids of points that are beginnings of one training: the longest of each group is trained, the others are read off.

@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.config.space_models import Dimension
 from sweeper.config.space_values import possible_values
+from sweeper.config.trial_models import BUDGET_KINDS
 from sweeper.plan.budget import common_budget, possible_batches
 from sweeper.plan.data import DataFacts, Plan, Point
 from sweeper.plan.marks import rung_marks
@@ -63,14 +64,19 @@ def grid_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
 
 
 def _example_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
-    """Yield one point for every effective batch that a sampler may draw, or two at the ends of a range."""
+    """Yield a point for every length and cut of training that a sampler may draw; of ranges the ends.
+
+    So what would be too short to train is refused with the plan, and not when it is drawn.
+    """
     first = {name: _ends(dimension)[0] for name, dimension in config.search_space.items()}
-    swept = config.search_space.get("effective_batch_size")
-    if swept is None:
-        yield first
-        return
-    for size in possible_batches(config) or _ends(swept):
-        yield {**first, "effective_batch_size": size}
+    axes: dict[str, Sequence[Any]] = {}
+    for name, dimension in config.search_space.items():
+        if name == "effective_batch_size":
+            axes[name] = possible_batches(config) or _ends(dimension)
+        elif name in BUDGET_KINDS or name == "data_strategy":
+            axes[name] = dimension.listed or [first[name]]
+    for values in itertools.product(*axes.values()):
+        yield {**first, **dict(zip(axes, values, strict=True))}
 
 
 def _ends(dimension: Dimension) -> tuple[Any, Any]:

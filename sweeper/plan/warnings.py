@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from sweeper.config.messages import join
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.space_values import possible_values
@@ -13,6 +14,7 @@ from sweeper.plan.mark_warnings import mark_warnings
 from sweeper.plan.marks import RungMarks
 from sweeper.plan.words import in_steps, is_packed
 
+_LEARNING_SAMPLERS = ("tpe", "gp", "cmaes")
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 
 
@@ -29,6 +31,7 @@ def warnings(
     yield from _direction_warnings(config)
     yield from _packing_warnings(config, points)
     yield from _size_warnings(config, points)
+    yield from _sampler_warnings(config)
     yield from mark_warnings(config, points)
     if config.pruner.name != "nop":
         yield from _rung_warnings(config, rungs, points)
@@ -106,6 +109,24 @@ def _size_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str
     n_points = math.prod(len(values) if values is not None else _MANY_POINTS for values in sizes)
     if n_trials is not None and n_points < n_trials:
         yield f"`sampler.n_trials` = {n_trials}, but the search space has only {n_points} different points."
+
+
+def _sampler_warnings(config: SweepConfig) -> Iterator[str]:
+    """Warn where a sampler cannot learn as it is meant to."""
+    name = config.sampler.name
+    if config.pruner.mode == "probe" and name in _LEARNING_SAMPLERS:
+        yield (
+            f"`mode: probe` with the sampler `{name}`: no trial is COMPLETE before all points are drawn, so it cannot "
+            "learn which ones are good, and may draw worse than at random. Choose the sampler `random` or `qmc`, or "
+            "`mode: certain`."
+        )
+    listed = [key for key, dimension in config.search_space.items() if dimension.listed is not None]
+    if name == "cmaes" and listed:
+        verb = "is" if len(listed) == 1 else "are"
+        yield (
+            f"The sampler `cmaes` learns of numbers alone: {join(listed)} {verb} drawn at random. To learn of lists of "
+            "values too, choose `tpe`."
+        )
 
 
 def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point]) -> Iterator[str]:

@@ -111,6 +111,8 @@ def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
     name, options = config.sampler.name, dict(config.sampler.options)
     seed = options.pop("seed", config.seed)
     drawn_seed = int.from_bytes(hashlib.sha256(f"{seed}:{n_drawn}".encode()).digest()[:4], "big") % 2**31
+    if name == "cmaes":  # the plan says which dimensions it draws by themselves; Optuna would at every draw
+        options = {"warn_independent_sampling": False, **options}
     samplers: dict[str, Callable[..., BaseSampler]] = {
         "random": optuna.samplers.RandomSampler,
         "tpe": optuna.samplers.TPESampler,
