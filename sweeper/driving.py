@@ -40,7 +40,11 @@ def is_anything_left(study: Study) -> bool:
     """Whether a study has trials to train, or somebody has asked for more."""
     records = study.records()
     is_open = any(not record.state.is_finished for record in records.values())
-    if is_open or n_undrawn(study.config, records.values()) or not study.is_complete:
+    if (
+        is_open
+        or n_undrawn(study.config, records.values(), exhausted_at=study.exhausted_at)
+        or not study.is_complete
+    ):
         return True
     return any(request.verb in (Verb.ADD, Verb.CLONE) for request in study.control_box.pending())
 

@@ -106,6 +106,12 @@ def record_of(trial: "FrozenTrial", *, settings: dict[str, Any], params: dict[st
     )
     _read_progress(record, attributes.get(PROGRESS, {}))
     _read_numbered(record, attributes)
+    # Whoever else is stopped before the start has a decision that says so.
+    record.is_repeat = (
+        record.state is TrialState.PRUNED
+        and POINT in attributes
+        and not (record.attempts or record.decisions or origin)
+    )
     read_off = attributes.get(READ_OFF)
     # One that has this alone was cut off there by its driver's death, and is trained itself.
     if read_off is not None and record.state is TrialState.COMPLETE and not record.attempts:

@@ -105,7 +105,7 @@ def plan_extension(
     if changed.pruner != study.config.pruner:
         was, now = (json.dumps(config.pruner.name) for config in (study.config, changed))
         notes.append(f"the pruner was {was} and is now {now}; decisions that were taken stay")
-    n_points = len(points) + n_undrawn(changed, records.values())
+    n_points = len(points) + n_undrawn(changed, records.values(), exhausted_at=study.exhausted_at)
     if points:
         notes.append(f"{len(points)} more points wait to be trained")
     if retry_failed:

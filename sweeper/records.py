@@ -184,6 +184,7 @@ class TrialRecord:
     # One per attempt, as read from the storage: worker, started and, once it ended, ended, outcome, error.
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     origin: Origin | None = None  # None: a point of the plan or of the sampler
+    is_repeat: bool = False  # a draw of a point that another trial has: PRUNED at once, and not trained
     read_off: int | None = (
         None  # the longer trial of whose training it is the beginning; it was not trained itself
     )
@@ -212,6 +213,13 @@ class TrialRecord:
         return self.origin is not None and self.origin.is_warm and not self.is_continued
 
     @property
+    def is_in_vain(self) -> bool:
+        """Whether it is a draw that stands for no point of its own: a repeated one, or one that cannot be trained."""
+        return self.is_repeat or (
+            self.state is TrialState.FAIL and not self.attempts and not self.point_id and self.origin is None
+        )
+
+    @property
     def is_compared(self) -> bool:
         """Whether it has a result that may be held against others'."""
         return self.state is TrialState.COMPLETE and self.value is not None and not self.is_continued
@@ -226,7 +234,9 @@ class TrialRecord:
     @property
     def own_budget(self) -> int:
         """Samples that it takes to train this trial to its end, beside what it shares with another one."""
-        return 0 if self.read_off is not None else max(0, (self.budget_samples or 0) - self._from_samples)
+        if self.read_off is not None or self.is_repeat:
+            return 0
+        return max(0, (self.budget_samples or 0) - self._from_samples)
 
     @property
     def own_frac(self) -> float:
@@ -252,6 +262,7 @@ class LoggedRecords(dict[int, TrialRecord]):
     def __init__(self, records: Mapping[int, TrialRecord]) -> None:
         super().__init__(records)
         self.changed: list[int] = list(records)  # trial numbers in order of change; only ever appended to
+        self.all_drawn = False  # the sampler knows no new point, however many were to be drawn
 
     def __setitem__(self, number: int, record: TrialRecord) -> None:
         super().__setitem__(number, record)

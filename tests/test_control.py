@@ -616,6 +616,25 @@ def test_a_point_is_the_same_however_its_numbers_are_written_and_whatever_its_id
     assert plan_extension(reopened(study), ["search_space.x.grid=[1.0, 2.0]"], []).n_points == 0
 
 
+def test_a_failed_point_can_be_added_though_the_sampler_has_drawn_it_once_more(tmp_path):
+    space = {"learning_rate": {"choice": [1e-4]}}
+    study, _ = steer(
+        tmp_path, function=raises, failures={"retries": 0}, search_space=space,
+        sampler={"name": "random", "n_trials": 3},
+    )  # fmt: skip
+    ask(study, Verb.ADD, params={"learning_rate": 1e-4})
+
+    InProcessExecutor(slots=1, function=trial_functions.steady).run(make_orchestrator(reopened(study)))
+
+    records = reopened(study).records()
+    assert [record.state.value for record in records.values()] == ["FAIL", "PRUNED", "PRUNED", "COMPLETE"]
+    assert records[3].origin.retries == 0
+
+
+def raises(context):
+    raise RuntimeError("not today")
+
+
 def test_an_added_value_is_the_one_that_a_sampler_would_draw(tmp_path):
     """Of steps of 0.1 from 0.1, the third is 0.30000000000000004 to a sampler."""
     space = {"learning_rate": {"uniform": [0.1, 0.9], "step": 0.1}}

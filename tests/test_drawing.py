@@ -5,11 +5,16 @@ from collections import Counter
 
 import optuna
 import pytest
-from sweeps import Recorder, make_config, make_orchestrator, make_study
+from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
+from sweeper.api import LaunchOptions, launch, resume
+from sweeper.driving import is_anything_left
+from sweeper.errors import NothingToDoError
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.plan import plan_sweep
-from sweeper.records import EventKind, Outcome, OutcomeKind, Report
+from sweeper.plan import plan_point, plan_sweep
+from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, TrialState
+from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
+from sweeper.study.storage import Journal
 
 RATES = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4]
 LISTED = {"effective_batch_size": {"choice": [32, 128, 512]}, "learning_rate": {"choice": RATES}}  # 18 points
@@ -78,6 +83,134 @@ def test_a_budget_that_is_too_short_for_a_batch_is_refused_with_the_plan(budgets
 
     with pytest.raises(Exception, match="budget of 300 samples is less than one optimiser step"):
         plan_sweep(config_for(20, space=space, trial=trial))
+
+
+def test_a_drawn_point_that_cannot_be_trained_fails_and_the_sweep_goes_on(tmp_path, monkeypatch):
+    from sweeper.errors import ConfigError
+    from sweeper.orchestrator import queue
+
+    def refuses_512(config, params, **facts):
+        if params["effective_batch_size"] == 512:
+            raise ConfigError("512 does not fit. Leave it out.")
+        return plan_point(config, params, **facts)
+
+    monkeypatch.setattr(queue, "plan_point", refuses_512)
+    study, orchestrator, _ = run(tmp_path, config_for(18))
+
+    records = reopened(study).records()
+    refused = [record for record in records.values() if record.state is TrialState.FAIL]
+    assert refused
+    assert {record.params["effective_batch_size"] for record in refused} == {512}
+    assert {record.reason for record in refused} == {
+        "this point cannot be trained: 512 does not fit. Leave it out."
+    }
+    assert counts(records)["COMPLETE", True] == counts(orchestrator.records)["COMPLETE", True] > 5
+    assert all(record.is_in_vain for record in refused)
+
+
+# -- repeated draws ------------------------------------------------------------------------------------------
+
+
+def test_a_repeated_draw_is_neither_saved_nor_stopped(tmp_path):
+    study, orchestrator, _ = run(tmp_path, config_for(36))
+
+    view = reopened(study).view()
+    n_repeats = sum(record.is_repeat for record in view.records)
+    n_complete = view.count(TrialState.COMPLETE)
+    assert (
+        n_repeats == sum(record.is_repeat for record in orchestrator.records.values()) == 36 - n_complete > 5
+    )
+    savings = savings_of(view)
+    assert (savings.spent, savings.full, savings.saved) == (n_complete * 10240, n_complete * 10240, 0)
+    assert "(100 %); stopping 0 trials early saved 0 (0 %)." in training_sentence(view)
+    assert f"{n_complete} complete, {n_repeats} drawn again." in answer_sentences(view)[0]
+
+
+def test_a_sampler_that_sticks_to_one_point_does_not_end_the_sweep(tmp_path, monkeypatch):
+    """As `gp` does: what was PRUNED or failed teaches it nothing."""
+
+    class Stuck(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            return distribution.choices[0]
+
+    monkeypatch.setattr("sweeper.study.space.make_sampler", lambda config, *, n_drawn: Stuck())
+    study, orchestrator, _ = run(tmp_path, config_for(200))
+
+    assert counts(study.records()) == {("COMPLETE", True): 18, ("PRUNED", False): 5 * 18 + 1}
+    assert orchestrator.records.all_drawn
+
+
+# -- a sampler that knows no new point -----------------------------------------------------------------------
+
+
+def test_a_study_whose_sampler_knows_no_new_point_is_finished_until_more_are_to_be_drawn(tmp_path):
+    options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
+    view = launch(config_for(200), options=options, function=train)
+    assert view.count(TrialState.COMPLETE) == 18
+    place, n_records = str(tmp_path / "s"), len(view.records)
+
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
+        resume(place, options=options, function=train)
+    extended = resume(place, ["sampler.n_trials=300"], options=options, function=train)
+
+    assert extended.count(TrialState.COMPLETE) == 18
+    assert len(extended.records) <= n_records + 6
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
+        resume(place, ["sampler.n_trials=300"], options=options, function=train)
+
+
+def test_a_study_that_was_interrupted_after_its_sampler_knew_no_new_point_draws_no_more(tmp_path):
+    study = make_study(tmp_path, config_for(200))
+    end_all(make_orchestrator(study))
+
+    again = reopened(study)
+
+    assert not is_anything_left(again)
+    assert again.view().n_undrawn == 0
+    assert make_orchestrator(again).n_left == 0
+
+
+# -- what a sampler learns from ------------------------------------------------------------------------------
+
+
+def test_a_sampler_does_not_learn_from_trials_that_were_trained_on(tmp_path, monkeypatch):
+    study = make_study(tmp_path, config_for(2, space=RANGE))
+    end_all(make_orchestrator(study))
+    longer = plan_point(study.config, study.records()[0].params)
+    number = study.add_trial(longer, Origin(by="somebody", continues=0))
+    study.claim(number)
+    study.finish(number, TrialState.COMPLETE, value=9.0)
+    seen = []
+
+    class Looks(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            seen.append([one.number for one in study.get_trials() if one.state.is_finished()])
+            return super().sample_independent(study, trial, name, distribution)
+
+    monkeypatch.setattr("sweeper.study.space.make_sampler", lambda config, *, n_drawn: Looks())
+    study.draw(lambda params: plan_point(study.config, params))
+
+    assert seen == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "qmc", "cmaes"])
+def test_a_draw_reads_the_trials_once(name, tmp_path, monkeypatch):
+    space = {"learning_rate": {"uniform": [1e-6, 1e-3]}, "x": {"uniform": [0, 1]}}
+    study = make_study(tmp_path, config_for(12, space=space, name=name))
+    orchestrator, reads = make_orchestrator(study), []
+    for method in (Journal.get_all_trials, Journal.get_n_trials):
+
+        def counted(self, *given, real=method, **named):
+            reads.append(1)
+            return real(self, *given, **named)
+
+        monkeypatch.setattr(Journal, method.__name__, counted)
+    for _ in range(12):
+        reads.clear()
+        spec = orchestrator.next_trial()
+        assert len(reads) == 1
+        report = Report(rows=(), metrics={"score": score_of(spec.params)})
+        orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.DONE, report=report))
 
 
 # -- what the plan says of samplers --------------------------------------------------------------------------

@@ -86,6 +86,26 @@ def test_more_trials_of_a_sampler_are_drawn(tmp_path):
         go_on(place, "sampler.n_trials=3")
 
 
+def test_a_drawn_point_that_cannot_be_trained_is_not_tried_again(tmp_path):
+    place = finished(
+        tmp_path / "s", search_space={"learning_rate": {"log_uniform": [1e-5, 1e-2]}},
+        sampler={"name": "random", "n_trials": 1},
+    )  # fmt: skip
+    study = Study.open(place)
+    study.take()
+    study.update_config(override_recorded(study.config, ["sampler.n_trials=2"]))
+
+    def refuse(params):
+        raise ConfigError("Too short.")
+
+    assert study.draw(refuse).refused == "this point cannot be trained: Too short."
+    study.hand_back("finished")
+
+    assert plan_extension(reopened(study), [], [], retry_failed=True).again == ()
+    with pytest.raises(NothingToDoError, match="is finished: nothing is left to train"):
+        go_on(place)
+
+
 class Interrupt:
     """A listener that ends the driver once the first trial has ended."""
 

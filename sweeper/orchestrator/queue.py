@@ -1,10 +1,11 @@
 """What is started next: trials taken up again, waiting ones, and new points of the sampler."""
 
 import collections
-import logging
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from sweeper.errors import ConfigError
 from sweeper.orchestrator.longest import TrialLengths
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
@@ -12,12 +13,9 @@ from sweeper.params import params_key
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.records import EventKind, Origin, TrialRecord, TrialState
+from sweeper.study.interface import Drawn
 
-logger = logging.getLogger(__name__)
-
-_DUPLICATE_DRAWS = (
-    20  # draws of points already known, one after another, before a sampler counts as exhausted
-)
+_REPEATS = 5  # draws in vain, one after another, before a new point is looked for at random
 
 
 class TrialQueue:
@@ -43,7 +41,7 @@ class TrialQueue:
         self.aside = [n for n in begun if records[n].is_set_aside]
         self.waiting = collections.deque(n for n in unfinished if records[n].state is TrialState.WAITING)
         self._has_told = False  # why a slot is free
-        self._exhausted = False  # the sampler has no new point left
+        self.has_drawn_last = False  # just now, and no new point came: the judge is to be asked again
         self._lengths = TrialLengths() if longest_first else None
         if self._lengths is not None:
             for record in records.values():
@@ -57,7 +55,8 @@ class TrialQueue:
 
     @property
     def _n_undrawn(self) -> int:
-        return 0 if self._exhausted else n_undrawn(self._state.config, self._state.records.values())
+        records = self._state.records
+        return 0 if records.all_drawn else n_undrawn(self._state.config, records.values())
 
     def note_end(self, record: TrialRecord) -> None:
         """Take note of what a trial took that has ended just now."""
@@ -108,6 +107,7 @@ class TrialQueue:
 
     def _end_repeated(self, record: TrialRecord, known: int) -> None:
         record.state, record.reason = TrialState.PRUNED, f"the same point as trial {known}: trained once"
+        record.is_repeat = True
         self._state.records.note(record.number)
         self._state.study.finish(record.number, TrialState.PRUNED, reason=record.reason)
 
@@ -121,8 +121,8 @@ class TrialQueue:
         number = self._chosen(candidates)
         if number is None and self._n_undrawn > 0:
             drawn = self._draw()
-            if drawn is not None:
-                return drawn
+            self.has_drawn_last = drawn is None
+            return drawn
         if number is None and candidates and not self._state.running:
             number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
         if number is None:
@@ -176,23 +176,57 @@ class TrialQueue:
         return plan_point(self._state.config, params, facts=self._facts)
 
     def _draw(self) -> int | None:
-        """Let the sampler draw until the point is a new one. Repeated points are recorded, not trained."""
-        study = self._state.study
-        for _ in range(_DUPLICATE_DRAWS):
-            number, point = study.draw(self._planned)
-            record = _record_of(point, number, TrialState.RUNNING)
-            self._state.records[number] = record
+        """Let the sampler draw until the point is a new one. What is drawn in vain is recorded, not trained.
+
+        A sampler that learns may stick to one point, since a repeat teaches it nothing. So after some draws in vain the
+        next point is looked for at random; where that finds no new one, none is left.
+        """
+        while self._n_undrawn > 0:
+            is_searched = self._n_in_vain >= _REPEATS
+            drawn = self._state.study.draw(self._planned, is_new=self._is_new if is_searched else None)
+            if drawn.point is None:
+                self._note_refused(drawn)
+                continue
+            record = _record_of(drawn.point, drawn.number, TrialState.RUNNING)
+            self._state.records[drawn.number] = record
             known = self._known_as(record)
-            if known == number:
-                self._note_known(number, record)
-                self._state.points[point.point_id] = point
-                return number
+            if known == drawn.number:
+                self._note_known(drawn.number, record)
+                self._state.points[record.point_id] = drawn.point
+                return drawn.number
             self._end_repeated(record, known)
-            if self._n_undrawn == 0:
-                return None
-        logger.warning("The sampler drew %d known points in a row; no new one is left.", _DUPLICATE_DRAWS)
-        self._exhausted = True
+            if is_searched:
+                self._end_draws()
         return None
+
+    @property
+    def _n_in_vain(self) -> int:
+        """Draws in vain since the last new point; from the records, so that a resumed sweep draws the same."""
+        drawn = (record for record in reversed(self._state.records.values()) if record.origin is None)
+        return sum(1 for _ in itertools.takewhile(lambda record: record.is_in_vain, drawn))
+
+    def _is_new(self, params: dict[str, Any]) -> bool:
+        if params_key(params) in self._known:
+            return False
+        try:
+            return self._planned(params).point_id not in self._known
+        except ConfigError:
+            return True  # it is entered once, with the reason why it cannot be trained
+
+    def _note_refused(self, drawn: Drawn) -> None:
+        """Take note of a point that cannot be trained; the study holds it as FAIL."""
+        record = TrialRecord(
+            number=drawn.number, state=TrialState.FAIL, params=drawn.params, point_id="", reason=drawn.refused
+        )
+        self._state.records[drawn.number] = record
+        self._note_known(drawn.number, record)
+        self._state.tell(EventKind.TRIAL_ENDED, f"failed: {record.reason}", record=record)
+
+    def _end_draws(self) -> None:
+        self._state.study.record_exhausted()
+        self._state.records.all_drawn = True
+        text = "the sampler finds no new point any more: all that it could draw are in the study"
+        self._state.tell(EventKind.NOTE, text)
 
 
 def _record_of(point: Point, number: int, state: TrialState) -> TrialRecord:

@@ -64,6 +64,8 @@ class SweepState:
         self.config = study.config
         self.clock = clock
         self.records = LoggedRecords(study.records())
+        exhausted_at = study.exhausted_at
+        self.records.all_drawn = exhausted_at is not None and exhausted_at == study.config.sampler.n_trials
         self.points = {point.point_id: point for point in plan.points}
         self.running: dict[int, Running] = {}
         self.is_interrupted = False

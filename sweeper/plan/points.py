@@ -136,11 +136,18 @@ def trial_section(config: SweepConfig) -> dict[str, Any]:
     return config_to_dict(config.trial)
 
 
-def n_undrawn(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
-    """Return how many points a sampler has still to draw; those that were added by hand do not count."""
-    if config.sampler.name == "grid":
+def n_undrawn(config: SweepConfig, records: Iterable[TrialRecord], *, exhausted_at: int | None = None) -> int:
+    """Return how many points a sampler has still to draw; those that were added by hand do not count.
+
+    Args:
+        config: Of the sweep.
+        records: Its trials.
+        exhausted_at: The `sampler.n_trials` at which the sampler knew no new point any more; None: it may.
+    """
+    wanted = config.sampler.n_trials
+    if config.sampler.name == "grid" or wanted is None or wanted == exhausted_at:
         return 0
-    return max(0, (config.sampler.n_trials or 0) - sum(record.origin is None for record in records))
+    return max(0, wanted - sum(record.origin is None for record in records))
 
 
 def threads_of(config: SweepConfig) -> int:

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 
 from sweeper.config import dump_config
-from sweeper.records import TrialState
 from sweeper.reporting import report_files
 from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
@@ -145,7 +144,7 @@ def _cards(view: StudyView) -> str:
         "saved by stopping early": percent(savings.saved_frac),
         "samples trained": count(savings.spent),
         "trials ended": f"{count(n_ended)} of {count(view.n_trials)}",
-        "stopped early": count(view.count(TrialState.PRUNED)),
+        "stopped early": count(view.n_stopped),
     }
     items = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in cards.items())
     return f'<dl class="cards">{items}</dl>'

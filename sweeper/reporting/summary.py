@@ -58,6 +58,9 @@ def counts_text(view: StudyView) -> str:
     numbers = {word: view.count(state) for state, word in words.items()}
     numbers["running"] -= n_aside
     numbers["set aside"] = n_aside
+    n_repeats = sum(record.is_repeat for record in view.records)
+    numbers["pruned"] -= n_repeats
+    numbers["drawn again"] = n_repeats
     numbers["not drawn yet"] = view.n_undrawn
     counts = [f"{count(n)} {word}" for word, n in numbers.items() if n]
     return ", ".join(counts) or "no trials"
@@ -113,7 +116,7 @@ def training_sentence(view: StudyView) -> str:
     whole = "the full grid" if is_grid else "training every trial in full"
     text = (
         f"{count(savings.spent)} of the {count(savings.full)} training samples that {whole} takes were "
-        f"trained ({percent(savings.spent_frac)}); stopping {plural(view.count(TrialState.PRUNED), 'trial')} "
+        f"trained ({percent(savings.spent_frac)}); stopping {plural(view.n_stopped, 'trial')} "
         f"early saved {count(savings.saved)} ({percent(savings.saved_frac)})"
     )
     if savings.not_trained:

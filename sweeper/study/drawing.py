@@ -4,7 +4,8 @@ Optuna enters a trial first and its params one by one, so a driver that is kille
 half of them, for ever.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+import copy
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -14,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper import encoding
 from sweeper.study.space import quiet_samplers
 
 if TYPE_CHECKING:
@@ -25,42 +27,70 @@ _DRAFT = -1  # the id of the trial that is being drawn; storages count from 0
 def draw_trial(
     storage: BaseStorage,
     study_name: str,
-    sampler: BaseSampler,
+    samplers_of: Callable[[int], Iterator[BaseSampler]],
     dimensions: Mapping[str, BaseDistribution],
-    attributes_of: Callable[[dict[str, Any]], dict[str, Any]],
+    attributes_of: Callable[[dict[str, Any]], tuple[TrialState, dict[str, Any]]],
+    *,
+    is_wanted: Callable[[dict[str, Any]], bool] = lambda params: True,
 ) -> FrozenTrial:
-    """Let a sampler draw one more point and enter it as a RUNNING trial, whole.
+    """Let a sampler draw one more point and enter it as a trial, whole.
 
     Args:
         storage: Where it is entered.
         study_name: The study's name there.
-        sampler: Who draws.
+        samplers_of: Given how many trials there are, returns who draws: one after another, until a point is wanted.
         dimensions: The search space.
-        attributes_of: Given the params, returns the user attributes to enter with them.
+        attributes_of: Given the params, returns the state and the user attributes to enter with them.
+        is_wanted: Whether params will do; the last sampler's are entered anyway.
     """
-    draft = _DraftStorage(storage)
+    draft = _DraftStorage(storage, storage.get_study_id_from_name(study_name))
     with quiet_samplers():
-        study = optuna.load_study(study_name=study_name, storage=draft, sampler=sampler)
-        study.ask(dict(dimensions))
+        for sampler in samplers_of(draft.n_trials):
+            draft.clear()
+            study = optuna.load_study(study_name=study_name, storage=draft, sampler=sampler)
+            study.ask(dict(dimensions))
+            if is_wanted(draft.params):
+                break
     return draft.enter(attributes_of)
 
 
 class _DraftStorage(BaseStorage):
-    """Reads from a storage and keeps what a draw writes, until all of it can be entered."""
+    """Reads from a storage and keeps what a draw writes, until all of it can be entered.
 
-    def __init__(self, real: BaseStorage) -> None:
+    Its trials are read once: a sampler asks for them up to five times, and a database sends the unfinished ones anew
+    each time.
+    """
+
+    def __init__(self, real: BaseStorage, study_id: int) -> None:
         self._real = real
-        self._study_id = -1
+        self._study_id = study_id
+        self._trials = real.get_all_trials(study_id, deepcopy=False)
         self._draft: FrozenTrial | None = None
         self._study_attributes: dict[str, Any] = {}  # where QMC keeps its position
 
-    def enter(self, attributes_of: Callable[[dict[str, Any]], dict[str, Any]]) -> FrozenTrial:
+    @property
+    def n_trials(self) -> int:
+        return len(self._trials)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What was drawn last, as Optuna keeps it."""
+        return dict(self.get_trial(_DRAFT).params)
+
+    def clear(self) -> None:
+        """Forget what was drawn."""
+        self._draft, self._study_attributes = None, {}
+
+    def enter(
+        self, attributes_of: Callable[[dict[str, Any]], tuple[TrialState, dict[str, Any]]]
+    ) -> FrozenTrial:
         drawn = self.get_trial(_DRAFT)
+        state, attributes = attributes_of(self.params)
         whole = create_trial(
-            state=TrialState.RUNNING,
+            state=state,
             params=drawn.params,
             distributions=drawn.distributions,
-            user_attrs=attributes_of(dict(drawn.params)),
+            user_attrs=attributes,
             system_attrs=drawn.system_attrs,
         )
         # The position first: killed in between, a sequence leaves out a point; the other way it would repeat one.
@@ -72,9 +102,8 @@ class _DraftStorage(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         assert template_trial is None, "only the sampler's own trial is drawn here"
-        self._study_id = study_id
         self._draft = create_trial(state=TrialState.RUNNING)
-        self._draft.number = self._real.get_n_trials(study_id)
+        self._draft.number = self.n_trials
         self._draft._trial_id = _DRAFT
         return _DRAFT
 
@@ -107,9 +136,20 @@ class _DraftStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return all but the WAITING ones: `ask` would take one of them instead of drawing."""
-        found = self._real.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        found = [trial for trial in found if trial.state is not TrialState.WAITING]
+        """Return all that teach a sampler, and the draft.
+
+        Not the WAITING ones: `ask` would take one of them instead of drawing. Nor those that train another one on:
+        with more data than the others they are not compared with them.
+        """
+        found = [
+            trial
+            for trial in self._trials
+            if trial.state is not TrialState.WAITING
+            and encoding.CONTINUES not in trial.user_attrs
+            and (states is None or trial.state in states)
+        ]
+        if deepcopy:
+            found = copy.deepcopy(found)
         shown = self._draft is not None and (states is None or self._draft.state in states)
         return [*found, self.get_trial(_DRAFT)] if shown else found
 

@@ -1,6 +1,7 @@
 """What the orchestrator needs of a study: where facts go before anyone acts on them."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,16 @@ from sweeper.config.models import SweepConfig
 from sweeper.plan import DataFacts, Point
 from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.study.control_records import ControlEvent, ControlOutcome, ControlRequest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One draw of a sampler, as it was entered."""
+
+    number: int
+    params: dict[str, Any]
+    point: Point | None  # None: it cannot be trained
+    refused: str | None = None  # why not
 
 
 class Curves(Protocol):
@@ -64,7 +75,17 @@ class SweepStudy(Protocol):
 
     def commit(self) -> None: ...
 
-    def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> tuple[int, Point]: ...
+    @property
+    def exhausted_at(self) -> int | None: ...
+
+    def draw(
+        self,
+        point_of: Callable[[dict[str, Any]], Point],
+        *,
+        is_new: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Drawn: ...
+
+    def record_exhausted(self) -> None: ...
 
     def add_trial(self, point: Point, origin: Origin) -> int: ...
 

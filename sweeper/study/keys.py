@@ -8,6 +8,7 @@ CREATED = "sweeper:created"
 VERSIONS = "sweeper:versions"
 ENVIRONMENTS = "sweeper:environments"
 N_POINTS = "sweeper:n_points"
+EXHAUSTED = "sweeper:exhausted"  # the `sampler.n_trials` at which the sampler knew no new point any more
 MICRO_BATCHES = "sweeper:micro_batches"
 EVIDENCE = "sweeper:evidence"
 RUNGS_OF = "sweeper:rungs_of"  # the config whose rungs an extension has kept

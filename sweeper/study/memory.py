@@ -99,8 +99,21 @@ class MemoryStudy:
     def commit(self) -> None:
         """Nothing is written."""
 
-    def draw(self, point_of: Callable[[dict[str, Any]], Point]) -> NoReturn:
+    @property
+    def exhausted_at(self) -> int | None:
+        """Whatever was recorded, it draws none."""
+        return self.config.sampler.n_trials
+
+    def draw(
+        self,
+        point_of: Callable[[dict[str, Any]], Point],
+        *,
+        is_new: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> NoReturn:
         raise ConfigError("A replay plays the points that were recorded; no sampler draws others.")
+
+    def record_exhausted(self) -> None:
+        """It draws none anyway."""
 
     def add_trial(self, point: Point, origin: Origin) -> int:
         self._points.append(point)

@@ -55,6 +55,12 @@ class StoredStudy:
         return self._storage.get_study_user_attrs(self._id).get(keys.N_POINTS) is not None
 
     @property
+    def exhausted_at(self) -> int | None:
+        """The `sampler.n_trials` at which the sampler knew no new point any more; None where it still may."""
+        stored = self._storage.get_study_user_attrs(self._id).get(keys.EXHAUSTED)
+        return None if stored is None else int(stored)
+
+    @property
     def created(self) -> str | None:
         """When the study was made: ISO 8601, UTC. It tells it from an earlier one of its name."""
         stored = self._storage.get_study_user_attrs(self._id).get(keys.CREATED)
@@ -148,6 +154,7 @@ class StoredStudy:
             curve=self.curves.frame,
             versions=attributes.get(keys.VERSIONS, {}),
             created=attributes.get(keys.CREATED),
+            exhausted_at=attributes.get(keys.EXHAUSTED),
             evidence=tuple(json.loads(attributes.get(keys.EVIDENCE, "[]"))),
             controls=tuple(self.control_box.events()),
             environments=self.environments(),

@@ -110,7 +110,7 @@ def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
     """
     name, options = config.sampler.name, dict(config.sampler.options)
     seed = options.pop("seed", config.seed)
-    drawn_seed = int.from_bytes(hashlib.sha256(f"{seed}:{n_drawn}".encode()).digest()[:4], "big") % 2**31
+    drawn_seed = _seed_of(f"{seed}:{n_drawn}")
     if name == "cmaes":  # the plan says which dimensions it draws by themselves; Optuna would at every draw
         options = {"warn_independent_sampling": False, **options}
     samplers: dict[str, Callable[..., BaseSampler]] = {
@@ -121,6 +121,16 @@ def make_sampler(config: SweepConfig, *, n_drawn: int) -> BaseSampler:
         "cmaes": optuna.samplers.CmaEsSampler,
     }
     return samplers[name](seed=seed if name == "qmc" else drawn_seed, **options)
+
+
+def random_samplers(config: SweepConfig, *, n_drawn: int, n: int) -> Iterator[BaseSampler]:
+    """Yield samplers that draw at random, each with a seed of its own."""
+    for index in range(n):
+        yield optuna.samplers.RandomSampler(seed=_seed_of(f"{config.seed}:{n_drawn}:{index}"))
+
+
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ class StudyView:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     driver: DriverFacts | None = None  # while the state is `running`
     created: str | None = None  # ISO 8601, UTC
+    exhausted_at: int | None = None  # the `sampler.n_trials` at which the sampler knew no new point any more
     evidence: tuple[Mapping[str, Any], ...] = ()  # what early signals were worth; see `pruners.evidence`
     controls: tuple[ControlEvent, ...] = ()  # what was asked of the sweep while it ran, and what became of it
     environments: tuple[Mapping[str, Any], ...] = ()  # one per driver, in order; see `study.environment`
@@ -102,6 +103,11 @@ class StudyView:
         return sum(record.state is state for record in self.records)
 
     @property
+    def n_stopped(self) -> int:
+        """Trials that were stopped early; a draw that only repeats another trial's point was not."""
+        return sum(one.state is TrialState.PRUNED and not one.is_repeat for one in self.records)
+
+    @property
     def spent_samples(self) -> int:
         """Samples that were trained, all trials together; those that two of them share count once."""
         return sum(record.own_samples for record in self.records)
@@ -109,7 +115,9 @@ class StudyView:
     @property
     def n_undrawn(self) -> int:
         """Points that the sampler has still to draw; none of a finished study, whose sampler may know no more."""
-        return 0 if self.state == "finished" else n_undrawn(self.config, self.records)
+        if self.state == "finished":
+            return 0
+        return n_undrawn(self.config, self.records, exhausted_at=self.exhausted_at)
 
     @property
     def n_trials(self) -> int:
@@ -122,7 +130,8 @@ class StudyView:
 
         Of points that are beginnings of one training the longest counts.
         """
-        budgets = [record.budget_samples or 0 for record in self.records if record.origin is None]
+        planned = (one for one in self.records if one.origin is None and not one.is_in_vain)
+        budgets = [record.budget_samples or 0 for record in planned]
         mean = sum(budgets) / len(budgets) if budgets else self.config.trial.budget.samples or 0
         again = retried(self.records)
         each = [taken_by(group, retried=again) for group in self._trainings]
