@@ -12,7 +12,8 @@ from sweeper.driving import is_anything_left
 from sweeper.errors import NothingToDoError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.plan import plan_point, plan_sweep
-from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, TrialState
+from sweeper.pruners.judge import make_judge
+from sweeper.records import EventKind, LoggedRecords, Origin, Outcome, OutcomeKind, Report, TrialState
 from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
 from sweeper.study.storage import Journal
 
@@ -126,6 +127,16 @@ def test_a_repeated_draw_is_neither_saved_nor_stopped(tmp_path):
     assert f"{n_complete} complete, {n_repeats} drawn again." in answer_sentences(view)[0]
 
 
+@pytest.mark.parametrize("n_trials", [18, 36])
+def test_a_repeated_draw_is_no_point_in_probe_mode(n_trials, tmp_path):
+    study, _, _ = run(tmp_path, config_for(n_trials, pruner=PROBE))
+
+    found = counts(study.records())
+    n_points = found["COMPLETE", True] + found["PRUNED", True]
+    assert found["COMPLETE", True] == math.ceil(n_points / 2)
+    assert found["PRUNED", False] > 0
+
+
 def test_a_sampler_that_sticks_to_one_point_does_not_end_the_sweep(tmp_path, monkeypatch):
     """As `gp` does: what was PRUNED or failed teaches it nothing."""
 
@@ -141,6 +152,14 @@ def test_a_sampler_that_sticks_to_one_point_does_not_end_the_sweep(tmp_path, mon
 
 
 # -- a sampler that knows no new point -----------------------------------------------------------------------
+
+
+def test_probe_mode_waits_for_no_more_points_than_there_are(tmp_path):
+    study, _, n_running = run(tmp_path, config_for(200, pruner=PROBE))
+
+    found = counts(study.records())
+    assert (found["COMPLETE", True], found["PRUNED", True]) == (9, 9)
+    assert sum(n == 1 for n in n_running) < len(n_running) / 10
 
 
 def test_a_study_whose_sampler_knows_no_new_point_is_finished_until_more_are_to_be_drawn(tmp_path):
@@ -168,6 +187,43 @@ def test_a_study_that_was_interrupted_after_its_sampler_knew_no_new_point_draws_
     assert not is_anything_left(again)
     assert again.view().n_undrawn == 0
     assert make_orchestrator(again).n_left == 0
+
+
+# -- added points --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["probe", "certain"])
+@pytest.mark.parametrize("seed", [1, 4, 5])
+def test_added_points_are_judged_with_those_that_are_still_to_be_drawn(seed, mode, tmp_path):
+    config = config_for(20, space=RANGE, pruner={**PROBE, "mode": mode}, seed=seed)
+
+    def add(orchestrator):
+        for rate in (2.8e-5, 2.9e-5, 3e-5, 3.1e-5, 3.2e-5, 3.3e-5):
+            point = plan_point(config, {"effective_batch_size": 32, "learning_rate": rate})
+            orchestrator._queue.add(point, Origin(by="somebody"))
+
+    study, _, _ = run(tmp_path, config, before=add)
+
+    records = study.records()
+    survivors = make_judge(config).survivors(records)
+    assert len(survivors) == 13
+    assert all(records[number].state is TrialState.COMPLETE for number in survivors)
+
+
+def test_learned_pruning_expects_the_points_to_be_drawn_beside_those_that_were_added(tmp_path):
+    config = config_for(30, space=RANGE, pruner="early_dynamics")
+    study = make_study(tmp_path, config)
+    for rate in (2.8e-5, 2.9e-5):
+        point = plan_point(config, {"effective_batch_size": 32, "learning_rate": rate})
+        study.add_trial(point, Origin(by="somebody"))
+    records = LoggedRecords(study.records())
+    rule = make_judge(config)._rule
+
+    rule.judge_again(records)
+    assert rule.n_known == 32
+    records.all_drawn = True
+    rule.judge_again(records)
+    assert rule.n_known == 2
 
 
 # -- what a sampler learns from ------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class Orchestrator:
             retention=self._retention,
             failing=self._failing,
         )
+        self._untold: list[Decision] = []  # that stop running trials, for the next poll
         self._judging = Judging(
             state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue,
             sharing=self._sharing,
@@ -159,7 +160,8 @@ class Orchestrator:
         Returns:
             The decisions that stop a running trial.
         """
-        return self._steering.poll((Verb.STOP,)) if self.is_draining else self._steering.poll()
+        untold, self._untold = self._untold, []
+        return untold + (self._steering.poll((Verb.STOP,)) if self.is_draining else self._steering.poll())
 
     def interrupt(self) -> None:
         """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""
@@ -192,6 +194,10 @@ class Orchestrator:
         if self.is_draining or self._state.is_paused or (limit is not None and self.n_running >= limit):
             return None
         number = self._queue.next_number()
+        if self._queue.has_drawn_last:  # fewer points than the judge expected: some need wait no longer
+            self._queue.has_drawn_last = False
+            self._untold += self._judging.judge_again()
+            number = self._queue.next_number()
         if number is None:
             return None
         return self._starting.start(number, self._queue.point_of(self.records[number]), worker)

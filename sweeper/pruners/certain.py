@@ -26,7 +26,7 @@ import numpy as np
 
 from sweeper.pruners.changes import Changes
 from sweeper.pruners.level import Level, Verdict
-from sweeper.records import RungRecord, TrialRecord
+from sweeper.records import LoggedRecords, RungRecord, TrialRecord
 
 
 class CertainRank:
@@ -36,7 +36,7 @@ class CertainRank:
         directions: Signals with 1 where high is good and -1 where low is.
         weights: Weight of each signal; they sum to 1.
         keep_frac: Fraction of the entering points that goes on.
-        n_points: Points of the whole grid; None: as many as there are records.
+        n_points: Points that are planned or drawn, of which some may be repeats; None: as many as there are records.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class CertainRank:
         self._directions, self._weights = dict(directions), np.array([weights[name] for name in directions])
         self._keep_frac, self._n_points = keep_frac, n_points
         self._changes = Changes()
-        self._continued: set[int] = set()  # trials that train others on: they take no part
+        self._left_out: set[int] = set()  # trials that train others on and draws in vain: they take no part
+        self._added: set[int] = set()  # points that are none of those that were to be drawn
         self._warm: set[int] = set()  # trials that begin at others' checkpoints, perhaps past a rung
         self._forget(0)
 
@@ -66,19 +67,28 @@ class CertainRank:
         """Take in who came to a rung and who ended, and what follows from that."""
         is_anew, numbers = self._changes.read(records)
         if is_anew:
-            self._continued.clear()
-            self._warm.clear()
-        self._continued.update(number for number in numbers if records[number].is_continued)
+            for kept in (self._left_out, self._added, self._warm):
+                kept.clear()
+        self._left_out.update(n for n in numbers if records[n].is_continued or records[n].is_in_vain)
+        self._added.update(n for n in numbers if _is_added(records[n]))
         n_warm = len(self._warm)
         self._warm.update(number for number in numbers if _is_warm(records[number]))
-        n = max(len(records) - len(self._continued), self._n_points or 0)
+        n = self._count(records)
         if is_anew or n != self._n or n_warm != len(self._warm):
             self._forget(n)
             numbers = list(records)
         for number in numbers:
-            if number not in self._continued:
+            if number not in self._left_out:
                 self._take_in(records[number], records)
         self._conclude()
+
+    def _count(self, records: Mapping[int, TrialRecord]) -> int:
+        """Return how many points there are in the end, as far as is known now."""
+        known = len(records) - len(self._left_out)
+        if self._n_points is None or (isinstance(records, LoggedRecords) and records.all_drawn):
+            return known
+        n_in_vain = sum(records[number].is_in_vain for number in self._left_out)
+        return max(known, self._n_points - n_in_vain + len(self._added))
 
     def verdict(self, number: int) -> Verdict | None:
         """Return why a trial does not survive, by the first rung where that is sure; None while it is not."""
@@ -92,7 +102,7 @@ class CertainRank:
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
         """Return the trials that are not condemned. Final once every trial has ended."""
         self.read(records)
-        return [n for n in sorted(records) if n not in self._condemned and n not in self._continued]
+        return [n for n in sorted(records) if n not in self._condemned and n not in self._left_out]
 
     def waiting(self, numbers: Iterable[int], records: Mapping[int, TrialRecord]) -> set[int]:
         """Return which of some trials are open and stand at a rung to which others still have to come."""
@@ -179,6 +189,10 @@ def _at(record: TrialRecord, rung: int) -> RungRecord | None:
     """Return what a trial showed at a rung. Of two rungs that fall on one step it recorded the later one."""
     later = [index for index in record.rungs if index >= rung]
     return record.rungs[min(later)] if later else None
+
+
+def _is_added(record: TrialRecord) -> bool:
+    return record.origin is not None and not record.is_continued
 
 
 def _is_warm(record: TrialRecord) -> bool:

@@ -62,8 +62,8 @@ class EarlyDynamicsPruner(BasePruner):
             eager mode. Default: 4.
         mode: `eager` (default), `certain` or `probe`, of the rank. `probe` needs whoever runs the trials to set them
             aside, which plain Optuna cannot.
-        n_points: Points of the whole study, where they are not all in the study from the start. Needed by `certain` in
-            plain Optuna.
+        n_points: Points of the whole study, where they are not all in the study from the start; those that are added
+            to a sweep count beside them. Needed by `certain` in plain Optuna.
         metric: Name of the study's metric among the signals, for `learned`. In plain Optuna the metric given to
             `report_rung` stands for it.
         direction: The metric's direction. Default: that of the Optuna study.

@@ -29,15 +29,19 @@ class InputReader:
         self._numbers: list[int] = []
         self._params: list[dict[str, Any]] = []
         self.version = 0  # of the design
+        self.n_beside = 0  # points that were added beside those that a sampler draws, less its draws in vain
         self._rows: dict[int, Array] = {}
         self._spread: dict[int, list[int]] = {}
 
     def read(self, records: Mapping[int, TrialRecord]) -> None:
         """Take in which points there are. To be called when trials were added, and for other records.
 
-        A trial that trains another one on is no point of its own.
+        A trial that trains another one on is no point of its own, nor is a draw in vain.
         """
-        numbers = sorted(number for number, record in records.items() if not record.is_continued)
+        points = {n: one for n, one in records.items() if not (one.is_continued or one.is_in_vain)}
+        numbers = sorted(points)
+        n_in_vain = sum(record.is_in_vain for record in records.values())
+        self.n_beside = sum(record.origin is not None for record in points.values()) - n_in_vain
         params = [records[number].params for number in numbers]
         if numbers != self._numbers or params != self._params:
             self._numbers, self._params, self._rows, self._spread = numbers, params, {}, {}

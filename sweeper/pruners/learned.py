@@ -32,7 +32,7 @@ from sweeper.pruners.forecast import Forecaster
 from sweeper.pruners.ledger import Ledger
 from sweeper.pruners.outlook import Outlook, OutlookTable
 from sweeper.pruners.predicted import Stakes, plain_decision, predicted_decision, with_reason
-from sweeper.records import Decision, Direction, TrialRecord, TrialState, goodness_sign
+from sweeper.records import Decision, Direction, LoggedRecords, TrialRecord, TrialState, goodness_sign
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
 _SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
@@ -74,6 +74,7 @@ class LearnedRule:
         self._changes, self._n_read = Changes(), 0
         self._ledger = Ledger(self._sign)
         self._judged_with: tuple[int, ...] | None = None
+        self._all_drawn = False  # no point is to come beside those in the records
 
     @property
     def n_known(self) -> int:
@@ -162,6 +163,7 @@ class LearnedRule:
         if is_anew or len(records) != self._n_read:
             self._n_read = len(records)
             self._forecaster.reader.read(records)
+        self._all_drawn = isinstance(records, LoggedRecords) and records.all_drawn
         self._ledger.take_in(is_anew=is_anew, numbers=numbers, records=records)
         self._forecaster.take_in(is_anew=is_anew, numbers=numbers)
 
@@ -170,7 +172,8 @@ class LearnedRule:
 
     @property
     def _n_points(self) -> int:
-        return max(self._forecaster.reader.n_points, self._declared_points)
+        reader = self._forecaster.reader
+        return max(reader.n_points, 0 if self._all_drawn else self._declared_points + reader.n_beside)
 
     @property
     def _n_undrawn(self) -> int:
