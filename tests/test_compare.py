@@ -61,8 +61,19 @@ def test_a_real_difference_is_claimed_and_noise_is_not(study: StudyView) -> None
     assert loss.low < 0.3 < loss.high
     assert sentence(loss).startswith("dev/loss: A beats B by 0.3")
     assert not found["dev/exact_match"].is_real
-    assert "dev/exact_match: no difference beyond the noise of 0.1: A is" in sentence(
-        found["dev/exact_match"]
+    told = sentence(found["dev/exact_match"])
+    assert told.startswith("dev/exact_match: not shown to differ: A is ")
+    assert told.endswith(", with a noise of 0.1 from the items alone.")
+
+
+def test_an_interval_beside_zero_that_the_correction_takes_back_is_told_without_contradiction() -> None:
+    found = ItemComparison(
+        source="dev", measure="acc", n=120, means=(0.5603, 0.5), difference=0.06028, low=0.00926, high=0.1112,
+        p=0.019, p_corrected=0.057,
+    )  # fmt: skip
+    assert sentence(found) == (
+        "dev/acc: not shown to differ: A is 0.06028 better (9.26e-3 to 0.1112; p = 0.057, n = 120; A 0.5603, B 0.5), "
+        "with a noise of 0.05097 from the items alone."
     )
 
 

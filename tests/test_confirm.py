@@ -1,6 +1,7 @@
 """`sweeper confirm`: which points it takes, the study it makes of them, what it says."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ def test_the_best_points_are_trained_again_with_the_same_new_seeds(study: StudyV
 def test_what_differs_is_told_from_what_does_not(study: StudyView) -> None:
     found = confirmed(study, top=3)
     assert [comparison.is_real for comparison in found.comparisons] == [False, True]
+    same, worse = outcome_text(found).splitlines()[-4:-2]
+    assert re.fullmatch(
+        r"Trials 3 and 2 are not shown to differ: trial 3 is [-e\d.]+ (better|worse) \(.+; p = .+, paired t, n = 8\), "
+        r"with a noise of [-e\d.]+ from seed to seed\.",
+        same,
+    )
+    assert worse.startswith("Trial 2 beats trial 1 by ")
 
 
 def test_a_second_call_reads_what_the_first_one_trained(study: StudyView) -> None:

@@ -70,9 +70,9 @@ def sentence(comparison: ItemComparison) -> str:
     low, high, difference = comparison.low, comparison.high, comparison.difference
     if not comparison.is_real:
         return (
-            f"{name}: no difference beyond the noise of {short_float((high - low) / 2)}: A is "
-            f"{short_float(abs(difference))} {'better' if difference >= 0 else 'worse'} ({short_float(low)} to "
-            f"{short_float(high)}; {facts})."
+            f"{name}: not shown to differ: A is {short_float(abs(difference))} "
+            f"{'better' if difference >= 0 else 'worse'} ({short_float(low)} to {short_float(high)}; {facts}), with a "
+            f"noise of {short_float((high - low) / 2)} from the items alone."
         )
     better, worse = "A", "B"
     if difference < 0:
@@ -87,8 +87,8 @@ def _notes(found: Compared) -> list[str]:
     n = sum(comparison.least is None for comparison in found.comparisons)
     corrected = f", corrected for {n} comparisons by Holm" if n > 1 else ""
     return [
-        f"Paired over items: bootstrap intervals of 95 %, permutation of signs; claims at a risk of {found.alpha:g} "
-        f"together{corrected}.",
+        f"Paired over items: bootstrap intervals of 95 %, each by itself, permutation of signs; claims at a risk of "
+        f"{found.alpha:g} together{corrected}.",
         "This is the noise of which items were asked, not that of the seed, which `sweeper confirm` measures.",
     ]
 

@@ -132,9 +132,9 @@ def _sentence(outcome: Outcome, comparison: Comparison) -> str:
     low, high, difference = comparison.low, comparison.high, comparison.difference
     if not comparison.is_real:
         return (
-            f"No difference between trials {candidate.trial} and {reference.trial} beyond the seed noise of "
-            f"{short_float(comparison.noise)}: trial {candidate.trial} is {short_float(abs(difference))} "
-            f"{'better' if difference >= 0 else 'worse'} ({short_float(low)} to {short_float(high)}; {p})."
+            f"Trials {candidate.trial} and {reference.trial} are not shown to differ: trial {candidate.trial} is "
+            f"{short_float(abs(difference))} {'better' if difference >= 0 else 'worse'} ({short_float(low)} to "
+            f"{short_float(high)}; {p}), with a noise of {short_float(comparison.noise)} from seed to seed."
         )
     better, worse = candidate.trial, reference.trial
     if difference < 0:
