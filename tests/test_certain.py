@@ -140,6 +140,27 @@ def test_nobody_is_stopped_while_too_few_peers_are_known_to_be_better():
     )
 
 
+@pytest.mark.parametrize("mode", ["certain", "probe"])
+def test_the_reason_tells_who_is_surely_kept_from_who_is_not_sure_yet_to_be_stopped(mode):
+    loss = {"loss": RankedSignal(direction="minimize")}
+    pruner = EarlyDynamicsPruner(signals=loss, keep_frac=0.5, mode=mode, n_points=4)
+    records = {
+        n: TrialRecord(number=n, state=TrialState.RUNNING, params={}, point_id=str(n)) for n in range(4)
+    }
+    said = []
+    for n, value in enumerate((0.3, 0.2, 0.1, 0.4)):
+        records[n].rungs[0] = RungRecord(rung=0, mark=100, step=1, samples=100, signals={"loss": value})
+        said.append(pruner.judge([n], 0, records)[0].reason.partition(": at rung 0 ")[2])
+
+    assert said == [
+        "not sure yet to be outside the kept",
+        "not sure yet to be outside the kept",
+        "surely among the kept",
+        "surely 3 are better of the at most 4 that enter, of which the best 2 go on",
+    ]
+    assert pruner.judge([1], 0, records)[0].reason.endswith("at rung 0 surely among the kept")
+
+
 def test_in_lockstep_exactly_the_survivors_complete():
     n, values = 12, drawn_values(12, seed=5)
     pruner = make_pruner(n)

@@ -91,6 +91,22 @@ def test_the_reason_names_values_rank_and_peers():
     assert decision.details["peers"] == [0, 1, 2, 3]
 
 
+def test_the_reason_says_that_nobody_is_stopped_while_peers_are_too_few():
+    pruner = EarlyDynamicsPruner(signals=LOW_LOSS, min_peers=4)
+
+    first = pruner.judge([2], 0, records(1.0, 2.0, 3.0))[0]
+    again = pruner.judge([3, 2], 0, records(1.0, 2.0, 3.0, 0.5))[1]
+
+    assert (first.stop, first.reason) == (
+        False,
+        "loss 3 (low is good): rank 3 of 3 at rung 0, among fewer than 4 nobody is stopped",
+    )
+    assert (again.stop, again.reason) == (
+        True,
+        "loss 3 (low is good): rank 4 of 4 at rung 0, the best 2 go on",
+    )
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=12), st.floats(0.1, 0.9))
 def test_a_swapped_direction_with_negated_values_decides_the_same(losses, keep_frac):
     low = EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=keep_frac)

@@ -94,6 +94,10 @@ class CertainRank:
         """Return why a trial does not survive, by the first rung where that is sure; None while it is not."""
         return self._condemned.get(number)
 
+    def is_safe(self, number: int, rung: int) -> bool:
+        """Whether a trial surely survives a rung that it has come to."""
+        return number in self._levels[rung].safe
+
     @property
     def open_condemned(self) -> list[int]:
         """The trials that have not ended and surely do not survive."""

@@ -63,4 +63,9 @@ class EagerRule:
 
     def _reason(self, record: RungRecord, *, n_better: int, n_peers: int, n_kept: int) -> str:
         place = f"rank {n_better + 1} of {n_peers} at rung {record.rung}"
-        return f"{values_text(self._signals, record)}: {place}, the best {n_kept} go on"
+        rule = (
+            f"the best {n_kept} go on"
+            if n_peers >= self._min_peers
+            else f"among fewer than {self._min_peers} nobody is stopped"
+        )
+        return f"{values_text(self._signals, record)}: {place}, {rule}"

@@ -54,12 +54,15 @@ class CertainRule:
         at = max(record.rungs) if rung is None else rung
         if verdict is not None:
             at = min((index for index in record.rungs if index >= verdict.rung), default=at)
-        kept = (
-            "not sure yet to be outside the kept"
-            if verdict is None
-            else f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of "
-            f"which the best {verdict.n_kept} go on"
-        )
+        if verdict is not None:
+            kept = (
+                f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of which the "
+                f"best {verdict.n_kept} go on"
+            )
+        elif self._rank.is_safe(record.number, at):
+            kept = "surely among the kept"
+        else:
+            kept = "not sure yet to be outside the kept"
         shown = record.rungs[at]
         return Decision(
             trial=record.number, stop=verdict is not None, rule=RULE,
