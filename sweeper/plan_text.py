@@ -146,11 +146,14 @@ def _budget(plan: Plan) -> str:
 def _pruner(config: SweepConfig) -> str:
     pruner = config.pruner
     if pruner.name == EARLY_DYNAMICS and pruner.directions == "learned":
-        return f"early_dynamics, learns what predicts {config.metric}, risk {pruner.risk:.0%}"
-    if pruner.name == EARLY_DYNAMICS and pruner.mode == "certain":
-        return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, stops once that is certain"
+        return f"early_dynamics, learns what predicts {config.metric}, risk {100 * pruner.risk:.3g}%"
     if pruner.name == EARLY_DYNAMICS:
-        return f"early_dynamics, keeps {pruner.keep_frac:.0%} at each rung, from {pruner.min_peers} peers on"
+        when = {
+            "eager": f"from {pruner.min_peers} peers on",
+            "certain": "stops once that is certain",
+            "probe": "once all have come there",
+        }[pruner.mode]
+        return f"early_dynamics, keeps {100 * pruner.keep_frac:.3g}% at each rung, {when}"
     return pruner.name if pruner.name == "nop" else f"{pruner.name}, on {pruner.signal or config.metric}"
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 from sweep_files import BASE, FUNCTION, config_of
 
@@ -67,6 +68,26 @@ def test_a_grid_is_printed_in_eighty_columns() -> None:
 
 def test_a_drawn_sweep_is_printed_with_its_ranges() -> None:
     assert printed(FUNCTION) == DRAWN
+
+
+def test_small_shares_are_printed_with_their_digits() -> None:
+    text = printed(FUNCTION, "sampler.n_trials=30", "pruner.risk=0.005", "pruner.audit_frac=0.125")
+    learned = " ".join(text.split())
+    assert "learns what predicts score, risk 0.5% rungs" in learned
+    assert "is at most 0.5% if the model's predictions hold; 12.5% of the condemned trials" in learned
+
+
+@pytest.mark.parametrize(
+    ("mode", "when"),
+    [
+        ("eager", "from 4 peers on"),
+        ("certain", "stops once that is certain"),
+        ("probe", "once all have come there"),
+    ],
+)
+def test_a_rank_is_printed_with_what_its_mode_does(mode: str, when: str) -> None:
+    text = printed(BASE, f"pruner={{name: early_dynamics, mode: {mode}, keep_frac: 0.125}}")
+    assert f"early_dynamics, keeps 12.5% at each rung, {when} rungs" in " ".join(text.split())
 
 
 def test_an_unknown_budget_is_printed_as_unknown() -> None:

@@ -78,9 +78,10 @@ def _aside_notes(config: SweepConfig) -> Iterator[str]:
 
 
 def _risk_note(config: SweepConfig) -> str:
+    pruner = config.pruner
     return (
-        f"The risk of missing the best point by more than the tolerance is at most {config.pruner.risk:.0%} if the "
-        f"model's predictions hold; {config.pruner.audit_frac:.0%} of the condemned trials go on to check them."
+        f"The risk of missing the best point by more than the tolerance is at most {100 * pruner.risk:.3g}% if the "
+        f"model's predictions hold; {100 * pruner.audit_frac:.3g}% of the condemned trials go on to check them."
     )
 
 
