@@ -1,5 +1,6 @@
 """What a study's early signals were worth, for people and for programs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,21 +9,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.pruners.audit import audit_report
-from sweeper.pruners.correlation import Correlation
+from sweeper.pruners.correlation import MIN_TRIALS, Correlation
 from sweeper.pruners.evidence import Evidence, evidence_of, in_words
 from sweeper.records import GRAD_NORM, LOSS
-from sweeper.reporting.formats import one_line
+from sweeper.reporting.formats import one_line, short
 from sweeper.study.view import StudyView
 
-_NOTHING = "Too few trials have finished to say what an early signal is worth: {} of the {} that it takes."
-_FEWEST = 5
 _STRONGEST = 2  # signals of a rung that are put in words, beside the paper's two
 _ALWAYS_TOLD = (LOSS, GRAD_NORM)
 
 
 def evidence_of_view(view: StudyView) -> list[Evidence]:
-    """Return what the study holds, or measure it where the sweep has not ended."""
-    if view.evidence:
+    """Return what the study holds, or measure it where the sweep has not ended, as one that was extended."""
+    if view.evidence and view.state == "finished":
         return [Evidence.from_dict(entry) for entry in view.evidence]
     return evidence_of(view.records, direction=view.config.direction, seed=view.config.seed)
 
@@ -46,25 +45,41 @@ def evidence_json(view: StudyView, found: Sequence[Evidence] | None = None) -> d
 def format_evidence(view: StudyView) -> RenderableType:
     """Return a table of every signal at every rung, then the strongest of each rung in words."""
     found = evidence_of_view(view)
+    parts: list[RenderableType]
     if not found:
-        return Text(nothing_to_tell(view))
-    parts: list[RenderableType] = [
-        Text(
-            f"Rank correlation with the final {one_line(view.config.metric)}; positive: high goes with a better result."
-        ),
-        Text(),
-        _table(found),
-        Text(),
-    ]
-    parts += [Text(f"- {one_line(sentence)}") for sentence in evidence_sentences(found)]
+        parts = [Text(nothing_to_tell(view))]
+    else:
+        metric = one_line(view.config.metric)
+        parts = [
+            Text(f"Rank correlation with the final {metric}; positive: high goes with a better result."),
+            Text(),
+            _table(found),
+            Text(),
+            *(Text(f"- {one_line(sentence)}") for sentence in evidence_sentences(found)),
+        ]
     if audit := audit_sentence(view):
         parts += [Text(), Text(audit)]
     return Group(*parts)
 
 
 def nothing_to_tell(view: StudyView) -> str:
-    """Say why there is no evidence yet."""
-    return _NOTHING.format(sum(record.value is not None for record in view.records), _FEWEST)
+    """Say why there is no evidence."""
+    ended = view.compared
+    if len(ended) < MIN_TRIALS:
+        return (
+            f"Too few trials have finished to say what an early signal is worth: {len(ended)} of the {MIN_TRIALS} "
+            "that it takes."
+        )
+    trials = f"the {len(ended)} complete trials"
+    n_together = max(Counter(rung for record in ended for rung in record.rungs).values(), default=0)
+    if n_together < MIN_TRIALS:
+        came = f"no more than {n_together}" if n_together else "none"
+        why = f"{came} of {trials} came to the same rung before their end, and it takes {MIN_TRIALS}"
+    elif len({record.value for record in ended}) == 1:
+        why = f"{trials} all ended with {one_line(view.config.metric)} = {short(ended[0].value)}"
+    else:
+        why = f"at no rung do a signal and the result both differ among {MIN_TRIALS} or more of {trials}"
+    return f"What an early signal is worth cannot be said: {why}."
 
 
 def evidence_sentences(found: Sequence[Evidence]) -> list[str]:
@@ -99,7 +114,7 @@ def _table(found: Sequence[Evidence]) -> Table:
         others = (
             "-" if c is None else f"{c.rho:+.2f}" for c in (one.within_batch, one.within_rate, one.partial)
         )
-        table.add_row(f"{one.frac:.0%}", Text(one_line(one.signal)), correlation_text(one.overall), *others)
+        table.add_row(one.place, Text(one_line(one.signal)), correlation_text(one.overall), *others)
     return table
 
 

@@ -6,13 +6,18 @@ import math
 
 import numpy as np
 import pytest
+from report_fixtures import make_config as make_report_config
+from report_fixtures import make_view
 from rich.console import Console
 from sweeps import make_config, make_study
 
-from sweeper.evidence_text import format_evidence
+from sweeper.evidence_text import evidence_of_view, format_evidence, nothing_to_tell
 from sweeper.pruners.correlation import partial, spearman, within_groups
 from sweeper.pruners.evidence import DENOISED_NORM, Evidence, evidence_of, in_words
 from sweeper.records import RungRecord, TrialRecord, TrialState
+from sweeper.reporting.findings import findings_of
+from sweeper.reporting.page_findings import evidence_section
+from sweeper.reporting.plot_evidence import evidence_figure
 
 RATES = np.geomspace(1e-5, 1e-2, 6)
 BATCHES = (8, 32, 128)
@@ -38,6 +43,16 @@ def grid(value_of, **signals):
 def noise(seed):
     draw = np.random.default_rng(seed)
     return lambda rate, batch: float(draw.normal())
+
+
+def view_of(records, **changes):
+    return dataclasses.replace(make_view(records, make_report_config({})), **changes)
+
+
+def printed(view):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(format_evidence(view))
+    return console.export_text()
 
 
 def at(found, signal, rung=0):
@@ -192,10 +207,84 @@ def test_evidence_survives_its_json():
 def test_a_signals_name_prints_no_escape_code_of_a_terminal(tmp_path):
     view = make_study(tmp_path, make_config()).view()
     found = evidence_of(grid(low_rate_is_good, **{"odd\x1b[2J": low_rate_is_good}), direction="maximize")
-    view = dataclasses.replace(view, evidence=[one.as_dict() for one in found])
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(format_evidence(view))
+    view = dataclasses.replace(view, evidence=[one.as_dict() for one in found], state="finished")
 
-    text = console.export_text()
+    text = printed(view)
     assert "odd [2J" in text
     assert "\x1b" not in text
+
+
+def test_early_rungs_of_a_long_training_are_told_apart_in_words_table_and_plot():
+    records = grid(low_rate_is_good, loss=low_rate_is_good)
+    for record in records:
+        record.budget_samples = 100_000
+    view = view_of(records)
+
+    text = printed(view)
+    assert "at 0.1 % of the budget, high loss goes with a better result" in text
+    assert "at 0.3 % of the budget, high loss goes with a better result" in text
+    assert [line.split()[:3] for line in text.splitlines()[3:5]] == [
+        ["0.1", "%", "loss"],
+        ["0.3", "%", "loss"],
+    ]
+    labels = evidence_figure(evidence_of_view(view), "score").layout["yaxis"]["ticktext"]
+    assert {"0.1 %: loss", "0.3 %: loss"} <= set(labels)
+
+
+def test_two_rungs_at_one_place_of_the_budget_keep_a_row_each_in_the_plot():
+    found = evidence_of(grid(low_rate_is_good, loss=low_rate_is_good), direction="maximize")
+    figure = evidence_figure([dataclasses.replace(one, frac=0.1) for one in found], "score")
+
+    assert figure.layout["yaxis"]["ticktext"].count("10 %: loss") == 2
+    assert len(figure.data[0]["x"]) == len(found)
+
+
+def without_rungs(records, n):
+    """Return the trials of which the first n came to no rung."""
+    for record in records[:n]:
+        record.rungs.clear()
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        (
+            grid(noise(1), loss=noise(2))[:4],
+            "Too few trials have finished to say what an early signal is worth: 4 of the 5 that it takes.",
+        ),
+        (without_rungs(grid(noise(1), loss=noise(2)), 18), "none of the 18 complete trials came to the same rung"),
+        (
+            without_rungs(grid(noise(1), loss=noise(2)), 15),
+            "no more than 3 of the 18 complete trials came to the same rung before their end, and it takes 5.",
+        ),
+        (grid(lambda r, b: 0.5, loss=noise(2)), "the 18 complete trials all ended with accuracy = 0.5."),
+        (
+            grid(noise(1), loss=lambda r, b: math.nan),
+            "at no rung do a signal and the result both differ among 5 or more of the 18 complete trials.",
+        ),
+    ],
+)  # fmt: skip
+def test_why_there_is_no_evidence_is_said_as_it_is(records, why):
+    assert why in nothing_to_tell(view_of(records))
+
+
+def test_an_audit_is_told_where_there_is_no_evidence():
+    records = grid(lambda r, b: 0.5, loss=noise(2))
+    details = {"best": 0.5, "tolerance": 0.1, "chance": 0.01}
+    records[0].decisions.append({"rule": "audit", "stop": False, "samples": 200, "details": details})
+    view = view_of(records)
+
+    told = "Audit: 0 of 1 condemned trials that went on proved the stop wrong"
+    assert told in printed(view)
+    assert told in evidence_section(view, findings_of(view), lambda figure: "")
+
+
+@pytest.mark.parametrize(("state", "n"), [("finished", 9), ("running", 18), ("interrupted", 18)])
+def test_evidence_that_was_kept_is_told_until_the_study_is_extended(state, n):
+    records = grid(low_rate_is_good, loss=low_rate_is_good)
+    kept = tuple(one.as_dict() for one in evidence_of(records[:9], direction="maximize"))
+
+    found = evidence_of_view(view_of(records, evidence=kept, state=state))
+
+    assert at(found, "loss").overall.n == n

@@ -39,6 +39,11 @@ class Evidence:
     by_rate: Correlation | None  # the trivial predictor: -log rate
     by_batch: Correlation | None  # the trivial predictor: +log batch
 
+    @property
+    def place(self) -> str:
+        """Where in the budget its rung lies, so that early rungs of a long training are told apart: `0.2 %`."""
+        return f"{100 * self.frac:.3g} %"
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-able data."""
         return dataclasses.asdict(self)
@@ -77,7 +82,7 @@ def in_words(evidence: Evidence) -> str:
     nothing to the rate".
     """
     overall = evidence.overall
-    place = f"at {evidence.frac:.0%} of the budget".replace("%", " %")
+    place = f"at {evidence.place} of the budget"
     if overall is None:
         return f"{place}, too few trials have finished to say what {evidence.signal} is worth"
     name = _spoken(evidence.signal)
@@ -139,7 +144,7 @@ def _measure(
     return Evidence(
         signal=signal,
         rung=rung,
-        frac=round(_mean_frac(trials, rung), 4),
+        frac=float(f"{_mean_frac(trials, rung):.4g}"),
         overall=spearman(values, goodness, seed=own_seed),
         within_batch=None if batch is None else within_groups(values, goodness, batch, seed=own_seed),
         within_rate=None if rate is None else within_groups(values, goodness, rate, seed=own_seed),

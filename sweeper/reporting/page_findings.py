@@ -24,11 +24,11 @@ def evidence_section(view: StudyView, findings: Findings, draw: Draw) -> str:
     """Return what the early signals said: in words, as a plot and as a table."""
     found = findings.evidence
     figure = evidence_figure(found, view.config.metric)
+    audited = f"<p>{esc(audit)}</p>" if (audit := audit_sentence(view)) else ""
     if figure is None:
-        return f"<p>{esc(nothing_to_tell(view))}</p>"
+        return f"<p>{esc(nothing_to_tell(view))}</p>{audited}"
     items = "".join(f"<li>{esc(sentence)}</li>" for sentence in evidence_sentences(found))
-    audit = audit_sentence(view)
-    told = f"<ul>{items}</ul>" + (f"<p>{esc(audit)}</p>" if audit else "")
+    told = f"<ul>{items}</ul>{audited}"
     note = "<p>Only complete trials have a result to compare with, so after much pruning this describes the "
     note += "better part of the grid.</p>"
     return told + note + draw(figure) + _details(_evidence_table(found, view.config.metric))
@@ -38,7 +38,7 @@ def _evidence_table(found: Sequence[Evidence], metric: str) -> str:
     header = ["at", "signal", "all trials", "within one batch", "within one rate", "beside rate and batch"]
     rows = [
         [
-            percent(one.frac),
+            one.place,
             one.signal,
             *(correlation_text(c) for c in (one.overall, one.within_batch, one.within_rate, one.partial)),
         ]

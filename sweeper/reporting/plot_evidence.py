@@ -1,13 +1,14 @@
 """What each early signal said about the final metric, as a point with its interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sweeper.pruners.correlation import Correlation
 from sweeper.pruners.evidence import Evidence
 from sweeper.reporting.figures import NEUTRAL_LINE, OKABE_ITO, Figure, plot_text
-from sweeper.reporting.formats import one_line, percent
+from sweeper.reporting.formats import one_line
 
+_Row = tuple[str, Evidence | Correlation]  # with its label
 MAX_PER_RUNG = 8  # signals of a rung that are drawn, the strongest; the table has all
 _SERIES = {
     "over all trials": (OKABE_ITO[0], "circle", "overall"),
@@ -20,13 +21,12 @@ def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
     if not found:
         return None
     rows = _rows(found)
-    labels = list(rows)
     traces = []
     for name, (colour, symbol, attribute) in _SERIES.items():
-        points = {label: getattr(one, attribute) for label, one in rows.items() if isinstance(one, Evidence)}
-        traces.append(_trace(name, colour, symbol, labels, points))
-    trivial = {label: one for label, one in rows.items() if isinstance(one, Correlation)}
-    traces.append(_trace("known before the first step", NEUTRAL_LINE, "square", labels, trivial))
+        points = [getattr(one, attribute) if isinstance(one, Evidence) else None for _, one in rows]
+        traces.append(_trace(name, colour, symbol, rows, points))
+    trivial = [one if isinstance(one, Correlation) else None for _, one in rows]
+    traces.append(_trace("known before the first step", NEUTRAL_LINE, "square", rows, trivial))
     layout: dict[str, Any] = {
         "xaxis": {
             "title": {"text": plot_text(f"rank correlation with {metric}", 46), "standoff": 6},
@@ -36,8 +36,8 @@ def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
         },
         "yaxis": {
             "tickmode": "array",
-            "tickvals": list(range(len(labels))),
-            "ticktext": [plot_text(label, 30) for label in labels],
+            "tickvals": list(range(len(rows))),
+            "ticktext": [plot_text(label, 30) for label, _ in rows],
             "autorange": "reversed",
             "zeroline": False,
         },
@@ -50,27 +50,31 @@ def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
         label=f"Rank correlation of each early signal with the final {one_line(metric)}, with 95 % intervals",
         caption="Right of 0: high goes with a better result; left: low does. An interval across 0 says nothing "
         "sure. Bars are 95 % intervals.",
-        height=170 + 30 * len(labels),
+        height=170 + 30 * len(rows),
     )
 
 
-def _rows(found: Sequence[Evidence]) -> dict[str, Evidence | Correlation]:
-    """Return what is drawn, from top to bottom, each with its label."""
-    rows: dict[str, Evidence | Correlation] = {}
+def _rows(found: Sequence[Evidence]) -> list[_Row]:
+    """Return what is drawn, from top to bottom."""
+    rows: list[_Row] = []
     for rung in dict.fromkeys(one.rung for one in found):
         there = [one for one in found if one.rung == rung]
-        rows |= {f"{one_line(one.signal)} at {percent(one.frac)}": one for one in there[:MAX_PER_RUNG]}
+        rows += [(f"{one.place}: {one_line(one.signal)}", one) for one in there[:MAX_PER_RUNG]]
     if (rate := found[0].by_rate) is not None:
-        rows["a low rate alone"] = rate
+        rows.append(("a low rate alone", rate))
     if (batch := found[0].by_batch) is not None:
-        rows["a large batch alone"] = batch
+        rows.append(("a large batch alone", batch))
     return rows
 
 
 def _trace(
-    name: str, colour: str, symbol: str, labels: list[str], points: Mapping[str, Correlation | None]
+    name: str, colour: str, symbol: str, rows: Sequence[_Row], points: Sequence[Correlation | None]
 ) -> dict[str, Any]:
-    shown = [(labels.index(label), label, one) for label, one in points.items() if one is not None]
+    shown = [
+        (place, label, one)
+        for place, ((label, _), one) in enumerate(zip(rows, points, strict=True))
+        if one is not None
+    ]
     offset = {"circle": -0.12, "diamond": 0.12}.get(symbol, 0.0)
     return {
         "type": "scatter",
