@@ -155,6 +155,27 @@ def test_no_edge_is_told_where_nothing_lies_beyond(space: str, best: dict[str, A
     assert optimum_sentences(view) == []
 
 
+@pytest.mark.parametrize(
+    ("dimension", "tried", "best", "is_told"),
+    [
+        ("choice: [0, 10, 100]", [0, 10, 100], 0, False),
+        ("int: [0, 100]", [0, 30, 100], 0, False),
+        ("int: [0, 100]", [3, 30, 99], 3, True),  # the space goes on to 0
+        ("int: [0, 100]", [0, 30, 100], 100, True),
+    ],
+)
+def test_of_drawn_values_an_edge_is_told_where_something_lies_beyond_it(
+    dimension: str, tried: list[int], best: int, is_told: bool
+) -> None:
+    config = config_of(f"{SWEEP}  warmup_steps: {{{dimension}}}\nsampler: {{name: tpe, n_trials: 3}}\n")
+    records = [
+        make_record(number, params={"warmup_steps": n}, value=float(n == best))
+        for number, n in enumerate(tried)
+    ]
+    edges = edges_of(make_view(records, config))
+    assert [(edge.value, edge.beyond) for edge in edges] == ([(best, None)] if is_told else [])
+
+
 def test_a_corner_adds_both_steps_and_the_two_together() -> None:
     space = "  effective_batch_size: {grid: [8, 16, 32]}\n  learning_rate: {grid: [1e-5, 1e-4, 1e-3]}\n"
     view = view_of(space, {"effective_batch_size": 8, "learning_rate": 1e-5})

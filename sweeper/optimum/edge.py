@@ -51,11 +51,11 @@ def edges_of(view: StudyView) -> list[Edge]:
         ):
             continue
         is_smallest = value == tried[0]
-        beyond = None
-        if _is_listed(view.config, name):
-            beyond = _beyond(view, best, name, tried if is_smallest else tried[::-1])
-            if beyond is None:
-                continue  # such as a warm-up of 0 steps
+        beyond = _beyond(view, best, name, tried if is_smallest else tried[::-1])
+        if beyond is None and not _has_more(view.config, name, value, is_smallest=is_smallest):
+            continue  # such as a warm-up of 0 steps
+        if not _is_listed(view.config, name):
+            beyond = None
         found.append(Edge(name=name, value=value, is_smallest=is_smallest, beyond=beyond))
     return found
 
@@ -79,6 +79,15 @@ def _best(view: StudyView) -> TrialRecord | None:
 def _is_listed(config: SweepConfig, name: str) -> bool:
     dimension = config.search_space.get(name)
     return config.sampler.name == "grid" and dimension is not None and dimension.listed is not None
+
+
+def _has_more(config: SweepConfig, name: str, value: float, *, is_smallest: bool) -> bool:
+    """Whether the search space has values beyond one that the sampler has drawn."""
+    dimension = config.search_space.get(name)
+    if dimension is None:
+        return False
+    within = [one for one in dimension.listed or getattr(dimension, dimension.kind) if is_number(one)]
+    return any(one < value if is_smallest else one > value for one in within)
 
 
 def _beyond(view: StudyView, best: TrialRecord, name: str, tried: Sequence[float]) -> float | None:
