@@ -15,10 +15,12 @@ from sweeper.study.recorded_files import write_recorded
 
 
 def result(pruner, cost, hit, regret=0.1):
-    return {"pruner": pruner, "cost": cost, "hit": hit, "regret": regret, "orders": 3}
+    return {"pruner": pruner, "cost": cost, "hit": hit, "regret": regret, "orders": 3, "tolerance": 0.02}
 
 
 DOCUMENT = {
+    "metric": "accuracy",
+    "direction": "maximize",
     "points": 5,
     "slots": 4,
     "results": [
@@ -58,8 +60,18 @@ def test_the_report_shows_the_last_replay(tmp_path):
     after = write_report(view, tmp_path / "report").read_text()
 
     assert "sweeper replay" in before[: before.index("<script")]
-    assert "5 recorded trials in 3 random orders on 4 slots" in after
+    assert "5 recorded trials in 3 random orders on 4 slots, judged by accuracy (maximize). A hit: " in after
+    assert "within 0.02 of the best" in after
     assert "learned &lt;b&gt;" in after
+
+
+def test_a_replay_by_another_metric_says_so(tmp_path):
+    view = dataclasses.replace(view_of_5(), directory=tmp_path)
+    (tmp_path / REPLAY_FILE).write_text(json.dumps(DOCUMENT | {"metric": "loss", "direction": "minimize"}))
+
+    page = write_report(view, tmp_path / "report").read_text()
+
+    assert "judged by loss (minimize), not by the study&#x27;s own metric accuracy (maximize)." in page
 
 
 def test_a_damaged_replay_is_told(tmp_path):

@@ -1,13 +1,14 @@
 """The report's sections on what was found beside the result: early signals, params, training spent."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sweeper.evidence_text import audit_sentence, correlation_text, evidence_sentences, nothing_to_tell
 from sweeper.pruners.evidence import Evidence
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
-from sweeper.reporting.formats import count, percent
+from sweeper.reporting.formats import count, one_line, percent, short
 from sweeper.reporting.kept_replay import kept_replay
 from sweeper.reporting.page_tables import esc, plain_table
 from sweeper.reporting.plot_evidence import evidence_figure
@@ -82,15 +83,30 @@ def replay_section(view: StudyView, draw: Draw) -> str:
             f"<code>sweeper replay {esc(shlex.quote(str(view.directory)))} --pruner early_dynamics --pruner median"
             "</code> says what other pruners would have saved and lost, and the next report shows it here.</p>"
         )
-    n_orders = document["results"][0].get("orders", "?")
-    told = f"{document.get('points', '?')} recorded trials in {n_orders} random orders on {document.get('slots', '?')} "
-    told += "slots. A hit: the final choice is within the tolerance of the best."
     table = plain_table(
         ["", "pruner", "training spent", "hits", "mean regret", "on the front"],
         replay_rows(document),
         "Pruners replayed on this study",
     )
-    return f"<p>{esc(told)}</p>" + draw(replay_figure(document)) + table
+    return f"<p>{esc(_replay_told(view, document))}</p>" + draw(replay_figure(document)) + table
+
+
+def _replay_told(view: StudyView, document: Mapping[str, Any]) -> str:
+    """Say what was played, by which metric, and what counts as a hit."""
+    first = document["results"][0]
+    played, own = (
+        f"{one_line(str(metric))} ({direction})"
+        for metric, direction in (
+            (document.get("metric", "?"), document.get("direction", "?")),
+            (view.config.metric, view.config.direction),
+        )
+    )
+    other = "" if played == own else f", not by the study's own metric {own}"
+    return (
+        f"{document.get('points', '?')} recorded trials in {first.get('orders', '?')} random orders on "
+        f"{document.get('slots', '?')} slots, judged by {played}{other}. A hit: the final choice is within "
+        f"{short(first.get('tolerance', '?'))} of the best."
+    )
 
 
 def _details(table: str) -> str:
