@@ -78,11 +78,11 @@ def test_the_worker_of_a_trial_is_recorded(any_executor, tmp_path):
     assert all(record.worker["pid"] > 0 for record in reopened(study).records().values())
 
 
-def test_poor_trials_are_stopped_and_show_no_value(make_executor, tmp_path):
+def test_poor_trials_are_stopped_and_show_no_value(any_executor, tmp_path):
     pruner = {"signals": {"loss": {"direction": "minimize"}}, "min_peers": 2, "keep_frac": 0.3}
     # The best comes first: with instant trials a poor first one may be done before it has peers.
     space = {"learning_rate": {"grid": [1e-3, 1e-4, 1e-5, 1e-2]}}
-    study, _ = run(make_executor, tmp_path, pruner=pruner, search_space=space)
+    study, _ = run(any_executor, tmp_path, pruner=pruner, search_space=space)
 
     records = reopened(study).records()
     pruned = [record for record in records.values() if record.state is TrialState.PRUNED]
