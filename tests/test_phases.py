@@ -350,3 +350,14 @@ def test_phases_that_do_not_make_up_the_budget_are_told() -> None:
 def test_the_best_by_the_training_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="only by a metric of an eval set"):
         config_of(SWEEP.replace("metric: dev/loss", "metric: loss"), "phase_start=best")
+
+
+@pytest.mark.parametrize("metric", ["bench/score", "bench/arc"])
+def test_the_best_by_a_benchmark_is_refused(metric: str) -> None:
+    text = SWEEP.replace("metric: dev/loss", f"metric: {metric}")
+    text += "benchmarks: {when: completed, tasks: {arc: {}}}\n"
+    assert config_of(text).metric == metric
+    with pytest.raises(
+        ConfigError, match=rf"`metric` = `{metric}` is measured after the last step alone\. Choose"
+    ):
+        config_of(text, "phase_start=best")

@@ -8,6 +8,7 @@ from sweeper.batch import AUTO, plan_batch
 from sweeper.config.document import KeyPath
 from sweeper.config.draft import Draft
 from sweeper.config.messages import did_you_mean, join, show
+from sweeper.config.rules_metric import is_known_at_the_end
 from sweeper.config.space_values import possible_values
 from sweeper.config.trial_models import Phase
 from sweeper.config.values import NAME_PATTERN
@@ -214,10 +215,16 @@ def _check_best(draft: Draft, phases: list[Phase]) -> None:
         any(phase.start is None for phase in phases[1:])
         and any(value == "best" for _, value in draft.values("phase_start"))
     )
-    if asks and draft.config.metric == LOSS:
+    metric = draft.config.metric
+    if asks and draft.knows("metric", "benchmarks") and is_known_at_the_end(draft, metric):
+        what = (
+            "is the training loss"
+            if metric == LOSS
+            else f"= `{metric}` is measured after the last step alone"
+        )
         draft.tell(
             "A phase can start from the best weights of the one before only by a metric of an eval set, but `metric` "
-            "is the training loss. Choose for example `dev/loss`, or start from `last`.",
+            f"{what}. Choose for example `dev/loss`, or start from `last`.",
             "metric",
         )
 

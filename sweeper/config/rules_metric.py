@@ -15,8 +15,8 @@ def check_metric(draft: Draft) -> None:
         return  # a function reports what it likes
     _check_derived(draft)
     metric = draft.config.metric
-    is_known = metric == LOSS or metric in _benchmark_values(draft)
-    if draft.knows("metric", "trial.metrics", "trial.eval_data", "benchmarks") and not is_known:
+    at_end = is_known_at_the_end(draft, metric)
+    if draft.knows("metric", "trial.metrics", "trial.eval_data", "benchmarks") and not at_end:
         told = measure_problem(draft, metric, "`metric`")
         if told and draft.config.trial.eval_data:
             draft.tell(told, "metric")
@@ -27,6 +27,11 @@ def known_values(draft: Draft) -> list[str]:
     """Return every value by which trials can be compared: derived metrics and `set/measure`."""
     trial = draft.config.trial
     return [*trial.metrics, *(f"{name}/{measure}" for name in trial.eval_data for measure in MEASURES)]
+
+
+def is_known_at_the_end(draft: Draft, metric: str) -> bool:
+    """Whether a trial has this metric only once it has ended, and no eval set's value of it before."""
+    return metric == LOSS or metric in _benchmark_values(draft)
 
 
 def _benchmark_values(draft: Draft) -> list[str]:
