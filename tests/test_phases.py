@@ -193,6 +193,14 @@ def test_a_data_set_of_two_phases_is_read_on_where_it_stood() -> None:
     assert sorted(rows) == list(range(70, 270))
 
 
+def test_the_order_in_which_weights_are_written_changes_no_row() -> None:
+    """The study's storage sorts them, and a point's id takes no notice of it."""
+    weights = {"c": 3.0, "a": 1.0, "b": 0.0}
+    assert order(Mixture(weights=weights, samples=100)) == order(
+        Mixture(weights=dict(sorted(weights.items())), samples=100)
+    )
+
+
 def test_a_weight_of_zero_leaves_a_data_set_out() -> None:
     rows = order(Mixture(weights={"a": 1.0, "b": 0.0}, samples=100))
     assert {set_of(row) for row in rows} == {"a"}

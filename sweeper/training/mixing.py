@@ -38,10 +38,11 @@ class FixedOrder:
 def mixed_order(sets: Mapping[str, tuple[int, int]], mixtures: Sequence[Mixture], *, seed: int) -> FixedOrder:
     """Return which row stands at each position of a trial.
 
-    The order depends on the seed and the mixtures alone, never on a batch size. At every position each data set
-    has had its share of the samples to within a few; the rows of each come in a seeded order, all of them once
-    before any comes again, also across phases. Replayed are samples of the phases before, in a seeded order of
-    their own. Within a mixture the order does not depend on its length, so a longer trial begins as a shorter one.
+    The order depends on the seed, the data sets in their order, and the mixtures; never on a batch size, nor on the
+    order in which weights are written. At every position each data set has had its share of the samples to within a
+    few; the rows of each come in a seeded order, all of them once before any comes again, also across phases. Replayed
+    are samples of the phases before, in a seeded order of their own. Within a mixture the order does not depend on its
+    length, so a longer trial begins as a shorter one.
 
     Args:
         sets: First row and number of rows of each data set.
@@ -74,7 +75,8 @@ def _own(
     number: int,
 ) -> Indices:
     """Return the rows that a mixture draws from its data sets, and count them in `drawn`."""
-    names = [name for name, weight in mixture.weights.items() if weight > 0]
+    # In the data sets' order: that of the weights is not kept everywhere, and is no part of a point's id.
+    names = [name for name in sets if mixture.weights.get(name, 0.0) > 0]
     shares = np.cumsum([mixture.weights[name] for name in names])
     chosen = np.searchsorted(shares[:-1] / shares[-1], _weyl(n_samples, (seed, number, 0, 1)), side="right")
     rows = np.empty(n_samples, dtype=np.int64)
