@@ -401,6 +401,179 @@ def test_truncated_rows_are_counted_and_warned_about(tiny: Tiny, tmp_path: Path)
     assert "1 of 2 train rows are longer than `max_length` = 128" in report.warnings[0]
 
 
+def test_truncated_rows_of_an_eval_set_are_warned_about(tiny: Tiny, tmp_path: Path) -> None:
+    long = write_jsonl(tmp_path / "long.jsonl", [{"text": "rain " * 200}, {"text": "sun"}])
+    (warning,) = check_trial(config(tiny, eval_data={"dev": str(long)})).warnings
+    assert warning.startswith(
+        "1 of 2 rows of the eval set `dev` are longer than `max_length` = 128 tokens and are cut"
+    )
+
+
+def test_answers_that_are_longer_than_what_is_generated_are_warned_about(tiny: Tiny, tmp_path: Path) -> None:
+    rows = [{"prompt": "red", "completion": " blue" * n} for n in (1, 3, 4, 9)]
+    dev = write_jsonl(tmp_path / "dev.jsonl", rows)
+    asked = {"eval_data": {"dev": str(dev)}, "evaluation": {"max_new_tokens": 3}}
+    (warning,) = check_trial(config(tiny, **asked)).warnings
+    assert warning == (
+        "2 of the 4 answers of the eval set `dev` have more than `trial.evaluation.max_new_tokens` = 3 tokens and "
+        "cannot match, so `dev/exact_match` is at most 0.5. The longest has 9: raise it to that, or set "
+        "`trial.evaluation.generate` to false if no exact match is needed."
+    )
+    for change in ({"max_new_tokens": 9}, {"generate": False}, {"max_rows": 2}):
+        asked["evaluation"] = {"max_new_tokens": 3} | change
+        assert check_trial(config(tiny, **asked)).warnings == ()
+
+
+def test_the_token_that_ends_a_turn_is_no_part_of_an_answer_s_length(tiny: Tiny, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue blue"}]}
+    dev = write_jsonl(tmp_path / "dev.jsonl", [row])
+    length = len(make_tokenizer()("blue blue", add_special_tokens=False)["input_ids"])
+    for new, n_warnings in ((length, 0), (length - 1, 1)):
+        found = check_trial(config(tiny, eval_data={"dev": str(dev)}, evaluation={"max_new_tokens": new}))
+        assert len(found.warnings) == n_warnings
+
+
+def model_of_learned_positions(kind: str, place: Path) -> Path:
+    """Write a model that looks its 32 positions up in a table, and whose tokenizer is the tiny model's."""
+    import transformers
+
+    tokenizer = make_tokenizer()
+    small = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = (
+        transformers.GPT2Config(n_positions=32, n_embd=16, n_layer=1, n_head=2, **small)
+        if kind == "gpt2"
+        else transformers.OPTConfig(
+            max_position_embeddings=32,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            **small,
+        )
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_answers_past_learned_positions_are_refused(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    """They would end in an index error, on a GPU in a dead process."""
+    dev = write_jsonl(tmp_path / "dev.jsonl", [{"prompt": "red" + " sun" * 19, "completion": " blue"}])
+    model = model_of_learned_positions(kind, tmp_path / kind)
+    n_prompt = len(make_tokenizer()("red" + " sun" * 19)["input_ids"])
+    data = {
+        "model": str(model),
+        "train_data": str(dev),
+        "eval_data": {"dev": str(dev)},
+        "settings": {"max_length": 32},
+    }
+    most = 33 - n_prompt
+    (message,) = problems(tiny, **data, evaluation={"max_new_tokens": most + 1})
+    assert f"has {n_prompt} tokens and `trial.evaluation.max_new_tokens` is {most + 1}, but" in message
+    assert (
+        f"knows only 32 positions and cannot go past them. Set `max_new_tokens` to at most {most}," in message
+    )
+    check_trial(config(tiny, **data, evaluation={"max_new_tokens": most}))
+    check_trial(config(tiny, **data, evaluation={"generate": False}))
+
+
+def test_as_many_new_tokens_as_are_allowed_can_be_generated(tmp_path: Path) -> None:
+    import transformers
+
+    from sweeper.training.generation import greedy_answers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        model_of_learned_positions("gpt2", tmp_path / "gpt2")
+    )
+    prompts = [[9] * 20, [9] * 3]
+    greedy_answers(model, make_tokenizer(), prompts, max_new_tokens=13, stops=[])
+    with pytest.raises(IndexError):
+        greedy_answers(model, make_tokenizer(), prompts, max_new_tokens=14, stops=[])
+
+
+def test_answers_past_rotary_positions_are_no_problem(tiny: Tiny) -> None:
+    check_trial(config(tiny, evaluation={"max_new_tokens": 500}))
+
+
+def test_prompts_that_are_joined_to_their_answers_are_warned_about(tiny: Tiny, tmp_path: Path) -> None:
+    rows = [{"prompt": "red green ", "completion": "blue"}, {"prompt": "red green", "completion": " blue"}]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    (warning,) = check_trial(config(tiny, train_data=str(data))).warnings
+    assert warning == (
+        "In 1 of 2 train rows the tokenizer joins the end of the prompt to the begin of the answer, so the answer is "
+        "learned after other tokens than it is asked for with. Most often the prompt ends in a space: move it to the "
+        "begin of the `completion`."
+    )
+    (warning,) = check_trial(config(tiny, eval_data={"dev": str(data)})).warnings
+    assert warning.startswith("In 1 of 2 rows of the eval set `dev` the tokenizer joins")
+
+
+def test_a_template_that_takes_no_plain_chat_is_refused_for_chats_alone(tiny: Tiny, tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}")
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "red", "completion": " blue"}])
+    others = {"train_data": str(rows), "eval_data": {"dev": str(rows)}}
+    assert check_trial(config(tiny, chat_template=str(template), **others)).rows == 1
+    assert "is refused by the chat template" in problems(tiny, chat_template=str(template))[0]
+
+
+METRIC_WARNING = (
+    "Points are compared by `dev/loss`, a mean over the target tokens of the eval set `dev`, and `{}` in the search "
+    "space changes which these are: a point may win by easier tokens. Fix it, or compare by an `exact_match`."
+)
+
+
+@pytest.mark.parametrize(
+    ("space", "n_warnings"),
+    [
+        ({"loss_on": {"grid": ["answers", "all"]}}, 1),
+        ({"max_length": {"grid": [64, 128]}}, 1),
+        ({"max_length": {"int": [64, 128]}}, 1),
+        ({"max_length": {"grid": [100, 128]}}, 0),  # which no row is as long as
+        ({"max_length": {"int": [100, 128]}}, 0),
+        ({"learning_rate": {"grid": [1e-4, 1e-3]}}, 0),
+    ],
+)
+def test_a_mean_over_other_tokens_from_point_to_point_is_warned_of(
+    tiny: Tiny, tmp_path: Path, space: dict[str, Any], n_warnings: int
+) -> None:
+    row = {"prompt": "red green", "completion": " sun" * 70}
+    dev = write_jsonl(tmp_path / "dev.jsonl", [row])
+    (name,) = space
+    sweep = config(
+        tiny, space=space, eval_data={"dev": str(dev)}, evaluation={"generate": False}, settings={}
+    )
+    told = [text for text in check_trial(sweep).warnings if "Points are compared" in text]
+    assert told == [METRIC_WARNING.format(name)] * n_warnings
+
+
+def test_only_what_is_a_mean_over_tokens_is_warned_of(tiny: Tiny) -> None:
+    space = {"loss_on": {"grid": ["answers", "all"]}}
+
+    def told(metric: str, **options: Any) -> list[str]:
+        found = check_trial(config(tiny, space=space, metric=metric, **options)).warnings
+        return [text.split(",")[0] for text in found]
+
+    assert told("dev/exact_match") == []
+    assert told("loss") == ["Points are compared by `loss`"]
+    assert told("both", metrics={"both": {"dev/exact_match": 1, "dev/token_accuracy": 1}}) == [
+        "Points are compared by `dev/token_accuracy`"
+    ]
+
+
+def test_models_that_cut_words_into_other_tokens_are_warned_of(tiny: Tiny, tmp_path: Path) -> None:
+    template = training_fixtures.CHAT_TEMPLATE
+    for name, own in (("like", template), ("unlike", template.replace("<|end|>", "<|end|><|end|>"))):
+        shutil.copytree(tiny.model, tmp_path / name)
+        make_tokenizer(template=own).save_pretrained(tmp_path / name)
+        space = {"model": {"grid": [str(tiny.model), str(tmp_path / name)]}}
+        sweep = config(tiny, space=space, model=None, evaluation={"generate": False})
+        told = () if name == "like" else (METRIC_WARNING.format("model"),)
+        assert check_trial(sweep).warnings == told
+
+
 def test_the_child_finds_what_the_parent_would(tiny: Tiny) -> None:
     assert run_in_child(config(tiny)) == check_trial(config(tiny))
 

@@ -8,12 +8,15 @@ from typing import Any
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, Problem
+from sweeper.preflight.answers import answer_facts, answer_positions_problem, long_answer_warnings
 from sweeper.preflight.data_report import DataReport, SetReport
 from sweeper.preflight.data_rules import (
     in_train_warnings,
+    joined_warnings,
     measures_problem,
     positions_problem,
     truncation_warnings,
+    unlike_measures_warnings,
     unpinned_warnings,
     vocabulary_problem,
 )
@@ -42,8 +45,12 @@ def check_trial(
 
         load_function(config.trial.function, directory=directory)
         return DataReport()
-    found = [_BuiltIn(one).gather() for one in models_of(config)]
-    return _merged([*found, *_unusable_gpu()] if trains_on_gpu else found)
+    each = [_BuiltIn(one) for one in models_of(config)]
+    found = [one.gather() for one in each]
+    merged = _merged([*found, *_unusable_gpu()] if trains_on_gpu else found)
+    counted = {name: [n for one in each for n in one.counted[name]] for name in each[0].counted}
+    unlike = unlike_measures_warnings(config, counted)
+    return dataclasses.replace(merged, warnings=(*merged.warnings, *unlike))
 
 
 def _unusable_gpu() -> list["DataReport | list[Problem]"]:
@@ -80,6 +87,7 @@ class _BuiltIn:
         self._problems: list[Problem] = []
         self._warnings = unpinned_warnings(config.trial, self._sources)
         self._sets: dict[str, list[int]] = {}
+        self.counted: dict[str, list[int | None]] = {}  # see `unlike_measures_warnings`
 
     def gather(self) -> DataReport | list[Problem]:
         """Return what was found, or else every problem."""
@@ -91,12 +99,16 @@ class _BuiltIn:
         if tokenizer is not None:
             loaded = [self._load(tokenizer, settings) for settings in (*variants[1:], variants[0])]
             tables = loaded[-1]
+            self._check_template(tokenizer, tables)
             self._note(measures_problem(self._config, tables))
+            longest_checked = max(settings.max_length for settings in variants)
+            self._count(loaded, is_all=longest_checked >= largest_length(self._config))
             if tables[""] is not None:
                 self._sets = self._named_sets(tokenizer, variants[0])
             if model is not None:
                 rows = [table for one in loaded for table in one.values() if table is not None]
                 self._note(vocabulary_problem(model, tokenizer, rows, name=self._trial.model))
+                self._check_answers(tokenizer, tables, model, model_config)
         if model is not None:
             longest = max((table.stats.longest for table in tables.values() if table is not None), default=0)
             most = largest_length(self._config)
@@ -119,15 +131,45 @@ class _BuiltIn:
             self._problems.append(problem)
 
     def _tokenizer(self) -> Any:
-        from sweeper.training.templates import ChatRenderer
         from sweeper.training.tokenizer import load_tokenizer
         from sweeper.training.tokens import tokenizer_identity
 
         tokenizer = load_tokenizer(self._trial)
         tokenizer_identity(tokenizer)
-        if tokenizer.chat_template:
-            self._warnings += ChatRenderer(tokenizer, loss_on="answers").check()
         return tokenizer
+
+    def _check_template(self, tokenizer: Any, tables: dict[str, Any]) -> None:
+        """Try the chat template where there are chats: for other rows it may be made for what it likes."""
+        from sweeper.training.templates import ChatRenderer
+
+        if tokenizer.chat_template and any(
+            table.stats.n_chats for table in tables.values() if table is not None
+        ):
+            self._warnings += self._try(ChatRenderer(tokenizer, loss_on="answers").check) or []
+
+    def _check_answers(
+        self, tokenizer: Any, tables: dict[str, Any], model: ModelFacts, model_config: Any
+    ) -> None:
+        """Look whether the eval sets' answers can be generated."""
+        from sweeper.training.templates import end_of_turn
+
+        how = self._trial.evaluation
+        loaded = [name for name in self._trial.eval_data if tables[name] is not None]
+        if not loaded or not how.generate:
+            return
+        end = end_of_turn(tokenizer, has_chats=False)  # a template that chats cannot use was told of before
+        for name in loaded:
+            found = answer_facts(tables[name], tokenizer, how, end=end)
+            if found is not None:
+                self._warnings += long_answer_warnings(name, found, how)
+                self._note(answer_positions_problem(name, found, model, model_config, self._trial))
+
+    def _count(self, loaded: list[dict[str, Any]], *, is_all: bool) -> None:
+        """Note the target tokens of every set; `is_all` says whether every swept length is among the variants."""
+        for name in loaded[0]:
+            each = [tables[name].stats for tables in loaded if tables[name] is not None]
+            others = [] if is_all or not any(stats.n_truncated for stats in each) else [None]
+            self.counted[name] = [*(stats.target_tokens for stats in each), *others]
 
     def _load(self, tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
         """Return every set's table, the train rows under the empty name."""
@@ -161,7 +203,11 @@ class _BuiltIn:
         }
         report = _set_report(train.stats, 0)
         self._warnings += in_train_warnings(evaluation)
-        self._warnings += truncation_warnings(report, max_length=settings.max_length)
+        named = {"train rows": report}
+        named |= {f"rows of the eval set `{name}`": one for name, one in evaluation.items()}
+        for rows, one in named.items():
+            self._warnings += truncation_warnings(one, rows=rows, max_length=settings.max_length)
+            self._warnings += joined_warnings(one, rows=rows)
         return DataReport(
             rows=report.rows,
             target_tokens=report.target_tokens,

@@ -16,6 +16,8 @@ class SetReport:
     target_tokens: int  # that the loss is taken on
     longest: int  # before truncation
     n_truncated: int
+    n_chats: int
+    n_joined: int  # rows whose prompt is other tokens alone than in front of its answer
     n_in_train: int = 0  # rows of an eval set that are also trained on
 
 

@@ -1,8 +1,9 @@
 """What makes model and rows unfit for each other, and what should be known of the rows. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from sweeper.config.messages import join
 from sweeper.config.models import SweepConfig
 from sweeper.config.trial_models import TrialSection
 from sweeper.errors import Problem
@@ -80,15 +81,56 @@ def in_train_warnings(evaluation: Mapping[str, SetReport]) -> list[str]:
     ]
 
 
-def truncation_warnings(train: SetReport, *, max_length: int) -> list[str]:
-    """Return a warning where rows are cut."""
-    if not train.n_truncated:
+def truncation_warnings(found: SetReport, *, rows: str, max_length: int) -> list[str]:
+    """Return a warning where rows are cut; `rows` says of what they are."""
+    if not found.n_truncated:
         return []
     return [
-        f"{train.n_truncated} of {train.rows} train rows are longer than `max_length` = "
-        f"{max_length} "
-        f"tokens and are cut; the longest has {train.longest}."
+        f"{found.n_truncated} of {found.rows} {rows} are longer than `max_length` = {max_length} tokens and are cut; "
+        f"the longest has {found.longest}."
     ]
+
+
+def joined_warnings(found: SetReport, *, rows: str) -> list[str]:
+    """Return a warning where a prompt's end and its answer's begin are one token."""
+    if not found.n_joined:
+        return []
+    return [
+        f"In {found.n_joined} of {found.rows} {rows} the tokenizer joins the end of the prompt to the begin of the "
+        "answer, so the answer is learned after other tokens than it is asked for with. Most often the prompt ends in "
+        "a space: move it to the begin of the `completion`."
+    ]
+
+
+def unlike_measures_warnings(config: SweepConfig, counted: Mapping[str, Collection[int | None]]) -> list[str]:
+    """Return a warning where the points of a sweep are compared by means over other tokens from point to point.
+
+    Args:
+        config: The sweep.
+        counted: The target tokens of each eval set, and of the train rows under the empty name, with every value of the
+            settings that they depend on; None among them where a range of values has others.
+    """
+    varied = [name for name in ("loss_on", "max_length", "model") if name in config.search_space]
+    per_token = ("loss", "token_accuracy")
+    told = []
+    for value in _compared_by(config):
+        name, _, measure = value.rpartition("/")
+        if measure in per_token and len(set(counted.get(name, ()))) > 1:
+            rows = f"the eval set `{name}`" if name else "the train rows"
+            told.append(
+                f"Points are compared by `{value}`, a mean over the target tokens of {rows}, and {join(varied)} in the "
+                "search space changes which these are: a point may win by easier tokens. Fix "
+                f"{'it' if len(varied) == 1 else 'them'}, or compare by an `exact_match`."
+            )
+    return told
+
+
+def _compared_by(config: SweepConfig) -> list[str]:
+    """Return the values that the metric, and signals that are chosen to judge by, are made of."""
+    pruner = config.pruner
+    judged_by = [config.metric, *(pruner.signals or ()), *([pruner.signal] if pruner.signal else [])]
+    parts = [part for name in judged_by for part in config.trial.metrics.get(name, [name])]
+    return list(dict.fromkeys(parts))
 
 
 def unpinned_warnings(trial: TrialSection, identities: Mapping[str, str]) -> list[str]:

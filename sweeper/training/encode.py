@@ -35,6 +35,8 @@ class TokenStats:
     target_tokens: int
     longest: int  # before truncation
     n_truncated: int
+    n_chats: int
+    n_joined: int  # rows whose prompt is other tokens alone than in front of its answer
 
 
 class Encoder:
@@ -44,7 +46,9 @@ class Encoder:
         self._tokenizer = tokenizer
         self._settings = settings
         self._renderer = ChatRenderer(tokenizer, loss_on=settings.loss_on)
-        self._stats = TokenStats(rows=0, tokens=0, target_tokens=0, longest=0, n_truncated=0)
+        self._stats = TokenStats(
+            rows=0, tokens=0, target_tokens=0, longest=0, n_truncated=0, n_chats=0, n_joined=0
+        )
         self.problems: list[Problem] = []
 
     def encode(self, rows: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[Columns]:
@@ -85,12 +89,14 @@ class Encoder:
         )
         return columns
 
-    def _note_length(self, length: int) -> None:
-        """Count a row's length before it is truncated."""
+    def _note(self, rendered: Rendered, length: int, *, is_joined: bool) -> None:
+        """Count a row before it is truncated."""
         self._stats = dataclasses.replace(
             self._stats,
             longest=max(self._stats.longest, length),
             n_truncated=self._stats.n_truncated + (length > self._settings.max_length),
+            n_chats=self._stats.n_chats + rendered.is_chat,
+            n_joined=self._stats.n_joined + is_joined,
         )
 
     def _encode_batch(self, batch: list[tuple[Place, Example, Rendered]], columns: Columns) -> None:
@@ -114,29 +120,27 @@ class Encoder:
         for (place, example, rendered), ids, offsets in zip(
             batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
-            ids, labels = self._labelled(rendered, ids, offsets)
-            length = len(ids)
-            self._note_length(length)
-            ids, labels = ids[: self._settings.max_length], labels[: self._settings.max_length]
+            ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[:, 1]
+            tokens, labels = self._labelled(rendered, ids, ends)
+            length = len(tokens)
+            self._note(rendered, length, is_joined=self._is_joined(rendered, ids, ends))
+            tokens, labels = tokens[: self._settings.max_length], labels[: self._settings.max_length]
             if not (labels != IGNORED).any():
                 self.problems.append(place.problem(self._no_target(length)))
                 continue
-            columns["input_ids"].append(ids)
+            columns["input_ids"].append(tokens)
             columns["labels"].append(labels)
             if self._settings.with_prompts:
                 columns["prompt_ids"].append(self._prompt_ids(rendered))
                 columns["answer"].append(_answer(example, rendered))
 
-    def _labelled(
-        self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> tuple[Any, Any]:
+    def _labelled(self, rendered: Rendered, ids: list[int], ends: Any) -> tuple[Any, Any]:
         """Return token ids with labels: the tokens that end inside a learned span.
 
         A token that only begins before the span holds some of the answer, so it is learned; the tokenizer may
         give a token of white space no width, which is why only its end counts.
         """
         tokens = np.asarray(ids, dtype=np.int32)
-        ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[:, 1]
         learned = np.zeros(len(tokens), dtype=bool)
         for start, end in rendered.spans:
             learned |= (ends > start) & (ends <= end)
@@ -148,6 +152,14 @@ class Encoder:
         if len(learned):
             learned[0] = False  # nothing comes before the first token to predict it from
         return tokens, np.where(learned, tokens, np.int32(IGNORED))
+
+    def _is_joined(self, rendered: Rendered, ids: list[int], ends: Any) -> bool:
+        """Whether a prompt's last characters become a token together with the answer's first ones."""
+        prompt = rendered.prompt
+        if not prompt or not rendered.text.startswith(prompt) or (ends == len(prompt)).any():
+            return False
+        alone = self._prompt_ids(rendered)  # to be sure: the place of a token may leave out its white space
+        return ids[: len(alone)] != alone
 
     def _prompt_ids(self, rendered: Rendered) -> list[int]:
         if rendered.prompt is None:

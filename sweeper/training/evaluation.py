@@ -17,7 +17,7 @@ from sweeper.training.memory import free_memory, is_out_of_memory
 from sweeper.training.model import precision, precision_dtype
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import is_sharded
-from sweeper.training.templates import ChatRenderer
+from sweeper.training.templates import end_of_turn
 from sweeper.training.tokens import eval_token_settings, load_table
 from sweeper.training.trainer import target_log_probs
 
@@ -46,19 +46,14 @@ class Evaluator:
         self._settings = settings
         self._tokenizer = tokenizer
         self._collate = collate
-        self._sets = [
-            eval_set(
-                name,
-                load_table(source, tokenizer, eval_token_settings(settings, trial.evaluation)),
-                trial.evaluation,
-            )
+        tables = {
+            name: load_table(source, tokenizer, eval_token_settings(settings, trial.evaluation))
             for name, source in trial.eval_data.items()
-        ]
-        self._end_of_turn = (
-            ChatRenderer(tokenizer, loss_on="answers").end_of_turn
-            if tokenizer.chat_template and any(one.prompts for one in self._sets)
-            else None
-        )
+        }
+        self._sets = [eval_set(name, table, trial.evaluation) for name, table in tables.items()]
+        has_chats = any(table.stats.n_chats for table in tables.values())
+        is_asked = any(one.prompts for one in self._sets)
+        self._end_of_turn = end_of_turn(tokenizer, has_chats=has_chats) if is_asked else None
 
     def measure(self, model: Any) -> dict[str, float]:
         """Return every `<set>/<measure>` and every weighted metric.

@@ -234,6 +234,23 @@ class ChatRenderer:
             raise RowError(f"is refused by the chat template: {error}") from error
 
 
+def end_of_turn(tokenizer: Any, *, has_chats: bool) -> str | None:
+    """Return the special token that ends an assistant's turn; None where there is no template, or it writes none.
+
+    Raises:
+        RowError: If the template takes no plain chat, and `has_chats` says that there are rows for it. For other rows
+            it may be made for what it likes.
+    """
+    if not tokenizer.chat_template:
+        return None
+    try:
+        return ChatRenderer(tokenizer, loss_on="answers").end_of_turn
+    except RowError:
+        if has_chats:
+            raise
+        return None
+
+
 def _answers(messages: list[dict[str, Any]], first: int) -> list[int]:
     """Return which messages are learned: the assistant's, from the first that is no prompt."""
     return [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]

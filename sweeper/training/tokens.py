@@ -24,7 +24,7 @@ from sweeper.training.encode import Columns, Encoder, TokenSettings, TokenStats
 from sweeper.training.sources import read_rows, source_identity
 from sweeper.training.token_files import write_tokens
 
-FORMAT = 3  # raise it when what is written changes
+FORMAT = 4  # raise it when what is written changes
 MAX_PROBLEMS = 20
 _tables: dict[str, "TokenTable"] = {}
 
@@ -86,6 +86,8 @@ class JoinedTables:
             target_tokens=sum(one.target_tokens for one in each),
             longest=max(one.longest for one in each),
             n_truncated=sum(one.n_truncated for one in each),
+            n_chats=sum(one.n_chats for one in each),
+            n_joined=sum(one.n_joined for one in each),
         )
 
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
