@@ -8,9 +8,12 @@ import time
 import pytest
 import trial_functions
 from cli_fixtures import cli
+from sweep_files import BASE, config_of, replaced
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.api import LaunchOptions, launch, resume
+from sweeper.config.messages import show
+from sweeper.control.check import check_request
 from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
 from sweeper.executors.in_process import InProcessExecutor
@@ -19,7 +22,7 @@ from sweeper.optimum.edge import points_beyond
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, StepRow, TrialRecord, TrialState
 from sweeper.study.control_records import ControlRequest, Verb, max_concurrent
 from sweeper.study.memory import MemoryStudy
 
@@ -393,6 +396,52 @@ def test_a_warm_start_without_a_checkpoint_is_refused(tmp_path):
     assert event["outcome"] == "refused"
     assert "Trial 0 has no checkpoint" in event["message"]
     assert len(study.records()) == 4
+
+
+@pytest.mark.parametrize(
+    ("dimension", "changed", "is_refused"),
+    [
+        ("model: {grid: [org/a, org/b]}", {"model": "org/b"}, True),
+        ("method: {grid: [lora, full]}", {"method": "full"}, True),
+        ("lora_rank: {grid: [8, 16]}", {"lora_rank": 16}, True),
+        (
+            "lora_target_modules: {grid: [[q_proj], [q_proj, v_proj]]}",
+            {"lora_target_modules": ["q_proj", "v_proj"]},
+            True,
+        ),
+        ("lora_dropout: {grid: [0.0, 0.1]}", {"lora_dropout": 0.1}, False),
+    ],
+)
+def test_a_warm_start_whose_weights_are_of_another_kind_is_refused(dimension, changed, is_refused):
+    (name,) = changed
+    edits = [
+        ("learning_rate: {grid: [1e-5, 1e-4]}", dimension),
+        ("micro_batch_size: 8", "micro_batch_size: 8, method: lora"),
+    ]
+    if name == "model":
+        edits.append(("  model: org/model\n", ""))
+    if name == "method":
+        edits.pop()
+    config = config_of(replaced(BASE, *edits))
+    params = {name: config.search_space[name].grid[0], "effective_batch_size": 32}
+    point = plan_point(config, params)
+    source = TrialRecord(
+        number=0, state=TrialState.COMPLETE, params=params, point_id=point.point_id, settings=dict(point.settings),
+        checkpoint="step-00000002",
+    )  # fmt: skip
+    arguments = {"trial": 0, "params": changed, "warm_start": True}
+    request = ControlRequest.new(Verb.CLONE, arguments, at="2026-11-22T12:00:00.000+00:00")
+    asked = {"config": config, "facts": None, "records": {0: source}}
+    if not is_refused:
+        assert check_request(request, **asked).params == {**params, **changed}
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_request(request, **asked)
+    was, now = (show(value) for value in (params[name], changed[name]))
+    assert str(caught.value) == (
+        f"`{name}` was {was} in trial 0 and is {now} in its clone: the weights of its checkpoint are not those that "
+        "the clone trains. Clone with the same one, or without `--warm-start`."
+    )
 
 
 def test_what_was_asked_for_lasts_over_a_restart(tmp_path):

@@ -196,6 +196,20 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path, tiny: Tiny) -
         finetune.run(other)
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_checkpoint_of_adapters_of_another_rank_is_refused(tmp_path: Path, tiny: Tiny, rank: int) -> None:
+    """Those of rank 1 would be copied into each row of the others."""
+    from sweeper.training import finetune
+
+    lora = {"method": "lora", "lora_rank": rank}
+    finetune.run(make_context(tiny.model, tiny.train, tmp_path, settings=lora, checkpoint_marks=(16,)))
+    other = make_context(tiny.model, tiny.train, tmp_path, settings={**lora, "lora_rank": 8})
+    with pytest.raises(
+        SweeperError, match=rf"holds `.*lora_A.*` with the shape \({rank}, 32\), and .* has \(8, 32\)"
+    ):
+        finetune.run(other)
+
+
 def test_data_is_read_on_from_the_right_sample(tmp_path: Path, tiny: Tiny) -> None:
     from sweeper.training import finetune
 

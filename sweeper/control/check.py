@@ -109,23 +109,41 @@ def _clone(
         )
     point = _new_point({**source.params, **changes}, config, facts, records)
     if request.arguments.get("warm_start"):
-        size, others = source.settings.get("effective_batch_size"), point.settings.get("effective_batch_size")
-        if size != others:
-            raise ConfigError(
-                f"`effective_batch_size` was {size} in trial {source.number} and is {others} in its clone: steps and "
-                "data would not meet. Clone with the same one, or without `--warm-start`."
-            )
-        if point.phases or source.settings.get("data_strategy") == PHASED:
-            raise ConfigError(
-                f"Trial {source.number} or its clone trains in phases, and a checkpoint belongs to one of them. Clone "
-                "it without `--warm-start`."
-            )
-        if source.checkpoint is None or source.state is TrialState.PRUNED:
-            raise StudyMismatchError(
-                f"Trial {source.number} has no checkpoint to start from. Clone it without `--warm-start`; "
-                "`trial.checkpoint` says when checkpoints are saved."
-            )
+        _check_warm_start(source, point, is_built_in=config.trial.function is None)
     return point
+
+
+def _check_warm_start(source: TrialRecord, point: Point, *, is_built_in: bool) -> None:
+    size, others = source.settings.get("effective_batch_size"), point.settings.get("effective_batch_size")
+    if size != others:
+        raise ConfigError(
+            f"`effective_batch_size` was {size} in trial {source.number} and is {others} in its clone: steps and "
+            "data would not meet. Clone with the same one, or without `--warm-start`."
+        )
+    if point.phases or source.settings.get("data_strategy") == PHASED:
+        raise ConfigError(
+            f"Trial {source.number} or its clone trains in phases, and a checkpoint belongs to one of them. Clone "
+            "it without `--warm-start`."
+        )
+    for name in _trained_weights(point) if is_built_in else ():
+        was, now = source.settings.get(name), point.settings[name]
+        if was != now:
+            raise ConfigError(
+                f"`{name}` was {show(was)} in trial {source.number} and is {show(now)} in its clone: the weights of "
+                "its checkpoint are not those that the clone trains. Clone "
+                "with the same one, or without `--warm-start`."
+            )
+    if source.checkpoint is None or source.state is TrialState.PRUNED:
+        raise StudyMismatchError(
+            f"Trial {source.number} has no checkpoint to start from. Clone it without `--warm-start`; "
+            "`trial.checkpoint` says when checkpoints are saved."
+        )
+
+
+def _trained_weights(point: Point) -> tuple[str, ...]:
+    """Return the settings that say which weights a trial trains, and which ones they belong to."""
+    adapters = () if point.settings["method"] == "full" else ("lora_rank", "lora_target_modules")
+    return ("model", "method", *adapters)
 
 
 def _check_params(params: Mapping[str, Any], config: SweepConfig) -> None:

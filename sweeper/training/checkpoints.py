@@ -113,6 +113,13 @@ def put_weights(model: Any, weights: dict[str, Any], *, source: str) -> None:
             "others. "
             "It belongs to another model or method; remove it to start the trial again."
         )
+    for name, parameter in trained.items():
+        if weights[name].shape != parameter.shape:  # a copy would repeat a single row
+            raise SweeperError(
+                f"{source} holds `{name}` with the shape {tuple(weights[name].shape)}, and the one that the model "
+                f"trains has {tuple(parameter.shape)}. It belongs to other settings; remove it to start the trial "
+                "again."
+            )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(weights[name])
