@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from training_fixtures import make_model_dir
@@ -123,20 +125,55 @@ def test_a_model_that_makes_buffers_in_the_precision_it_is_read_in_is_read_in_fl
 
 
 def test_a_newer_commit_than_was_looked_at_is_read_in_float32(tmp_path, monkeypatch):
-    path, asked = stored(tmp_path, torch.bfloat16), []
-    monkeypatch.setattr(reading, "stored_in_16_bits", lambda trial: Stored(torch.bfloat16, "older"))
+    """The hub's cache holds a commit in 16 bits while a newer one, which is read, is in 32."""
+    repository = tmp_path / "models--org--model"
+    stored(repository / "snapshots/older", torch.bfloat16)
+    newer = make_model_dir(repository / "snapshots/newer", seed=1)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("older")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    asked = []
 
     def read(trial, settings, dtype, **options):
         asked.append(dtype)
-        model = transformers.AutoModelForCausalLM.from_pretrained(trial.model, dtype=dtype)
-        model.config._commit_hash = "newer"
-        return model
+        (repository / "refs/main").write_text("newer")
+        return transformers.AutoModelForCausalLM.from_pretrained(newer, dtype=dtype)
 
     monkeypatch.setattr(reading, "_read_model", read)
+    assert stored_in_16_bits(trial_of("org/model")) == Stored(torch.bfloat16, "older")
 
-    load_model(trial_of(path), TrainSettings())
+    model = load_model(trial_of("org/model"), TrainSettings())
 
+    expected = transformers.AutoModelForCausalLM.from_pretrained(newer, dtype=torch.float32)
     assert asked == [torch.bfloat16, torch.float32]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_model_whose_files_lack_a_weight_is_refused(tmp_path, method):
+    """transformers makes it up, at random and in each trial anew."""
+    path = make_model_dir(tmp_path)
+    weights = safetensors.torch.load_file(path / "model.safetensors")
+    del weights["model.layers.0.mlp.down_proj.weight"]
+    safetensors.torch.save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(
+        ConfigError,
+        match=r"lack 1 of its weights, the first being `model\.layers\.0\.mlp\.down_proj\.weight`",
+    ):
+        load_model(trial_of(path), TrainSettings(method=method))
+
+
+def test_a_weight_that_is_tied_to_another_is_not_missed(tmp_path):
+    path = make_model_dir(tmp_path / "own")
+    config = transformers.AutoConfig.from_pretrained(path)
+    config.tie_word_embeddings = True
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tied")
+
+    model = load_model(trial_of(tmp_path / "tied"), TrainSettings())
+
+    assert "lm_head.weight" not in safetensors.torch.load_file(tmp_path / "tied/model.safetensors")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):

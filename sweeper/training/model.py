@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,9 @@ def _read_in_float32(trial: TrialSection, settings: TrainSettings, device: int |
     stored = None if key in _not_shortened else stored_in_16_bits(trial)
     if stored is not None:
         model = _read_model(trial, settings, stored.dtype)
-        if _is_as_looked_at(model, stored):
+        if (
+            _is_as_looked_at(model) and stored_in_16_bits(trial) == stored
+        ):  # a hub may have a newer one than was here
             _say_float32(model.config)
             return (model if device is None else model.to(device)).float()
         _not_shortened.add(key)  # or each trial would read it twice
@@ -75,16 +77,14 @@ def _read_in_float32(trial: TrialSection, settings: TrainSettings, device: int |
 _not_shortened: set[tuple[str | None, str | None]] = set()
 
 
-def _is_as_looked_at(model: Any, stored: "Stored") -> bool:
+def _is_as_looked_at(model: Any) -> bool:
     """Whether a model that was read as its files seemed to be stored has lost nothing by it."""
-    commit = getattr(model.config, "_commit_hash", None)
-    is_same = commit is None or commit == stored.commit  # a hub may have a newer one than was here
     is_named = (
         getattr(model.config, "transformers_weights", None) is not None
     )  # another file than was looked at
     # A model may make buffers, which are not stored, in the precision it is read in.
     buffers = (b.dtype for b in model.buffers() if b.is_floating_point())
-    return is_same and not is_named and all(dtype == torch.float32 for dtype in buffers)
+    return not is_named and all(dtype == torch.float32 for dtype in buffers)
 
 
 def _say_float32(config: Any) -> None:
@@ -163,12 +163,13 @@ def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
             trial.model,
             revision=trial.revision,
             trust_remote_code=trial.trust_remote_code,
             dtype=dtype,
             attn_implementation=settings.attn_implementation,
+            output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, ImportError) as error:
@@ -176,6 +177,25 @@ def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype
     finally:
         if progress:
             transformers.utils.logging.enable_progress_bar()
+    _refuse_made_up(trial, model, found["missing_keys"])
+    return model
+
+
+def _refuse_made_up(trial: TrialSection, model: Any, missing: Collection[str]) -> None:
+    """Refuse a model some of whose weights its files lack: they are drawn before any seed is set.
+
+    What is missing of buffers is worked out and not drawn.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    lost = sorted(set(missing) & {name for name, _ in model.named_parameters()})
+    if lost:
+        raise ConfigError(
+            f"The files of the model `{trial.model}` lack {len(lost)} of its weights, the first being `{lost[0]}`, so "
+            "that each trial would begin with others, drawn at random. Download it again, or choose a `trial.model` "
+            "that was trained as a causal language model."
+        )
 
 
 def precision(settings: TrainSettings) -> str:
