@@ -159,12 +159,12 @@ resources: {gpus_per_trial: 0}
 
 
 def test_the_packages_that_settings_need_are_looked_for_once_each() -> None:
-    found = needed_packages(config_of(NEEDS, "search_space.optimizer.grid=[sgd, lomo, adalomo, lion_8bit]"))
+    found = needed_packages(config_of(NEEDS, "search_space.optimizer.grid=[sgd, stable_adamw, lion_8bit]"))
     assert [(one.module, one.by) for one in found] == [
-        ("bitsandbytes", "`method: qlora`"), ("lomo_optim", "`optimizer: lomo`")
+        ("bitsandbytes", "`method: qlora`"), ("optimi", "`optimizer: stable_adamw`")
     ]  # fmt: skip
     assert [one.remedy for one in found] == [
-        "Install it there: `pip install 'bitsandbytes>=0.50'`.", "Install it there: `pip install lomo-optim`."
+        "Install it there: `pip install 'bitsandbytes>=0.50'`.", "Install it there: `pip install torch-optimi`."
     ]  # fmt: skip
     (liger,) = needed_packages(
         config_of(NEEDS, "method=lora", "optimizer=sgd", "trial.settings.use_liger_kernel=true")
@@ -195,13 +195,13 @@ def test_a_node_tells_which_modules_it_lacks_without_loading_any() -> None:
 
 @pytest.mark.ray
 def test_a_launch_is_refused_where_a_node_lacks_a_package(ray_session: None, tmp_path: Path) -> None:
-    assert importlib.util.find_spec("lomo_optim") is None
-    config = config_of(NEEDS, "method=lora", "optimizer=lomo")
+    assert importlib.util.find_spec("optimi") is None
+    config = config_of(NEEDS, "method=lora", "optimizer=stable_adamw")
     slots = SlotPlan(slots=1, cpus_per_trial=1, gpus_per_trial=0)
     check_nodes(config_of(NEEDS, "method=lora", "optimizer=sgd"), slots, tmp_path)
     with pytest.raises(
         ConfigError,
-        match=r"Node .*: `optimizer: lomo` needs lomo_optim, which is not installed\. Install it there",
+        match=r"Node .*: `optimizer: stable_adamw` needs optimi, which is not installed\. Install it there",
     ):
         check_nodes(config, slots, tmp_path)
     check_nodes(config, slots, tmp_path, function=print)

@@ -186,3 +186,12 @@ def test_a_warm_up_in_samples_ends_on_the_same_sample_at_every_batch_size() -> N
 def test_an_optimizer_whose_weights_between_steps_are_others_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match=r"`schedule_free_\w+`: its weights between steps are not those"):
         config_of(BASE, override)
+
+
+@pytest.mark.parametrize("override", ["trial.settings.optimizer=lomo", "optimizer=adalomo"])
+def test_an_optimizer_that_steps_in_every_backward_pass_is_refused(override: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot be `(ada)?lomo`: it changes the weights in every backward pass, .*; choose for",
+    ):
+        config_of(BASE, override)

@@ -160,7 +160,7 @@ def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
         return f"`{name}` must be {words} {context[limit]:g}, but got {got}. {_HINTS.get(key, remedy)}"
     if kind in ("literal_error", "unknown_name"):
         return _not_in(name, value, _names_of(context))
-    if kind in ("follows_metric", "schedule_free"):
+    if kind in ("follows_metric", "schedule_free", "lomo"):
         return f"`{name}` cannot be `{value}`: {error['msg']}."
     if kind == "bounds":
         return (

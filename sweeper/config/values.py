@@ -49,8 +49,20 @@ def _is_evaluated_as_it_is(value: str) -> str:
     return value
 
 
+def _steps_once_a_step(value: str) -> str:
+    if value in ("lomo", "adalomo"):
+        raise PydanticCustomError(
+            "lomo",
+            "it changes the weights in every backward pass, so that no update is that of the whole effective batch; "
+            "choose for example `adafactor`",
+        )
+    return value
+
+
 ScheduleName = Annotated[str, AfterValidator(_follows_the_step), _one_of(SCHEDULER_TYPES)]
-OptimizerName = Annotated[str, AfterValidator(_is_evaluated_as_it_is), _one_of(OPTIMIZERS)]
+OptimizerName = Annotated[
+    str, AfterValidator(_is_evaluated_as_it_is), AfterValidator(_steps_once_a_step), _one_of(OPTIMIZERS)
+]
 TrackerName = Annotated[str, _one_of(TRACKERS)]
 FloatBounds = Annotated[tuple[Float, Float], BeforeValidator(_as_bounds)]
 IntBounds = Annotated[tuple[int, int], BeforeValidator(_as_bounds)]

@@ -29,7 +29,6 @@ _OF_OPTIMIZERS = {
     "torchdistx": ("adamw_anyprecision",),
     "torch_xla": ("adamw_torch_xla",),
     "torch_npu": ("adamw_torch_npu_fused",),
-    "lomo_optim": ("lomo", "adalomo"),
     "grokadamw": ("grokadamw",),
     "optimi": ("stable_adamw",),
 }  # fmt: skip
@@ -40,7 +39,7 @@ _OF_SETTINGS: tuple[tuple[str, Any, str, str], ...] = (
     ("use_liger_kernel", True, "liger_kernel", "liger"),
 )
 _EXTRAS = {module: extra for _, _, module, extra in _OF_SETTINGS}
-_SOURCES = {"lomo_optim": "lomo-optim", "optimi": "torch-optimi"}  # what pip calls them, where that differs
+_SOURCES = {"optimi": "torch-optimi"}  # what pip calls it
 _BY_HAND = {"torchdistx": "https://github.com/pytorch/torchdistx"}  # on no index
 
 
