@@ -24,7 +24,7 @@ from training_fixtures import (
 from sweeper.channel import TrialStopped
 from sweeper.config.names import METRIC_SCHEDULES, SCHEDULER_TYPES
 from sweeper.config.trial_models import TrialSection
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.executors.attempt import run_attempt
 from sweeper.records import FailureCause, StepRow
 from sweeper.training.data_identity import data_identities
@@ -173,7 +173,7 @@ def test_every_schedule_gives_transformers_rates_over_the_trial_s_full_budget(na
     import transformers
 
     from sweeper.config.trial_models import TrainSettings
-    from sweeper.training.trainer import training_arguments
+    from sweeper.training.arguments import training_arguments
 
     kwargs = SCHEDULE_KWARGS.get(name, {})
     settings = TrainSettings.model_validate(
@@ -267,6 +267,33 @@ def test_a_loss_that_is_nan_stays_nan_and_is_reported_at_once(tiny: Tiny, tmp_pa
     assert first_bad < 6
     assert channel.reports[0].rows[-1].step == first_bad
     assert all(math.isnan(row.loss or 0) for report in channel.reports[1:] for row in report.rows)
+
+
+@pytest.mark.parametrize("hook", ["get_batch_samples", "_get_grad_norm"])
+def test_a_transformers_that_calls_its_hooks_by_other_names_is_refused_at_the_first_step(
+    hook: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeper.training.trainer import SweepTrainer
+
+    monkeypatch.delattr(SweepTrainer, hook)  # as if nobody called ours
+    channel = RecordingChannel()
+    with pytest.raises(
+        SweeperError, match=rf"^transformers [\d.]+ does not call `{hook}`, .* Install an earlier"
+    ):
+        train(tiny, tmp_path, channel=channel)
+    assert all_rows(make_context(tiny.model, tiny.train, tmp_path, channel=channel)) == []
+
+
+def test_a_process_that_would_train_on_several_gpus_is_refused() -> None:
+    from sweeper.training.arguments import use_one_gpu
+
+    class Renamed:
+        """Arguments that do not listen to what they are told."""
+
+        n_gpu = 2
+
+    with pytest.raises(SweeperError, match=r"would share each batch out over 2 GPUs .*CUDA_VISIBLE_DEVICES"):
+        use_one_gpu(Renamed())
 
 
 def test_windows_close_at_marks(tiny: Tiny, tmp_path: Path) -> None:
@@ -419,7 +446,7 @@ def test_on_a_gpu_adam_is_fused_but_where_steps_may_be_left_out(
 ) -> None:
     import torch
 
-    from sweeper.training.trainer import _optimizer_name
+    from sweeper.training.arguments import _optimizer_name
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert _optimizer_name("adamw_torch", precision) == name

@@ -134,7 +134,7 @@ def bare_trl(
     from transformers.trainer_callback import PrinterCallback
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from sweeper.training.trainer import CHECKPOINTING
+    from sweeper.training.arguments import CHECKPOINTING
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.model)
     trainer = trl.SFTTrainer(

@@ -195,6 +195,7 @@ class StepBoundary(TrainerCallback):  # type: ignore[misc]
             grad_norm=None if skipped else trainer.step_grad_norm,
             learning_rate=trainer.step_learning_rate,
         )
+        trainer.forget_step()
 
     def _is_flush_due(self, step: int, samples: int) -> bool:
         spec = self._context.spec

@@ -20,6 +20,7 @@ from sweeper.errors import ConfigError
 from sweeper.files import publish_directory
 from sweeper.items import write_items
 from sweeper.records import LOSS
+from sweeper.training.arguments import training_arguments
 from sweeper.training.boundary import StepBoundary
 from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
 from sweeper.training.data_identity import check_identities, pinned
@@ -34,7 +35,7 @@ from sweeper.training.sharding import is_sharded, shard, whole_on_first
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_train_rows
-from sweeper.training.trainer import SweepTrainer, make_trainer, training_arguments
+from sweeper.training.trainer import SweepTrainer, make_trainer
 
 
 def run(context: TrialContext) -> dict[str, float]:

@@ -26,6 +26,7 @@ from sweeper.cache import cache_dir
 from sweeper.channel import TrialStopped
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.files import write_text
+from sweeper.training.arguments import training_arguments
 from sweeper.training.memory import (
     device_name,
     forget_peak,
@@ -37,7 +38,7 @@ from sweeper.training.memory import (
 from sweeper.training.model import load_model, precision, single_device
 from sweeper.training.stream import MicroBatches
 from sweeper.training.tokens import JoinedTables, one_at_a_time
-from sweeper.training.trainer import make_trainer, training_arguments
+from sweeper.training.trainer import make_trainer
 
 logger = logging.getLogger(__name__)
 

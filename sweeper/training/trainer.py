@@ -1,9 +1,7 @@
 """TRL's trainer with an exact batch, exact signals and nothing else."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +12,10 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.utils import add_fused_lm_head
 
 from sweeper.config.trial_models import TrainSettings
-from sweeper.optimizer import warmup_in_steps
+from sweeper.errors import SweeperError
 from sweeper.training.encode import IGNORED
 from sweeper.training.liger import put_liger_on
-from sweeper.training.model import lora_config, precision, without_peft_warning
+from sweeper.training.model import lora_config, without_peft_warning
 from sweeper.training.ranks import TorchRanks
 from sweeper.training.sharding import sharded_by_us, whole
 from sweeper.training.stream import MicroBatches
@@ -71,6 +69,23 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         del base.forward
         add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
+
+    def forget_step(self) -> None:
+        """Forget the measures of a step that was taken, once they were read.
+
+        Raises:
+            SweeperError: If this version of transformers has not asked for them: it may call its hooks by other names.
+        """
+        for hook, was_called in (
+            ("get_batch_samples", self.step_tokens > 0),
+            ("_get_grad_norm", self.step_learning_rate is not None),
+        ):
+            if not was_called:
+                raise SweeperError(
+                    f"transformers {transformers.__version__} does not call `{hook}`, by which a step is measured. "
+                    "Install an earlier one, such as 5.23."
+                )
+        self.step_tokens, self.step_learning_rate = 0, None
 
     def get_train_dataloader(self) -> MicroBatches:
         """Return the stream itself; moving a batch to the device is `_prepare_inputs`' work."""
@@ -166,94 +181,6 @@ def plain_log_probs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, t
     logits = model(**seen, use_cache=False).logits[:, :-1][is_target].float()
     log_probs = -torch.nn.functional.cross_entropy(logits, targets[is_target], reduction="none")
     return log_probs, logits.argmax(-1) == targets[is_target]
-
-
-# transformers renamed it between 5.17 and 5.23, and warns of the older name.
-CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in {field.name for field in dataclasses.fields(trl.SFTConfig)}
-)
-
-
-def training_arguments(
-    settings: TrainSettings,
-    *,
-    output_dir: Path,
-    micro_batch_size: int,
-    gradient_accumulation_steps: int,
-    total_steps: int,
-    seed: int,
-    n_ranks: int = 1,
-) -> Any:
-    """Return the trainer's arguments, with everything switched off that a trial does not need."""
-    used = precision(settings)
-    on_gpu = torch.cuda.is_available()
-    arguments = trl.SFTConfig(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        max_steps=total_steps,
-        seed=seed,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        lr_scheduler_kwargs=dict(settings.lr_scheduler_kwargs),
-        warmup_steps=warmup_in_steps(
-            steps=settings.warmup_steps,
-            samples=settings.warmup_samples,
-            frac=settings.warmup_frac,
-            effective_batch_size=micro_batch_size * gradient_accumulation_steps * n_ranks,
-            total_steps=total_steps,
-        ),
-        **_optimizer_arguments(settings, used),
-        use_cpu=not on_gpu,
-        ddp_backend=None if n_ranks == 1 else "nccl" if on_gpu else "gloo",
-        bf16=used == "bf16",
-        fp16=used == "fp16",
-        **{CHECKPOINTING: settings.gradient_checkpointing},
-        **_switched_off(),
-    )
-    if on_gpu and n_ranks == 1:
-        # A process that sees several GPUs uses one: the trainer would share each batch out over all (DataParallel).
-        arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
-def _optimizer_arguments(settings: TrainSettings, used_precision: str) -> dict[str, Any]:
-    return {
-        "optim": _optimizer_name(settings.optimizer, used_precision),
-        "weight_decay": settings.weight_decay,
-        "adam_beta1": settings.adam_beta1,
-        "adam_beta2": settings.adam_beta2,
-        "adam_epsilon": settings.adam_epsilon,
-        "max_grad_norm": settings.max_grad_norm or 0.0,
-    }
-
-
-def _switched_off() -> dict[str, Any]:
-    """Return what a trial does not need, anew each time: the arguments keep the list and the dict."""
-    return {
-        "ddp_find_unused_parameters": False,  # a search in every step for what a causal model has not
-        "ddp_broadcast_buffers": False,  # nor do its buffers change
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "router_aux_loss_coef": 0.0,  # the loss is that of the target tokens alone
-        "logging_strategy": "no",
-        "logging_nan_inf_filter": False,  # the default logs a NaN loss as 0.0
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "log_level": "error",
-        "dataloader_pin_memory": False,
-        "average_tokens_across_devices": False,
-    }
-
-
-def _optimizer_name(name: str, used_precision: str) -> str:
-    # The fused kernel is the same AdamW; elsewhere than on CUDA the plain one is kept. So it is in fp16: the fused one
-    # leaves a step out inside its kernel, where accelerate (1.15) cannot see that the gradient had overflowed.
-    is_fused = name == "adamw_torch" and torch.cuda.is_available() and used_precision != "fp16"
-    return "adamw_torch_fused" if is_fused else name
 
 
 def make_trainer(

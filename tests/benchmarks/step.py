@@ -32,11 +32,12 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.records import Report
 from sweeper.training import finetune
+from sweeper.training.arguments import training_arguments
 from sweeper.training.boundary import StepBoundary
 from sweeper.training.model import load_model
 from sweeper.training.tokenizer import load_tokenizer
 from sweeper.training.tokens import load_train_rows
-from sweeper.training.trainer import SweepTrainer, training_arguments
+from sweeper.training.trainer import SweepTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from training_fixtures import make_context, make_tokenizer
