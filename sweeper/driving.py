@@ -125,7 +125,7 @@ def drive(
         progress = progress_for(sys.stderr, config, study.records().values())
         stack.enter_context(progress)
         log = stack.enter_context(EventLog(study.directory / layout.EVENTS, metric=config.metric))
-        trackers = trackers_for(config, study.directory, study.curves.rows, created=study.created)
+        trackers = trackers_for(config, study.directory, study.curves.rows_after, created=study.created)
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
             listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import optuna
 import pytest
@@ -221,6 +222,24 @@ def test_a_curve_is_cut_where_the_trial_goes_on_from(tmp_path):
     make_orchestrator(reopened(study)).next_trial()
 
     assert [r.step for r in study.curves.rows(0)] == [1, 2, 3]
+
+
+def test_what_was_added_to_a_curve_is_read_once_for_each_write(tmp_path):
+    curves = make_study(tmp_path, make_config()).curves
+    assert curves.rows_after(0, 0) == []  # it never reported
+    curves.write(0, [row(step) for step in (1, 2, 3)])
+    assert [r.step for r in curves.rows_after(0, 1)] == [2, 3]
+
+    file = curves.path(0)
+    content, stood = file.read_bytes(), file.stat()
+    file.write_bytes(b"x" * len(content))  # whoever reads this notices
+    os.utime(file, ns=(stood.st_atime_ns, stood.st_mtime_ns))
+    assert curves.rows_after(0, 3) == []
+    with pytest.raises(SweeperError, match="is damaged"):
+        curves.rows_after(0, 2)  # a tracker that lost what it had
+
+    curves.write(0, [row(step) for step in (1, 2, 3, 4)])
+    assert curves.rows_after(0, 3) == curves.rows(0)[3:]
 
 
 def test_nan_and_missing_values_survive_in_a_curve(tmp_path):

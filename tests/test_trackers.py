@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from cli_fixtures import cli, write_sweep
 from report_fixtures import view_of_16
+from waiting import wait_for
 
 from sweeper.api import load_study
 from sweeper.records import Decision, Event, EventKind, StepRow, TrialRecord, TrialState
@@ -24,8 +26,9 @@ from sweeper.trackers.listener import TrackerListener
 VIEW = view_of_16()
 
 
-def rows_of(number: int) -> list[StepRow]:
-    return [StepRow(*row) for row in VIEW.curve(number).itertuples(index=False, name=None)]
+def rows_of(number: int, after: int = 0) -> list[StepRow]:
+    rows = [StepRow(*row) for row in VIEW.curve(number).itertuples(index=False, name=None)]
+    return [row for row in rows if row.step > after]
 
 
 class Notes:
@@ -82,7 +85,7 @@ def life_of(record: TrialRecord) -> list[Event]:
 def test_a_tracker_is_told_a_trials_life_and_every_step_once() -> None:
     notes, record = Notes(), VIEW.records[0]
 
-    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")) as listener:
+    with TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps")) as listener:
         for one in life_of(record):
             listener.on_event(one)
 
@@ -101,7 +104,7 @@ def test_a_tracker_is_told_that_a_trial_is_set_aside() -> None:
     notes, record = Notes(), VIEW.records[0]
     aside = Decision(trial=0, stop=False, aside=True, rule="learned", reason="others are likelier", rung=0)
 
-    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")) as listener:
+    with TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps")) as listener:
         listener.on_event(event(EventKind.DECIDED, record, decision=aside))
 
     assert notes.told[0][2]["decision"] == "set aside at rung 0"  # type: ignore[index]
@@ -112,8 +115,10 @@ def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
     half = record.step // 2
 
     def upto(step: int) -> TrackerListener:
-        rows = [row for row in rows_of(record.number) if row.step <= step]
-        return TrackerListener("notes", lambda: notes, curve=lambda _: rows, logged=Path("kept", "steps"))
+        def rows(number: int, after: int) -> list[StepRow]:
+            return [row for row in rows_of(number, after) if row.step <= step]
+
+        return TrackerListener("notes", lambda: notes, rows=rows, logged=Path("kept", "steps"))
 
     for last in (half, record.step):
         with upto(last) as listener:
@@ -135,11 +140,67 @@ def test_a_resumed_sweep_hands_on_only_what_its_tracker_has_not_got() -> None:
     ]  # fmt: skip
 
 
+class Slow(Notes):
+    """A tracker that takes nothing in until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def start(self, run: Run) -> bool:
+        assert self.may.wait(10)
+        return super().start(run)
+
+
+def test_a_tracker_that_is_behind_gets_every_step_in_order_and_a_curve_is_not_read_for_each_report() -> None:
+    slow, records, n_read, on_disk = Slow(), [dataclasses.replace(one) for one in VIEW.records[:2]], 0, 3
+
+    def rows(number: int, after: int) -> list[StepRow]:
+        nonlocal n_read
+        n_read += 1
+        return [row for row in rows_of(number, after) if row.step <= on_disk]
+
+    with TrackerListener("slow", lambda: slow, rows=rows, logged=Path("steps")) as listener:
+        for record in records:
+            listener.on_event(event(EventKind.TRIAL_STARTED, record))
+        ends = [record.step for record in records]
+        for step in range(1, max(ends) + 1):
+            for record, end in zip(records, ends, strict=True):
+                record.step = min(step, end)
+                listener.on_event(event(EventKind.REPORTED, record))
+        slow.may.set()
+        wait_for("what was on disk", lambda: len([told for told in slow.told if told[0] == "log"]) == 2)
+        on_disk = max(ends)
+        for record in records:
+            listener.on_event(event(EventKind.TRIAL_ENDED, record))
+
+    for record, end in zip(records, ends, strict=True):
+        logged = [
+            step
+            for word, number, points in slow.told
+            if (word, number) == ("log", record.number)
+            for step, _ in points  # type: ignore[attr-defined]
+        ]
+        assert logged == [*range(1, end + 1)]
+    assert n_read == 4
+
+
+def test_a_tracker_gets_the_last_steps_of_a_trial_that_is_interrupted() -> None:
+    notes, record = Notes(), VIEW.records[0]
+
+    with TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps")) as listener:
+        listener.on_event(event(EventKind.NOTE, record))
+
+    assert [step for step, _ in notes.told[0][2]] == [*range(1, record.step + 1)]  # type: ignore[attr-defined]
+
+
 def test_a_signal_that_is_not_reported_is_not_handed_on_as_nan() -> None:
     notes = Notes()
     rows = [StepRow(1, 8, 0, 2.5, None, None), StepRow(2, 16, 0, math.nan, None, None)]
 
-    with TrackerListener("notes", lambda: notes, curve=lambda _: rows, logged=Path("steps")) as listener:
+    with TrackerListener(
+        "notes", lambda: notes, rows=lambda number, after: rows, logged=Path("steps")
+    ) as listener:
         listener.on_event(event(EventKind.REPORTED, VIEW.records[0]))
 
     (first, second) = notes.told[0][2]  # type: ignore[misc]
@@ -152,7 +213,7 @@ def test_a_failing_tracker_says_so_once_is_closed_and_left_alone(caplog: pytest.
 
     with (
         caplog.at_level(logging.WARNING),
-        TrackerListener("broken", lambda: broken, curve=rows_of, logged=Path("steps")) as listener,
+        TrackerListener("broken", lambda: broken, rows=rows_of, logged=Path("steps")) as listener,
     ):
         for record in VIEW.records[:3]:
             for one in life_of(record):
@@ -174,7 +235,7 @@ def test_a_trackers_failure_is_told_without_the_passwords_of_its_environment(
     def make() -> Notes:
         raise ValueError("no server at postgresql://me:s3cret/word@db/x, nor with k3y")
 
-    with caplog.at_level(logging.WARNING), TrackerListener("mine", make, curve=rows_of, logged=Path("steps")):
+    with caplog.at_level(logging.WARNING), TrackerListener("mine", make, rows=rows_of, logged=Path("steps")):
         pass
 
     assert "ValueError: no server at postgresql://me:***@db/x, nor with ***." in caplog.text
@@ -184,7 +245,7 @@ def test_a_tracker_whose_steps_cannot_be_kept_is_closed_too(caplog: pytest.LogCa
     notes = Notes()
     Path("steps").mkdir()
 
-    with TrackerListener("notes", lambda: notes, curve=rows_of, logged=Path("steps")):
+    with TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps")):
         pass
 
     assert [word for word, _, _ in notes.told] == ["close"]
@@ -195,7 +256,7 @@ def test_a_tracker_that_cannot_be_opened_stops_nothing(caplog: pytest.LogCapture
     def make() -> Notes:
         raise OSError("read-only file system")
 
-    with TrackerListener("shut", make, curve=rows_of, logged=Path("steps")) as listener:
+    with TrackerListener("shut", make, rows=rows_of, logged=Path("steps")) as listener:
         listener.on_event(event(EventKind.TRIAL_STARTED, VIEW.records[0]))
 
     assert "Tracker `shut` failed" in caplog.text

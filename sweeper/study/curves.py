@@ -31,6 +31,9 @@ _CHECKSUM = (
 )
 
 
+_Stamp = tuple[int, int, int]  # inode, time and size; every write leaves other ones
+
+
 class DamagedCurveError(SweeperError):
     """A curve's file does not hold what was written."""
 
@@ -46,6 +49,7 @@ class CurveStore:
     def __init__(self, directory: Path, *, check: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
         self._check = check
+        self._read: dict[int, tuple[_Stamp, int]] = {}  # the file that `rows_after` last read, its last step
 
     def path(self, number: int) -> Path:
         return self._directory / f"{number:05d}.parquet"
@@ -74,8 +78,23 @@ class CurveStore:
         table = self._table(number)
         if table is None:
             return []
-        columns = [table.column(field.name).to_pylist() for field in _SCHEMA]
-        return [StepRow(*values) for values in zip(*columns, strict=True)]
+        return _rows_of(table)
+
+    def rows_after(self, number: int, step: int) -> list[StepRow]:
+        """Return the rows of a trial's curve past a step; a file is read again only once it is another one.
+
+        For who asks again and again. Raises as `rows` does.
+        """
+        stamp = self._stamp(number)
+        read = self._read.get(number)
+        if stamp is None or (read is not None and read[0] == stamp and read[1] <= step):
+            return []
+        table = self._table(number)
+        if table is None or not table.num_rows:
+            return []
+        steps = table.column("step").to_numpy()
+        self._read[number] = (stamp, int(steps.max()))
+        return _rows_of(table.filter(pa.array(steps > step)))
 
     def frame(self, number: int) -> pd.DataFrame:
         """Return a trial's curve as a table with the columns of `StepRow`. Raises as `rows` does."""
@@ -98,6 +117,10 @@ class CurveStore:
             path.replace(aside)
         except OSError as error:
             raise write_error(aside, error) from error
+
+    def _stamp(self, number: int) -> _Stamp | None:
+        path = self.path(number)
+        return patiently(path, lambda: _stamp_of(path))
 
     def _table(self, number: int) -> pa.Table | None:
         path = self.path(number)
@@ -123,6 +146,14 @@ class CurveStore:
         raise _damaged(path, "its values are not those that were written")
 
 
+def _stamp_of(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def _content(path: Path) -> bytes | None:
     """Return a file's content; None where there is no such file."""
     try:
@@ -130,6 +161,11 @@ def _content(path: Path) -> bytes | None:
             return file.read()
     except FileNotFoundError:
         return None
+
+
+def _rows_of(table: pa.Table) -> list[StepRow]:
+    columns = [table.column(field.name).to_pylist() for field in _SCHEMA]
+    return [StepRow(*values) for values in zip(*columns, strict=True)]
 
 
 def _checksum(table: pa.Table) -> str:

@@ -35,14 +35,18 @@ def check_trackers(config: SweepConfig) -> None:
 
 
 def trackers_for(
-    config: SweepConfig, directory: Path, curve: Callable[[int], Sequence[StepRow]], *, created: str | None
+    config: SweepConfig,
+    directory: Path,
+    rows: Callable[[int, int], Sequence[StepRow]],
+    *,
+    created: str | None,
 ) -> list[TrackerListener]:
     """Return a listener for each tracker of the config, to be entered as a context.
 
     Args:
         config: Names them.
         directory: Of the study; local runs are kept below it.
-        curve: Every recorded step of one trial.
+        rows: The recorded steps of a trial past one of them.
         created: When the study was made; a server may still hold the runs of an earlier one of its name.
     """
     makers: Mapping[str, Callable[[], Tracker]] = {
@@ -51,7 +55,7 @@ def trackers_for(
         "wandb": lambda: _wandb(config, directory, created or ""),
     }
     return [
-        TrackerListener(name, makers[name], curve=curve, logged=directory / "trackers" / f"{name}.steps")
+        TrackerListener(name, makers[name], rows=rows, logged=directory / "trackers" / f"{name}.steps")
         for name in config.trackers
     ]
 

@@ -26,14 +26,18 @@ _SIGNALS = ("loss", "grad_norm", "learning_rate")
 
 
 class TrackerListener:
-    """A listener that notes events and hands them to the tracker's thread. It never raises."""
+    """A listener that notes events and hands them to the tracker's thread. It never raises.
+
+    Of a trial's reports only the newest waits for a tracker that is behind: the steps themselves are read from the
+    curve, up to where it stands by then.
+    """
 
     def __init__(
         self,
         name: str,
         make: Callable[[], Tracker],
         *,
-        curve: Callable[[int], Sequence[StepRow]],
+        rows: Callable[[int, int], Sequence[StepRow]],
         logged: Path,
     ) -> None:
         """Make a listener.
@@ -41,21 +45,31 @@ class TrackerListener:
         Args:
             name: Of the tracker.
             make: Opens it; called on the tracker's thread.
-            curve: Every recorded step of one trial.
+            rows: The recorded steps of a trial past one of them.
             logged: The file that keeps what the tracker has; see `LoggedSteps`.
         """
         self._name = name
         self._make = make
-        self._curve = curve
+        self._rows = rows
         self._logged = logged
         self._todo: queue.SimpleQueue[tuple[Event, Run] | None] = queue.SimpleQueue()
+        self._reported: dict[int, Run] = {}  # whose report is in the queue, as they stood last
+        self._reporting = threading.Lock()  # for as long as a dict takes; never while the tracker works
         self._is_broken = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
     def on_event(self, event: Event) -> None:
         """Note what happened to a trial. Quick, from any thread."""
-        if event.record is not None and not self._is_broken.is_set():
-            self._todo.put((event, Run.of(event.record)))
+        if event.record is None or self._is_broken.is_set():
+            return
+        run = Run.of(event.record)
+        if event.kind is EventKind.REPORTED:
+            with self._reporting:
+                is_waiting = run.number in self._reported
+                self._reported[run.number] = run
+            if is_waiting:
+                return
+        self._todo.put((event, run))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -83,7 +97,11 @@ class TrackerListener:
     def _feed(self, tracker: Tracker) -> None:
         logged = LoggedSteps(self._logged)
         while (noted := self._todo.get()) is not None:
-            self._hand_on(tracker, logged, *noted)
+            event, run = noted
+            if event.kind is EventKind.REPORTED:
+                with self._reporting:
+                    run = self._reported.pop(run.number)
+            self._hand_on(tracker, logged, event, run)
 
     def _tried(self, call: Callable[[], T]) -> T | None:
         """Return what a call returns, or None where it raised, which is told once."""
@@ -107,7 +125,7 @@ class TrackerListener:
             case EventKind.TRIAL_STARTED:
                 if not tracker.start(run):
                     logged.forget(run.number)
-            case EventKind.REPORTED | EventKind.RUNG:
+            case EventKind.REPORTED | EventKind.RUNG | EventKind.NOTE:  # a note: interrupted, set aside
                 self._log_steps(tracker, logged, run)
                 if event.rung is not None:
                     metrics = {k: v for k, v in event.rung.signals.items() if k not in _SIGNALS}
@@ -132,7 +150,7 @@ class TrackerListener:
         """
         if run.step <= logged.last(run.number):
             return
-        rows = [row for row in self._curve(run.number) if row.step > logged.last(run.number)]
+        rows = self._rows(run.number, logged.last(run.number))
         if not rows:
             return
         points = [Point(step=row.step, samples=row.samples, values=_reported(row)) for row in rows]
