@@ -6,6 +6,7 @@ After a change that is meant, write them anew with SWEEPER_WRITE_GOLDEN=1 and lo
 import dataclasses
 import datetime
 import doctest
+import io
 import math
 import os
 import pty
@@ -22,10 +23,10 @@ from rich.live import Live
 from sweeps import make_config as made_up_config
 from sweeps import make_study
 
-from sweeper.cli_watch import _views
+from sweeper.cli_watch import _draw, _views
 from sweeper.control.send import outcome_text, send_request
 from sweeper.errors import InterruptedSweepError
-from sweeper.records import Direction, Origin, TrialState
+from sweeper.records import Direction, Origin, StepRow, TrialState
 from sweeper.reporting import watch_bits
 from sweeper.reporting.driver import without_beat
 from sweeper.reporting.status import header_text, status_json
@@ -215,6 +216,53 @@ def test_watching_a_driver_elsewhere_goes_on_as_long_as_it_beats(
 
     assert [view.state for view in driver.watched()][-2:] == ["running", "finished"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_look_that_takes_long_is_followed_by_a_longer_rest(tmp_path: Path) -> None:
+    driver, took_s, slept_s = FarDriver(tmp_path), [0.0, 0.1, 0.4, 2.0, 9.0, 0.0], []
+    driver.ends_at_s = 40.0
+
+    def sleep(seconds: float) -> None:
+        slept_s.append(seconds)
+        driver.sleep(seconds)
+
+    for _, drawing_s in zip(
+        _views(str(tmp_path), None, clock=driver.clock, sleep=sleep), took_s, strict=True
+    ):
+        driver.now_s += drawing_s
+
+    assert slept_s == pytest.approx(
+        [1.0, 1.0, 2.0, 10.0, 15.0]
+    )  # short of the gap after which a silence is none
+
+
+def test_nothing_is_drawn_between_two_looks() -> None:
+    n_threads = threading.active_count()
+
+    def views() -> Iterator[StudyView]:
+        yield view_at_work()
+        assert threading.active_count() == n_threads  # nobody else draws
+        shown_first = file.getvalue()
+        yield view_of_many(4)
+        assert len(file.getvalue()) > len(shown_first) > 0
+
+    file = io.StringIO()
+    last = _draw(Console(file=file, force_terminal=True, width=80, height=HEIGHT), views())
+
+    assert len(last.records) == 4
+
+
+def test_a_curve_is_read_again_only_once_it_was_written_anew(tmp_path: Path) -> None:
+    driver = FarDriver(tmp_path)
+    driver.study.curves.write(0, [StepRow(1, 10, 0, 2.5, None, None)])
+    views = driver.watched()
+
+    first, second = (next(views).curve(0) for _ in range(2))
+    driver.study.curves.write(0, [StepRow(1, 10, 0, 2.5, None, None), StepRow(2, 20, 0, 2.0, None, None)])
+    third = next(views).curve(0)
+
+    assert second is first
+    assert third["step"].tolist() == [1, 2]
 
 
 def test_a_request_to_a_driver_elsewhere_that_does_not_stir_says_so(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import datetime
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -131,7 +132,7 @@ def _earlier_s(view: StudyView, running: list[TrialRecord]) -> dict[int, float]:
     return seconds
 
 
-def _signal(values: Iterable[float], last: float | None, width: int) -> str:
+def _signal(values: pd.Series, last: float | None, width: int) -> str:
     """Return a signal's curve and its last value; nothing where the trial does not report it."""
     return "" if last is None else f"{sparkline(values, width)} {short(last)}".strip()
 

@@ -1,7 +1,10 @@
 """Bars and curves in characters. Pure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -16,16 +19,17 @@ def bar(frac: float, width: int) -> str:
     return "━" * filled + "─" * (width - filled)
 
 
-def sparkline(values: Iterable[float | None], width: int) -> str:
+def sparkline(values: Sequence[float | None] | pd.Series, width: int) -> str:
     """Return a curve in at most `width` characters, each the mean of its part; `x` where a part is not finite.
 
-    >>> sparkline([4.0, 3.0, 2.0, 1.0], 4), sparkline([1.0, float("nan")], 2), sparkline([], 5)
-    ('█▆▃▁', '▁x', '')
+    >>> sparkline([4.0, 3.0, 2.0, 1.0], 4), sparkline([1.0, None, math.inf, -math.inf], 3), sparkline([], 5)
+    ('█▆▃▁', '▁xx', '')
     """
-    numbers = [math.nan if value is None else float(value) for value in values]
+    numbers = np.asarray(values, dtype=float)  # None is NaN
     n_parts = min(width, len(numbers))
     parts = [numbers[i * len(numbers) // n_parts : (i + 1) * len(numbers) // n_parts] for i in range(n_parts)]
-    means = [sum(part) / len(part) for part in parts]
+    with np.errstate(all="ignore"):  # Inf and -Inf in one part; a sum that is too large
+        means = [float(part.mean()) for part in parts]
     finite = [mean for mean in means if math.isfinite(mean)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0

@@ -31,7 +31,7 @@ _CHECKSUM = (
 )
 
 
-_Stamp = tuple[int, int, int]  # inode, time and size; every write leaves other ones
+Stamp = tuple[int, int, int]  # inode, time and size; every write leaves other ones
 
 
 class DamagedCurveError(SweeperError):
@@ -49,7 +49,7 @@ class CurveStore:
     def __init__(self, directory: Path, *, check: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
         self._check = check
-        self._read: dict[int, tuple[_Stamp, int]] = {}  # the file that `rows_after` last read, its last step
+        self._read: dict[int, tuple[Stamp, int]] = {}  # the file that `rows_after` last read, its last step
 
     def path(self, number: int) -> Path:
         return self._directory / f"{number:05d}.parquet"
@@ -85,7 +85,7 @@ class CurveStore:
 
         For who asks again and again. Raises as `rows` does.
         """
-        stamp = self._stamp(number)
+        stamp = self.stamp(number)
         read = self._read.get(number)
         if stamp is None or (read is not None and read[0] == stamp and read[1] <= step):
             return []
@@ -104,6 +104,11 @@ class CurveStore:
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         return frame
 
+    def stamp(self, number: int) -> Stamp | None:
+        """Return what tells a trial's curve from the one before the last write; None where it never reported."""
+        path = self.path(number)
+        return patiently(path, lambda: _stamp_of(path))
+
     def set_aside(self, number: int) -> None:
         """Move a damaged curve out of the way, so that its trial can be trained again.
 
@@ -117,10 +122,6 @@ class CurveStore:
             path.replace(aside)
         except OSError as error:
             raise write_error(aside, error) from error
-
-    def _stamp(self, number: int) -> _Stamp | None:
-        path = self.path(number)
-        return patiently(path, lambda: _stamp_of(path))
 
     def _table(self, number: int) -> pa.Table | None:
         path = self.path(number)
@@ -146,7 +147,7 @@ class CurveStore:
         raise _damaged(path, "its values are not those that were written")
 
 
-def _stamp_of(path: Path) -> _Stamp | None:
+def _stamp_of(path: Path) -> Stamp | None:
     try:
         found = path.stat()
     except FileNotFoundError:
