@@ -31,7 +31,7 @@ from sweeper.reporting import watch_bits
 from sweeper.reporting.driver import without_beat
 from sweeper.reporting.status import header_text, status_json
 from sweeper.reporting.summary import counts_text
-from sweeper.reporting.watch import WatchView, _running_table, rung_lines
+from sweeper.reporting.watch import WatchView, _running_table, map_lines, rung_lines
 from sweeper.study.control_records import Verb
 from sweeper.study.view import DriverFacts, StudyView
 
@@ -145,6 +145,44 @@ def test_a_signal_that_a_trial_does_not_report_has_no_curve() -> None:
     cells = [str(cell) for cell in _running_table(view, [view.records[8]], NOW, 80).columns[5]._cells]
 
     assert cells == [""]
+
+
+def map_of(columns: dict[str, list[object]], results: list[float], width: int) -> list[str]:
+    """Return the map of two batches by a param's values; the first row has results."""
+    (name, values), batches = next(iter(columns.items())), [8, 16]
+    config = make_config({"effective_batch_size": {"grid": batches}, name: {"grid": values}})
+    points = [{"effective_batch_size": batch, name: value} for batch in batches for value in values]
+    records = [
+        make_record(number, TrialState.COMPLETE if number < len(results) else TrialState.WAITING, point)
+        for number, point in enumerate(points)
+    ]
+    for record, value in zip(records, results, strict=False):
+        record.value = value
+    return [line.plain for line in map_lines(make_view(records, config, state="running"), width)]
+
+
+def test_no_label_of_the_map_is_cut_and_results_stand_below_it() -> None:
+    rates: list[object] = [1.125e-5, 1.125e-4, 1.125e-3]
+
+    lines = map_of({"learning_rate": rates}, [1.234e-3, 5.678e-3, 0.5], 80)
+
+    assert lines[1:] == [
+        "     1.125e-5 1.125e-4 1.125e-3",
+        "16          ·        ·        ·",
+        " 8   1.234e-3 5.678e-3     *0.5",
+    ]
+    assert map_of({"learning_rate": rates}, [1.234e-3], 30) == []  # it does not fit
+
+
+def test_words_above_the_map_are_cut_to_fit_unless_they_would_look_alike() -> None:
+    names: list[object] = ["adamw_torch_fused", "sgd", "paged_adamw_8bit"]
+
+    assert (
+        map_of({"optimizer": names}, [0.5], 80)[1]
+        == "     adamw_torch_fused               sgd  paged_adamw_8bit"
+    )
+    assert map_of({"optimizer": names}, [0.5], 40)[1] == "     adamw_torc…         sgd paged_adam…"
+    assert map_of({"optimizer": [*names, "paged_adamw_32bit"]}, [0.5], 40) == []
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

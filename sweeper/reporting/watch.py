@@ -34,7 +34,7 @@ N_DECISIONS = 5
 N_STANDING = 3  # trials named at a rung
 MAX_RUNNING = 12
 WIDE = 120  # columns from which curves and params have room
-_CELL = 8  # columns of a cell of the map
+_CELL = 8  # columns of a cell of the map, at least
 
 
 class WatchView:
@@ -165,23 +165,29 @@ def _standing(view: StudyView, there: list[TrialRecord], rung: int) -> str:
 
 
 def map_lines(view: StudyView, width: int) -> list[Text]:
-    """Return the heat map in characters; nothing where no two params vary or it would not fit."""
+    """Return the heat map in characters; nothing where no two params vary or it would not fit.
+
+    No number is cut; words are where they do not fit, but not so that two of them look alike.
+    """
     grid = trial_grid(view)
     if grid is None or grid.rows is None or not grid.is_table:
         return []
     labels = [short(value) for value in grid.rows.values]
     left = max(len(label) for label in labels)
-    if left + 2 + _CELL * len(grid.columns.values) > width:
+    cells = {(cell.row, cell.column): _map_cell(cell.record, view.best) for cell in grid.cells}
+    heads, room = grid.columns.labels, (width - left - 2) // len(grid.columns.values)
+    if not grid.columns.is_numeric:
+        heads = [clipped(head, max(_CELL, room) - 1) for head in heads]
+    cell_width = 1 + max(_CELL - 1, *map(len, heads), *map(len, cells.values()))
+    if cell_width > room or len(set(heads)) < len(set(grid.columns.labels)):
         return []
-    cells = {(cell.row, cell.column): cell.record for cell in grid.cells}
     lines = [Text(f"{one_line(grid.rows.name)} (down) by {one_line(grid.columns.name)}", style="dim")]
-    lines.append(
-        Text(" " * (left + 2) + "".join(f"{label[:7]:>{_CELL}}" for label in grid.columns.labels), "dim")
-    )
+    lines.append(Text(" " * (left + 2) + "".join(f"{head:>{cell_width}}" for head in heads), "dim"))
     for row in reversed(range(len(labels))):
         line = Text(f"{labels[row]:>{left}}  ", style="dim")
-        for column in range(len(grid.columns.values)):
-            line.append_text(_map_cell(cells.get((row, column)), view.best))
+        for column in range(len(heads)):
+            cell = cells.get((row, column), Text())
+            line.append(" " * (cell_width - len(cell))).append_text(cell)
         lines.append(line)
     return [*lines, *_others(grid)]
 
@@ -190,9 +196,7 @@ def _others(grid: TrialGrid) -> list[Text]:
     return [Text(f"best over {one_line(', '.join(grid.others))}", style="dim")] if grid.others else []
 
 
-def _map_cell(record: TrialRecord | None, best: TrialRecord | None) -> Text:
-    if record is None:
-        return Text(" " * _CELL)
+def _map_cell(record: TrialRecord, best: TrialRecord | None) -> Text:
     value = result_of(record)
     words = {
         TrialState.PRUNED: f"✕{max(record.rungs)}" if record.rungs else "✕",
@@ -203,8 +207,7 @@ def _map_cell(record: TrialRecord | None, best: TrialRecord | None) -> Text:
     text = short(value) if value is not None else words.get(record.state, "")
     is_best = best is not None and record.number == best.number
     style = f"{STATE_STYLES[record.state]}{' bold reverse' if is_best else ''}"
-    shown = f"{'*' if is_best else ''}{text}"
-    return Text.assemble(" " * max(1, _CELL - len(shown)), (shown, f"not dim {style}"))
+    return Text.assemble((f"{'*' if is_best else ''}{text}", f"not dim {style}"))
 
 
 def decision_lines(view: StudyView, width: int) -> list[Text]:
