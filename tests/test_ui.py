@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import pandas as pd
 import pytest
 from cli_fixtures import background, cli, write_sweep
 from report_fixtures import view_of_5
 from waiting import wait_for
 
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.records import TrialState
+from sweeper.reporting.findings import Findings, findings_of
 from sweeper.study.view import StudyView
 from sweeper.ui.live_page import LOOK_S, LivePage, dashboard_command
 from sweeper.ui.run import local_only
@@ -89,6 +92,79 @@ def test_the_page_follows_the_study_and_is_made_once_for_each_change() -> None:
     assert page.version() != version
     assert b"finished" in page.html()
     assert json.loads(page.status())["state"] == "finished"
+
+
+def test_what_takes_long_to_measure_is_measured_less_often_and_the_page_says_so() -> None:
+    study, n_measured = Study(), 0
+
+    def measure(view: StudyView) -> Findings:
+        nonlocal n_measured
+        n_measured += 1
+        study.now_s += 10.0
+        return findings_of(view)
+
+    def end(number: int) -> None:
+        records = list(study.current.records)
+        records[number] = dataclasses.replace(records[number], state=TrialState.FAIL, reason="lost")
+        study.current = dataclasses.replace(study.current, records=tuple(records))
+
+    page = LivePage(study.view, refresh_s=5.0, measure=measure, clock=lambda: study.now_s)
+    page.html()
+    end(3)
+    study.now_s += LOOK_S
+    assert b"as they were when 3 trials had ended" in page.html()
+    assert n_measured == 1
+
+    older = page.version()
+    study.now_s += 200.0  # the study has not changed, but there is another page to be had
+    assert page.version() != older
+    assert b"as they were when" not in page.html()
+    assert n_measured == 2
+
+    end(4)
+    study.current = dataclasses.replace(study.current, state="finished")
+    study.now_s += LOOK_S
+    assert b"as they were when" not in page.html()  # the last page is whole at once
+    assert n_measured == 3
+
+
+def test_a_page_that_takes_long_is_made_less_often_and_browsers_keep_theirs_meanwhile() -> None:
+    study, draw = Study(), view_of_5().curve
+
+    def curve(number: int) -> pd.DataFrame:
+        study.now_s += 1.0
+        return draw(number)
+
+    study.current = dataclasses.replace(study.current, curve=curve)
+    page = study.page()
+    first, version, since = page.html(), page.version(), study.now_s
+    study.current = dataclasses.replace(study.current, state="interrupted")
+
+    study.now_s = 5.0 * since - 0.5
+    assert (page.version(), page.html()) == (version, first)
+    study.now_s = 6.0 * since
+    assert page.version() != version
+    assert b"interrupted" in page.html()
+
+
+def test_whoever_asks_for_the_version_waits_for_no_page() -> None:
+    is_measuring, may_end = threading.Event(), threading.Event()
+
+    def measure(view: StudyView) -> Findings:
+        is_measuring.set()
+        assert may_end.wait(10)
+        return findings_of(view)
+
+    page = LivePage(Study().view, refresh_s=5.0, measure=measure)
+    maker = threading.Thread(target=page.html)
+    maker.start()
+    assert is_measuring.wait(10)
+
+    assert page.version()
+    assert json.loads(page.status())["state"] == "running"
+    assert maker.is_alive()
+    may_end.set()
+    maker.join(10)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
