@@ -242,6 +242,31 @@ def test_what_was_added_to_a_curve_is_read_once_for_each_write(tmp_path):
     assert curves.rows_after(0, 3) == curves.rows(0)[3:]
 
 
+def test_a_curve_is_not_written_again_by_an_interrupt_that_found_it_on_disk(tmp_path):
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study)
+    spec = orchestrator.next_trial()
+    orchestrator.interrupt()
+    orchestrator.on_report(spec.number, Report(rows=(row(1), row(2)), checkpoint="2"))
+    file = study.curves.path(spec.number).stat().st_ino  # a new one each time that it is replaced
+
+    orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.STOPPED, report=Report(rows=())))
+    assert study.curves.path(spec.number).stat().st_ino == file
+    assert study.curves.rows(spec.number) == [row(1), row(2)]
+
+
+def test_steps_that_came_after_an_interrupt_s_checkpoint_are_in_the_curve(tmp_path):
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study)
+    spec = orchestrator.next_trial()
+    orchestrator.interrupt()
+    orchestrator.on_report(spec.number, Report(rows=(row(1), row(2)), checkpoint="2"))
+
+    orchestrator.on_end(spec.number, Outcome(kind=OutcomeKind.STOPPED, report=Report(rows=(row(3),))))
+
+    assert study.curves.rows(spec.number) == [row(1), row(2), row(3)]
+
+
 def test_nan_and_missing_values_survive_in_a_curve(tmp_path):
     study = make_study(tmp_path, make_config())
     study.curves.write(0, [StepRow(1, 10, 0, math.nan, None, 1e-3), StepRow(2, 20, 0, math.inf, 2.0, None)])

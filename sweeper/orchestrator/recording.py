@@ -22,7 +22,10 @@ class Recording:
     def flush(self, running: Running) -> None:
         """Write the curve and the progress of a running trial."""
         number = running.spec.number
-        self._state.study.curves.write(number, running.rows)
+        # Most that end have just saved: at an interrupt of 500 trials each write counts, and a curve is half of one's.
+        if len(running.rows) != running.n_written:
+            self._state.study.curves.write(number, running.rows)
+            running.n_written = len(running.rows)
         self._state.study.record_progress(self._state.records[number])
         running.flushed_at = self._state.clock()
 

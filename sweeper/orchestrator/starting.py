@@ -55,7 +55,7 @@ class Starting:
         running = Running(
             point=point, rows=rows, monitor=self._monitor_of(number, point), metrics={},
             spec=self._spec(record, point, checkpoint_step=step), worker=worker,
-            started=utc_now(), flushed_at=self._state.clock(),
+            started=utc_now(), n_written=len(rows), flushed_at=self._state.clock(),
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),
         )  # fmt: skip
         running.monitor.check(rows)

@@ -27,6 +27,7 @@ class Running:
     spec: TrialSpec
     worker: dict[str, Any] | None
     started: str
+    n_written: int  # rows of it that are on disk
     flushed_at: float
     earlier_train_s: float
     earlier_evaluation_s: float
