@@ -167,6 +167,38 @@ def test_a_journal_append_is_all_or_nothing_for_readers(tmp_path):
     assert list(backend.read_logs(1)) == [{"b": 2}]
 
 
+def test_a_reader_of_the_journal_goes_on_where_it_left_off_whatever_it_is_asked_for_in_between(tmp_path):
+    backend = JournalBackend(tmp_path / "a.journal")
+    backend.append_logs([{"n": n} for n in range(4)])
+    assert next(backend.read_logs(0)) == {"n": 0}  # and stops there
+
+    assert [log["n"] for log in backend.read_logs(1)] == [1, 2, 3]
+    assert [log["n"] for log in backend.read_logs(2)] == [2, 3]
+    backend.append_logs([{"n": 4}])
+    assert [log["n"] for log in backend.read_logs(4)] == [4]
+    assert backend.n_read == 5
+
+
+@pytest.mark.parametrize("n_trials", [1, 30])
+def test_the_progress_of_all_trials_together_is_written_about_once_a_second(tmp_path, n_trials):
+    now = [0.0]
+    rates = [1e-5 * (1 + index) for index in range(n_trials)]
+    study = make_study(tmp_path, make_config(search_space={"learning_rate": {"grid": rates}}))
+    orchestrator = make_orchestrator(study, clock=lambda: now[0])
+    specs = [orchestrator.next_trial() for _ in rates]
+    before = len(list(study._storage.backend.read_logs(0)))
+
+    for second in range(1, 61):
+        now[0] = float(second)
+        for spec in specs:
+            steps = (StepRow(second, 1, 0, 1.0, 1.0, None),)
+            orchestrator.on_report(spec.number, Report(rows=steps, train_s=now[0]))
+
+    n_lines = len(list(study._storage.backend.read_logs(0))) - before
+    assert 30 <= n_lines <= 60
+    assert min(record.step for record in reopened(study).records().values()) >= 56 - n_trials
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

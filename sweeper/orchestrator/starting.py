@@ -52,10 +52,11 @@ class Starting:
         if record.attempts == 0:
             self.inherit(record)  # the driver that was to do so may have been killed
         rows, step = self._rows_to_go_on_from(number)
+        now = self._state.clock()
         running = Running(
             point=point, rows=rows, monitor=self._monitor_of(number, point), metrics={},
             spec=self._spec(record, point, checkpoint_step=step), worker=worker,
-            started=utc_now(), n_written=len(rows), flushed_at=self._state.clock(),
+            started=utc_now(), n_written=len(rows), flushed_at=now, progress_at=now,
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),
         )  # fmt: skip
         running.monitor.check(rows)

@@ -29,6 +29,7 @@ class Running:
     started: str
     n_written: int  # rows of it that are on disk
     flushed_at: float
+    progress_at: float  # when its progress was last written
     earlier_train_s: float
     earlier_evaluation_s: float
     unjudged: list[RungRecord]  # recorded by an earlier driver that died before it had judged there

@@ -27,7 +27,7 @@ class JournalBackend(BaseJournalBackend):
     def __init__(self, path: Path, *, lock: JournalLock | None = None) -> None:
         self.path = path
         self._lock = lock or JournalLock(path)
-        self._offsets: dict[int, int] = {0: 0}
+        self._read = (0, 0)  # lines that were read so far, and where the next one begins
         self._gathered = (
             threading.local()
         )  # `logs`: what a thread is to append at once; the lease's beats go past it
@@ -41,7 +41,7 @@ class JournalBackend(BaseJournalBackend):
     @property
     def n_read(self) -> int:
         """Lines that were read so far; a reader that fails does so in the last of them."""
-        return max(self._offsets)
+        return self._read[0]
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Yield operations from a number on. A last line without a newline is not there yet.
@@ -49,11 +49,12 @@ class JournalBackend(BaseJournalBackend):
         Raises:
             SweeperError: If a line is no JSON object, or the file cannot be read.
         """
-        number = log_number_from if log_number_from in self._offsets else 0
-        for line in self._lines(self._offsets[number]):
+        # Its reader goes on where it left off; anybody else's number is counted from the beginning.
+        number, offset = self._read if log_number_from == self._read[0] else (0, 0)
+        for line in self._lines(offset):
             entry = self._parsed(line, number)
-            self._offsets[number + 1] = self._offsets[number] + len(line)
-            number += 1
+            number, offset = number + 1, offset + len(line)
+            self._read = (number, offset)
             if number > log_number_from:
                 yield entry
 
