@@ -104,8 +104,8 @@ def record_of(trial: "FrozenTrial", *, settings: dict[str, Any], params: dict[st
         checkpoint=attributes.get(CHECKPOINT),
         origin=None if origin is None else Origin(**origin),
     )
-    _read_progress(record, attributes.get(PROGRESS, {}))
     _read_numbered(record, attributes)
+    _read_progress(record, attributes.get(PROGRESS, {}))
     # Whoever else is stopped before the start has a decision that says so.
     record.is_repeat = (
         record.state is TrialState.PRUNED
@@ -129,6 +129,9 @@ def _read_progress(record: TrialRecord, progress: Mapping[str, Any]) -> None:
     loss, norm = progress.get("loss"), progress.get("grad_norm")
     record.last_loss = None if loss is None else decode_number(loss)
     record.last_grad_norm = None if norm is None else decode_number(norm)
+    # Of all attempts: the one whose driver was killed among them, which says no more of itself.
+    record.train_s = max(record.train_s, progress.get("train_s", 0.0))
+    record.evaluation_s = max(record.evaluation_s, progress.get("evaluation_s", 0.0))
 
 
 def _read_numbered(record: TrialRecord, attributes: Mapping[str, Any]) -> None:

@@ -299,6 +299,26 @@ def test_steps_that_came_after_an_interrupt_s_checkpoint_are_in_the_curve(tmp_pa
     assert study.curves.rows(spec.number) == [row(1), row(2), row(3)]
 
 
+def test_the_time_of_an_attempt_counts_though_its_driver_was_killed(tmp_path):
+    now = [0.0]
+    study = make_study(tmp_path, make_config())
+    killed = make_orchestrator(study, clock=lambda: now[0])
+    spec = killed.next_trial()
+    now[0] = 100.0
+    killed.on_report(spec.number, Report(rows=(row(1),), train_s=90.0, evaluation_s=9.0))
+
+    found = reopened(study).records()[0]
+    assert (found.train_s, found.evaluation_s) == (90.0, 9.0)
+
+    again = make_orchestrator(reopened(study))
+    assert again.next_trial().number == spec.number
+    last = Report(rows=(row(1), row(2)), metrics={"score": 1.0}, train_s=10.0, evaluation_s=1.0)
+    again.on_end(spec.number, Outcome(kind=OutcomeKind.DONE, report=last))
+
+    found = reopened(study).records()[0]
+    assert (found.attempts, found.train_s, found.evaluation_s) == (2, 100.0, 10.0)
+
+
 def test_nan_and_missing_values_survive_in_a_curve(tmp_path):
     study = make_study(tmp_path, make_config())
     study.curves.write(0, [StepRow(1, 10, 0, math.nan, None, 1e-3), StepRow(2, 20, 0, math.inf, 2.0, None)])

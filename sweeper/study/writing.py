@@ -161,6 +161,8 @@ class DrivenStudy(HeldStudy):
             "tokens": record.tokens,
             "loss": record.last_loss,
             "grad_norm": record.last_grad_norm,
+            "train_s": record.train_s,
+            "evaluation_s": record.evaluation_s,
         }
         self._set(record.number, encoding.PROGRESS, encoding.encode(progress))
 
