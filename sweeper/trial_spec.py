@@ -54,6 +54,7 @@ class TrialSpec:
     micro_batch_limits: dict[str, int] = dataclasses.field(
         default_factory=dict
     )  # by device; what fitted so far
+    report_every_s: float = 1.0  # after which a window is closed that nothing else has closed
 
     def fitted(self, device: str) -> "TrialSpec":
         """Return the spec with the micro-batch that fits on a device, as far as is known."""

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from sweeper.context import TrialContext, TrialStopped
+from sweeper.executors.attempt import run_attempt
 from sweeper.trial_spec import TrialSpec
 
 
@@ -87,3 +88,12 @@ def test_a_trial_at_its_last_step_is_left_to_end(context):
 
 def test_marks_count_as_before(context):
     assert [context.is_checkpoint_due(samples) for samples in (40, 50)] == [False, True]
+
+
+def test_a_window_that_only_time_closes_is_closed_as_often_as_the_spec_says(context, tmp_path):
+    spec = dataclasses.replace(context.spec, report_every_s=7.0, checkpoint_place=str(tmp_path))
+    told = []
+
+    run_attempt(spec, context.channel, function=lambda context: told.append(context.report_every_s))
+
+    assert told == [7.0]

@@ -3,6 +3,7 @@
 import math
 import types
 
+import pytest
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.executors.ray_bridge import Bridge, SweepEnd
@@ -29,6 +30,14 @@ def make_bridge(directory, *listeners, **settings):
 
 def said(*messages):
     return {RESULT: WorkerResult({"node": "a", "pid": 1}, messages)}
+
+
+@pytest.mark.parametrize(("n_slots", "every_s"), [(1, 1.0), (50, 1.0), (500, 10.0)])
+def test_trials_of_many_slots_send_what_nobody_waits_for_less_often(tmp_path, n_slots, every_s):
+    bridge, _, _, _ = make_bridge(tmp_path)
+    bridge.n_slots = lambda: n_slots
+
+    assert bridge.suggest("tune-0")["spec"].report_every_s == every_s
 
 
 def test_a_trial_that_diverges_is_told_itself_since_tune_may_keep_its_worker_for_later(tmp_path):

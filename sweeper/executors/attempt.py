@@ -114,11 +114,12 @@ def _context_of(spec: TrialSpec, channel: Channel, ranks: Ranks | None) -> Trial
         trial_dir=Path(spec.trial_dir) if spec.trial_dir else None,
         rank=0 if ranks is None else ranks.rank,
     )
+    every_s = spec.report_every_s
     if ranks is None:
-        return TrialContext(spec=spec, channel=channel, checkpoint=checkpoints)
+        return TrialContext(spec=spec, channel=channel, checkpoint=checkpoints, report_every_s=every_s)
     gang = Gang(ranks, channel)
     shared = SharedCheckpoints(checkpoints, ranks)
-    return TrialContext(spec=spec, channel=gang, checkpoint=shared, gang=gang)
+    return TrialContext(spec=spec, channel=gang, checkpoint=shared, gang=gang, report_every_s=every_s)
 
 
 def _free_memory(spec: TrialSpec) -> None:

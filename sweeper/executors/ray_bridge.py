@@ -4,6 +4,7 @@ Ray's state is disposable: nothing here is needed to go on after a crash.
 """
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -28,6 +29,10 @@ from sweeper.orchestrator import Orchestrator
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
 
 T = TypeVar("T")
+
+# Windows that only time has closed, of all trials together. Tune takes in 200 results a second at most, 5 ms each, and
+# what is to be judged or saved waits behind them.
+_WINDOWS_PER_S = 50.0
 
 
 class Bridge:
@@ -105,7 +110,8 @@ class Bridge:
         self._starting.add(tune_id)
         self._tell_starting()
         self.keys[spec.number] = attempt_key(spec)
-        return {"spec": spec}
+        every_s = max(spec.report_every_s, self.n_slots() / _WINDOWS_PER_S)
+        return {"spec": dataclasses.replace(spec, report_every_s=every_s)}
 
     def on_result(self, tune_id: str, result: dict[str, Any]) -> str:
         """Carry one result in; return Tune's word for what happens to that trial."""
