@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import trial_functions
 from sweeps import make_config
 
 from sweeper.errors import ConfigError
 from sweeper.preflight.cluster import ClusterFacts, plan_slots, probe_machine
+from sweeper.preflight.facts import checking, count_slots
 from sweeper.room import Node, room_for
 
 
@@ -118,3 +120,25 @@ def test_slots_follow_the_cluster_unless_they_are_given() -> None:
     assert plan_slots(make_config().resources, facts).grows
     assert not plan_slots(make_config(resources={"slots": 2}).resources, facts).grows
     assert not plan_slots(make_config().resources, ClusterFacts(cpus=4, gpus=0, place="this machine")).grows
+
+
+@pytest.mark.parametrize(
+    ("asked", "grace_s", "is_warned"), [(500, 25.0, True), (500, 50.0, False), (4, 25.0, False)]
+)
+def test_more_trials_at_a_time_than_an_interrupt_leaves_time_to_record_are_warned_of(
+    asked: int, grace_s: float, is_warned: bool
+) -> None:
+    config = make_config(resources={"slots": asked, "gpus_per_trial": 0}, failures={"grace_s": grace_s})
+    with checking(config, count_slots(config), trial_functions.steady) as checked:
+        found = checked()
+
+    assert found.warnings == (
+        [
+            "500 trials run at a time, and once a signal ends the sweep, recording where one of them stands takes up "
+            "to 0.1 s, all of them 50 s, but `failures.grace_s` is 25. The last ones would go on from an earlier "
+            "checkpoint. Set it to 50 or more where what ends the sweep waits that long, or save on the way by "
+            "`trial.checkpoint.every_samples`."
+        ]
+        if is_warned
+        else []
+    )
