@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
     "errors records params batch rungs phases files looking cache optimizer learning encoding items channel "
-    "trial_spec gang context checkpoint room storage_url differences help_text extras model_files",
+    "trial_spec gang context checkpoint room storage_url differences help_text extras model_files step_rows",
     "config pruners",
     "plan study",
     "control orchestrator optimum plan_text",

@@ -14,6 +14,7 @@ from sweeper.config import config_from_dict
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.plan import DataFacts, plan_point
 from sweeper.records import Decision, Origin, Outcome, OutcomeKind, Report, RungRecord, StepRow, TrialState
+from sweeper.step_rows import StepRows
 from sweeper.study import space
 from sweeper.study.changes import check_same
 from sweeper.study.storage import JournalBackend, mask_url, open_storage
@@ -327,6 +328,21 @@ def test_nan_and_missing_values_survive_in_a_curve(tmp_path):
     assert math.isnan(rows[0].loss)
     assert rows[0].grad_norm is None
     assert rows[1] == StepRow(2, 20, 0, math.inf, 2.0, None)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 3])
+def test_a_curve_is_the_same_from_rows_and_from_columns(tmp_path, n_rows):
+    curves = make_study(tmp_path, make_config()).curves
+    rows = [StepRow(1, 10, 0, -math.inf, None, 1e-3), row(2), StepRow(3, 30, 7, 0.1 + 0.2, 5e-324, None)]
+    rows = rows[:n_rows]
+    curves.write(0, rows)
+    kept = StepRows(rows)
+    curves.write(1, kept)
+    kept.extend([row(4)])  # what was written looks into it no more
+
+    assert curves.path(0).read_bytes() == curves.path(1).read_bytes()
+    assert curves.rows(0) == curves.rows(1) == rows
+    assert curves.frame(0).shape == (n_rows, 6)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "qmc", "cmaes"])

@@ -141,9 +141,10 @@ class Judging:
             if self._is_at_end(running) and row.samples >= record.samples:
                 continue
             window = self._state.config.pruner.window_steps
+            seen = running.rows[max(0, at + 1 - window) : at + 1]
             rung = RungRecord(
                 rung=planned.index, mark=planned.mark, step=row.step, samples=row.samples,
-                signals={**windowed_signals(running.rows[: at + 1], window_steps=window), **running.metrics},
+                signals={**windowed_signals(seen, window_steps=window), **running.metrics},
             )  # fmt: skip
             record.rungs[planned.index] = rung
             self._state.records.note(record.number)

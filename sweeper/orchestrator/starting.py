@@ -12,6 +12,7 @@ from sweeper.orchestrator.state import Running, SweepState
 from sweeper.plan import Point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor
 from sweeper.records import GRAD_NORM, LOSS, EventKind, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.step_rows import StepRows
 from sweeper.study.clock import utc_now
 from sweeper.study.curves import DamagedCurveError
 from sweeper.study.micro_batches import MicroBatchLimits
@@ -54,7 +55,7 @@ class Starting:
         rows, step = self._rows_to_go_on_from(number)
         now = self._state.clock()
         running = Running(
-            point=point, rows=rows, monitor=self._monitor_of(number, point), metrics={},
+            point=point, rows=StepRows(rows), monitor=self._monitor_of(number, point), metrics={},
             spec=self._spec(record, point, checkpoint_step=step), worker=worker,
             started=utc_now(), n_written=len(rows), flushed_at=now, progress_at=now,
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),

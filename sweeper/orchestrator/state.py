@@ -10,7 +10,8 @@ from typing import Any
 from sweeper.checkpoint import KeptCheckpoints, Retention, checkpoints_place, open_checkpoints, trials_at
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
-from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord, StepRow
+from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord
+from sweeper.step_rows import StepRows
 from sweeper.study import layout
 from sweeper.study.interface import SweepStudy
 from sweeper.trial_spec import TrialSpec
@@ -21,7 +22,7 @@ class Running:
     """What is kept of a trial while it runs; all of it can be rebuilt from its curve."""
 
     point: Point
-    rows: list[StepRow]
+    rows: StepRows
     monitor: DivergenceMonitor
     metrics: dict[str, float]  # newest value of each
     spec: TrialSpec

@@ -15,6 +15,7 @@ from sweeper.errors import SweeperError, named_line
 from sweeper.files import write_bytes, write_error
 from sweeper.looking import patiently
 from sweeper.records import StepRow
+from sweeper.step_rows import StepRows
 
 _SCHEMA = pa.schema(
     [
@@ -61,11 +62,17 @@ class CurveStore:
             SweeperError: If it cannot be written; the old one is as it was.
         """
         self._check()
-        columns: list[Sequence[object]] = list(zip(*rows, strict=True)) if rows else [() for _ in _SCHEMA]
-        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+        columns = rows if isinstance(rows, StepRows) else StepRows(rows)
+        # Copied: an array that something else still looks into takes no further rows.
+        arrays = [
+            pa.array(np.array(values), mask=np.array(missing, dtype=bool), from_pandas=False)
+            for values, missing in columns.columns()
+        ]
         table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
+        table = table.replace_schema_metadata({_CHECKSUM: _checksum(table)})
         sink = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({_CHECKSUM: _checksum(table)}), sink, compression="zstd")
+        # Without dictionaries, which hold nearly every value: half the time and half the size.
+        pq.write_table(table, sink, compression="zstd", use_dictionary=False)
         write_bytes(self.path(number), sink.getvalue())
 
     def rows(self, number: int) -> list[StepRow]:
