@@ -118,3 +118,19 @@ def test_a_spike_within_a_later_phase_is_still_told():
     assert verdict is not None
     assert verdict.rule == "loss_spike"
     assert "its own best was 5" in verdict.reason
+
+
+@pytest.mark.parametrize("restarts", [[], [100 * 8, 400 * 8]])
+def test_a_monitor_that_goes_on_from_a_history_stands_where_one_that_checked_it_stands(restarts):
+    draw = random.Random(0)
+    losses = [None if i % 37 == 5 else 2.0 / (1 + i / 200) + draw.gauss(0, 0.1) for i in range(1000)]
+    norms = [None if i % 41 == 7 else math.exp(draw.gauss(0, 0.5)) for i in range(1000)]
+    history = rows(losses, norms)
+    checked, went_on = (DivergenceMonitor(DivergenceRules(), restarts=restarts) for _ in range(2))
+
+    assert checked.check(history) is None
+    went_on.go_on_from(history)
+
+    assert vars(went_on) == vars(checked)
+    jump = rows([50.0] * 8, [1e4] * 8, start=1001)
+    assert went_on.check(jump) == checked.check(jump) is not None

@@ -105,6 +105,9 @@ class _KnownVerdict(DivergenceMonitor):
     def check(self, rows: Iterable[StepRow]) -> Verdict | None:
         return self._verdict if any(row.step == self._step for row in rows) else None
 
+    def go_on_from(self, rows: Iterable[StepRow]) -> None:
+        """Nothing to take in: what comes is known."""
+
 
 def _first_verdict(point: RecordedPoint, rules: DivergenceRules) -> tuple[Verdict | None, int | None]:
     monitor = DivergenceMonitor(rules, restarts=point.phase_ends)

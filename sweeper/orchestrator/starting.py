@@ -60,7 +60,7 @@ class Starting:
             started=utc_now(), n_written=len(rows), flushed_at=now, progress_at=now,
             earlier_train_s=record.train_s, earlier_evaluation_s=record.evaluation_s, unjudged=_unjudged(record),
         )  # fmt: skip
-        running.monitor.check(rows)
+        running.monitor.go_on_from(rows)
         for rung in record.rungs.values():
             running.metrics.update({k: v for k, v in rung.signals.items() if k not in (LOSS, GRAD_NORM)})
         record.state = TrialState.RUNNING

@@ -73,21 +73,37 @@ class DivergenceMonitor:
                 return verdict
         return None
 
+    def go_on_from(self, rows: Iterable[StepRow]) -> None:
+        """Take in the steps that a trial goes on from; they were checked as they came, so nothing is looked for.
+
+        That is most of what a step costs: 20,000 take 0.03 s, and 0.17 s where each is checked again (2 cores,
+        November 2026), which hundreds of trials that are taken up again would wait for.
+        """
+        for row in rows:
+            self._restart(row)
+            if self._nan(row) is None and self._take_in(row):
+                self._learn()
+
     def _check_one(self, row: StepRow) -> Verdict | None:
-        while self._restarts and row.samples > self._restarts[0]:
-            self._restarts.popleft()
-            self._forget()
+        self._restart(row)
         verdict = self._nan(row)
-        if verdict is not None:
+        if verdict is not None or not self._take_in(row):
             return verdict
-        if len(self._recent) == self._recent.maxlen and self._recent[0].grad_norm is not None:
-            self._norms.append(self._recent[0].grad_norm)  # leaves the patience window: becomes history
-        self._recent.append(row)
-        if len(self._recent) < self._rules.patience_steps:
-            return None
         verdict = self._spike(row) or self._explosion(row)
         self._learn()
         return verdict
+
+    def _restart(self, row: StepRow) -> None:
+        while self._restarts and row.samples > self._restarts[0]:
+            self._restarts.popleft()
+            self._forget()
+
+    def _take_in(self, row: StepRow) -> bool:
+        """Take in a step; return whether there are enough of them to say anything."""
+        if len(self._recent) == self._recent.maxlen and self._recent[0].grad_norm is not None:
+            self._norms.append(self._recent[0].grad_norm)  # leaves the patience window: becomes history
+        self._recent.append(row)
+        return len(self._recent) == self._recent.maxlen
 
     def _nan(self, row: StepRow) -> Verdict | None:
         if not self._rules.nan:
