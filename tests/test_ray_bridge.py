@@ -8,7 +8,7 @@ from sweeps import Recorder, make_config, make_orchestrator, make_study, reopene
 
 from sweeper.executors.ray_bridge import Bridge, SweepEnd
 from sweeper.executors.ray_worker import RESULT, WorkerResult
-from sweeper.records import Report, StepRow, TrialState
+from sweeper.records import EventKind, Report, StepRow, TrialState
 
 
 class Board:
@@ -50,6 +50,39 @@ def test_a_trial_that_diverges_is_told_itself_since_tune_may_keep_its_worker_for
 
     assert orchestrator.records[0].state is TrialState.PRUNED
     assert board.told == [(["0:1"], "stop")]
+
+
+class TakesTime:
+    """A listener that lets time pass whenever a trial is taken up."""
+
+    def __init__(self, now, seconds):
+        self._now, self._seconds = now, seconds
+
+    def on_event(self, event):
+        if event.kind is EventKind.TRIAL_STARTED:
+            self._now[0] += self._seconds
+
+
+def test_tune_takes_up_trials_for_a_moment_only_before_it_starts_those_that_it_has(tmp_path):
+    now = [100.0]
+    bridge, _, _, _ = make_bridge(tmp_path, TakesTime(now, 0.125), clock=lambda: now[0])
+    taken = [bridge.suggest(f"tune-{n}") for n in range(3)]
+    assert [one and one["spec"].number for one in taken] == [0, 1, None]
+
+    now[0] += 0.125
+
+    assert bridge.suggest("tune-3")["spec"].number == 2
+
+
+def test_with_nothing_in_flight_tune_is_always_given_a_trial(tmp_path):
+    now = [100.0]
+    bridge, _, _, _ = make_bridge(tmp_path, TakesTime(now, 0.25), clock=lambda: now[0])
+    bridge.suggest("tune-0")
+    assert bridge.suggest("tune-1") is None
+    bridge.on_started("tune-0")
+    bridge.on_result("tune-0", said(Report(rows=(StepRow(1, 10, 0, math.nan, 1.0, None),))))
+
+    assert bridge.suggest("tune-2")["spec"].number == 1
 
 
 def test_where_all_that_is_in_flight_waits_for_a_worker_the_end_of_a_sweep_waits_for_none(tmp_path):

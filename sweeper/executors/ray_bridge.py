@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from sweeper.executors.attempt import JOIN_S
 from sweeper.executors.ray_attempt import StopWord, attempt_key
+from sweeper.executors.ray_pace import Pace
 from sweeper.executors.ray_rest import RestingSlots
 from sweeper.executors.ray_silence import Silence
 from sweeper.executors.ray_waiting import Waiting
@@ -53,6 +54,7 @@ class Bridge:
         self._waiting = waiting
         self._silence = Silence(orchestrator)
         self._resting = RestingSlots()
+        self._pace = Pace(clock=clock)
         self._workers: set[tuple[Any, Any]] = set()  # node and process of all that came to train
         self.orchestrator = orchestrator
         self.board = board
@@ -103,7 +105,10 @@ class Bridge:
         self.steer()  # here too: while nothing runs, Tune does nothing else but ask for trials, once a second
         if self._resting.count and len(self.keys) + self._resting.count >= self.n_slots():
             return None
-        spec = self.orchestrator.next_trial()
+        if self.keys and self._pace.rests:  # with none in flight Tune would do nothing but ask again
+            return None
+        with self._pace.taking():
+            spec = self.orchestrator.next_trial()
         if spec is None:
             return Searcher.FINISHED if self.orchestrator.is_done else None
         self._numbers[tune_id] = spec.number
