@@ -15,6 +15,11 @@ from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
 from sweeper.records import EventKind, OutcomeKind, Report, StepRow, TrialState
 from sweeper.room import Node
+from sweeper.study.control_records import ControlRequest, Verb
+
+
+def ask(study, verb, **arguments):
+    study.control_box.send(ControlRequest.new(verb, arguments, at="2026-11-22T12:00:00.000+00:00"))
 
 
 def in_process(slots, function):
@@ -289,6 +294,35 @@ def test_as_many_trials_run_at_a_time_as_there_are_slots_though_each_is_shorter_
     busy = sum(fact["ended"] - fact["started"] for fact in later)
     span = max(fact["ended"] for fact in later) - min(fact["started"] for fact in later)
     assert busy / span > 0.6 * slots
+
+
+class LiftTheLimit:
+    """A listener that lifts the limit of trials at a time at a rung, and counts those that wait for a worker."""
+
+    def __init__(self, study):
+        self._study, self.orchestrator, self.most_waiting, self.most_running = study, None, 0, 0
+
+    def on_event(self, event):
+        if event.kind is EventKind.RUNG and event.record.number == 0:
+            ask(self._study, Verb.SET, setting="max_concurrent", value="none")
+        if event.kind is EventKind.TRIAL_STARTED and self.orchestrator is not None:
+            running = [r for r in self.orchestrator.records.values() if r.state is TrialState.RUNNING]
+            self.most_running = max(self.most_running, len(running))
+            self.most_waiting = max(self.most_waiting, sum(record.worker is None for record in running))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_where_a_limit_is_lifted_all_slots_that_are_free_get_their_trials_at_once(tmp_path):
+    study = make_study(tmp_path, make_config(trial={"settings": {"step_s": 0.5}}))
+    ask(study, Verb.SET, setting="max_concurrent", value=1)
+    lift = LiftTheLimit(study)
+    lift.orchestrator = make_orchestrator(study, lift)
+
+    on_ray(4, trial_functions.steady).run(lift.orchestrator)
+
+    assert lift.orchestrator.is_done
+    assert (lift.most_waiting, lift.most_running) == (3, 4)
 
 
 @pytest.mark.ray

@@ -22,6 +22,9 @@ _RAY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # Trials that wait for their worker. Left alone, Tune reads it once, off the slots that there are at first, and a
+    # sweep whose slots grow starts its trials that few at a time (2.60). The slots are the bound.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "10",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
