@@ -1,6 +1,7 @@
 """Learned and certain pruning in a whole sweep: starts, skips, stops, and what the study and the plan say of them."""
 
 import json
+import os
 
 import pytest
 from sweep_files import BASE, config_of
@@ -15,6 +16,7 @@ from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.study import layout
 
 
 def hill(context):
@@ -320,6 +322,78 @@ def last_words(score, *samples):
         for n in samples
     )
     return Outcome(kind=OutcomeKind.DONE, report=Report(rows=rows, metrics={"score": score}))
+
+
+class StopsAllOthers:
+    """A judge that finds all but trial 0 hopeless at its first rung; those that wait come before those that run."""
+
+    def judge(self, numbers, rung, records):
+        return [Decision(trial=numbers[0], stop=False, rule="test", reason="", rung=rung)]
+
+    def judge_again(self, records):
+        hopeless = [n for n in sorted(records, reverse=True) if n and not records[n].state.is_finished]
+        return [
+            Decision(trial=n, stop=True, rule="test", reason="hopeless") for n in hopeless if records[0].rungs
+        ]
+
+    def next_of(self, waiting, records):
+        return min(waiting)
+
+
+class Stored:
+    """A listener that looks at what the storage holds when it hears of the first stop of a kind."""
+
+    def __init__(self, study):
+        self._study, self.seen = study, {}
+
+    def on_event(self, event):
+        if event.kind is EventKind.DECIDED and event.decision.stop:
+            self.seen.setdefault(event.message, reopened(self._study).records())
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///study.db"])
+def test_running_trials_hear_that_they_are_stopped_before_those_that_wait_are_skipped(url, tmp_path):
+    config = make_config(storage=url)
+    study = make_study(tmp_path / "study", config)
+    (study.directory / layout.MARKER).write_text(json.dumps({"study": study.name, "storage": url}))
+    stored = Stored(study)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=StopsAllOthers(), rules=divergence_rules(config),
+        listeners=[stored],
+    )  # fmt: skip
+    first, second, third = (orchestrator.next_trial().number for _ in range(3))
+
+    stops = orchestrator.on_report(first, last_words(1.0, 20).report)
+
+    assert [stop.trial for stop in stops] == [third, second]
+    told = stored.seen["stopped: hopeless"]
+    assert [told[n].decisions[-1]["stop"] for n in (second, third)] == [True, True]
+    assert (told[3].state, told[3].decisions) == (TrialState.WAITING, [])
+    ended = reopened(study).records()
+    assert [ended[n].state for n in (1, 2, 3)] == [TrialState.PRUNED] * 3
+    assert stored.seen["not started: hopeless"][3].decisions[-1]["stop"]
+
+
+def test_points_that_are_skipped_together_are_one_write(tmp_path, monkeypatch):
+    rates = [10 ** (-5 + index / 16) for index in range(48)]
+    config = make_config(search_space={"learning_rate": {"grid": rates}})
+    study = make_study(tmp_path / "study", config)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=StopsAllOthers(), rules=divergence_rules(config),
+    )  # fmt: skip
+    number = orchestrator.next_trial().number
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor)))
+
+    orchestrator.on_report(number, last_words(1.0, 20).report)
+
+    records = reopened(study).records()
+    assert [records[n].state for n in range(48)] == [TrialState.RUNNING, *[TrialState.PRUNED] * 47]
+    assert all(
+        (records[n].attempts, records[n].decisions[-1]["stop"], records[n].reason) == (0, True, "hopeless")
+        for n in range(1, 48)
+    )
+    assert len(synced) == 2  # what came before the judgement on the others, and they
 
 
 @pytest.mark.parametrize("mode", ["eager", "certain"])

@@ -571,6 +571,20 @@ def test_a_full_disk_is_told_from_other_errors(tmp_path):
     assert reopened(make_study(tmp_path, make_config())).name == "made-up"
 
 
+def test_while_something_is_gathered_the_file_is_not_read(tmp_path):
+    backend = JournalBackend(tmp_path / "study.journal")
+    backend.append_logs([{"n": 0}])
+
+    with backend.together():
+        assert [log["n"] for log in backend.read_logs(0)] == [0]
+        backend.append_logs([{"n": 1}])
+        backend.path.rename(tmp_path / "elsewhere")
+        assert list(backend.read_logs(1)) == []
+        (tmp_path / "elsewhere").rename(backend.path)
+
+    assert [log["n"] for log in backend.read_logs(1)] == [1]
+
+
 def test_what_is_gathered_is_appended_as_one_write_and_in_order(tmp_path):
     backend = JournalBackend(tmp_path / "study.journal")
 

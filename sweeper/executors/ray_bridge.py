@@ -8,7 +8,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from sweeper.executors.ray_silence import Silence
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import RESULT, WorkerReplacedError, WorkerResult
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report
+from sweeper.records import Decision, Event, EventKind, Outcome, OutcomeKind, Report
 
 T = TypeVar("T")
 
@@ -70,10 +70,19 @@ class Bridge:
         self.set_limit: Callable[[], object] = lambda: None  # lets Tune run as many trials as are wanted now
         self.n_slots: Callable[[], int] = lambda: 1  # that are wanted now
         self.error: Exception | None = None  # what the orchestrator raised; Tune would make a TuneError of it
+        orchestrator.listen(self)
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Leave nothing in the snapshots that Tune pickles: the study is the truth, and holds open files."""
         return (object, ())
+
+    def on_event(self, event: Event) -> None:
+        """Tell a trial that it is stopped as soon as that is recorded, before all that follows from it.
+
+        One that reports just now too: Tune may keep its worker for later, and it would train on.
+        """
+        if event.kind is EventKind.DECIDED and event.decision is not None and event.decision.stop:
+            self._tell({event.decision.trial})
 
     def on_started(self, tune_id: str) -> None:
         """Take note that a trial has its worker."""
@@ -98,7 +107,7 @@ class Bridge:
 
     def steer(self) -> None:
         """Act on what was asked for from outside."""
-        self._stop_others({decision.trial for decision in self.orchestrator.poll()})
+        self.orchestrator.poll()
         self.set_limit()
 
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
@@ -139,8 +148,6 @@ class Bridge:
             if any(decision.aside for decision in decisions):
                 # It waits for its judgement, and looks at the board when it is let go on.
                 ray.get(self.board.tell.remote([self.keys[number]], "pause"))
-        # Itself too: Tune may keep its worker for later, and a trial that waits for no judgement would train on.
-        self._stop_others(stopped)
         if number in stopped and number in self.keys:
             # Tune stops this worker's trial now; what it would still say is not waited for.
             self._end(number, Outcome(kind=OutcomeKind.STOPPED))
@@ -157,7 +164,7 @@ class Bridge:
         self.keys.pop(number)
         return self.orchestrator.on_end(number, outcome)
 
-    def _stop_others(self, numbers: set[int], word: StopWord = "stop") -> None:
+    def _tell(self, numbers: Iterable[int], word: StopWord = "stop") -> None:
         keys = [self.keys[number] for number in numbers if number in self.keys]
         if keys:
             self.board.tell.remote(keys, word)
@@ -199,7 +206,7 @@ class Bridge:
             return
         if self.keys:
             self.guarded(lambda: self.orchestrator.tell(EventKind.NOTE, words), None)
-        self._stop_others(set(self.keys), "pause" if may_save else "stop")
+        self._tell(self.keys, "pause" if may_save else "stop")
 
     def hand_back(self) -> bool:
         """Take back what Tune was given, where nothing more is started and none of it has a worker.

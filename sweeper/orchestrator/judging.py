@@ -1,6 +1,8 @@
 """Windows come in, rungs are reached, the judge is asked, and what it says is carried out."""
 
 import bisect
+import collections
+from collections.abc import Sequence
 
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
@@ -72,26 +74,33 @@ class Judging:
         if not isinstance(self._judge, LearningJudge) or self._state.is_draining:
             return []
         self._sharing.mark_held()
-        stops = []
+        stops, idle = [], []
         for decision in self._judge.judge_again(self._state.records):
+            running = self._state.running.get(decision.trial)
             if decision.stop and decision.trial in self._state.kept:
                 self._tell_kept(decision)
-                continue
-            running = self._state.running.get(decision.trial)
-            if not decision.stop:
+            elif not decision.stop:
                 self._recording.decision(decision)
-            elif running is not None and self._is_at_end(running):
-                continue
-            elif running is not None:
-                self._ending.prune(running, decision)
-                stops.append(decision)
-            elif decision.trial in self._queue.waiting:
-                self._queue.waiting.remove(decision.trial)
+            elif running is None:
+                idle.append(decision)
+            elif not self._is_at_end(running):
+                stops.append((running, decision))
+        self._ending.prune_all(stops)  # first: these hold slots, and the others may be thousands
+        self._stop_idle(idle)
+        return [decision for _, decision in stops]
+
+    def _stop_idle(self, decisions: Sequence[Decision]) -> None:
+        """Stop trials that wait for their start, or were set aside."""
+        queue = self._queue
+        stopped = {decision.trial for decision in decisions}
+        waiting = stopped.intersection(queue.waiting)
+        queue.waiting = collections.deque(number for number in queue.waiting if number not in waiting)
+        for decision in decisions:
+            if decision.trial in waiting:
                 self._ending.skip(decision)
-            elif decision.trial in self._queue.aside:
-                self._queue.aside.remove(decision.trial)
+            elif decision.trial in queue.aside:
+                queue.aside.remove(decision.trial)
                 self._ending.stop_aside(decision)
-        return stops
 
     def _append(self, running: Running, report: Report) -> Decision | None:
         """Append a window to the trial's curve; return the decision that stops it where it diverged."""
@@ -162,12 +171,12 @@ class Judging:
             return []
         others = [n for n, running in self._state.running.items() if not self._is_at_end(running)]
         others = [n for n in others if n != number and self._stands_at(n, rung.rung)]
-        stops = []
+        stops, pruned = [], []
         for decision in self._judge.judge([number, *others], rung.rung, self._state.records):
             if decision.stop and decision.trial in self._state.kept:
                 self._tell_kept(decision)
             elif decision.stop:
-                self._ending.prune(self._state.running[decision.trial], decision)
+                pruned.append((self._state.running[decision.trial], decision))
                 stops.append(decision)
             elif decision.trial == number:
                 if decision.aside:
@@ -176,6 +185,7 @@ class Judging:
                 if decision.aside:
                     self._state.running[number].told_aside = True
                     stops.append(decision)
+        self._ending.prune_all(pruned)
         return stops
 
     def _tell_kept(self, decision: Decision) -> None:

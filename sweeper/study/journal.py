@@ -49,6 +49,8 @@ class JournalBackend(BaseJournalBackend):
         Raises:
             SweeperError: If a line is no JSON object, or the file cannot be read.
         """
+        if getattr(self._gathered, "logs", None):
+            return  # Optuna looks for what it has just appended; on a shared file system each look is a round trip
         # Its reader goes on where it left off; anybody else's number is counted from the beginning.
         number, offset = self._read if log_number_from == self._read[0] else (0, 0)
         for line in self._lines(offset):
@@ -83,6 +85,11 @@ class JournalBackend(BaseJournalBackend):
         if not isinstance(entry, dict):
             raise damaged(self.path, number + 1)
         return entry
+
+    @property
+    def is_gathering(self) -> bool:
+        """Whether this thread is in a block `together`."""
+        return getattr(self._gathered, "logs", None) is not None
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

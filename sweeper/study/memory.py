@@ -89,6 +89,9 @@ class MemoryStudy:
     def claim(self, number: int) -> None:
         """Nobody else could have taken it."""
 
+    def skip(self, number: int) -> None:
+        """It waits no more, which is the orchestrator's own record."""
+
     def check_held(self) -> None:
         """Nobody else could have it."""
 
