@@ -1,6 +1,7 @@
 """What every executor does, in-process and on Ray Tune: one contract."""
 
 import json
+import os
 import threading
 import time
 import types
@@ -10,7 +11,7 @@ import pytest
 import trial_functions
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
 from sweeper.records import EventKind, OutcomeKind, Report, StepRow, TrialState
@@ -394,6 +395,33 @@ def test_a_worker_that_leaks_is_replaced_and_nothing_is_held_against_the_next_tr
 def test_a_worker_without_a_gpu_of_its_own_sees_none(ray_session, tmp_path):
     study, _ = run(on_ray, tmp_path, function=trial_functions.sees_gpus, resources={"gpus_per_trial": 0})
     assert [record.value for record in reopened(study).records().values()] == [0.0] * 4
+
+
+@pytest.mark.parametrize("name", ["GPU", "GPU_group_b57f", "GPU_group_0_b57f"])
+def test_the_gpus_of_a_worker_are_known_by_their_name_in_a_placement_group_too(name):
+    from sweeper.executors.ray_attempt import gpus_among
+
+    assert gpus_among({"CPU_group_b57f": 1.0, name: 0.5}, 0.5) == 0.5
+    assert gpus_among({"CPU_group_b57f": 1.0}, 0.0) == 0.0
+
+
+def test_a_worker_whose_gpu_ray_names_otherwise_does_not_train_on_the_cpu_unseen():
+    from sweeper.executors.ray_attempt import gpus_among
+
+    with pytest.raises(SweeperError, match=r"share has 1 GPU, but Ray .* gave: `CPU_group_b57f`, `gpu:b57f`"):
+        gpus_among({"CPU_group_b57f": 1.0, "gpu:b57f": 1.0}, 1.0)
+
+
+def test_a_ray_that_does_not_read_its_mode_again_is_told_of_with_what_to_set(monkeypatch):
+    from sweeper.executors import ray_session
+
+    monkeypatch.setattr(ray_session.ray._raylet, "Config", object())
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+
+    with pytest.raises(ConfigError, match=r"no `ray\._raylet\.Config\.initialize`.* Set RAY_AUTH_MODE=token"):
+        ray_session._set_auth_mode("disabled")
+
+    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 @pytest.mark.ray

@@ -5,12 +5,14 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import cloudpickle
 import ray
 
 from sweeper.channel import TrialStopped
+from sweeper.errors import SweeperError
 from sweeper.executors.attempt import JOIN_S, TrialFunction, run_attempt, worker_facts
 from sweeper.executors.user_code import prepare_imports
 from sweeper.gang import Ranks
@@ -34,6 +36,7 @@ class WorkerSetup:
     board: Any  # the actor that holds the stop flags
     paths: list[str]  # the driver's module search path; Ray hands on only a part of it
     growth_gb: float  # how much more memory it may hold between trials than after its first one
+    gpus: float = 0.0  # that its share holds
     function: bytes | None = None  # a pickled trial function, by cloudpickle; None runs what the spec names
     preload: bool = True  # whether to import the built-in fine-tuning at once
 
@@ -41,7 +44,7 @@ class WorkerSetup:
 def prepare_process(setup: WorkerSetup) -> TrialFunction | None:
     """Make a worker process ready for its first trial; return the function that it runs instead of the spec's."""
     prepare_imports(setup.paths)
-    if assigned_gpus() == 0:
+    if assigned_gpus(setup.gpus) == 0:
         hide_gpus()  # before anything asks for them, after which it would be too late
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if setup.preload:
@@ -51,13 +54,26 @@ def prepare_process(setup: WorkerSetup) -> TrialFunction | None:
     return None if setup.function is None else cloudpickle.loads(setup.function)
 
 
-def assigned_gpus() -> float:
-    """Return how many GPUs Ray has given to this process; a part of one counts as that part."""
-    # In a placement group the resource has the group's name behind it.
-    given = ray.get_runtime_context().get_assigned_resources()
-    return max(
-        (float(n) for name, n in given.items() if name == "GPU" or name.startswith("GPU_group")), default=0.0
-    )
+def assigned_gpus(of_share: float) -> float:
+    """Return how many GPUs Ray has given to this process, whose share holds some or none. Raises as `gpus_among`."""
+    return gpus_among(ray.get_runtime_context().get_assigned_resources(), of_share)
+
+
+def gpus_among(given: Mapping[str, float], of_share: float) -> float:
+    """Return how many GPUs are among what Ray has given to a process; a part of one counts as that part.
+
+    Raises:
+        SweeperError: If none is there, though the process's share holds some.
+    """
+    # In a placement group the resource has the group's name behind it, which Ray does not document (2.60).
+    found = [float(n) for name, n in given.items() if name == "GPU" or name.startswith("GPU_group")]
+    if of_share and not found:
+        named = ", ".join(f"`{name}`" for name in given) or "nothing"
+        raise SweeperError(
+            f"this worker's share has {of_share:g} GPU, but Ray {ray.__version__} names none among what it gave: "
+            f"{named}. It would train on the CPU. Use ray 2.60, whose names are known"
+        )
+    return max(found, default=0.0)
 
 
 class Attempt(Protocol):

@@ -48,7 +48,7 @@ class RankWorker:
         self._rank = rank
         self._board = setup.board
         self._function: TrialFunction | None = prepare_process(setup)
-        take_gpu(assigned_gpus(), is_built_in=setup.preload)
+        take_gpu(assigned_gpus(setup.gpus), is_built_in=setup.preload)
         self._ranks: Any = None
         self._store: Any = None  # rank 0's: the others found it by it
         self._attempt: ThreadAttempt | None = None

@@ -165,10 +165,17 @@ def _init(address: str, **settings: Any) -> None:
 
 
 def _set_auth_mode(mode: str) -> None:
+    try:
+        # Ray reads the variable once and has no public way to read it again (2.60).
+        read_again = ray._raylet.Config.initialize
+    except AttributeError as error:
+        raise ConfigError(
+            f"Ray {ray.__version__} cannot be asked whether a cluster wants a token: it has no "
+            f"`ray._raylet.Config.initialize`, as ray 2.60 has. Set {_AUTH_MODE}=token where the cluster was started "
+            f"with a token, or {_AUTH_MODE}=disabled where it was not."
+        ) from error
     os.environ[_AUTH_MODE] = mode
-    ray._raylet.Config.initialize(
-        ""
-    )  # Ray reads the variable once and has no public way to read it again (2.60)
+    read_again("")
 
 
 def _check_port(address: str) -> None:

@@ -145,6 +145,7 @@ class RayTuneExecutor:
         bridge.set_limit = lambda: limiter.set_max_concurrency(bridge.n_slots())
         setup = WorkerSetup(
             board=board, paths=driver_paths(), growth_gb=self._growth_gb,
+            gpus=self._share.get("GPU", 0.0),
             function=None if self._function is None else cloudpickle.dumps(self._function), preload=self._preload,
         )  # fmt: skip
         worker = tune.with_parameters(

@@ -64,7 +64,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             self._gang.start()
         else:
             self._function = prepare_process(setup)
-            take_gpu(assigned_gpus(), is_built_in=setup.preload)
+            take_gpu(assigned_gpus(setup.gpus), is_built_in=setup.preload)
 
     def step(self) -> dict[str, Any]:
         """Start the trial, or let it go on; return what it reported, as soon as there is something.
