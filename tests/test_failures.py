@@ -467,7 +467,7 @@ def test_a_ray_that_ends_its_thread_while_it_starts_is_not_waited_for(monkeypatc
 
 
 def test_what_ray_wrote_down_of_a_lost_worker_is_read_whatever_its_bytes(tmp_path):
-    from sweeper.executors.ray_bridge import _last_words
+    from sweeper.executors.ray_hooks import _last_words
 
     path = tmp_path / "error.txt"
     path.write_bytes(b"Traceback\nOSError: caf\xe9 is gone\n\n")
@@ -478,7 +478,8 @@ def test_what_ray_wrote_down_of_a_lost_worker_is_read_whatever_its_bytes(tmp_pat
 
 
 def test_what_fails_while_a_lost_worker_is_told_of_ends_the_sweep_and_not_tune(tmp_path):
-    from sweeper.executors.ray_bridge import Bridge, StudyScheduler
+    from sweeper.executors.ray_bridge import Bridge
+    from sweeper.executors.ray_hooks import StudyScheduler
 
     _, orchestrator, _ = started(tmp_path)
     bridge = Bridge(orchestrator, board=None, waiting=None)

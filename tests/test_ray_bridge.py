@@ -6,7 +6,8 @@ import types
 import pytest
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
-from sweeper.executors.ray_bridge import Bridge, SweepEnd
+from sweeper.executors.ray_bridge import Bridge
+from sweeper.executors.ray_hooks import SweepEnd
 from sweeper.executors.ray_worker import RESULT, WorkerResult
 from sweeper.records import EventKind, Report, StepRow, TrialState
 
@@ -32,7 +33,7 @@ def said(*messages):
     return {RESULT: WorkerResult({"node": "a", "pid": 1}, messages)}
 
 
-@pytest.mark.parametrize(("n_slots", "every_s"), [(1, 1.0), (50, 1.0), (500, 10.0)])
+@pytest.mark.parametrize(("n_slots", "every_s"), [(1, 1.0), (100, 1.0), (500, 5.0)])
 def test_trials_of_many_slots_send_what_nobody_waits_for_less_often(tmp_path, n_slots, every_s):
     bridge, _, _, _ = make_bridge(tmp_path)
     bridge.n_slots = lambda: n_slots
@@ -70,6 +71,19 @@ def test_tune_takes_up_trials_for_a_moment_only_before_it_starts_those_that_it_h
     assert [one and one["spec"].number for one in taken] == [0, 1, None]
 
     now[0] += 0.125
+
+    assert bridge.suggest("tune-3")["spec"].number == 2
+
+
+def test_a_slot_that_becomes_free_is_filled_at_once_since_tune_ends_workers_that_have_no_trial(tmp_path):
+    now = [100.0]
+    bridge, _, _, _ = make_bridge(tmp_path, TakesTime(now, 0.125), clock=lambda: now[0])
+    for n in range(2):
+        bridge.suggest(f"tune-{n}")
+        bridge.on_started(f"tune-{n}")
+    assert bridge.suggest("tune-2") is None
+
+    bridge.on_result("tune-0", said(Report(rows=(StepRow(1, 10, 0, math.nan, 1.0, None),))))
 
     assert bridge.suggest("tune-3")["spec"].number == 2
 

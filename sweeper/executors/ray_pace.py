@@ -15,7 +15,8 @@ class Pace:
 
     In one step Tune takes as many trials as it is given, and only after the last of them does it ask for a process for
     the first (ray 2.60). One that was cut off is taken up in some 0.1 s, for its curve and its checkpoints: 500 of
-    them would hold back all GPUs for a minute, and what the workers say besides.
+    them would hold back all GPUs for a minute, and what the workers say besides. Of workers without a trial Tune keeps
+    one (ray 2.60), so that there is no rest where slots have just become free.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,6 +33,10 @@ class Pace:
         finally:
             self._took_at = self._clock()
             self._took_s += self._took_at - since
+
+    def go_on(self) -> None:
+        """Rest no more: a slot is free whose worker Tune would end if it got no trial with the next step."""
+        self._took_s = 0.0
 
     @property
     def rests(self) -> bool:

@@ -24,7 +24,8 @@ from sweeper.executors.attempt import JOIN_S, TrialFunction
 from sweeper.executors.interrupt import take_signals_back
 from sweeper.executors.ray_attempt import WorkerSetup
 from sweeper.executors.ray_board import make_board
-from sweeper.executors.ray_bridge import Bridge, StudyScheduler, StudySearcher, SweepEnd, SweepWatch
+from sweeper.executors.ray_bridge import Bridge
+from sweeper.executors.ray_hooks import StudyScheduler, StudySearcher, SweepEnd, SweepWatch
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import TrialWorker
 from sweeper.executors.user_code import UserCode, driver_paths
