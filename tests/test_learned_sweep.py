@@ -362,12 +362,14 @@ def test_running_trials_hear_that_they_are_stopped_before_those_that_wait_are_sk
         listeners=[stored],
     )  # fmt: skip
     first, second, third = (orchestrator.next_trial().number for _ in range(3))
+    orchestrator.on_report(second, last_words(1.0, 10).report)
 
     stops = orchestrator.on_report(first, last_words(1.0, 20).report)
 
     assert [stop.trial for stop in stops] == [third, second]
     told = stored.seen["stopped: hopeless"]
     assert [told[n].decisions[-1]["stop"] for n in (second, third)] == [True, True]
+    assert told[second].samples == 10  # all that the next driver would know, if this one died now
     assert (told[3].state, told[3].decisions) == (TrialState.WAITING, [])
     ended = reopened(study).records()
     assert [ended[n].state for n in (1, 2, 3)] == [TrialState.PRUNED] * 3

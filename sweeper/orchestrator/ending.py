@@ -107,8 +107,8 @@ class Ending:
 
     def prune(self, running: Running, decision: Decision) -> None:
         """Record a stop before anyone acts on it: from here on the trial is PRUNED."""
-        self._decide(decision)
-        self._recording.flush(running)
+        self._decide(running, decision)
+        self._recording.curve(running)
         self._state.commit()
         self._end_pruned(running)
 
@@ -117,18 +117,22 @@ class Ending:
 
         That takes tens of milliseconds each, for the curve and the checkpoints, while the others would train on.
         """
-        for _, decision in stops:
-            self._decide(decision)
+        for running, decision in stops:
+            self._decide(running, decision)
         self._state.commit()
         for running, _ in stops:
-            self._recording.flush(running)
+            self._recording.curve(running)
             self._end_pruned(running)
 
-    def _decide(self, decision: Decision) -> None:
-        """Record a stop; executors hear of it with the next commit."""
+    def _decide(self, running: Running, decision: Decision) -> None:
+        """Record a stop, and how far the trial came: if the driver dies now, this is what the next one knows of it.
+
+        Executors hear of it with the next commit.
+        """
         record = self._state.records[decision.trial]
         self._failing.note_end()
         self._recording.decision(decision)
+        self._recording.progress(running)
         record.reason = decision.reason
         self._state.tell(EventKind.DECIDED, f"stopped: {decision.reason}", record=record, decision=decision)
 

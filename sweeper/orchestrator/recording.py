@@ -24,25 +24,27 @@ class Recording:
 
     def flush(self, running: Running) -> None:
         """Write the curve and the progress of a running trial."""
-        self._write_curve(running)
-        self._write_progress(running)
+        self.curve(running)
+        self.progress(running)
 
     def flush_when_due(self, running: Running) -> None:
         n_running, now = len(self._state.running), self._state.clock()
         if now - running.flushed_at < _FLUSH_S * max(1.0, n_running / _FLUSHED_AT_A_TIME):
             return
-        self._write_curve(running)
+        self.curve(running)
         if now - running.progress_at >= _PROGRESS_S * n_running:
-            self._write_progress(running)
+            self.progress(running)
 
-    def _write_curve(self, running: Running) -> None:
+    def curve(self, running: Running) -> None:
+        """Write the curve of a running trial, unless it lies on disk already."""
         # Most that end have just saved: at an interrupt of 500 trials each write counts, and a curve is half of one's.
         if len(running.rows) != running.n_written:
             self._state.study.curves.write(running.spec.number, running.rows)
             running.n_written = len(running.rows)
         running.flushed_at = self._state.clock()
 
-    def _write_progress(self, running: Running) -> None:
+    def progress(self, running: Running) -> None:
+        """Write how far a running trial has come, and in what time."""
         self._state.study.record_progress(self._state.records[running.spec.number])
         running.progress_at = self._state.clock()
 
