@@ -156,7 +156,7 @@ class _DraftStorage(BaseStorage):
     # -- what is only read -----------------------------------------------------------------------------------
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        return self._real.get_study_id_from_name(study_name)
+        return self._study_id  # asked for at every draw, of which there may be hundreds for one point
 
     def get_study_name_from_id(self, study_id: int) -> str:
         return self._real.get_study_name_from_id(study_id)
