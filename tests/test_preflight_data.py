@@ -416,7 +416,7 @@ def test_answers_that_are_longer_than_what_is_generated_are_warned_about(tiny: T
     (warning,) = check_trial(config(tiny, **asked)).warnings
     assert warning == (
         "2 of the 4 answers of the eval set `dev` have more than `trial.evaluation.max_new_tokens` = 3 tokens and "
-        "cannot match, so `dev/exact_match` is at most 0.5. The longest has 9: raise it to that, or set "
+        "cannot match, so `dev/exact_match` is at most 2 of 4. The longest has 9: raise it to that, or set "
         "`trial.evaluation.generate` to false if no exact match is needed."
     )
     for change in ({"max_new_tokens": 9}, {"generate": False}, {"max_rows": 2}):
@@ -477,6 +477,21 @@ def test_answers_past_learned_positions_are_refused(tiny: Tiny, tmp_path: Path, 
     )
     check_trial(config(tiny, **data, evaluation={"max_new_tokens": most}))
     check_trial(config(tiny, **data, evaluation={"generate": False}))
+
+
+def test_a_prompt_past_learned_positions_is_refused_though_its_row_is_cut(tiny: Tiny, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", [{"prompt": "red", "completion": " blue"}])
+    dev = write_jsonl(tmp_path / "dev.jsonl", [{"prompt": "red" + " sun" * 40, "completion": " blue"}])
+    data = {
+        "model": str(model_of_learned_positions("gpt2", tmp_path / "gpt2")),
+        "train_data": str(train),
+        "eval_data": {"dev": str(dev)},
+        "settings": {"max_length": 32, "loss_on": "all"},
+    }
+    (message,) = problems(tiny, **data)
+    assert (
+        "knows only 32 positions and cannot go past them. Shorten the prompts to 32 tokens, or set" in message
+    )
 
 
 def test_as_many_new_tokens_as_are_allowed_can_be_generated(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ def answer_facts(table: Any, tokenizer: Any, how: Evaluation, *, end: str | None
         how: How many rows are asked for, and how many tokens are generated.
         end: The special token that ends an assistant's turn, if there is one.
     """
-    columns = table.dataset[: min(len(table), how.max_rows or len(table))]
+    asked_of = table.dataset.select_columns(
+        ["prompt_ids", "answer"]
+    )  # the others would take most of the memory
+    columns = asked_of[: min(len(table), how.max_rows or len(table))]
     pairs = zip(columns["prompt_ids"], columns["answer"], strict=True)
     asked = [(len(prompt), answer) for prompt, answer in pairs if answer is not None]
     if not asked:
@@ -52,8 +55,8 @@ def long_answer_warnings(name: str, found: AnswerFacts, how: Evaluation) -> list
     return [
         f"{found.n_too_long} of the {found.n_answers} answers of the eval set `{name}` have more than "
         f"`trial.evaluation.max_new_tokens` = {how.max_new_tokens} tokens and cannot match, so `{name}/exact_match` "
-        f"is at most {1 - found.n_too_long / found.n_answers:.3g}. The longest has {found.longest}: raise it to that, "
-        "or set `trial.evaluation.generate` to false if no exact match is needed."
+        f"is at most {found.n_answers - found.n_too_long:,} of {found.n_answers:,}. The longest has {found.longest}: "
+        "raise it to that, or set `trial.evaluation.generate` to false if no exact match is needed."
     ]
 
 
@@ -66,15 +69,18 @@ def answer_positions_problem(
     """
     new, known = trial.evaluation.max_new_tokens, model.max_positions
     last = found.longest_prompt + new - 1  # the last token is not read again
-    if known is None or not found.longest_prompt <= known < last or trial.trust_remote_code:
+    if known is None or known >= last or trial.trust_remote_code:
         return None
     if not _looks_up_positions(model_config, known):
         return None
+    if found.longest_prompt > known:  # rows are cut at `max_length`, prompts are not
+        remedy = f"Shorten the prompts to {known} tokens"
+    else:
+        remedy = f"Set `max_new_tokens` to at most {known + 1 - found.longest_prompt}, shorten the prompts"
     return Problem(
         f"The longest prompt of the eval set `{name}` has {found.longest_prompt} tokens and "
         f"`trial.evaluation.max_new_tokens` is {new}, but `{trial.model}` knows only {known} positions and cannot go "
-        f"past them. Set `max_new_tokens` to at most {known + 1 - found.longest_prompt}, shorten the prompts, or set "
-        "`trial.evaluation.generate` to false."
+        f"past them. {remedy}, or set `trial.evaluation.generate` to false."
     )
 
 

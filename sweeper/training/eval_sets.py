@@ -29,7 +29,7 @@ def eval_set(name: str, table: TokenTable, how: Evaluation) -> EvalSet:
     rows = sorted(((i, table[i]) for i in range(count)), key=lambda pair: len(pair[1]["input_ids"]))
     pairs = []
     if how.generate:
-        columns = table.dataset[:count]
+        columns = table.dataset.select_columns(["prompt_ids", "answer"])[:count]
         pairs = [
             (place, list(prompt), answer)
             for place, (prompt, answer) in enumerate(

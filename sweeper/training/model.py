@@ -182,7 +182,7 @@ def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype
 
 
 def _refuse_made_up(trial: TrialSection, model: Any, missing: Collection[str]) -> None:
-    """Refuse a model some of whose weights its files lack: they are drawn before any seed is set.
+    """Refuse a model some of whose weights its files lack: most are drawn, before any seed is set.
 
     What is missing of buffers is worked out and not drawn.
 
@@ -192,8 +192,8 @@ def _refuse_made_up(trial: TrialSection, model: Any, missing: Collection[str]) -
     lost = sorted(set(missing) & {name for name, _ in model.named_parameters()})
     if lost:
         raise ConfigError(
-            f"The files of the model `{trial.model}` lack {len(lost)} of its weights, the first being `{lost[0]}`, so "
-            "that each trial would begin with others, drawn at random. Download it again, or choose a `trial.model` "
+            f"The files of the model `{trial.model}` lack {len(lost)} of its weights, the first being `{lost[0]}`, "
+            "which each trial would make up for itself. Download it again, or choose a `trial.model` "
             "that was trained as a causal language model."
         )
 
