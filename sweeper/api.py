@@ -10,6 +10,7 @@ from sweeper.config import config_from_dict, config_to_dict, load_config
 from sweeper.config.models import SweepConfig
 from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
 from sweeper.errors import ConfigError, NothingToDoError
+from sweeper.events import Listener
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import Extension, plan_extension, with_kept_rungs
 from sweeper.moved import as_recorded, follow, with_kept_prior
@@ -18,7 +19,6 @@ from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
 from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
-from sweeper.records import Listener
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same, check_same_data
 from sweeper.study.failed import failures_left

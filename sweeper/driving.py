@@ -11,6 +11,7 @@ from typing import Literal
 from sweeper.config import dump_config
 from sweeper.config.models import SweepConfig
 from sweeper.errors import InterruptedSweepError, SweeperError
+from sweeper.events import EventKind, Listener
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
 from sweeper.executors.user_code import code_of
@@ -21,7 +22,7 @@ from sweeper.preflight.cluster import SlotPlan
 from sweeper.preflight.environment import capture_environment
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Listener, TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState
 from sweeper.study import layout
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.control_records import Verb

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import config_from_dict
+from sweeper.events import Event
 from sweeper.files import write_text
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import Event
 from sweeper.study import layout
 from sweeper.study.study import Study
 

@@ -10,8 +10,8 @@ from sweeps import make_config
 
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError
+from sweeper.events import Event, EventKind
 from sweeper.readiness import with_options
-from sweeper.records import Event, EventKind
 from sweeper.reporting.best import best_yaml
 from sweeper.study.study import Study
 

@@ -16,13 +16,14 @@ from sweeper.config.messages import show
 from sweeper.control.check import check_request
 from sweeper.control.send import parse_pairs, send_request
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.extend import plan_extension
 from sweeper.optimum.edge import points_beyond
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import EventKind, Origin, Outcome, OutcomeKind, Report, StepRow, TrialRecord, TrialState
+from sweeper.records import Origin, Outcome, OutcomeKind, Report, StepRow, TrialRecord, TrialState
 from sweeper.study.control_records import ControlRequest, Verb, max_concurrent
 from sweeper.study.memory import MemoryStudy
 

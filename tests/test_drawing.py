@@ -10,10 +10,11 @@ from sweeps import Recorder, make_config, make_orchestrator, make_study, reopene
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.driving import is_anything_left
 from sweeper.errors import NothingToDoError
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import make_judge
-from sweeper.records import EventKind, LoggedRecords, Origin, Outcome, OutcomeKind, Report, TrialState
+from sweeper.records import LoggedRecords, Origin, Outcome, OutcomeKind, Report, TrialState
 from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
 from sweeper.study.storage import Journal
 

@@ -12,9 +12,10 @@ import trial_functions
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.worker_memory import WorkerMemory, wait_for_free_gpu
-from sweeper.records import EventKind, OutcomeKind, Report, StepRow, TrialState
+from sweeper.records import OutcomeKind, Report, StepRow, TrialState
 from sweeper.room import Node
 from sweeper.study.control_records import ControlRequest, Verb
 

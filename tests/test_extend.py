@@ -12,9 +12,10 @@ from sweeps import BASE, make_config, make_study, merged, reopened
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.config import override_recorded
 from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.events import EventKind
 from sweeper.extend import plan_extension, with_kept_rungs
 from sweeper.plan import plan_sweep
-from sweeper.records import EventKind, TrialState
+from sweeper.records import TrialState
 from sweeper.study.changes import check_same
 from sweeper.study.study import Study
 

@@ -14,21 +14,13 @@ from sweeps import Recorder, make_config, make_orchestrator, make_study, reopene
 from sweeper.channel import TrialStopped
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.errors import StudyMismatchError
+from sweeper.events import EventKind
 from sweeper.executors import attempt as attempt_module
 from sweeper.executors import worker_memory
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.executors.ray_rest import RestingSlots
 from sweeper.plan import DataFacts
-from sweeper.records import (
-    Decision,
-    EventKind,
-    FailureCause,
-    Outcome,
-    OutcomeKind,
-    Report,
-    StepRow,
-    TrialState,
-)
+from sweeper.records import Decision, FailureCause, Outcome, OutcomeKind, Report, StepRow, TrialState
 from sweeper.study.changes import check_same_data
 
 FEW = {"retries": 1, "max_consecutive": 2}

@@ -15,7 +15,8 @@ from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
 from training_fixtures import Tiny, sweep_of
 
 import sweeper
-from sweeper.records import Event, EventKind, TrialState
+from sweeper.events import Event, EventKind
+from sweeper.records import TrialState
 from sweeper.study.study import Study
 
 tiny = training_fixtures.tiny

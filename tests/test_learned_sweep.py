@@ -10,12 +10,13 @@ from trial_functions import HILL_SPACE, noisy_hill
 
 from sweeper import api
 from sweeper.errors import ConfigError
+from sweeper.events import EventKind
 from sweeper.evidence_text import evidence_json, format_evidence
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules, make_judge
-from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, Report, StepRow, TrialState
+from sweeper.records import Decision, Outcome, OutcomeKind, Report, StepRow, TrialState
 from sweeper.study import layout
 
 

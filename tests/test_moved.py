@@ -14,9 +14,10 @@ from sweeper import api
 from sweeper.confirm.rerun import rerun
 from sweeper.context import TrialContext
 from sweeper.errors import InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.events import Event, EventKind
 from sweeper.moved import follow
 from sweeper.plan import DataFacts
-from sweeper.records import Event, EventKind, TrialState
+from sweeper.records import TrialState
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 from sweeper.training.data_identity import data_identities, named_sources

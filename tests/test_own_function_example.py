@@ -6,8 +6,9 @@ import pytest
 from sweeps import make_orchestrator, make_study, reopened
 
 from sweeper.config import load_config
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import EventKind, TrialState
+from sweeper.records import TrialState
 
 pytestmark = pytest.mark.train
 

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import SweeperError
+from sweeper.events import Event, EventKind
 from sweeper.progress import EventLog, LiveProgress, PlainProgress, progress_for
 from sweeper.progress.lines import event_line
-from sweeper.records import Decision, Event, EventKind, Origin, TrialRecord, TrialState
+from sweeper.records import Decision, Origin, TrialRecord, TrialState
 
 VIEW = view_of_16()
 STOP = Decision(

@@ -6,10 +6,11 @@ import types
 import pytest
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
+from sweeper.events import EventKind
 from sweeper.executors.ray_bridge import Bridge
 from sweeper.executors.ray_hooks import SweepEnd
 from sweeper.executors.ray_worker import RESULT, WorkerResult
-from sweeper.records import EventKind, Report, StepRow, TrialState
+from sweeper.records import Report, StepRow, TrialState
 
 
 class Board:

@@ -10,8 +10,9 @@ from recorded_sweeps import make_point, make_recorded
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.errors import ConfigError
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import EventKind, TrialState
+from sweeper.records import TrialState
 from sweeper.replay import Replay, ReplayOptions, replay, replay_config
 from sweeper.replay.setup import replay_rungs
 from sweeper.study.recorded import record_study

@@ -5,11 +5,12 @@ import trial_functions
 from sweeps import RATES, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.checkpoint import DirectoryCheckpoints, RemoteCheckpoints
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import plan_sweep
 from sweeper.pruners.judge import divergence_rules
-from sweeper.records import Decision, EventKind, Outcome, OutcomeKind, TrialState
+from sweeper.records import Decision, Outcome, OutcomeKind, TrialState
 from sweeper.study.control_records import ControlRequest, Verb
 
 

@@ -5,10 +5,10 @@ import pytest
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 from trial_functions import HILL_SPACE, hill_curve, hill_end, noisy_hill
 
+from sweeper.events import EventKind
 from sweeper.executors.ray_tune import RayTuneExecutor
 from sweeper.learning import LearnedOptions
 from sweeper.pruners import EarlyDynamicsPruner, RankedSignal, report_rung
-from sweeper.records import EventKind
 
 pytestmark = pytest.mark.ray
 

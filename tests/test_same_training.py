@@ -12,10 +12,11 @@ from sweeps import Recorder, make_orchestrator, make_study, reopened
 
 from sweeper import api
 from sweeper.context import TrialContext
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.plan import Plan, plan_sweep
-from sweeper.records import EventKind, Outcome, OutcomeKind, Report, TrialRecord, TrialState
+from sweeper.records import Outcome, OutcomeKind, Report, TrialRecord, TrialState
 
 tiny = training_fixtures.tiny
 

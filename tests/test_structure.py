@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
-    "errors records params batch rungs phases files looking cache optimizer learning encoding items channel "
+    "errors records events params batch rungs phases files looking cache optimizer learning encoding items channel "
     "trial_spec gang context checkpoint room storage_url differences help_text extras model_files step_rows",
     "config pruners",
     "plan study",

@@ -18,7 +18,8 @@ from report_fixtures import view_of_16
 from waiting import wait_for
 
 from sweeper.api import load_study
-from sweeper.records import Decision, Event, EventKind, StepRow, TrialRecord, TrialState
+from sweeper.events import Event, EventKind
+from sweeper.records import Decision, StepRow, TrialRecord, TrialState
 from sweeper.study.view import StudyView
 from sweeper.trackers.base import Point, Run
 from sweeper.trackers.listener import TrackerListener

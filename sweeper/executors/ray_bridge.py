@@ -14,6 +14,7 @@ import ray
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from sweeper.events import Event, EventKind
 from sweeper.executors.attempt import JOIN_S
 from sweeper.executors.ray_attempt import StopWord, attempt_key
 from sweeper.executors.ray_pace import Pace
@@ -22,7 +23,7 @@ from sweeper.executors.ray_silence import Silence
 from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import RESULT, WorkerReplacedError, WorkerResult
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import Decision, Event, EventKind, Outcome, OutcomeKind, Report
+from sweeper.records import Decision, Outcome, OutcomeKind, Report
 
 T = TypeVar("T")
 

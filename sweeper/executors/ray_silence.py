@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Iterable
 
+from sweeper.events import EventKind
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import EventKind
 
 _LONG_S = 600.0  # without a word: longer than a step or an evaluation should take
 _LOOK_S = 5.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 import ray
 from ray.util import placement_group_table
 
+from sweeper.events import EventKind
 from sweeper.orchestrator import Orchestrator
-from sweeper.records import EventKind
 from sweeper.room import workers_in_words
 
 _PATIENCE_S = 5.0  # how long a trial may start without a word

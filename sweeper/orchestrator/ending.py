@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sweeper.checkpoint import Retention
 from sweeper.encoding import SET_ASIDE
+from sweeper.events import EventKind
 from sweeper.orchestrator.failing import Failing
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
@@ -16,7 +17,6 @@ from sweeper.records import (
     HOST,
     LOSS,
     Decision,
-    EventKind,
     FailureCause,
     Outcome,
     OutcomeKind,

@@ -5,10 +5,11 @@ from typing import Any
 
 from sweeper.batch import BatchPlan
 from sweeper.checkpoint import Retention
+from sweeper.events import EventKind
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording
 from sweeper.orchestrator.state import Running, SweepState
-from sweeper.records import HOST, EventKind, FailureCause, Outcome, TrialRecord, TrialState
+from sweeper.records import HOST, FailureCause, Outcome, TrialRecord, TrialState
 from sweeper.study.failed import failures_left
 from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.trial_spec import TrialSpec

@@ -4,6 +4,7 @@ import bisect
 import collections
 from collections.abc import Sequence
 
+from sweeper.events import EventKind
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording, set_progress
@@ -12,7 +13,7 @@ from sweeper.orchestrator.state import Running, SweepState
 from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.pruners.mirror import ASKED
 from sweeper.pruners.signals import windowed_signals
-from sweeper.records import Decision, EventKind, Report, RungRecord
+from sweeper.records import Decision, Report, RungRecord
 
 KEPT_RULE = "keep"  # a judgement that was not carried out, since somebody keeps the trial
 

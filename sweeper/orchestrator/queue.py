@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.events import EventKind
 from sweeper.orchestrator.longest import TrialLengths
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import SweepState
 from sweeper.params import params_key
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
-from sweeper.records import EventKind, Origin, TrialRecord, TrialState
+from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.study.interface import Drawn
 
 _REPEATS = 5  # draws in vain, one after another, before a new point is looked for at random

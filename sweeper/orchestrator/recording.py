@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sweeper.events import EventKind
 from sweeper.orchestrator.state import Running, SweepState
-from sweeper.records import Decision, EventKind, StepRow, TrialRecord, TrialState
+from sweeper.records import Decision, StepRow, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
 
 _FLUSH_S = 2.0  # how old the curve of a running trial may be on disk

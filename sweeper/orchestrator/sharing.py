@@ -2,11 +2,12 @@
 
 import math
 
+from sweeper.events import EventKind
 from sweeper.orchestrator.recording import set_progress
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.params import params_key
 from sweeper.plan import Point
-from sweeper.records import EventKind, Report, TrialRecord, TrialState
+from sweeper.records import Report, TrialRecord, TrialState
 from sweeper.study.clock import utc_now
 from sweeper.trial_spec import ShorterTrial
 

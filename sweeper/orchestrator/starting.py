@@ -6,12 +6,13 @@ from typing import Any
 
 from sweeper.checkpoint import inherit_checkpoint
 from sweeper.errors import StudyMismatchError
+from sweeper.events import EventKind
 from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
 from sweeper.plan import Point, trial_spec
 from sweeper.pruners.divergence import DivergenceMonitor
-from sweeper.records import GRAD_NORM, LOSS, EventKind, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.records import GRAD_NORM, LOSS, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.step_rows import StepRows
 from sweeper.study.clock import utc_now
 from sweeper.study.curves import DamagedCurveError

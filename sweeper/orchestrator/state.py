@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.checkpoint import KeptCheckpoints, Retention, checkpoints_place, open_checkpoints, trials_at
+from sweeper.events import Event, EventKind, Listener
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor
-from sweeper.records import Event, EventKind, Listener, LoggedRecords, RungRecord
+from sweeper.records import LoggedRecords, RungRecord
 from sweeper.step_rows import StepRows
 from sweeper.study import layout
 from sweeper.study.interface import SweepStudy

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 from sweeper.control.check import MAX_CONCURRENT, check_request
 from sweeper.errors import StudyMismatchError, SweeperError
+from sweeper.events import EventKind
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point
-from sweeper.records import Decision, EventKind, Origin
+from sweeper.records import Decision, Origin
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb, limit_of
 from sweeper.study.failed import trials_of

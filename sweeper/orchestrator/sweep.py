@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sweeper.checkpoint import KeptCheckpoints
+from sweeper.events import EventKind, Listener
 from sweeper.orchestrator.ending import Ending
 from sweeper.orchestrator.failing import Failing
 from sweeper.orchestrator.judging import Judging
@@ -17,7 +18,7 @@ from sweeper.orchestrator.steering import Steering
 from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
-from sweeper.records import Decision, EventKind, Listener, Outcome, OutcomeKind, Report, TrialRecord
+from sweeper.records import Decision, Outcome, OutcomeKind, Report, TrialRecord
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import Verb
 from sweeper.study.interface import SweepStudy

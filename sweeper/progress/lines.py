@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from sweeper.records import Decision, Event, EventKind, RungRecord, TrialRecord, TrialState
+from sweeper.events import Event, EventKind
+from sweeper.records import Decision, RungRecord, TrialRecord, TrialState
 from sweeper.reporting.formats import one_line, params_text, plural, short, verb
 from sweeper.study.clock import wall_clock
 

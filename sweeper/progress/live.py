@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.config.models import SweepConfig
+from sweeper.events import Event, EventKind
 from sweeper.progress.guarded import GuardedStream
 from sweeper.progress.lines import LOST, decision_text
 from sweeper.progress.running import MAX_BAR, MIN_BAR, RunningTrial, running_table
 from sweeper.progress.tally import Tally
-from sweeper.records import Event, EventKind, TrialRecord, TrialState, goodness_sign
+from sweeper.records import TrialRecord, TrialState, goodness_sign
 from sweeper.reporting.formats import clipped, duration, one_line, params_text, plural, short
 
 logger = logging.getLogger(__name__)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from sweeper.config.models import SweepConfig
+from sweeper.events import Listener
 from sweeper.executors.replay import CurveCheckpoints, RecordedPlay, ReplayExecutor, VirtualClock
 from sweeper.orchestrator import Orchestrator
 from sweeper.plan import Plan
 from sweeper.prior import PriorSpace, open_prior, prior_records
 from sweeper.pruners.judge import Judge, divergence_rules, make_judge
-from sweeper.records import Listener, TrialRecord, TrialState
+from sweeper.records import TrialRecord, TrialState
 from sweeper.replay.result import OrderOutcome, ReplayResult
 from sweeper.replay.setup import replay_config, replay_points, replay_rungs
 from sweeper.study.memory import MemoryStudy

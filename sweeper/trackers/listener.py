@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sweeper.records import Decision, Event, EventKind, StepRow, TrialState
+from sweeper.events import Event, EventKind
+from sweeper.records import Decision, StepRow, TrialState
 from sweeper.reporting.formats import one_line, verb
 from sweeper.storage_url import hide
 from sweeper.trackers.base import Point, Run, Tracker

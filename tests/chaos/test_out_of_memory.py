@@ -8,8 +8,9 @@ import training_fixtures
 from sweeps import make_orchestrator, make_study, reopened
 
 from sweeper.config import config_from_dict
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
-from sweeper.records import EventKind, TrialState
+from sweeper.records import TrialState
 
 pytestmark = pytest.mark.train
 tiny = training_fixtures.tiny
