@@ -22,14 +22,20 @@ def _private_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def _go_on(number: int, frame: object) -> None:
+    """Go on as before: what was asked for by nohup."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep GPUs out of sight, unless the tests that need one are asked for: curves of CPUs are compared bit for bit.
 
-    A shell that starts something in the background switches Ctrl-C off for it, and for all that it starts; some tests
-    press it.
+    A shell that starts something in the background switches Ctrl-C off for it, and nohup the end of its terminal, for
+    all that it starts too; some tests send both signals. What is handled here is as ever in who is started from here.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _go_on)
     if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
         hide_gpus()
 
