@@ -30,7 +30,11 @@ PAGES = [
     ROOT / "examples" / "tiny" / "README.md",
 ]  # fmt: skip
 PAGE = (ROOT / "docs" / "sweep-file.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+PYTHON = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
 # In the page's order.
 SECTIONS = [
     models.SweepConfig, trial_models.TrialSection, trial_models.DataSource, trial_models.Budget,
@@ -104,7 +108,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_the_python_of_the_readme_calls_what_there_is() -> None:
+def test_the_python_of_the_pages_calls_what_there_is() -> None:
     calls = [node for block in PYTHON for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
     ours = [call for call in calls if ast.unparse(call.func).startswith("sweeper.")]
     assert {ast.unparse(call.func) for call in ours} == {f"sweeper.{name}" for name in sweeper.__all__}
@@ -113,7 +117,7 @@ def test_the_python_of_the_readme_calls_what_there_is() -> None:
         inspect.signature(function).bind(*call.args, **{str(word.arg): word for word in call.keywords})
 
 
-# Without some packages, and with what the README's example leaves to the reader.
+# Without some packages, and with what the page's example leaves to the reader.
 ABSENT = """
 import math, sys
 
@@ -135,7 +139,7 @@ def plain_optuna() -> str:
     return block
 
 
-def test_the_plain_optuna_of_the_readme_runs() -> None:
+def test_the_plain_optuna_of_the_pages_runs() -> None:
     def train_to(mark: int, rate: float) -> tuple[float, float]:
         return abs(math.log10(rate) + 3.0) + 100.0 / mark, 1.0
 
@@ -148,9 +152,9 @@ def test_the_plain_optuna_of_the_readme_runs() -> None:
     assert states.count("COMPLETE") >= 6  # of 24 points so many run to their end before anyone is judged
 
 
-def test_the_plain_optuna_of_the_readme_needs_only_what_is_installed_for_it() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (recipe,) = re.findall(r"For it alone\s+`pip install ([^`]+)`", readme)
+def test_the_plain_optuna_of_the_pages_needs_only_what_is_installed_for_it() -> None:
+    page = (ROOT / "docs" / "pruning.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"For it alone\s+`pip install ([^`]+)`", page)
     required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     installed = [word.strip("'") for word in recipe.split()]
     absent = {re.split(r"\[|>", one)[0] for one in required if one not in installed}

@@ -47,7 +47,7 @@ class EarlyDynamicsPruner(BasePruner):
     at the rung, and again as more arrive, so which trials are stopped depends on the order in which they report.
     `mode="certain"` stops nobody before it is sure whoever is still to come; see `sweeper.pruners.certain`.
 
-    In plain Optuna, call `report_rung` and then `trial.should_prune()`; see README. It warns once where a trial ended
+    In plain Optuna, call `report_rung` and then `trial.should_prune()`; see `docs/`. It warns once where a trial ended
     without a rung, and where it knows of too few points to learn from: add all points of a grid to the study before it
     starts (`study.enqueue_trial`), so that it knows the grid. A pruner writes nothing, so what was decided, which
     `decisions` tells, and the risk that was spent are kept in this object: whoever goes on with a stored study in
