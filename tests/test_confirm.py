@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from cli_fixtures import cli, write_sweep
 from sweep_files import BASE, config_of, replaced
+from sweeps import make_orchestrator, make_study, reopened
 
 from sweeper import api
-from sweeper.config import dump_config
+from sweeper.config import config_from_dict, dump_config
+from sweeper.confirm.finalists import passed_over
 from sweeper.confirm.outcome import outcome_json, outcome_text
 from sweeper.confirm.run import ConfirmRequest, confirm
 from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.executors.in_process import InProcessExecutor
 from sweeper.plan import plan_sweep
+from sweeper.records import Origin
 from sweeper.study.view import StudyView
 
 SCORES = {1e-5: 0.2, 1e-4: 0.6, 1e-3: 0.9, 1e-2: 0.899}
@@ -156,6 +160,54 @@ def test_a_request_that_can_show_nothing_is_refused_before_anything_is_trained(
 def test_a_baseline_that_is_not_there_does_not_match_the_study(study: StudyView) -> None:
     with pytest.raises(StudyMismatchError, match="Study `noisy` has no trial 9: its trials are 0 to 3"):
         confirmed(study, baseline=9)
+
+
+def trained(tmp_path: Path, origins: dict[int, Origin]) -> StudyView:
+    """Train the study, some of whose trials come from elsewhere."""
+    study = make_study(tmp_path / "noisy", config_from_dict(SWEEP))
+    for number, origin in origins.items():
+        study.record_origin(number, origin)
+    InProcessExecutor(slots=1, function=train).run(make_orchestrator(study))
+    return reopened(study).view()
+
+
+WARM = Origin(by="me", cloned_from=1, warm_start=True, from_step=1, from_samples=10)
+
+
+def test_trials_that_began_with_another_one_s_weights_are_passed_over_and_named(tmp_path: Path) -> None:
+    found = confirmed(trained(tmp_path, {2: WARM}), top=2)
+
+    assert [finalist.trial for finalist in found.finalists] == [3, 1]
+    told = "Trial 2 is passed over: its value came of another trial's weights, and confirming trains from scratch."
+    assert told in outcome_text(found).splitlines()
+    assert outcome_json(found)["passed_over"] == [2]
+
+
+def test_a_warm_trial_is_named_only_where_it_would_be_a_finalist(tmp_path: Path) -> None:
+    view = trained(tmp_path, {0: WARM})  # the worst of four
+    assert [passed_over(view, top=top) for top in (1, 3, 4)] == [(), (), (0,)]
+
+
+def test_a_study_of_warm_trials_alone_has_no_finalists(tmp_path: Path) -> None:
+    view = trained(tmp_path, dict.fromkeys(range(4), WARM))
+    with pytest.raises(StudyMismatchError, match="No trial of study `noisy` has completed from scratch, so"):
+        confirmed(view)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        (WARM, "clone of trial 1 with its weights of step 1"),
+        (Origin(by="me", continues=1, from_step=2, from_samples=20), "trains trial 1 on from step 2"),
+    ],
+)
+def test_a_baseline_that_was_not_trained_from_scratch_is_refused(
+    tmp_path: Path, origin: Origin, told: str
+) -> None:
+    study = trained(tmp_path, {0: origin})
+    with pytest.raises(StudyMismatchError, match=rf"Trial 0 .+ was not trained from scratch \({told}\), as"):
+        confirmed(study, baseline=0)
+    assert not study.directory.with_name("noisy-confirm").exists()
 
 
 def test_the_command_prints_a_sentence_per_comparison_and_json(

@@ -1,6 +1,7 @@
 """Which points are confirmed, and the sweep that trains them again. Pure: from one study's view to a config."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from sweeper.confirm.again import points_config
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.params import SEED, but_seed, params_key
 from sweeper.records import TrialRecord, goodness_sign
+from sweeper.reporting.origins import from_scratch_words, origin_text
 from sweeper.study.view import StudyView
 
 _MAX_SEED = 2**31 - 1
@@ -29,16 +31,19 @@ def choose_finalists(view: StudyView, *, top: int, baseline: int | None) -> tupl
     """Return the reference first, then the other finalists by rank.
 
     The reference is the baseline where one is named, which comes on top of the `top` best; else it is the best point.
+    Trials that began with another one's weights are passed over: trained from scratch, their params need not give
+    what they gave.
 
     Raises:
         ConfigError: If there is nothing to compare.
-        StudyMismatchError: If no trial completed, or there is no such baseline.
+        StudyMismatchError: If no trial from scratch completed, there is no such baseline, or it was not trained from
+            scratch.
     """
     ranked = _ranked(view)
     if not ranked:
         raise StudyMismatchError(
-            f"No trial of study `{view.name}` has completed, so there is nothing to confirm. `sweeper resume` goes "
-            "on with it."
+            f"No trial of study `{view.name}` has completed{from_scratch_words(view)}, so there is nothing to confirm. "
+            "`sweeper resume` goes on with it."
         )
     best = ranked[:top]
     if baseline is not None:
@@ -47,10 +52,19 @@ def choose_finalists(view: StudyView, *, top: int, baseline: int | None) -> tupl
     if len(best) < 2:
         raise ConfigError(
             f"Study `{view.name}` has {len(ranked)} completed "
-            f"{'point' if len(ranked) == 1 else 'points'} and `--top` is {top}, so there are no two to compare. Raise "
-            "`--top`, or name another trial with `--baseline N`."
+            f"{'point' if len(ranked) == 1 else 'points'}{from_scratch_words(view)} and `--top` is {top}, so there are "
+            "no two to compare. Raise `--top`, or name another trial with `--baseline N`."
         )
     return tuple(best)
+
+
+def passed_over(view: StudyView, *, top: int) -> tuple[int, ...]:
+    """Return the trials that would be among the `top` best, had they not begun with another one's weights."""
+    sign = goodness_sign(view.config.direction)
+    chosen = _ranked(view)[:top]
+    least = sign * chosen[-1].value if len(chosen) == top else -math.inf
+    warm = (record for record in view.ranked if record.is_warm_started)
+    return tuple(record.number for record in warm if sign * (record.value or 0.0) > least)
 
 
 def confirm_config(
@@ -79,10 +93,10 @@ def identity(params: dict[str, Any]) -> str:
 
 
 def _ranked(view: StudyView) -> list[Finalist]:
-    """Return the completed points, the best first."""
+    """Return the points that completed from scratch, the best first."""
     sign = -goodness_sign(view.config.direction)
     groups: dict[str, list[TrialRecord]] = {}
-    for record in view.ranked:
+    for record in view.from_scratch:
         groups.setdefault(identity(record.params), []).append(record)
     found = []
     for records in groups.values():
@@ -93,6 +107,12 @@ def _ranked(view: StudyView) -> list[Finalist]:
 
 def _baseline(view: StudyView, ranked: Sequence[Finalist], number: int) -> Finalist:
     record = view.record(number)
+    if record.is_continued or record.is_warm_started:
+        raise StudyMismatchError(
+            f"Trial {number} of study `{view.name}` was not trained from scratch ({origin_text(record)}), as "
+            "confirming would train it, to the study's budget: its params need not give then what they gave here. "
+            "Choose another trial for `--baseline`."
+        )
     found = next((one for one in ranked if identity(one.params) == identity(record.params)), None)
     # One that was stopped early may be a baseline too: here it is trained to its end.
     return found or Finalist(trial=number, params=but_seed(record.params), value=float("nan"))

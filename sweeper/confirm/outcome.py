@@ -25,6 +25,7 @@ class Outcome:
     comparisons: tuple[Comparison, ...]
     test: TestName
     alpha: float
+    passed_over: tuple[int, ...] = ()  # better trials of the first study, which were not trained from scratch
 
     @property
     def n_seeds(self) -> int:
@@ -32,7 +33,12 @@ class Outcome:
 
 
 def outcome_of(
-    view: StudyView, finalists: Sequence[Finalist], *, test: TestName = "t", alpha: float = ALPHA
+    view: StudyView,
+    finalists: Sequence[Finalist],
+    *,
+    test: TestName = "t",
+    alpha: float = ALPHA,
+    passed_over: Sequence[int] = (),
 ) -> Outcome:
     """Compare what the confirming study has, whether or not all of its trials have ended."""
     values: list[dict[int, float]] = [{} for _ in finalists]
@@ -56,6 +62,7 @@ def outcome_of(
         comparisons=compared,
         test=test,
         alpha=alpha,
+        passed_over=tuple(passed_over),
     )
 
 
@@ -69,6 +76,8 @@ def outcome_text(outcome: Outcome) -> str:
     for finalist, values, lost in zip(outcome.finalists, outcome.values, outcome.n_diverged, strict=True):
         role = "  (reference)" if finalist is reference else ""
         lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), lost, outcome.n_seeds)}{role}")
+    if outcome.passed_over:
+        lines += ["", passed_over_sentence(outcome.passed_over)]
     lines += ["", *(_sentence(outcome, comparison) for comparison in outcome.comparisons), ""]
     n = len(outcome.comparisons)
     by = "Westfall and Young" if all(one.test == PERMUTATION for one in outcome.comparisons) else "Holm"
@@ -78,6 +87,17 @@ def outcome_text(outcome: Outcome) -> str:
         "by itself."
     )
     return "\n".join(lines)
+
+
+def passed_over_sentence(trials: Sequence[int]) -> str:
+    """Say which trials are no finalists though their values are among the best."""
+    named = ", ".join(str(number) for number in trials)
+    which, whose = (
+        (f"Trial {named} is", "its value") if len(trials) == 1 else (f"Trials {named} are", "their values")
+    )
+    return (
+        f"{which} passed over: {whose} came of another trial's weights, and confirming trains from scratch."
+    )
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -91,6 +111,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "n_seeds": outcome.n_seeds,
         "alpha": outcome.alpha,
         "reference": outcome.finalists[0].trial,
+        "passed_over": list(outcome.passed_over),
         "finalists": [
             {
                 "trial": finalist.trial,

@@ -1,15 +1,18 @@
 """`sweeper confirm`: choose, train, compare."""
 
 import dataclasses
+import logging
 
 from sweeper import api
 from sweeper.confirm.again import train_or_read
-from sweeper.confirm.finalists import choose_finalists, confirm_config
-from sweeper.confirm.outcome import Outcome, outcome_of
+from sweeper.confirm.finalists import choose_finalists, confirm_config, passed_over
+from sweeper.confirm.outcome import Outcome, outcome_of, passed_over_sentence
 from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
 from sweeper.executors.attempt import TrialFunction
 from sweeper.moved import follow
 from sweeper.study.study import Study
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,5 +53,8 @@ def confirm(
         request.test, n_seeds=request.n_seeds, n_comparisons=len(finalists) - 1, alpha=request.alpha
     )
     config = confirm_config(view, finalists, n_seeds=request.n_seeds, name=request.name)
+    warm = passed_over(view, top=request.top)
+    if warm:
+        logger.warning(passed_over_sentence(warm))  # before hours are spent on the others
     trained = train_or_read(config, study, options, function)
-    return outcome_of(trained, finalists, test=request.test, alpha=request.alpha)
+    return outcome_of(trained, finalists, test=request.test, alpha=request.alpha, passed_over=warm)
