@@ -36,8 +36,9 @@ def evidence_json(view: StudyView, found: Sequence[Evidence] | None = None) -> d
         "direction": view.config.direction,
         "evidence": [{**one.as_dict(), "in_words": in_words(one)} for one in found],
         "audit": {
-            "n_audited": audit.n_audited, "n_wrong": audit.n_wrong, "n_open": audit.n_open, "rate": audit.rate,
-            "low": audit.low, "high": audit.high, "expected": audit.expected, "spent_samples": audit.spent_samples,
+            "n_audited": audit.n_audited, "n_wrong": audit.n_wrong, "n_open": audit.n_open,
+            "n_unknown": audit.n_unknown, "rate": audit.rate, "low": audit.low, "high": audit.high,
+            "expected": audit.expected, "spent_samples": audit.spent_samples,
         },
     }  # fmt: skip
 
@@ -94,14 +95,20 @@ def evidence_sentences(found: Sequence[Evidence]) -> list[str]:
 
 
 def audit_sentence(view: StudyView) -> str | None:
-    """Say how often the audited stops were wrong; None where nothing was audited."""
+    """Say how often the audited stops were wrong; None where no audited trial has ended."""
     audit = audit_report(view.records, maximize=view.config.direction == "maximize")
-    if not audit.n_audited:
+    if not audit.n_audited and not audit.n_unknown:
         return None
+    rest = f" {_were(audit.n_unknown)} stopped or failed before the end, which tells nothing of the stop."
     return (
         f"Audit: {audit.n_wrong} of {audit.n_audited} condemned trials that went on proved the stop wrong "
         f"({audit.low:.0%} to {audit.high:.0%}), at {audit.spent_samples:,} samples."
+        f"{rest if audit.n_unknown else ''}"
     )
+
+
+def _were(number: int) -> str:
+    return "1 more was" if number == 1 else f"{number} more were"
 
 
 def _table(found: Sequence[Evidence]) -> Table:

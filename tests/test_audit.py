@@ -15,12 +15,14 @@ def make_rule(**options):
     return LearnedRule(metric="score", direction="maximize", options=LearnedOptions(**options))
 
 
-def audited(number, value, *, best=1.0, tolerance=0.1, state=TrialState.COMPLETE, samples=1000):
+def audited(number, value, *, best=1.0, tolerance=0.1, state=TrialState.COMPLETE, samples=1000, stop=None):
     record = TrialRecord(
         number=number, state=state, params={}, point_id=str(number), value=value, samples=samples
     )
     details = {"best": best, "tolerance": tolerance, "chance": 0.01}
     record.decisions.append({"rule": "audit", "stop": False, "samples": 200, "details": details})
+    if stop is not None:
+        record.decisions.append({"rule": stop, "stop": True, "samples": samples, "details": {}})
     return record
 
 
@@ -66,7 +68,7 @@ def test_a_kill_is_wrong_where_the_trial_beat_the_best_of_then_by_more_than_the_
         audited(0, 1.2),
         audited(1, 1.05),
         audited(2, 0.3),
-        audited(3, None, state=TrialState.PRUNED, samples=300),
+        audited(3, None, state=TrialState.PRUNED, samples=300, stop="nan"),
     ]
 
     report = audit_report(records, maximize=True)
@@ -85,6 +87,20 @@ def test_an_audited_trial_that_still_runs_is_counted_apart():
     report = audit_report([audited(0, None, state=TrialState.RUNNING)], maximize=True)
 
     assert (report.n_audited, report.n_open, report.rate) == (0, 1, None)
+
+
+def test_of_an_audited_trial_that_somebody_stopped_or_that_failed_nothing_is_known():
+    records = [
+        audited(0, 1.2),
+        audited(1, None, state=TrialState.PRUNED, samples=300, stop="user"),
+        audited(2, None, state=TrialState.FAIL, samples=300),
+    ]
+
+    report = audit_report(records, maximize=True)
+
+    assert (report.n_audited, report.n_wrong, report.n_open, report.n_unknown) == (1, 1, 0, 2)
+    assert (report.rate, report.expected) == (1.0, 0.01)
+    assert report.spent_samples == 800 + 100 * 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ from report_fixtures import make_view
 from rich.console import Console
 from sweeps import make_config, make_study
 
-from sweeper.evidence_text import evidence_of_view, format_evidence, nothing_to_tell
+from sweeper.evidence_text import (
+    audit_sentence,
+    evidence_json,
+    evidence_of_view,
+    format_evidence,
+    nothing_to_tell,
+)
 from sweeper.pruners.correlation import partial, spearman, within_groups
 from sweeper.pruners.evidence import DENOISED_NORM, Evidence, evidence_of, in_words
 from sweeper.records import RungRecord, TrialRecord, TrialState
@@ -278,6 +284,29 @@ def test_an_audit_is_told_where_there_is_no_evidence():
     told = "Audit: 0 of 1 condemned trials that went on proved the stop wrong"
     assert told in printed(view)
     assert told in evidence_section(view, findings_of(view), lambda figure: "")
+
+
+@pytest.mark.parametrize(
+    ("n_lost", "told"),
+    [
+        (0, "Audit: 0 of 2 condemned trials that went on proved the stop wrong (0% to 84%), at 0 samples."),
+        (1, "at 0 samples. 1 more was stopped or failed before the end, which tells nothing of the stop."),
+        (2, "at 0 samples. 2 more were stopped or failed before the end, which tells nothing of the stop."),
+    ],
+)
+def test_audited_trials_that_did_not_come_to_their_end_are_told_apart(n_lost, told):
+    records = grid(lambda r, b: 0.5, loss=noise(2))
+    details = {"best": 0.5, "tolerance": 0.1, "chance": 0.01}
+    for record in records[: 2 + n_lost]:
+        record.decisions.append(
+            {"rule": "audit", "stop": False, "samples": record.samples, "details": details}
+        )
+    for record in records[2 : 2 + n_lost]:
+        record.state, record.value = TrialState.FAIL, None
+    view = view_of(records)
+
+    assert audit_sentence(view).endswith(told)
+    assert evidence_json(view)["audit"]["n_unknown"] == n_lost
 
 
 @pytest.mark.parametrize(("state", "n"), [("finished", 9), ("running", 18), ("interrupted", 18)])

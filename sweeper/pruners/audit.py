@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from sweeper.records import TrialRecord, TrialState
+from sweeper.pruners.standings import has_diverged
+from sweeper.records import TrialRecord
 
 AUDIT_RULE = "audit"
 _TAIL = 0.025  # on each side of the interval
@@ -19,9 +20,10 @@ class AuditReport:
     tolerance: the event whose chance the pruner had put at no more than it allowed.
     """
 
-    n_audited: int  # that have ended
+    n_audited: int  # whose end is known: complete, or diverged
     n_wrong: int
-    n_open: int  # audited, but not ended yet
+    n_open: int  # chosen, but not ended yet
+    n_unknown: int  # chosen, but stopped by somebody or failed before the end: neither right nor wrong
     rate: float | None  # of wrong kills; None where nobody was audited
     low: float  # 95 % interval
     high: float
@@ -43,22 +45,25 @@ def audit_decision(record: TrialRecord) -> dict[str, Any] | None:
 def audit_report(records: Iterable[TrialRecord], *, maximize: bool) -> AuditReport:
     """Measure the wrong kills among the audited trials.
 
-    A trial that diverged or failed after it was condemned was condemned rightly.
+    A trial that diverged after it was condemned was condemned rightly; of one that failed or that somebody stopped
+    nobody knows.
 
     Source of the interval: Clopper and Pearson, Biometrika 26 (1934).
     """
     audited = [(record, decision) for record in records if (decision := audit_decision(record)) is not None]
-    ended = [(record, decision) for record, decision in audited if record.state.is_finished]
-    n_wrong = sum(_is_wrong(record, decision["details"], maximize) for record, decision in ended)
-    low, high = clopper_pearson(n_wrong, len(ended))
+    known = [(record, decision) for record, decision in audited if record.has_result or has_diverged(record)]
+    n_open = sum(not record.state.is_finished for record, _ in audited)
+    n_wrong = sum(_is_wrong(record, decision["details"], maximize) for record, decision in known)
+    low, high = clopper_pearson(n_wrong, len(known))
     return AuditReport(
-        n_audited=len(ended),
+        n_audited=len(known),
         n_wrong=n_wrong,
-        n_open=len(audited) - len(ended),
-        rate=n_wrong / len(ended) if ended else None,
+        n_open=n_open,
+        n_unknown=len(audited) - len(known) - n_open,
+        rate=n_wrong / len(known) if known else None,
         low=low,
         high=high,
-        expected=sum(float(decision["details"]["chance"]) for _, decision in ended),
+        expected=sum(float(decision["details"]["chance"]) for _, decision in known),
         spent_samples=sum(
             max(0, record.samples - (decision["samples"] or 0)) for record, decision in audited
         ),
@@ -79,7 +84,7 @@ def clopper_pearson(n_hits: int, n: int) -> tuple[float, float]:
 
 
 def _is_wrong(record: TrialRecord, details: dict[str, Any], maximize: bool) -> bool:
-    if record.state is not TrialState.COMPLETE or record.value is None:
+    if not record.has_result:
         return False
-    gain = record.value - float(details["best"])
+    gain = (record.value or 0.0) - float(details["best"])
     return (gain if maximize else -gain) > float(details["tolerance"])
