@@ -3,9 +3,12 @@
 import json
 import math
 import os
+import re
 
 import optuna
 import pytest
+from sweep_files import BASE as FINETUNING
+from sweep_files import config_of, replaced
 from sweeps import BASE, make_config, make_orchestrator, make_study, merged, reopened
 
 from sweeper import encoding
@@ -105,6 +108,18 @@ def test_another_search_space_is_refused_with_the_difference(tmp_path):
         StudyMismatchError, match=r"`search_space.learning_rate.grid` was \[1e-05, 0.0001, 0.001, 0.01\]"
     ):
         check_same(study, changed)
+
+
+def test_another_order_of_data_sets_is_refused_for_it_draws_other_rows(tmp_path):
+    def mixing(sets):
+        return config_of(replaced(FINETUNING, ("train_data: train.jsonl", f"data_sets: {{{sets}}}")))
+
+    study = make_study(tmp_path, mixing("general: org/a, code: org/b"))
+
+    check_same(study, mixing("general: org/a, code: org/b"))
+    told = 'the order of `trial.data_sets` was ["general", "code"] and is now ["code", "general"]. Restore the old'
+    with pytest.raises(StudyMismatchError, match=re.escape(told)):
+        check_same(study, mixing("code: org/b, general: org/a"))
 
 
 def test_resources_may_change(tmp_path):

@@ -97,10 +97,15 @@ def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
     free = {**_FREE, "benchmarks": not old.metric.startswith(f"{BENCH}/")}
     before = json.loads(old.model_dump_json(exclude=free))
     after = json.loads(new.model_dump_json(exclude=free))
-    return [
+    told = [
         f"`{key}` was {json.dumps(was)} and is now {json.dumps(now)}"
         for key, (was, now) in differing(before, after).items()
     ]
+    # No part of a point's id, but the rows that stand at a trial's positions follow from it.
+    names, now = (list(config.trial.data_sets or ()) for config in (old, new))
+    if names != now and sorted(names) == sorted(now):
+        told.append(f"the order of `trial.data_sets` was {json.dumps(names)} and is now {json.dumps(now)}")
+    return told
 
 
 def _as_before(old: SweepConfig, new: SweepConfig) -> SweepConfig:
