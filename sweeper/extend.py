@@ -50,13 +50,14 @@ class Extension:
             study.update_config(self.config)
         records = study.records()
         known = {record.point_id for record in records.values()}
-        for number, point in self.longer:
-            if point.point_id not in known:
-                study.add_trial(point, Origin(by=whoami(), continues=number))
         left = {record.number for record in failures_left(records.values())}
-        for number, point in self.again:
-            if number in left:
-                study.add_trial(point, _origin_again(records[number]))
+        added = [
+            (point, Origin(by=whoami(), continues=number))
+            for number, point in self.longer
+            if point.point_id not in known
+        ]
+        added += [(point, _origin_again(records[number])) for number, point in self.again if number in left]
+        study.add_trials(added)
 
 
 def _origin_again(failed: TrialRecord) -> Origin:

@@ -14,7 +14,7 @@ import time
 import optuna
 import pytest
 import sqlalchemy.exc
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
@@ -41,6 +41,7 @@ from sweeper.study.journal_lock import JournalLock
 from sweeper.study.patient import PatientStorage
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
+from sweeper.study.transaction import enter_together
 
 HOLD_LOCK = """
 import sys, time
@@ -254,6 +255,73 @@ def test_a_study_whose_making_was_cut_short_is_gone_on_with(tmp_path):
         assert points == [record.point_id for record in study.records().values()]
 
 
+# -- many points at once ----------------------------------------------------------------------------------------
+
+
+def many_points(storage=None):
+    changes = {} if storage is None else {"storage": storage}
+    rates = [1e-5 * (1 + index / 100) for index in range(20)]
+    space = {"learning_rate": {"grid": rates}, "weight_decay": {"grid": [index / 100 for index in range(15)]}}
+    return make_config(search_space=space, **changes)
+
+
+def test_the_points_of_a_grid_are_appended_to_the_journal_together(tmp_path, monkeypatch):
+    config = many_points()
+    study, n_synced, real = Study.create(config, directory=tmp_path), [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (n_synced.append(descriptor), real(descriptor)))
+
+    study.add_points(plan_sweep(config).points)
+
+    assert len(n_synced) == 3  # the first, all others, and that these are all
+    (tmp_path / "study.json").write_text('{"study": "made-up", "storage": null}')
+    found = [record.point_id for record in reopened(study).records().values()]
+    assert found == [point.point_id for point in plan_sweep(config).points]
+    assert len(found) == 300
+
+
+def test_the_points_of_a_grid_are_committed_to_a_database_in_few_transactions(tmp_path):
+    config = many_points(f"sqlite:///{tmp_path}/s.db")
+    study, commits = Study.create(config, directory=tmp_path), []
+    noted = commits.append
+    points = plan_sweep(config).points
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", noted)
+    try:
+        study.add_points(points[:250])
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "commit", noted)
+
+    assert len(commits) < 10
+    found = Study.find(name=config.study, url=config.storage, directory=tmp_path)
+    assert [record.point_id for record in found.records().values()] == [one.point_id for one in points[:250]]
+    found.expect_points()
+    found.add_points(points)
+    assert [record.point_id for record in found.records().values()] == [one.point_id for one in points]
+    assert [record.number for record in found.records().values()] == list(range(300))
+
+
+@pytest.fixture
+def database(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/s.db")
+    yield storage
+    storage.engine.dispose()
+
+
+def test_trials_are_entered_into_a_database_all_or_none(database):
+    study_id = database.create_new_study([StudyDirection.MINIMIZE], "s")
+    other = create_trial(
+        state=TrialState.WAITING, params={"a": 1}, distributions={"a": IntDistribution(0, 1)}
+    )
+
+    with pytest.raises(ValueError, match="different distribution kind"):
+        enter_together(database, study_id, [waiting_trial(), waiting_trial(), other])
+
+    assert database.get_all_trials(study_id) == []
+    enter_together(database, study_id, [waiting_trial(), waiting_trial()])
+    database.create_new_trial(study_id)
+    assert [trial.number for trial in database.get_all_trials(study_id)] == [0, 1, 2]
+
+
 # -- a database that is away ------------------------------------------------------------------------------------
 
 
@@ -314,6 +382,26 @@ def test_what_was_to_be_changed_while_the_storage_was_away_is_changed_once(n_fau
     trials = storage.get_all_trials(study_id)
     assert [(trial.value, trial.user_attrs["number"]) for trial in trials] == [(0.0, 0), (1.0, 1), (2.0, 2)]
     assert first_claim == [True, True, True]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_trials_that_were_to_be_entered_together_while_the_storage_was_away_are_entered_once(database, after):
+    study_id = database.create_new_study([StudyDirection.MINIMIZE], "s")
+    faults, checked = [True], []
+
+    def unsteadily(*arguments):
+        if after:
+            enter_together(database, *arguments)
+        faults.pop()
+        raise StorageInternalError("lost")
+
+    storage = patient(database, enter_together=unsteadily)
+    storage.check_again = checked.append
+
+    storage.create_new_trials(study_id, [waiting_trial() for _ in range(3)])
+
+    assert [trial.number for trial in database.get_all_trials(study_id)] == [0, 1, 2]
+    assert (faults, checked) == ([], [database])
 
 
 def test_a_trial_that_somebody_else_claimed_is_not_claimed_again():

@@ -1,10 +1,11 @@
 """A study that its driver holds: only one may write, the one that took it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from sweeper.study import keys
 from sweeper.study.clock import utc_now
@@ -12,6 +13,7 @@ from sweeper.study.lease import Lease, LeaseTimes
 from sweeper.study.patient import PatientStorage
 from sweeper.study.reading import StoredStudy
 from sweeper.study.storage import Journal
+from sweeper.study.transaction import AT_ONCE
 from sweeper.study.view import StudyState
 
 
@@ -74,6 +76,22 @@ class HeldStudy(StoredStudy):
                 yield
         else:
             yield
+
+    def _enter(self, trials: Sequence[FrozenTrial]) -> None:
+        """Enter trials, many in one commit. A driver that is killed meanwhile has entered the first of them."""
+        if isinstance(self._storage, PatientStorage):
+            for first in range(0, len(trials), AT_ONCE):
+                self.check_held()
+                self._storage.create_new_trials(self._id, trials[first : first + AT_ONCE])
+            return
+        for trial in trials[
+            :1
+        ]:  # Optuna's journal (5.0) cannot return a number before it has read one of its own
+            self._writable.create_new_trial(self._id, trial)
+        with self.together():
+            for trial in trials[1:]:
+                self._writable.create_new_trial(self._id, trial)
+            self.commit()
 
     def commit(self) -> None:
         """Commit what a block `together` has written so far.

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -39,6 +39,7 @@ class PatientStorage(BaseStorage):
     Args:
         inner: The storage.
         place: Its URL without password, for messages.
+        enter_together: Enters all of some trials into the study of an id, or none; None where the storage cannot.
         patience_s: How long to wait for an answer before giving up.
     """
 
@@ -47,12 +48,14 @@ class PatientStorage(BaseStorage):
         inner: BaseStorage,
         *,
         place: str,
+        enter_together: Callable[[int, Sequence[FrozenTrial]], None] | None = None,
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._inner = inner
         self._place = place
+        self._enter_together = enter_together
         self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
@@ -144,15 +147,39 @@ class PatientStorage(BaseStorage):
         """Enter a trial, once: a token in it tells whether an earlier try has entered it."""
         if template_trial is None:
             return self._write(lambda: self._inner.create_new_trial(study_id))
-        token = uuid.uuid4().hex
-        template_trial.system_attrs = {**template_trial.system_attrs, _TOKEN: token}
+        token = _with_token(template_trial)
 
         def again() -> int:
-            entered = self._inner.get_all_trials(study_id, deepcopy=False)
-            found = [trial._trial_id for trial in entered if trial.system_attrs.get(_TOKEN) == token]
-            return found[0] if found else self._inner.create_new_trial(study_id, template_trial)
+            found = self._entered(study_id).get(token)
+            return self._inner.create_new_trial(study_id, template_trial) if found is None else found
 
         return self._write(lambda: self._inner.create_new_trial(study_id, template_trial), again)
+
+    def create_new_trials(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
+        """Enter trials, each once: together where that goes through, else one by one, which waits for the storage."""
+        tokens = [_with_token(trial) for trial in trials]
+        entered: Mapping[str, int] = {}
+
+        def so_far() -> Mapping[str, int]:
+            self.check_again(self._inner)
+            return self._entered(study_id)
+
+        if self._enter_together is not None:
+            try:
+                self._enter_together(study_id, trials)
+            except Exception as error:  # noqa: BLE001 - one by one meets the same, if it is still so, and says so
+                logger.debug("%d trials could not be entered together: %s", len(trials), type(error).__name__)
+                entered = self._patiently(so_far)  # a commit that broke may have gone through
+            else:
+                return
+        for token, trial in zip(tokens, trials, strict=True):
+            if token not in entered:
+                self.create_new_trial(study_id, trial)
+
+    def _entered(self, study_id: int) -> dict[str, int]:
+        """Return the ids of the trials in the storage, by the tokens with which they were entered."""
+        found = self._inner.get_all_trials(study_id, deepcopy=False)
+        return {one.system_attrs[_TOKEN]: one._trial_id for one in found if _TOKEN in one.system_attrs}
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -201,6 +228,13 @@ class PatientStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self._inner.remove_session()
+
+
+def _with_token(trial: FrozenTrial) -> str:
+    """Give a trial that is to be entered a token of its own, and return it."""
+    token = uuid.uuid4().hex
+    trial.system_attrs = {**trial.system_attrs, _TOKEN: token}
+    return token
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """Where a study lives: Optuna's storages, opened with checks and made to last."""
 
+import functools
 import weakref
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sweeper.study import layout
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
+from sweeper.study.transaction import enter_together
 
 __all__ = ["JournalBackend", "mask_url", "open_storage"]
 
@@ -73,7 +75,10 @@ def _open_database(url: str) -> BaseStorage:
             "give the whole URL by `--storage`, or set PGPASSWORD."
         ) from None  # the driver's own text may hold the password
     # Optuna's cache, or every look at the study would read all of its trials again.
-    storage = PatientStorage(optuna.storages.get_storage(database), place=without_password(url))
+    storage = PatientStorage(
+        optuna.storages.get_storage(database), place=without_password(url),
+        enter_together=functools.partial(enter_together, database),
+    )  # fmt: skip
     weakref.finalize(storage, database.engine.dispose)  # or its connections would stay open until Python ends
     return storage
 

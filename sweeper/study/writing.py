@@ -46,9 +46,13 @@ class DrivenStudy(HeldStudy):
         known = {record.point_id for record in entered}
         known |= {params_key(record.params) for record in entered if not record.is_continued}
         dimensions = self._dimensions()
-        for point in points:
-            if known.isdisjoint((point.point_id, params_key(point.params))):
-                self._writable.create_new_trial(self._id, waiting_trial(point, dimensions))
+        self._enter(
+            [
+                waiting_trial(point, dimensions)
+                for point in points
+                if known.isdisjoint((point.point_id, params_key(point.params)))
+            ]
+        )
         self._writable.set_study_user_attr(self._id, keys.N_POINTS, len(points))
 
     def expect_points(self) -> None:
@@ -57,15 +61,17 @@ class DrivenStudy(HeldStudy):
 
     def add_trial(self, point: Point, origin: Origin) -> int:
         """Enter one more point as a WAITING trial and return its number."""
-        attributes: dict[str, Any] = {encoding.ORIGIN: dataclasses.asdict(origin)}
-        if origin.continues is not None:
-            attributes[encoding.CONTINUES] = origin.continues
         trial_id = self._writable.create_new_trial(
-            self._id, waiting_trial(point, self._dimensions(), attributes)
+            self._id, waiting_trial(point, self._dimensions(), _origin_attributes(origin))
         )
         number = self._storage.get_trial_number_from_id(trial_id)
         self._trial_ids[number] = trial_id
         return number
+
+    def add_trials(self, added: Sequence[tuple[Point, Origin]]) -> None:
+        """Enter more points as WAITING trials, in their order."""
+        dimensions = self._dimensions()
+        self._enter([waiting_trial(point, dimensions, _origin_attributes(origin)) for point, origin in added])
 
     def _dimensions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of every dimension as the study's trials have it.
@@ -271,3 +277,11 @@ class DrivenStudy(HeldStudy):
 
     def _set(self, number: int, key: str, value: Any) -> None:
         self._writable.set_trial_user_attr(self._trial_id(number), key, value)
+
+
+def _origin_attributes(origin: Origin) -> dict[str, Any]:
+    """Return what is kept of where a trial comes from."""
+    attributes: dict[str, Any] = {encoding.ORIGIN: dataclasses.asdict(origin)}
+    if origin.continues is not None:
+        attributes[encoding.CONTINUES] = origin.continues
+    return attributes
