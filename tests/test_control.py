@@ -11,11 +11,18 @@ from cli_fixtures import cli
 from sweep_files import BASE, config_of, replaced
 from sweeps import RATES, Recorder, make_config, make_orchestrator, make_study, reopened
 
+from sweeper import encoding
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.config.messages import show
 from sweeper.control.check import check_request
 from sweeper.control.send import parse_pairs, send_request
-from sweeper.errors import ConfigError, InterruptedSweepError, NothingToDoError, StudyMismatchError
+from sweeper.errors import (
+    ConfigError,
+    InterruptedSweepError,
+    NothingToDoError,
+    StudyMismatchError,
+    SweeperError,
+)
 from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.extend import plan_extension
@@ -625,6 +632,28 @@ def test_what_cannot_be_met_is_refused_and_not_written(study, verb, arguments, e
     from sweeper.study.study import Study
 
     assert Study.open(study).control_box.events() == []
+
+
+@pytest.mark.parametrize("verb", [Verb.STOP, Verb.KEEP])
+def test_of_a_trial_that_is_named_no_other_one_is_read(tmp_path, verb):
+    study = make_study(tmp_path, make_config())
+    study._storage.set_trial_user_attr(study._trial_id(1), encoding.POINT, "damaged")
+
+    sent = send_request(str(tmp_path), verb, {"trial": 2})
+
+    assert sent.event.request.trial == 2
+    with pytest.raises(SweeperError, match="trial 1 of study `made-up` is damaged"):
+        send_request(str(tmp_path), verb, {"trial": 1})
+
+
+@pytest.mark.parametrize("number", [-1, 4, 10**12])
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/s.db"])
+def test_a_number_that_no_trial_has_is_refused_with_those_that_there_are(tmp_path, storage, number):
+    url = None if storage is None else storage.format(tmp_path)
+    study = make_study(tmp_path, make_config(storage=url))
+
+    with pytest.raises(StudyMismatchError, match=f"has no trial {number}: its trials are 0 to 3"):
+        send_request(str(study.directory), Verb.STOP, {"trial": number}, storage=url)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from sweeper.config.document import parse_value
 from sweeper.config.overrides import split_override
 from sweeper.control.check import check_request
 from sweeper.errors import ConfigError, NothingToDoError, StudyMismatchError
+from sweeper.records import TrialRecord
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlEvent, ControlRequest, Verb
 from sweeper.study.holder import Holder
@@ -46,9 +47,19 @@ def send_request(
         StudyMismatchError: If there is no such study or trial, or the driver refused.
         NothingToDoError: If the whole sweep is to be stopped and none runs.
     """
-    study = Study.open(place, url=storage)
+    return _send(Study.open(place, url=storage), verb, arguments, clock=clock, sleep=sleep)
+
+
+def _send(
+    study: Study,
+    verb: Verb,
+    arguments: Mapping[str, Any],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Sent:
     request = ControlRequest.new(verb, arguments, at=utc_now())
-    check_request(request, config=study.config, facts=study.facts(), records=study.records())
+    check_request(request, config=study.config, facts=study.facts(), records=_needed(study, request))
     is_running = study.state() == "running"
     if verb is Verb.STOP_ALL and not is_running:
         raise NothingToDoError(f"No sweep of study `{study.name}` runs, so there is nothing to stop.")
@@ -81,12 +92,22 @@ def send_requests(
     Yields and raises what `send_request` does.
     """
     study = Study.open(place, url=storage)
-    facts, records = study.facts(), study.records()
+    facts = study.facts()
     for arguments in each:
         request = ControlRequest.new(verb, arguments, at=utc_now())
-        check_request(request, config=study.config, facts=facts, records=records)
+        check_request(request, config=study.config, facts=facts, records=_needed(study, request))
     for arguments in each:
-        yield send_request(place, verb, arguments, storage=storage)
+        yield _send(study, verb, arguments)
+
+
+def _needed(study: Study, request: ControlRequest) -> Mapping[int, TrialRecord]:
+    """Return the trials that tell whether a request can be met: to read thousands from a database takes seconds."""
+    if request.verb in (Verb.STOP, Verb.KEEP) and request.trial is not None:
+        record = study.record(request.trial)
+        return (
+            study.records() if record is None else {record.number: record}
+        )  # the message tells which there are
+    return study.records() if request.verb in (Verb.ADD, Verb.CLONE) else {}
 
 
 def outcome_text(sent: Sent) -> str:

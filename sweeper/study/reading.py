@@ -101,25 +101,37 @@ class StoredStudy:
         with without_collecting_garbage():
             return self._read_records()
 
+    def record(self, number: int) -> TrialRecord | None:
+        """Read one trial from the storage, and no other; None where it has none of this number."""
+        if not 0 <= number < 2**31:  # what a database's column cannot hold, it refuses in words of its own
+            return None
+        try:
+            trial = self._storage.get_trial(self._trial_id(number))
+        except KeyError:
+            return None
+        return self._read_record(trial)
+
     def _read_records(self) -> dict[int, TrialRecord]:
-        settings = self.config.trial.settings
         found = {}
         for trial in self.frozen_trials():
             self._trial_ids[trial.number] = trial._trial_id
             if trial.number in self._finished:  # it can change no more
                 found[trial.number] = copy.copy(self._finished[trial.number])
                 continue
-            try:
-                params = space.from_choices(trial.params)
-                found[trial.number] = encoding.record_of(trial, settings=settings, params=params)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise SweeperError(
-                    f"What the storage holds of trial {trial.number} of study `{self.name}` is damaged "
-                    f"({type(error).__name__}: {error}). Restore it from a copy, or start anew under another name."
-                ) from error
+            found[trial.number] = self._read_record(trial)
             if trial.state.is_finished():
                 self._finished[trial.number] = copy.copy(found[trial.number])
         return found
+
+    def _read_record(self, trial: FrozenTrial) -> TrialRecord:
+        try:
+            params = space.from_choices(trial.params)
+            return encoding.record_of(trial, settings=self.config.trial.settings, params=params)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SweeperError(
+                f"What the storage holds of trial {trial.number} of study `{self.name}` is damaged "
+                f"({type(error).__name__}: {error}). Restore it from a copy, or start anew under another name."
+            ) from error
 
     def lease(self) -> dict[str, Any]:
         """Return what the lease says of the driver; empty where there never was one."""
