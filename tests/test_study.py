@@ -290,6 +290,23 @@ def test_what_was_added_to_a_curve_is_read_once_for_each_write(tmp_path):
     assert curves.rows_after(0, 3) == curves.rows(0)[3:]
 
 
+def test_a_long_curve_is_written_less_often_but_with_every_checkpoint(tmp_path):
+    now = [0.0]
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study, clock=lambda: now[0])
+    number, n_steps = orchestrator.next_trial().number, 60_000
+
+    def on_disk(at_s, step, **facts):
+        now[0] = at_s
+        orchestrator.on_report(number, Report(rows=(row(step),), **facts))
+        return study.curves.rows(number)[-1].step
+
+    orchestrator.on_report(number, Report(rows=tuple(map(row, range(1, n_steps + 1))), checkpoint="1"))
+    assert on_disk(5.9, n_steps + 1) == n_steps
+    assert on_disk(6.1, n_steps + 2) == n_steps + 2
+    assert on_disk(6.2, n_steps + 3, checkpoint="2") == n_steps + 3
+
+
 def test_a_curve_is_not_written_again_by_an_interrupt_that_found_it_on_disk(tmp_path):
     study = make_study(tmp_path, make_config())
     orchestrator = make_orchestrator(study)
