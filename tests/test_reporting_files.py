@@ -20,8 +20,9 @@ from sweeper.config.trial_models import Budget
 from sweeper.errors import ConfigError
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
+from sweeper.reporting.figures import axis_place
 from sweeper.reporting.formats import duration, percent, short
-from sweeper.reporting.grid import trial_grid
+from sweeper.reporting.grid import Axis, trial_grid
 from sweeper.reporting.importance import importance_of
 from sweeper.reporting.markdown import report_markdown
 from sweeper.reporting.page_tables import decisions_table
@@ -396,3 +397,17 @@ def test_points_from_outside_the_grid_leave_the_importances(tmp_path: Path) -> N
     found = importance_of(make_view(trials, config))
 
     assert set(found.shares) == {"learning_rate", "other"}
+
+
+def test_an_axis_of_many_values_is_looked_through_once():
+    class Values(tuple):
+        n_read = 0
+
+        def __iter__(self):
+            self.n_read += 1
+            return super().__iter__()
+
+    axis = Axis(name="learning_rate", values=Values([1e-4, 2e-4, 3e-4]))
+
+    assert [axis_place(axis, index, as_categories=False) for index in range(3)] == [1e-4, 2e-4, 3e-4]
+    assert axis.values.n_read == 1

@@ -1,6 +1,7 @@
 """Trials as cells over two params: what the heat map and the Markdown table show. Pure."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from sweeper.params import is_number
@@ -33,7 +34,7 @@ class Axis:
     def labels(self) -> list[str]:
         return [short(value) for value in self.values]
 
-    @property
+    @functools.cached_property  # asked for every point of a plot
     def is_numeric(self) -> bool:
         return all(is_number(value) for value in self.values)
 
