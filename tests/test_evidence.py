@@ -9,6 +9,7 @@ import pytest
 from report_fixtures import make_config as make_report_config
 from report_fixtures import make_view
 from rich.console import Console
+from scipy.stats import spearmanr
 from sweeps import make_config, make_study
 
 from sweeper.evidence_text import (
@@ -18,7 +19,7 @@ from sweeper.evidence_text import (
     format_evidence,
     nothing_to_tell,
 )
-from sweeper.pruners.correlation import partial, spearman, within_groups
+from sweeper.pruners.correlation import _rank_rho, partial, spearman, within_groups
 from sweeper.pruners.evidence import DENOISED_NORM, Evidence, evidence_of, in_words
 from sweeper.records import RungRecord, TrialRecord, TrialState
 from sweeper.reporting.findings import findings_of
@@ -129,6 +130,13 @@ def test_partial_correlation_of_what_the_others_explain_is_none_or_unsure():
     x = np.arange(12.0)
 
     assert partial(x, x, x[:, None], seed=0) is None
+
+
+def test_a_correlation_of_draws_is_that_of_ranking_each_of_them():
+    rng = np.random.default_rng(0)
+    x, y, draws = rng.normal(size=40), rng.integers(0, 4, size=40) * 1.0, rng.integers(0, 40, size=(20, 40))
+
+    assert _rank_rho(x, y, draws) == pytest.approx([spearmanr(x[draw], y[draw]).statistic for draw in draws])
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
