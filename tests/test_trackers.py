@@ -186,6 +186,43 @@ def test_a_tracker_that_is_behind_gets_every_step_in_order_and_a_curve_is_not_re
     assert n_read == 4
 
 
+def test_the_end_waits_for_a_tracker_as_long_as_it_comes_further(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.trackers.listener.CLOSING_S", 0.5)
+    monkeypatch.setattr("sweeper.trackers.listener._AT_A_TIME", 1)
+    record, wait = VIEW.records[0], threading.Event()
+
+    class Steady(Notes):
+        def log(self, run: Run, points: Sequence[Point]) -> None:
+            wait.wait(1.2 / record.step)
+            super().log(run, points)
+
+    steady = Steady()
+    with TrackerListener("steady", lambda: steady, rows=rows_of, logged=Path("steps")) as listener:
+        for happened in life_of(record):
+            listener.on_event(happened)
+
+    assert ("end", record.number, record.state) in steady.told
+    assert "Waiting for tracker `steady`, which is behind. Ctrl-C leaves it." in caplog.text
+    assert "left behind" not in caplog.text
+
+
+def test_a_tracker_that_takes_nothing_more_is_left_behind_at_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.trackers.listener.CLOSING_S", 0.2)
+    slow = Slow()
+    with TrackerListener("slow", lambda: slow, rows=rows_of, logged=Path("steps")) as listener:
+        for happened in life_of(VIEW.records[0]):
+            listener.on_event(happened)
+
+    slow.may.set()
+    assert (
+        "Tracker `slow` took nothing for 0.2 s and is left behind. The study has everything." in caplog.text
+    )
+
+
 def test_a_tracker_gets_the_last_steps_of_a_trial_that_is_interrupted() -> None:
     notes, record = Notes(), VIEW.records[0]
 

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "WANDB_BASE_URL")  # variables of the clients' own
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
-CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind
+CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind and comes no further
+_AT_A_TIME = 1000  # steps
 _SIGNALS = ("loss", "grad_norm", "learning_rate")
 
 
@@ -57,6 +58,7 @@ class TrackerListener:
         self._reported: dict[int, Run] = {}  # whose report is in the queue, as they stood last
         self._reporting = threading.Lock()  # for as long as a dict takes; never while the tracker works
         self._is_broken = threading.Event()
+        self._n_taken = 0  # what the tracker took so far: events and parts of curves
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
     def on_event(self, event: Event) -> None:
@@ -79,12 +81,21 @@ class TrackerListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let the tracker finish what was noted."""
+        """Let the tracker finish what was noted, as long as it comes further. Ctrl-C leaves it behind."""
         self._todo.put(None)
-        self._thread.join(CLOSING_S)
+        n_taken = -1
+        try:
+            while self._thread.is_alive() and self._n_taken != n_taken:
+                if n_taken >= 0:
+                    logger.warning("Waiting for tracker `%s`, which is behind. Ctrl-C leaves it.", self._name)
+                n_taken = self._n_taken
+                self._thread.join(CLOSING_S)
+        except KeyboardInterrupt:
+            logger.warning("Tracker `%s` was not waited for. The study has everything.", self._name)
+            return
         if self._thread.is_alive():
             logger.warning(
-                "Tracker `%s` did not finish within %g s and is left behind. The study has everything.",
+                "Tracker `%s` took nothing for %g s and is left behind. The study has everything.",
                 self._name,
                 CLOSING_S,
             )
@@ -103,6 +114,7 @@ class TrackerListener:
                 with self._reporting:
                     run = self._reported.pop(run.number)
             self._hand_on(tracker, logged, event, run)
+            self._n_taken += 1
 
     def _tried(self, call: Callable[[], T]) -> T | None:
         """Return what a call returns, or None where it raised, which is told once."""
@@ -155,8 +167,11 @@ class TrackerListener:
         if not rows:
             return
         points = [Point(step=row.step, samples=row.samples, values=_reported(row)) for row in rows]
-        tracker.log(run, points)
-        logged.note(run.number, points[-1].step)
+        for begin in range(0, len(points), _AT_A_TIME):
+            part = points[begin : begin + _AT_A_TIME]
+            tracker.log(run, part)
+            logged.note(run.number, part[-1].step)
+            self._n_taken += 1
 
 
 def _reported(row: StepRow) -> dict[str, float]:
