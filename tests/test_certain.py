@@ -158,7 +158,9 @@ def test_the_reason_tells_who_is_surely_kept_from_who_is_not_sure_yet_to_be_stop
         "surely among the kept",
         "surely 3 are better of the at most 4 that enter, of which the best 2 go on",
     ]
-    assert pruner.judge([1], 0, records)[0].reason.endswith("at rung 0 surely among the kept")
+    decision = pruner.judge([1], 0, records)[0]
+    assert decision.reason.endswith("at rung 0 surely among the kept")
+    assert decision.details["mode"] == mode
 
 
 def test_in_lockstep_exactly_the_survivors_complete():

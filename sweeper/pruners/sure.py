@@ -17,6 +17,8 @@ class CertainRule:
         n_points: Points of the whole grid; None: as many as there are records.
     """
 
+    _mode = "certain"  # as the config and the decisions name it
+
     def __init__(
         self, signals: Mapping[str, RankedSignal], *, keep_frac: float, n_points: int | None
     ) -> None:
@@ -68,7 +70,7 @@ class CertainRule:
             trial=record.number, stop=verdict is not None, rule=RULE,
             reason=f"{values_text(self._signals, shown)}: at rung {at} {kept}", rung=at, samples=record.samples,
             details={
-                "signals": shown_signals(self._signals, shown), "mode": "certain",
+                "signals": shown_signals(self._signals, shown), "mode": self._mode,
                 **({} if verdict is None else dataclasses.asdict(verdict)),
             },
         )  # fmt: skip
@@ -76,6 +78,8 @@ class CertainRule:
 
 class ProbeRule(CertainRule):
     """The same for trials that wait at a rung until all that enter it have come there."""
+
+    _mode = "probe"
 
     def judge(self, numbers: Sequence[int], rung: int, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Judge, and set the first aside while others have to come."""
