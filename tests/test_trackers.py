@@ -218,6 +218,7 @@ def test_a_tracker_that_takes_nothing_more_is_left_behind_at_the_end(
             listener.on_event(happened)
 
     slow.may.set()
+    wait_for("the end of its thread", lambda: ("close", -1, None) in slow.told)
     assert (
         "Tracker `slow` took nothing for 0.2 s and is left behind. The study has everything." in caplog.text
     )
