@@ -127,13 +127,15 @@ def test_card_of_adapters_names_peft(tmp_path: Path) -> None:
     study = finished_study(tmp_path, trial={"settings": LORA})
     kept = study.directory / "trials" / "1" / "model"
     kept.mkdir(parents=True)
-    (kept / "adapter_config.json").write_text("{}")
+    for name in ("adapter_config.json", "generation_config.json"):
+        (kept / name).write_text("{}")
 
     run_export(str(study.directory), ExportRequest(model=tmp_path / "out"))
 
     card = (tmp_path / "out" / "README.md").read_text()
     assert "library_name: peft" in card
     assert "AutoPeftModelForCausalLM" in card
+    assert 'model.generation_config = GenerationConfig.from_pretrained(".")' in card
 
 
 def test_trial_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:

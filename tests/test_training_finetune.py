@@ -367,6 +367,18 @@ def test_the_final_model_can_be_loaded_where_it_is_kept(tiny: Tiny, tmp_path: Pa
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_kept_model_ends_its_answers_where_they_were_scored_to_end(
+    tiny: Tiny, tmp_path: Path, method: str
+) -> None:
+    from sweeper.benchmarks.loaded import load_kept
+
+    train(tiny, tmp_path, settings={"method": method}, trial={"checkpoint": {"save_model": True}})
+    kept = load_kept(tmp_path / "model", trust_remote_code=False)
+    ends = kept.tokenizer.convert_tokens_to_ids(["<|eos|>", "<|end|>"])  # of a text, and of a turn
+    assert kept.model.generation_config.eos_token_id == sorted(ends)
+
+
 def test_a_model_is_not_kept_unless_asked(tiny: Tiny, tmp_path: Path) -> None:
     train(tiny, tmp_path)
     assert not (tmp_path / "model").exists()

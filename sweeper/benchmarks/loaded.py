@@ -64,4 +64,6 @@ def _read(directory: Path, *, trust_remote_code: bool) -> Any:
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     base.load_adapter(str(directory))
+    if is_there(directory / "generation_config.json"):  # where its answers were scored to end
+        base.generation_config = transformers.GenerationConfig.from_pretrained(directory)
     return base

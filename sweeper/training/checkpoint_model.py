@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.training.checkpoints import load_weights
+from sweeper.training.kept_model import end_answers, save_model
 from sweeper.training.model import load_model, lora_config, without_peft_warning
 from sweeper.training.tokenizer import load_tokenizer
 
@@ -27,5 +28,6 @@ def write_checkpoint_model(
         with without_peft_warning():
             model = peft.get_peft_model(model, adapters)
     load_weights(model, checkpoint)
-    model.save_pretrained(target)
-    load_tokenizer(trial).save_pretrained(target)
+    tokenizer = load_tokenizer(trial)
+    end_answers(model, tokenizer)
+    save_model(model, tokenizer, target)

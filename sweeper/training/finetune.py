@@ -25,6 +25,7 @@ from sweeper.training.boundary import StepBoundary
 from sweeper.training.checkpoints import load_weights, put_weights, read_best, read_end, read_state
 from sweeper.training.data_identity import check_identities, pinned
 from sweeper.training.evaluation import Evaluator, undisturbed
+from sweeper.training.kept_model import end_answers, save_model
 from sweeper.training.legs import Carried, Leg, leg_at, legs_of, sample_order
 from sweeper.training.liger import take_liger_off
 from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
@@ -135,6 +136,7 @@ class _Finetuning:
         metrics = self._steps.finish()
         if self._context.spec.metric == LOSS:
             metrics[LOSS] = self._steps.last_losses_mean()
+        end_answers(model, self._tokenizer)
         self._keep(model, Path(self._context.spec.trial_dir))
         return metrics | self._benchmark(model)
 
@@ -248,8 +250,7 @@ class _Finetuning:
             return
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            model.save_pretrained(beside, **({} if weights is None else {"state_dict": weights}))
-            self._tokenizer.save_pretrained(beside)
+            save_model(model, self._tokenizer, beside, weights=weights)
             publish_directory(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

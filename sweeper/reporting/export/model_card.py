@@ -79,13 +79,14 @@ def _origin(view: StudyView, record: TrialRecord) -> str:
 def _usage(directory: Path) -> str:
     loader = "AutoPeftModelForCausalLM" if _is_adapter(directory) else "AutoModelForCausalLM"
     library = "peft" if _is_adapter(directory) else "transformers"
-    imports = (
-        f"from transformers import {loader}, AutoTokenizer"
-        if library == "transformers"
-        else f"from peft import {loader}\nfrom transformers import AutoTokenizer"
-    )
+    imports, generation = f"from transformers import {loader}, AutoTokenizer", ""
+    if library == "peft":
+        imports = f"from peft import {loader}\nfrom transformers import AutoTokenizer"
+        if is_there(directory / "generation_config.json"):
+            imports += ", GenerationConfig"
+            generation = 'model.generation_config = GenerationConfig.from_pretrained(".")\n'
     return (
-        f'```python\n{imports}\n\nmodel = {loader}.from_pretrained(".")\n'
+        f'```python\n{imports}\n\nmodel = {loader}.from_pretrained(".")\n{generation}'
         'tokenizer = AutoTokenizer.from_pretrained(".")\n```'
     )
 
