@@ -90,14 +90,22 @@ def test_too_few_items_are_not_tested_and_the_smallest_number_is_told(study: Stu
     assert "the smallest number that can is 6" in sentence(few)
 
 
+def test_where_items_are_few_the_interval_is_as_wide_as_student_s() -> None:
+    rng, covered = np.random.default_rng(5), 0
+    for _ in range(200):
+        low, high = bootstrap_interval(rng.normal(0.0, 1.0, size=8))
+        covered += low <= 0.0 <= high
+    assert covered / 200 > 0.91, "percentiles alone: 0.89"
+
+
 def test_the_statistics_are_scipy_s() -> None:
     differences = np.random.default_rng(3).normal(0.2, 1.0, size=60)
-    found = compare_items("s", "m", differences, np.zeros(60), lower_is_better=False, alpha=0.05)
+    found = compare_items("s", "m", differences, np.zeros(60), lower_is_better=False)
     expected = stats.ttest_1samp(differences, 0.0)
     assert found.p == pytest.approx(expected.pvalue, abs=0.02)
     bounds = expected.confidence_interval()
     assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high), abs=0.05)
-    assert permutation_p(np.zeros(9)) == 1.0
+    assert permutation_p(np.zeros(9)) == permutation_p(np.array([1.0] + [0.0] * 39)) == 1.0
     assert permutation_p(np.ones(6)) == pytest.approx(2 / 2**6)
     assert bootstrap_interval(np.full(9, 0.5)) == (0.5, 0.5)
 

@@ -91,6 +91,18 @@ def test_what_cannot_be_tested_is_not_claimed(other: dict[int, float]) -> None:
     assert math.isnan(found.noise)
 
 
+def test_what_cannot_be_tested_costs_the_others_nothing() -> None:
+    reference = {seed: 0.5 + 0.01 * seed for seed in range(6)}
+    better = {seed: value + 0.1 + 0.01 * seed**2 for seed, value in reference.items()}
+
+    alone = compare([reference, better], maximize=True, test="permutation")
+    beside = compare([reference, {}, better], maximize=True, test="permutation")
+
+    assert (alone[0].p_corrected, alone[0].is_real) == (pytest.approx(2 / 2**6), True)
+    assert (beside[1].p_corrected, beside[1].is_real) == (alone[0].p_corrected, True)
+    assert (beside[0].p_corrected, beside[0].is_real) == (1.0, False)
+
+
 @pytest.mark.parametrize(("n", "is_real"), [(5, False), (6, True)])
 def test_values_that_no_seed_moves_count_as_signs(n: int, is_real: bool) -> None:
     (found,) = compare([dict.fromkeys(range(n), 1.0), dict.fromkeys(range(n), 2.0)], maximize=True)

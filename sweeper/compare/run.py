@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-from sweeper.compare.statistics import ItemComparison, compare_items
+from sweeper.compare.statistics import ItemComparison, compare_items, least_items
 from sweeper.confirm.statistics import ALPHA, holm
 from sweeper.differences import differing
 from sweeper.errors import ConfigError, StudyMismatchError
-from sweeper.items import Items, paired, read_items
+from sweeper.items import paired, read_items
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.export.chosen import chosen_record
 from sweeper.reporting.status import origin_json
@@ -76,20 +76,19 @@ def _training(record: TrialRecord) -> dict[str, Any]:
 
 def _all(view: StudyView, one: TrialRecord, two: TrialRecord, alpha: float) -> list[ItemComparison]:
     first, second = (read_items(layout.trial_dir(view.directory, record.number)) for record in (one, two))
-    found = []
-    for source in first:
-        if source in second:
-            for measure in first[source].measures:
-                if measure in second[source].measures:
-                    found.append(_one(first[source], second[source], measure, alpha))
-    return [comparison for comparison in found if comparison.n]
-
-
-def _one(first: Items, second: Items, measure: str, alpha: float) -> ItemComparison:
-    values = paired(first, second, measure)
-    return compare_items(
-        first.source, measure, *values, lower_is_better=measure in first.lower_is_better, alpha=alpha
-    )
+    shared = [
+        (first[source], measure, paired(first[source], second[source], measure))
+        for source in first if source in second
+        for measure in first[source].measures if measure in second[source].measures
+    ]  # fmt: skip
+    shared = [(items, measure, values) for items, measure, values in shared if len(values[0])]
+    least = least_items([len(values[0]) for _, _, values in shared], alpha=alpha)
+    return [
+        compare_items(
+            items.source, measure, *values, lower_is_better=measure in items.lower_is_better, least=needed
+        )
+        for (items, measure, values), needed in zip(shared, least, strict=True)
+    ]
 
 
 def _corrected(found: list[ItemComparison], alpha: float) -> tuple[ItemComparison, ...]:

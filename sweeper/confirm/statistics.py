@@ -101,15 +101,23 @@ def compare(
         _compare(candidates[0], values, index, sign, test)
         for index, values in enumerate(candidates[1:], start=1)
     ]
-    if all(comparison.test == PERMUTATION for comparison in made):
-        corrected = westfall_young(candidates[0], candidates[1:])
-    else:
-        corrected = holm([comparison.p for comparison in made])
+    corrected = _corrected(candidates, made)
     return tuple(
         dataclasses.replace(comparison, p_corrected=p, n_diverged=both, is_real=p <= alpha and not any(both))
-        for comparison, p in zip(made, corrected, strict=True)
-        for both in [(lost[0], lost[comparison.candidate])]
+        for comparison in made
+        for p, both in [(corrected[comparison.candidate], (lost[0], lost[comparison.candidate]))]
     )
+
+
+def _corrected(candidates: Sequence[Values], made: Sequence[Comparison]) -> dict[int, float]:
+    """Return each candidate's p-value, corrected for the number of those that could be tested."""
+    tested = [comparison for comparison in made if comparison.test != "none"]
+    if tested and all(comparison.test == PERMUTATION for comparison in tested):
+        found = westfall_young(candidates[0], [candidates[comparison.candidate] for comparison in tested])
+    else:
+        found = holm([comparison.p for comparison in tested])
+    corrected = {comparison.candidate: comparison.p for comparison in made}
+    return corrected | {comparison.candidate: p for comparison, p in zip(tested, found, strict=True)}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
