@@ -1,5 +1,6 @@
-"""Where trials are compared: rung marks. Pure."""
+"""Where trials are compared, and how many go on from there: rung marks and counts. Pure."""
 
+import math
 from collections.abc import Sequence
 
 from sweeper.errors import ConfigError
@@ -34,11 +35,24 @@ def rung_samples(*, first: int, budget: int, reduction_factor: int) -> tuple[int
     return tuple(marks)
 
 
+def n_going_on(keep_frac: float, n: int) -> int:
+    """Return how many of n trials at a rung go on: the fraction of them, rounded up.
+
+    >>> n_going_on(0.5, 5), n_going_on(0.28, 25), n_going_on(1e-12, 7)
+    (3, 7, 1)
+    """
+    return max(1, _ceil(keep_frac * n)) if n else 0
+
+
 def rungs_at_fractions(fractions: Sequence[float], *, budget: int) -> tuple[int, ...]:
     """Return marks at fractions of the budget, rounded up to whole samples.
 
     >>> rungs_at_fractions([0.1, 0.3], budget=2048)
     (205, 615)
     """
-    # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would put the mark one sample late.
-    return tuple(-int(-round(fraction * budget, 9) // 1) for fraction in fractions)
+    return tuple(_ceil(fraction * budget) for fraction in fractions)
+
+
+def _ceil(product: float) -> int:
+    # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would count one more.
+    return math.ceil(round(product, 9))

@@ -50,6 +50,11 @@ def test_a_jump_that_stays_is_a_spike():
     assert "its own best was 1" in verdict.reason
 
 
+def test_a_loss_that_begins_at_nothing_has_no_scale_yet():
+    assert DivergenceMonitor(DivergenceRules()).check(rows([0.0] * 160 + [1e-6] * 8)) is None
+    assert DivergenceMonitor(DivergenceRules()).check(rows([0.0] * 160 + [math.nan])) is not None
+
+
 def test_a_jump_that_passes_is_no_spike():
     assert DivergenceMonitor(DivergenceRules()).check(rows([1.0] * 160 + [9.0] * 7 + [1.0] * 20)) is None
 

@@ -76,6 +76,14 @@ def test_a_grid_without_a_bend_has_no_fit() -> None:
     assert told <= 10  # by chance the bend looks sure in one of 40
 
 
+@pytest.mark.parametrize("value", [0.0, 0.25, 0.35, 1.0])
+def test_equal_values_have_no_fit(value: float) -> None:
+    trained = [
+        Trained(rate, batch, value) for batch in (8, 32, 128) for rate in (1e-5, 1e-4, 3e-4, 1e-3, 1e-2)
+    ]
+    assert fit_best_rate(trained, maximize=True) is None
+
+
 @pytest.mark.parametrize("n_rates", [1, 2])
 def test_too_few_rates_have_no_fit(n_rates: int) -> None:
     trained = [one for one in surface(np.random.default_rng(0)) if one.rate in RATES[:n_rates]]

@@ -11,6 +11,7 @@ from scipy import stats
 _INTERVAL = 0.95
 _MIN_FREE = 3  # values beyond the parabola's terms, so that their scatter says how sure it is
 _MIN_RATES = 3
+_ROUNDING = 1e-9  # values that differ by less, relatively, are equal: what is fitted to them is rounding
 _RATE, _BEND, _SLANT = 1, 2, 3  # places among the terms: x, x**2 and x z of log rate x and log batch z
 
 
@@ -124,14 +125,16 @@ def _solved(matrix: Any, y: Any) -> _Parabola | None:
     n_free = len(y) - matrix.shape[1]
     if n_free < _MIN_FREE or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
         return None
+    spread = float(((y - y.mean()) ** 2).sum())
+    if spread <= len(y) * (_ROUNDING * float(np.abs(y).max())) ** 2:
+        return None
     terms, *_ = np.linalg.lstsq(matrix, y, rcond=None)
     residual = float(((y - matrix @ terms) ** 2).sum())
-    spread = float(((y - y.mean()) ** 2).sum())
     return _Parabola(
         terms=terms,
         covariance=np.linalg.inv(matrix.T @ matrix) * residual / n_free,
         t=float(stats.t.ppf((1 + _INTERVAL) / 2, n_free)),
-        r_squared=1 - residual / spread if spread else 1.0,
+        r_squared=1 - residual / spread,
     )
 
 

@@ -1,12 +1,12 @@
 """What a plan says of how its trials will be judged: which run to their end first, and how many go on at each rung."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.plan.data import Point
+from sweeper.rungs import n_going_on
 
 
 def judging_notes(config: SweepConfig, points: Sequence[Point], *, n_rungs: int) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[s
     """Say how many points come to each rung, and how they go on."""
     entering = [n_trials]
     for _ in range(n_rungs):
-        entering.append(math.ceil(config.pruner.keep_frac * entering[-1]))
+        entering.append(n_going_on(config.pruner.keep_frac, entering[-1]))
     counts = ", then ".join(str(n) for n in entering[1:])
     how = (
         "from their checkpoints"

@@ -7,6 +7,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import Plan
 from sweeper.preflight.measure import Cost
+from sweeper.rungs import n_going_on
 
 _STEPS = 1000  # shares are looked for in thousandths
 
@@ -68,7 +69,7 @@ def probe_share(keep_frac: float, *, n_points: int, fractions: Sequence[float]) 
     entering, before, spent = n_points, 0.0, 0.0
     for at in (*fractions, 1.0):
         spent += entering * (at - before)
-        entering, before = math.ceil(keep_frac * entering), at
+        entering, before = n_going_on(keep_frac, entering), at
     return spent / n_points
 
 

@@ -16,6 +16,7 @@ from sweeper.files import nearest_existing
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
 from sweeper.plan.marks import n_points
 from sweeper.preflight.weights import WeightFacts, read_weights
+from sweeper.rungs import n_going_on
 from sweeper.study import layout
 
 _FLOAT32 = 4  # what trained weights are kept in
@@ -171,7 +172,7 @@ def _waiting(config: SweepConfig, n_trials: int) -> list[int]:
     )
     n_rungs = KEPT if given is None else min(KEPT, len(given))  # from then on a trial's oldest one is removed
     if pruner.directions != "learned":
-        return [n_trials, math.ceil(pruner.keep_frac * n_trials)][:n_rungs] if pruner.mode == "probe" else []
+        return [n_trials, n_going_on(pruner.keep_frac, n_trials)][:n_rungs] if pruner.mode == "probe" else []
     if not config.sets_aside or (n_trials < LEARNED_MIN_POINTS and pruner.prior is None):
         return []
     least = LEARNED_MIN_OWN if pruner.prior is not None else calibration_size(n_trials)

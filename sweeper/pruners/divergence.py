@@ -128,7 +128,10 @@ class DivergenceMonitor:
             self._best_median + _SPIKE_MADS * _MAD_SCALE * self._best_mad,
             self._best_median + _SPIKE_UNDONE * (self._first_median - self._best_median),
         )
-        if min(losses) <= threshold:
+        has_scale = (
+            threshold > self._best_median
+        )  # not where the loss has been exactly 0 from the first step on
+        if not has_scale or min(losses) <= threshold:
             return None
         return Verdict(
             "loss_spike",

@@ -1,13 +1,13 @@
 """One rung of the certain mode: who is known there, and who is surely better than whom. Pure."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
 
 import numpy as np
 
 from sweeper.pruners.correlation import Array
 from sweeper.pruners.pairs import Pairs
+from sweeper.rungs import n_going_on
 
 _PAIRS_A_REPORT = 250_000  # about; looking at so many takes some 3 ms (2 cores, November 2026)
 _FIRST_ROOM = 64  # trials
@@ -105,7 +105,7 @@ class Level:
         sure = known[self._is_sure[known]]
         verdicts: dict[int, Verdict] = {}
         safe: set[int] = set()
-        n_kept, n_least_kept = math.ceil(keep_frac * self._n_most), math.ceil(keep_frac * self._n_least)
+        n_kept, n_least_kept = n_going_on(keep_frac, self._n_most), n_going_on(keep_frac, self._n_least)
         may_condemn, may_save = len(sure) >= n_kept, self.n_pending < n_least_kept
         if not (may_condemn or may_save):
             return verdicts, safe

@@ -73,8 +73,8 @@ def _reason(outlook: Outlook, expected: _Expected, stakes: Stakes, *, allowed: f
     relation = "within" if outlook.chance <= allowed else "above"
     return (
         f"{place}, {stakes.metric} is predicted to end at {expected.value:.4g} ({expected.low:.4g} to "
-        f"{expected.high:.4g}), the best so far is {expected.best:.4g}: a chance of {outlook.chance:.2g} to beat it by "
-        f"more than {stakes.tolerance:.2g}, {relation} the allowed {allowed:.2g}"
+        f"{expected.high:.4g}), the best so far is {expected.best:.4g}: a chance of {outlook.chance:.2g} to end as "
+        f"the best of all, more than {stakes.tolerance:.2g} ahead of it, {relation} the allowed {allowed:.2g}"
     )
 
 
