@@ -150,6 +150,9 @@ def drive(
             # A second Ctrl-C, or the end of the grace time.
             orchestrator.interrupt()
         finally:
+            if orchestrator.is_interrupted:
+                for tracker in trackers:
+                    tracker.hurry()
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
     _check_outcome(study, orchestrator, executor_name)
 

@@ -205,23 +205,24 @@ def test_the_end_waits_for_a_tracker_as_long_as_it_comes_further(
 
     assert ("end", record.number, record.state) in steady.told
     assert "Waiting for tracker `steady`, which is behind. Ctrl-C leaves it." in caplog.text
-    assert "left behind" not in caplog.text
+    assert "left so" not in caplog.text
 
 
+@pytest.mark.parametrize(("name", "is_hurried"), [("CLOSING_S", False), ("_HURRIED_S", True)])
 def test_a_tracker_that_takes_nothing_more_is_left_behind_at_the_end(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str, is_hurried: bool
 ) -> None:
-    monkeypatch.setattr("sweeper.trackers.listener.CLOSING_S", 0.2)
+    monkeypatch.setattr(f"sweeper.trackers.listener.{name}", 0.2)
     slow = Slow()
     with TrackerListener("slow", lambda: slow, rows=rows_of, logged=Path("steps")) as listener:
+        if is_hurried:
+            listener.hurry()
         for happened in life_of(VIEW.records[0]):
             listener.on_event(happened)
 
     slow.may.set()
     wait_for("the end of its thread", lambda: ("close", -1, None) in slow.told)
-    assert (
-        "Tracker `slow` took nothing for 0.2 s and is left behind. The study has everything." in caplog.text
-    )
+    assert "Tracker `slow` is behind and left so. The study has everything." in caplog.text
 
 
 def test_a_tracker_gets_the_last_steps_of_a_trial_that_is_interrupted() -> None:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "WANDB_BASE_URL")  # variables of the clients' own
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
 CLOSING_S = 60.0  # how long the end of a sweep waits for a tracker that is behind and comes no further
+_HURRIED_S = 5.0  # how long in all where the sweep was interrupted: what stopped it may end the process soon
 _AT_A_TIME = 1000  # steps
 _SIGNALS = ("loss", "grad_norm", "learning_rate")
 
@@ -58,6 +59,7 @@ class TrackerListener:
         self._reported: dict[int, Run] = {}  # whose report is in the queue, as they stood last
         self._reporting = threading.Lock()  # for as long as a dict takes; never while the tracker works
         self._is_broken = threading.Event()
+        self._is_hurried = False
         self._n_taken = 0  # what the tracker took so far: events and parts of curves
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
@@ -74,6 +76,10 @@ class TrackerListener:
                 return
         self._todo.put((event, run))
 
+    def hurry(self) -> None:
+        """Wait no longer than seconds for the tracker at the end."""
+        self._is_hurried = True
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -83,22 +89,23 @@ class TrackerListener:
     ) -> None:
         """Let the tracker finish what was noted, as long as it comes further. Ctrl-C leaves it behind."""
         self._todo.put(None)
-        n_taken = -1
         try:
-            while self._thread.is_alive() and self._n_taken != n_taken:
-                if n_taken >= 0:
-                    logger.warning("Waiting for tracker `%s`, which is behind. Ctrl-C leaves it.", self._name)
-                n_taken = self._n_taken
-                self._thread.join(CLOSING_S)
+            if self._is_hurried:
+                self._thread.join(_HURRIED_S)
+            else:
+                self._wait()
         except KeyboardInterrupt:
-            logger.warning("Tracker `%s` was not waited for. The study has everything.", self._name)
-            return
+            logger.info("Tracker `%s` is waited for no longer.", self._name)
         if self._thread.is_alive():
-            logger.warning(
-                "Tracker `%s` took nothing for %g s and is left behind. The study has everything.",
-                self._name,
-                CLOSING_S,
-            )
+            logger.warning("Tracker `%s` is behind and left so. The study has everything.", self._name)
+
+    def _wait(self) -> None:
+        n_taken = -1
+        while self._thread.is_alive() and self._n_taken != n_taken:
+            if n_taken >= 0:
+                logger.warning("Waiting for tracker `%s`, which is behind. Ctrl-C leaves it.", self._name)
+            n_taken = self._n_taken
+            self._thread.join(CLOSING_S)
 
     def _work(self) -> None:
         tracker = self._tried(self._make)
