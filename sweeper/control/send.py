@@ -104,9 +104,9 @@ def _needed(study: Study, request: ControlRequest) -> Mapping[int, TrialRecord]:
     """Return the trials that tell whether a request can be met: to read thousands from a database takes seconds."""
     if request.verb in (Verb.STOP, Verb.KEEP) and request.trial is not None:
         record = study.record(request.trial)
-        return (
-            study.records() if record is None else {record.number: record}
-        )  # the message tells which there are
+        if record is not None:
+            return {record.number: record}
+        return study.records()  # the message tells which there are
     return study.records() if request.verb in (Verb.ADD, Verb.CLONE) else {}
 
 

@@ -84,9 +84,8 @@ class HeldStudy(StoredStudy):
                 self.check_held()
                 self._storage.create_new_trials(self._id, trials[first : first + AT_ONCE])
             return
-        for trial in trials[
-            :1
-        ]:  # Optuna's journal (5.0) cannot return a number before it has read one of its own
+        # The first by itself: Optuna's journal (5.0) cannot return a number before it has read one of its own.
+        for trial in trials[:1]:
             self._writable.create_new_trial(self._id, trial)
         with self.together():
             for trial in trials[1:]:
