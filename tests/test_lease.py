@@ -1,6 +1,8 @@
 """One driver per study: who holds it, who may take it over, and what the loser does."""
 
+import contextlib
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from sweeps import make_config, make_orchestrator, make_study, reopened
 
 from sweeper.errors import StudyMismatchError
+from sweeper.records import Report, StepRow
 from sweeper.study.holder import Holder
 from sweeper.study.lease import Lease, LeaseTimes
 from sweeper.study.patient import PatientStorage
@@ -256,12 +259,99 @@ def test_a_holder_whose_beats_did_not_come_through_looks_before_it_writes():
 
     lease.check()
     assert register.n_reads == n_reads + 1
-    lease.check()
-    assert register.n_reads == n_reads + 1
-    passing.now += 61.0
-    register.write(elsewhere())
+    register.write(elsewhere())  # at any time now, until a beat comes through
     with pytest.raises(StudyMismatchError, match="process 17 on far"):
         lease.check()
+
+
+def taken_over(study):
+    """Let another driver take a study that is held here, as after an outage."""
+    other = reopened(study)
+    other._storage.set_study_user_attr(other._id, "sweeper:driver", elsewhere())
+    return (study.directory / "study.journal").read_bytes()
+
+
+UNMOVED = dataclasses.replace(TIMES, beat_s=600.0)  # no beat looks
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_driver_that_was_cut_off_finds_another_under_the_journals_lock_and_writes_nothing(
+    tmp_path, gathers
+):
+    study = make_study(tmp_path, make_config())
+    study.take(times=UNMOVED)
+    study.record_exhausted()  # as long as nobody took over, it may
+
+    def write():
+        with study.together() if gathers else contextlib.nullcontext():
+            study.record_checkpoint(0, "before")
+            found.append(taken_over(study))
+            study.record_checkpoint(1, "after")
+
+    found = []
+    with pytest.raises(StudyMismatchError, match=r"process 17 on far.*writes nothing more"):
+        write()
+    study.hand_back("finished")
+
+    assert (tmp_path / "study.journal").read_bytes() == found[0]
+
+
+def test_a_driver_that_stalls_while_it_judges_stops_nothing_and_writes_no_curve(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.take(times=dataclasses.replace(UNMOVED, expiry_s=0.0))
+    orchestrator = make_orchestrator(study)
+    number = orchestrator.next_trial().number
+    found = []
+    write = study.curves.write
+
+    def stall(*arguments):
+        found.append(taken_over(study))
+        write(*arguments)
+
+    study.curves.write = stall
+    diverged = Report(rows=(StepRow(1, 10, 0, math.nan, 1.0, 1e-3),))
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        orchestrator.on_report(number, diverged)
+
+    assert (tmp_path / "study.journal").read_bytes() == found[0]
+    assert not study.curves.path(number).exists()
+
+
+def test_a_beat_that_stalls_after_its_look_does_not_overwrite_who_took_over(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.take(times=UNMOVED)
+    lease = study._lease
+    lease._now = lambda: taken_over(study) and "noon"  # asked between look and write
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        lease._beat()
+
+    assert study._storage.get_study_user_attrs(study._id)["sweeper:driver"] == elsewhere()
+
+
+def test_a_beat_whose_look_was_answered_late_looks_again():
+    passing = Time()
+
+    class Late(Register):
+        def read(self):
+            found = super().read()
+            self.after_read()
+            return found
+
+    register = Late()
+    register.after_read = lambda: None
+    lease = make_lease(register, passing, UNMOVED)
+    lease.acquire()
+
+    def stall():
+        passing.now += 120.0
+        register.facts = elsewhere()
+
+    register.after_read = stall
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        lease._beat()
+    assert register.facts == elsewhere()
 
 
 def test_a_driver_that_waited_for_its_storage_writes_nothing_once_another_has_taken_over(tmp_path):

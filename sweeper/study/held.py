@@ -1,6 +1,7 @@
 """A study that its driver holds: only one may write, the one that took it."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,7 +37,10 @@ class HeldStudy(StoredStudy):
         self._lease = lease
         if isinstance(self._storage, PatientStorage):
             # Not through the patience itself: who asks is waiting there already.
-            self._storage.check_again = lambda inner: lease.confirm(_StoredLease(inner, self._id))
+            self._storage.check_again = lambda inner: lease.confirm(_StoredLease(inner, self._id).read())
+        if isinstance(self._storage, Journal):
+            # Nor through Optuna here, which is about to write.
+            self._storage.backend.guard(lambda lines: lease.confirm(_lease_in(lines, self._id)))
 
     def hand_back(self, state: StudyState) -> None:
         """Be its driver no more, and say how the sweep stands."""
@@ -45,6 +49,8 @@ class HeldStudy(StoredStudy):
             self._lease = None
             if isinstance(self._storage, PatientStorage):
                 self._storage.check_again = lambda inner: None
+            if isinstance(self._storage, Journal):
+                self._storage.backend.guard(None)
 
     def check_held(self) -> None:
         """Refuse to write once another driver has taken the study over. Cheap.
@@ -111,8 +117,28 @@ class _StoredLease:
         self._study_id = study_id
 
     def read(self) -> dict[str, Any]:
-        facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
+        with contextlib.ExitStack() as stack:
+            if isinstance(
+                self._storage, Journal
+            ):  # in a block `together` too, what others have written is looked at
+                stack.enter_context(self._storage.backend.past_gathered())
+            facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
         return facts if isinstance(facts, dict) else {}
 
     def write(self, facts: dict[str, Any]) -> None:
         self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
+
+
+def _lease_in(lines: list[bytes], study_id: int) -> dict[str, Any] | None:
+    """Return the lease as the last of some lines of Optuna's journal has it; None where none writes it."""
+    found = None
+    for line in lines:
+        if keys.DRIVER.encode() not in line:
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # damaged; Optuna's reader says where
+        if entry.get("study_id") == study_id and isinstance(entry.get("user_attr"), dict):
+            found = entry["user_attr"].get(keys.DRIVER, found)
+    return found

@@ -28,6 +28,8 @@ class JournalBackend(BaseJournalBackend):
         self.path = path
         self._lock = lock or JournalLock(path)
         self._read = (0, 0)  # lines that were read so far, and where the next one begins
+        self._guard: Callable[[list[bytes]], None] | None = None
+        self._guarded_to = 0  # where the lines begin that the guard has not seen
         self._gathered = (
             threading.local()
         )  # `logs`: what a thread is to append at once; the lease's beats go past it
@@ -115,6 +117,12 @@ class JournalBackend(BaseJournalBackend):
     def apart(self) -> Iterator[None]:
         """Commit, and write at once in the block."""
         self.commit()
+        with self.past_gathered():
+            yield
+
+    @contextlib.contextmanager
+    def past_gathered(self) -> Iterator[None]:
+        """Read the file in the block as it is, and write at once; what was gathered before stays so."""
         gathered = getattr(self._gathered, "logs", None)
         self._gathered.logs = None
         try:
@@ -127,12 +135,21 @@ class JournalBackend(BaseJournalBackend):
 
         Raises:
             SweeperError: If the file cannot be written. It is as it was before.
+            Exception: What the guard raises.
         """
         gathered = getattr(self._gathered, "logs", None)
         if gathered is None:
             self._write(logs)
         else:
             gathered.extend(logs)
+
+    def guard(self, look: Callable[[list[bytes]], None] | None) -> None:
+        """Show `look` the lines of others from now on, under the lock, before this process appends behind them.
+
+        What it raises keeps this process from appending: nobody can come between its look and the write.
+        """
+        self._guard = look
+        self._guarded_to = self._read[1]
 
     def _write(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
@@ -148,9 +165,23 @@ class JournalBackend(BaseJournalBackend):
             # Appending: should another process have written meanwhile all the same, nothing of its is overwritten.
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
             try:
-                return _append(descriptor, data, still_holds)
+                size = os.fstat(descriptor).st_size
+                end = _end_of_last_line(descriptor, size)
+                self._show_to_guard(descriptor, end)
+                if not still_holds():
+                    return False
+                if end != size:
+                    os.ftruncate(descriptor, end)
+                _append(descriptor, data, end)
+                self._guarded_to = end + len(data)
+                return True
             finally:
                 os.close(descriptor)
+
+    def _show_to_guard(self, descriptor: int, end: int) -> None:
+        if self._guard is not None and end > self._guarded_to:
+            self._guard(_lines_between(descriptor, self._guarded_to, end))
+        self._guarded_to = end
 
 
 def damaged(path: Path, line: int) -> SweeperError:
@@ -161,14 +192,8 @@ def damaged(path: Path, line: int) -> SweeperError:
     )
 
 
-def _append(descriptor: int, data: bytes, still_holds: Callable[[], bool]) -> bool:
-    """Append to a file that is open for appending, after its last whole line; False: the lock is another's by now."""
-    size = os.fstat(descriptor).st_size
-    end = _end_of_last_line(descriptor, size)
-    if not still_holds():
-        return False
-    if end != size:
-        os.ftruncate(descriptor, end)
+def _append(descriptor: int, data: bytes, end: int) -> None:
+    """Append to a file that is open for appending, after its last whole line."""
     written = 0
     try:
         while written < len(data):
@@ -178,7 +203,10 @@ def _append(descriptor: int, data: bytes, still_holds: Callable[[], bool]) -> bo
         if os.fstat(descriptor).st_size == end + written:  # or another process has written behind it
             os.ftruncate(descriptor, end)
         raise
-    return True
+
+
+def _lines_between(descriptor: int, start: int, end: int) -> list[bytes]:
+    return os.pread(descriptor, max(0, end - start), start).splitlines(keepends=True)
 
 
 def _end_of_last_line(descriptor: int, size: int) -> int:

@@ -1,5 +1,6 @@
 """The lease of a study: one driver at a time, whatever machine it runs on."""
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -98,7 +99,7 @@ class Lease:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
-        self._sure_at = 0.0  # when this process last saw its own name there
+        self._sure_at = 0.0  # when the last beat that came through was begun; others count from later on
 
     def acquire(self) -> None:
         """Take the lease, waiting for a holder that may be dead.
@@ -115,13 +116,13 @@ class Lease:
             "beat": 0,
             BEAT_AT: self._now(),
         }
+        self._sure_at = self._clock()
         self._record.write(dict(self._facts))
         self._sleep(self._times.settle_s)
         found = self._record.read()
         if found.get("token") != self._token:
             raise StudyMismatchError(self._held_by(found))
         _held_here.add(self._token)
-        self._sure_at = self._clock()
         self._thread = threading.Thread(target=self._beat_until_ended, name="lease", daemon=True)
         self._thread.start()
 
@@ -135,17 +136,21 @@ class Lease:
         """
         if self._lost is None and self._clock() - self._sure_at > self._times.expiry_s:
             self._look()
-        if self._lost is not None:
-            raise StudyMismatchError(self._lost)
+        self.confirm(None)
 
-    def confirm(self, record: LeaseRecord) -> None:
-        """Look into a record, which may be reached in another way, and refuse as `check` does.
+    def confirm(self, found: Mapping[str, Any] | None) -> None:
+        """Take note of what stands in the record, which somebody else has read, and refuse as `check` does.
+
+        Args:
+            found: None where nothing was written since the last look.
 
         Raises:
             StudyMismatchError: If another process has taken the lease.
         """
-        self._look(record)
-        self.check()
+        if found is not None:
+            self._note(found)
+        if self._lost is not None:
+            raise StudyMismatchError(self._lost)
 
     def release(self, state: str) -> None:
         """Hand the lease back and say how the sweep stands. Does nothing where it was lost."""
@@ -156,7 +161,8 @@ class Lease:
         with self._writing:
             self._look()
             if self._lost is None and self._facts:
-                self._record.write({**self._facts, "state": state})
+                with contextlib.suppress(StudyMismatchError):  # lost since that look: the record refuses
+                    self._record.write({**self._facts, "state": state})
 
     def _wait_until_free(self) -> None:
         found = self._record.read()
@@ -182,28 +188,33 @@ class Lease:
         while not self._ended.wait(self._times.beat_s):
             try:
                 with self._writing:
-                    self._look()
-                    if self._lost is not None:
-                        return
-                    self._facts["beat"] += 1
-                    self._facts[BEAT_AT] = self._now()
-                    self._record.write(dict(self._facts))
+                    self._beat()
+            except StudyMismatchError:
+                return  # `check` says so
             except Exception as error:  # noqa: BLE001 - a thread that died would let others take over unnoticed
                 # The driver's own next write meets the same and says so; a beat that comes later is no harm.
                 logger.warning("The lease of study `%s` could not be renewed: %s", self._study, error)
 
-    def _look(self, record: LeaseRecord | None = None) -> None:
+    def _beat(self) -> None:
         asked_at = self._clock()
-        found = (record or self._record).read()
-        if self._facts and found.get("token") == self._token:
-            self._sure_at = asked_at
-        elif self._facts and self._lost is None:
+        self._look()
+        self.check()  # looks again where the answer was that long in coming
+        self._facts["beat"] += 1
+        self._facts[BEAT_AT] = self._now()
+        self._record.write(dict(self._facts))
+        self._sure_at = asked_at
+
+    def _look(self) -> None:
+        self._note(self._record.read())
+
+    def _note(self, found: Mapping[str, Any]) -> None:
+        if self._facts and self._lost is None and found.get("token") != self._token:
             self._lost = (
                 f"{self._held_by(found, advice=False)} It took the study over from this process, which stops here "
                 "and writes nothing more."
             )
 
-    def _held_by(self, found: dict[str, Any], *, advice: bool = True) -> str:
+    def _held_by(self, found: Mapping[str, Any], *, advice: bool = True) -> str:
         text = (
             f"Study `{self._study}` is held by another driver: process {found.get('pid')} on {found.get('host')}, "
             f"since {found.get('since')}."
