@@ -4,12 +4,12 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sweeper.errors import SweeperError
-from sweeper.looking import files_below, is_there
+from sweeper.looking import Patience, files_below, is_there
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, quota used up, file size limit
 
@@ -40,10 +40,28 @@ def write_error(path: Path, error: OSError) -> SweeperError:
     )
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part, also after a power cut."""
-    with written_beside(path) as beside:
-        beside.write_bytes(data)
+def write_bytes(path: Path, data: bytes, *, check: Callable[[], None] = lambda: None) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part, also after a power cut.
+
+    It is written again while a shared file system stumbles.
+
+    Args:
+        path: The file.
+        data: Its content.
+        check: Called before each further try; raises where the file may be written no more.
+
+    Raises:
+        SweeperError: If it cannot be written; what stood at `path` is as it was.
+    """
+    patience = Patience(path, error_of=write_error)
+    while True:
+        try:
+            with _beside(path) as beside:
+                beside.write_bytes(data)
+            return
+        except OSError as error:
+            patience.bear(error)
+        check()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,6 +76,15 @@ def written_beside(path: Path) -> Iterator[Path]:
     Raises:
         SweeperError: If it cannot be written; what stood at `path` is as it was.
     """
+    try:
+        with _beside(path) as beside:
+            yield beside
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +92,6 @@ def written_beside(path: Path) -> Iterator[Path]:
         sync_file(beside)
         os.replace(beside, path)
         sync_directory(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -90,15 +90,31 @@ def _entries_below(directory: Path | str, skips_closed: bool) -> Iterator[os.Dir
                     raise
 
 
+def read_error(path: Path, error: OSError) -> SweeperError:
+    """Return the error for what cannot be read at a path, or below it."""
+    place = path if error.filename is None else error.filename
+    return SweeperError(
+        f"{place} cannot be read: {error.strerror or error}. What was recorded so far is kept. Mend the cause and go "
+        "on with `sweeper resume`, or run the same command again."
+    )
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether an error is one of a shared file system that stumbles, which the next try may not meet."""
+    return error.errno in _PASSING
+
+
 class Patience:
-    """Waits between the tries to read something from a shared file system that stumbles.
+    """Waits between the tries to read or write something on a shared file system that stumbles.
 
     Args:
-        path: What is read.
+        path: What is read or written.
+        error_of: Makes the error for what cannot be.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, error_of: Callable[[Path, OSError], SweeperError] = read_error) -> None:
         self._path = path
+        self._error_of = error_of
         self._since: float | None = None
 
     def bear(self, error: OSError) -> None:
@@ -108,8 +124,8 @@ class Patience:
             SweeperError: If the error is not one that passes, or has not passed for long.
         """
         self._since = self._since or time.monotonic()
-        if error.errno not in _PASSING or time.monotonic() - self._since > _PATIENCE_S:
-            raise read_error(self._path, error) from error
+        if not may_pass(error) or time.monotonic() - self._since > _PATIENCE_S:
+            raise self._error_of(self._path, error) from error
         time.sleep(_AGAIN_S)
 
     def renew(self) -> None:
@@ -129,12 +145,3 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
             return read()
         except OSError as error:
             patience.bear(error)
-
-
-def read_error(path: Path, error: OSError) -> SweeperError:
-    """Return the error for what cannot be read at a path, or below it."""
-    place = path if error.filename is None else error.filename
-    return SweeperError(
-        f"{place} cannot be read: {error.strerror or error}. What was recorded so far is kept. Mend the cause and go "
-        "on with `sweeper resume`, or run the same command again."
-    )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import optuna
 import pytest
@@ -23,7 +24,7 @@ from sweeps import make_config, make_study, reopened
 
 from sweeper import looking, storage_url
 from sweeper.driving import complete
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.plan import plan_sweep
 from sweeper.readiness import LaunchOptions, with_options
 from sweeper.storage_url import (
@@ -38,6 +39,7 @@ from sweeper.storage_url import (
 from sweeper.study.holder import Holder
 from sweeper.study.journal import JournalBackend
 from sweeper.study.journal_lock import JournalLock
+from sweeper.study.lease import LeaseTimes
 from sweeper.study.patient import PatientStorage
 from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
@@ -757,3 +759,130 @@ def test_a_shared_file_system_that_stumbles_is_read_again(journal, monkeypatch, 
     else:
         with pytest.raises(SweeperError, match=r"cannot be read: .*sweeper resume"):
             list(backend.read_logs(0))
+
+
+# -- a shared file system that stumbles while it is written -----------------------------------------------------
+
+
+class Stumbling:
+    """Something of the system that fails at its first calls; `first` is what it has done by then."""
+
+    def __init__(self, real, *faults, first=lambda real, *arguments: None):
+        self._real, self._faults, self._first = real, list(faults), first
+
+    def __call__(self, *arguments, **more):
+        if not self._faults:
+            return self._real(*arguments, **more)
+        number = self._faults.pop(0)
+        self._first(self._real, *arguments)
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """What happens while a try is waited for, a call each."""
+    calls = []
+    time_ = types.SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda seconds: calls.pop(0)() if calls else None
+    )
+    monkeypatch.setattr(looking, "time", time_)
+    return calls
+
+
+def all_of_it(real, *arguments):
+    real(*arguments)
+
+
+def a_part(real, descriptor, data):
+    real(descriptor, data[:-5])
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("open", lambda real, *arguments: os.close(real(*arguments))),
+        ("write", lambda real, *arguments: None),
+        ("write", a_part),
+        ("write", all_of_it),
+        ("fsync", all_of_it),
+        ("symlink", lambda real, *arguments: None),
+        ("unlink", lambda real, *arguments: None),
+        ("unlink", all_of_it),
+    ],
+)
+@pytest.mark.parametrize("n_others", [0, 1, 2])
+def test_a_journal_that_stumbles_while_it_is_written_takes_every_operation_once(
+    journal, monkeypatch, meanwhile, name, first, n_others
+):
+    backend = JournalBackend(journal, lock=JournalLock(journal, grace_s=0.0))
+    backend.append_logs([{"n": 0}])
+    reader, seen, appended = JournalBackend(journal), [], []
+
+    def others():
+        seen.extend(reader.read_logs(len(seen)))
+        if n_others:
+            with open(journal, "rb+") as file:  # as another process cuts a torn line and appends
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.seek(0, 2)
+                file.write(b'{"other": 1}\n')
+            appended.append(1)
+        seen.extend(reader.read_logs(len(seen)))
+
+    meanwhile.extend([others] * max(1, n_others))
+    faults = Stumbling(getattr(os, name), errno.EIO, errno.ESTALE, first=first)
+    monkeypatch.setattr(os, name, faults)
+
+    backend.append_logs([{"n": 1}, {"n": 2}])
+
+    lines = list(JournalBackend(journal).read_logs(0))
+    assert [line["n"] for line in lines if "n" in line] == [0, 1, 2]
+    assert lines.count({"other": 1}) == len(appended)
+    seen.extend(reader.read_logs(len(seen)))
+    assert seen == lines  # nothing that was read was taken away again
+
+
+def test_a_journal_that_never_comes_back_ends_the_sweep_with_a_message(journal, monkeypatch, meanwhile):
+    backend = JournalBackend(journal)
+    now = itertools.count(step=50)
+    monkeypatch.setattr(looking.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(os, "fsync", Stumbling(os.fsync, *[errno.EIO] * 100))
+
+    with pytest.raises(SweeperError, match=r"a\.journal cannot be written: Input/output error.*resume"):
+        backend.append_logs([{"n": 0}])
+    assert not os.path.lexists(f"{journal}.lock")
+
+
+def test_an_error_that_does_not_pass_is_not_waited_for(journal, monkeypatch, meanwhile):
+    backend = JournalBackend(journal)
+    meanwhile.append(lambda: pytest.fail("waited"))
+    monkeypatch.setattr(os, "fsync", Stumbling(os.fsync, errno.EACCES))
+
+    with pytest.raises(SweeperError, match="Permission denied"):
+        backend.append_logs([{"n": 0}])
+    assert journal.read_bytes() == b""
+
+
+def test_a_curve_is_written_again_while_this_driver_holds_the_study(tmp_path, monkeypatch, meanwhile):
+    study = make_study(tmp_path, make_config())
+    asked = []
+    monkeypatch.setattr(study.curves, "_check", lambda: asked.append(1))
+    monkeypatch.setattr(os, "fsync", Stumbling(os.fsync, errno.EIO, errno.ESTALE))
+
+    study.curves.write(0, [])
+    assert len(asked) == 3
+    assert [path.name for path in study.curves.path(0).parent.iterdir()] == ["00000.parquet"]
+
+
+def test_a_curve_that_another_driver_may_have_written_by_now_is_not_written_again(
+    tmp_path, monkeypatch, meanwhile
+):
+    study = make_study(tmp_path, make_config())
+    study.take(times=LeaseTimes(beat_s=600.0, settle_s=0.0, expiry_s=0.0))
+    other = reopened(study)
+    driver = {"state": "running", "host": "far", "pid": 17, "since": "noon", "token": "t"}
+    meanwhile.append(lambda: other._storage.set_study_user_attr(other._id, "sweeper:driver", driver))
+    monkeypatch.setattr(os, "fsync", Stumbling(os.fsync, errno.EIO))
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        study.curves.write(0, [])
+    assert list(study.curves.path(0).parent.iterdir()) == []

@@ -73,7 +73,7 @@ class CurveStore:
         sink = io.BytesIO()
         # Without dictionaries, which hold nearly every value: half the time and half the size.
         pq.write_table(table, sink, compression="zstd", use_dictionary=False)
-        write_bytes(self.path(number), sink.getvalue())
+        write_bytes(self.path(number), sink.getvalue(), check=self._check)
 
     def rows(self, number: int) -> list[StepRow]:
         """Return a trial's curve; empty where it never reported. Null is None, NaN stays NaN.

@@ -12,7 +12,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from sweeper.errors import SweeperError
 from sweeper.files import write_error
-from sweeper.looking import Patience, is_there, patiently
+from sweeper.looking import Patience, is_there, may_pass, patiently
 from sweeper.study.journal_lock import JournalLock
 
 
@@ -21,7 +21,7 @@ class JournalBackend(BaseJournalBackend):
 
     Optuna's own backend appends after a torn last line, after which every read fails (checked with optuna
     5.0.0). Here a tail without a newline is cut under the lock before anything is appended, and a write that
-    fails half-way is cut again.
+    fails half-way is cut again, or gone on with where the file system stumbles.
     """
 
     def __init__(self, path: Path, *, lock: JournalLock | None = None) -> None:
@@ -133,8 +133,11 @@ class JournalBackend(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations as one write, fsynced; all of them or none. In a block `together`, keep them for it.
 
+        While a shared file system stumbles it is tried again, and what came through is not written twice.
+
         Raises:
-            SweeperError: If the file cannot be written. It is as it was before.
+            SweeperError: If the file cannot be written. It is as it was before; where the file system has stumbled for
+                too long, the first of the operations may stand there.
             Exception: What the guard raises.
         """
         gathered = getattr(self._gathered, "logs", None)
@@ -152,14 +155,17 @@ class JournalBackend(BaseJournalBackend):
         self._guarded_to = self._read[1]
 
     def _write(self, logs: list[dict[str, Any]]) -> None:
-        data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        try:
-            while not self._appended(data):
-                pass  # the lock was broken before anything was written
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        lines = _Lines([json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs])
+        patience = Patience(self.path, error_of=write_error)
+        while True:
+            try:
+                while not self._appended(lines):
+                    pass  # the lock was broken before anything was written
+                return
+            except OSError as error:
+                patience.bear(error)
 
-    def _appended(self, data: bytes) -> bool:
+    def _appended(self, lines: "_Lines") -> bool:
         """Append to the file under the lock; return whether the lock still stood when it came to that."""
         with self._lock.held() as still_holds:
             # Appending: should another process have written meanwhile all the same, nothing of its is overwritten.
@@ -172,8 +178,7 @@ class JournalBackend(BaseJournalBackend):
                     return False
                 if end != size:
                     os.ftruncate(descriptor, end)
-                _append(descriptor, data, end)
-                self._guarded_to = end + len(data)
+                self._guarded_to = end + lines.append(self.path, descriptor, end)
                 return True
             finally:
                 os.close(descriptor)
@@ -184,25 +189,51 @@ class JournalBackend(BaseJournalBackend):
         self._guarded_to = end
 
 
+class _Lines:
+    """Lines that are to be appended to a journal, each once, however many tries it takes."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+        self._start: int | None = None  # where the last try has begun
+
+    def append(self, path: Path, descriptor: int, end: int) -> int:
+        """Append to a file that is open for appending, after its last whole line; return the bytes that were."""
+        if self._start is not None:
+            self._take_up(path, self._start, _lines_between(descriptor, self._start, end))
+        self._start = end
+        data = b"".join(self._lines)
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+            os.fsync(descriptor)
+        except OSError as error:
+            # What may have been read by now stays where the next try finds it: whoever has read it counts on it. And
+            # another process may have written behind it.
+            if not may_pass(error) and os.fstat(descriptor).st_size == end + written:
+                os.ftruncate(descriptor, end)
+            raise
+        return len(data)
+
+    def _take_up(self, path: Path, start: int, found: list[bytes]) -> None:
+        """Leave out the lines that came through at the last try: those that are found where it began."""
+        n_there = 0
+        while n_there < min(len(self._lines), len(found)) and self._lines[n_there] == found[n_there]:
+            n_there += 1
+        if n_there:
+            with open(path, "r+b") as file:
+                # In their place, as they are: after an error the system calls written what may not be on the disk.
+                file.seek(start)
+                file.write(b"".join(self._lines[:n_there]))
+            del self._lines[:n_there]
+
+
 def damaged(path: Path, line: int) -> SweeperError:
     """Return the error for a journal that is damaged in a line, from 1."""
     return SweeperError(
         f"{path}:{line}: the study's journal is damaged in this line, so it cannot be read. "
         "Restore the file from a copy, or start anew under another name."
     )
-
-
-def _append(descriptor: int, data: bytes, end: int) -> None:
-    """Append to a file that is open for appending, after its last whole line."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.write(descriptor, data[written:])
-        os.fsync(descriptor)
-    except OSError:
-        if os.fstat(descriptor).st_size == end + written:  # or another process has written behind it
-            os.ftruncate(descriptor, end)
-        raise
 
 
 def _lines_between(descriptor: int, start: int, end: int) -> list[bytes]:
