@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import types
 
 import optuna
 import pytest
+import sqlalchemy
 import sqlalchemy.exc
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
@@ -689,6 +691,34 @@ def test_what_is_gathered_is_appended_as_one_write_and_in_order(tmp_path):
         backend.append_logs([{"n": 3}])
 
     assert [log["n"] for log in backend.read_logs(0)] == [0, 1, 2, 3]
+
+
+def test_a_server_that_takes_no_changes_any_more_is_waited_for_over_another_connection(tmp_path):
+    """As after a failover, which leaves connections to the old primary."""
+
+    class ReadOnlySqlTransaction(sqlite3.InternalError):
+        sqlstate = "25006"
+
+    def refuse(cursor, statement, parameters, context):
+        if faults and statement.startswith(("INSERT", "UPDATE")):
+            demoted.append(faults.pop() or context.root_connection.connection.dbapi_connection)
+            raise ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction")
+
+    def connect(connection, record):
+        connected.append(connection)
+
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db", tmp_path)
+    storage._sleep = lambda seconds: None
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
+    faults, demoted, connected = [None, None], [], []
+    sqlalchemy.event.listen(storage._inner._backend.engine, "do_execute", refuse)
+    sqlalchemy.event.listen(storage._inner._backend.engine, "connect", connect)
+
+    storage.set_study_user_attr(study_id, "a", 1)
+
+    assert storage.get_study_user_attrs(study_id) == {"a": 1}
+    assert demoted[1] in connected  # the second try was made over a new one
+    assert demoted[0] not in connected
 
 
 class Full(optuna.storages.InMemoryStorage):

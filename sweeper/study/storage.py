@@ -3,6 +3,7 @@
 import functools
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage
@@ -17,9 +18,13 @@ from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
 from sweeper.study.transaction import enter_together
 
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine, ExceptionContext
+
 __all__ = ["JournalBackend", "mask_url", "open_storage"]
 
 _DATABASES = ("postgresql", "mysql", "sqlite")
+_READ_ONLY = "25006"  # PostgreSQL's code for a change on a standby, or in a transaction that may only read
 
 
 class Journal(JournalStorage):
@@ -74,6 +79,7 @@ def _open_database(url: str) -> BaseStorage:
             "Check that the server runs, and that host, port, user and database are right. A study keeps no password: "
             "give the whole URL by `--storage`, or set PGPASSWORD."
         ) from None  # the driver's own text may hold the password
+    _leave_demoted_servers(database.engine)
     # Optuna's cache, or every look at the study would read all of its trials again.
     storage = PatientStorage(
         optuna.storages.get_storage(database), place=without_password(url),
@@ -81,6 +87,22 @@ def _open_database(url: str) -> BaseStorage:
     )  # fmt: skip
     weakref.finalize(storage, database.engine.dispose)  # or its connections would stay open until Python ends
     return storage
+
+
+def _leave_demoted_servers(engine: "Engine") -> None:
+    """Let a connection whose server takes no changes any more be dropped, and its error pass like that of a lost one.
+
+    After a failover the old primary still answers, so that the pool would keep the connection for good.
+    """
+    import sqlalchemy
+
+    def on_error(context: "ExceptionContext") -> None:
+        # psycopg2 calls it otherwise.
+        error = context.original_exception
+        if _READ_ONLY in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None)):
+            context.is_disconnect = True
+
+    sqlalchemy.event.listen(engine, "handle_error", on_error)
 
 
 def _engine_arguments(url: str) -> dict[str, object]:

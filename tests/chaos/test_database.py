@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from chaos_sweeps import MADE_UP, RATES, kill, outcome, run, start, write_sweep
+from optuna.study import StudyDirection
 from postgres import PASSWORD, QUOTED, Postgres, binaries
 from sweeps import merged
 from waiting import wait_for
 
+from sweeper.study.storage import open_storage
 from sweeper.study.study import Study
 
 pytestmark = [pytest.mark.chaos, pytest.mark.database]
@@ -106,3 +108,18 @@ def test_a_study_is_gone_on_with_when_the_password_comes_from_the_environment(se
     resumed = run(["resume", str(study), *IN_PROCESS], PGPASSWORD=PASSWORD)
 
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_connections_to_a_server_that_takes_no_changes_any_more_are_left_for_another(server, tmp_path):
+    storage = open_storage(server.url, tmp_path)
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE], "demoted")
+    engine = storage._inner._backend.engine
+    pooled = [engine.connect() for _ in range(engine.pool.checkedin())]
+    for connection in pooled:
+        connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        connection.commit()
+        connection.close()
+
+    storage.set_study_user_attr(study_id, "a", 1)
+
+    assert storage.get_study_user_attrs(study_id) == {"a": 1}
