@@ -453,14 +453,22 @@ def test_a_storage_that_was_given_up_is_waited_for_again_only_once_it_has_answer
     assert storage.create_new_trial(study_id, waiting_trial()) == 1
 
 
-def test_nobody_waits_for_a_storage_once_the_sweep_is_interrupted():
+def test_a_sweep_that_is_interrupted_waits_for_its_storage_for_seconds_and_once():
     inner = Unsteady(n_faults=0, after=False)
-    storage = patient(inner)
+    now = [0.0]
+    storage = PatientStorage(
+        inner, place="postgresql://db/x", clock=lambda: now[0],
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )  # fmt: skip
     study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
-    inner.n_faults = 10**9
     storage.is_unwanted = lambda: True
+    inner.n_faults = 3  # a deadlock, a reset, a lock of SQLite
+    assert storage.create_new_trial(study_id, waiting_trial()) == 0
 
-    with pytest.raises(SweeperError, match="has not answered for 0 s"):
+    inner.n_faults = 10**9
+    with pytest.raises(SweeperError, match=r"has not answered for 1\d s"):
+        storage.create_new_trial(study_id, waiting_trial())
+    with pytest.raises(SweeperError, match="has not answered for 0 s"):  # as when the study is handed back
         storage.create_new_trial(study_id, waiting_trial())
 
 

@@ -62,7 +62,7 @@ class HeldStudy(StoredStudy):
             self._lease.check()
 
     def give_up_when(self, is_unwanted: Callable[[], bool]) -> None:
-        """Wait for a storage that does not answer only as long as somebody wants the sweep to go on."""
+        """Wait for a storage that does not answer for long only while somebody wants the sweep to go on."""
         if isinstance(self._storage, PatientStorage):
             self._storage.is_unwanted = is_unwanted
 

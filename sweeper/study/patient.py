@@ -24,6 +24,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 PATIENCE_S = (
     1800.0  # half an hour: longer than a server's upgrade, short enough that GPUs do not idle for a night
 )
+# Once the sweep is being stopped: a deadlock or a reset passes in that time, and it is below any cluster's grace time.
+_UNWANTED_S = 10.0
 # What SQLite and PostgreSQL say when there is no room: that does not pass by itself.
 _FULL = ("disk is full", "no space left on device")
 _TOKEN = "sweeper:token"  # the key that tells a trial which was entered from one which was not
@@ -62,7 +64,7 @@ class PatientStorage(BaseStorage):
         self._has_given_up = (
             False  # until it answers again: whoever hands the study back must not wait once more
         )
-        # Whether nobody waits any more: the sweep is stopped.
+        # Whether nobody waits for long any more: the sweep is stopped.
         self.is_unwanted: Callable[[], bool] = lambda: False
         # Called with the storage itself before a change is made again; raises where another driver has taken over.
         self.check_again: Callable[[BaseStorage], None] = lambda inner: None
@@ -95,8 +97,9 @@ class PatientStorage(BaseStorage):
                 if since is None:
                     since = now
                     logger.warning("The storage %s does not answer; waiting for it.", self._place)
-                self._has_given_up |= now - since > self._patience_s
-                if self._has_given_up or self.is_unwanted():
+                patience_s = min(_UNWANTED_S, self._patience_s) if self.is_unwanted() else self._patience_s
+                self._has_given_up |= now - since > patience_s
+                if self._has_given_up:
                     raise SweeperError(
                         f"The storage {self._place} has not answered for {now - since:.0f} s. Everything recorded so "
                         "far is kept. Go on with `sweeper resume` once the server runs."
