@@ -125,7 +125,10 @@ def drive(
     with contextlib.ExitStack() as stack:
         progress = progress_for(sys.stderr, config, study.records().values())
         stack.enter_context(progress)
-        log = stack.enter_context(EventLog(study.directory / layout.EVENTS, metric=config.metric))
+        events = EventLog(
+            study.directory / layout.EVENTS, metric=config.metric, is_lost=lambda: study.is_lost
+        )
+        log = stack.enter_context(events)
         trackers = trackers_for(config, study.directory, study.curves.rows_after, created=study.created)
         orchestrator = Orchestrator(
             study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),

@@ -12,7 +12,10 @@ import time
 import pytest
 from sweeps import make_config, make_orchestrator, make_study, reopened
 
+from sweeper.driving import drive
 from sweeper.errors import StudyMismatchError
+from sweeper.plan import plan_sweep
+from sweeper.preflight.cluster import SlotPlan
 from sweeper.records import Report, StepRow
 from sweeper.study.holder import Holder
 from sweeper.study.lease import Lease, LeaseTimes
@@ -294,6 +297,26 @@ def test_a_driver_that_was_cut_off_finds_another_under_the_journals_lock_and_wri
     study.hand_back("finished")
 
     assert (tmp_path / "study.journal").read_bytes() == found[0]
+
+
+def test_a_driver_whose_study_was_taken_over_writes_no_end_into_the_others_log(tmp_path):
+    study = make_study(tmp_path, make_config())
+    study.take(times=UNMOVED)
+    plan, slots = plan_sweep(study.config), SlotPlan(slots=1, cpus_per_trial=1, gpus_per_trial=0)
+    before = []
+
+    class TakenOver:
+        def run(self, orchestrator):
+            taken_over(study)
+            before.append((tmp_path / "events.log").read_text())
+            orchestrator.next_trial()
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        drive(study, plan, slots, TakenOver(), [], executor_name="in-process")
+    study.hand_back(study.reached)
+
+    assert "sweep_started" in before[0]
+    assert (tmp_path / "events.log").read_text() == before[0]
 
 
 def test_a_driver_that_stalls_while_it_judges_stops_nothing_and_writes_no_curve(tmp_path):

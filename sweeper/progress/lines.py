@@ -114,14 +114,23 @@ class PlainProgress:
 
 
 class EventLog:
-    """Appends decisions with their reasons, starts, ends and notes to a study's events.log, a line each."""
+    """Appends decisions with their reasons, starts, ends and notes to a study's events.log, a line each.
+
+    Args:
+        path: The file.
+        metric: Names a complete trial's value.
+        now: The time.
+        is_lost: Whether another driver has taken the study over; the log is then that one's.
+    """
 
     KINDS = frozenset(EventKind) - {EventKind.REPORTED, EventKind.RUNG}
 
     def __init__(
-        self, path: Path, *, metric: str = "", now: Callable[[], datetime.datetime] = wall_clock
-    ) -> None:
+        self, path: Path, *, metric: str = "", now: Callable[[], datetime.datetime] = wall_clock,
+        is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._path = path
+        self._is_lost = is_lost
         self._metric = metric
         self._now = now
         self._is_broken = False
@@ -146,7 +155,7 @@ class EventLog:
 
     def on_event(self, event: Event) -> None:
         """Append the event's line. When the disk refuses, say so once and let the sweep go on."""
-        if event.kind not in self.KINDS or self._is_broken or self._file is None:
+        if event.kind not in self.KINDS or self._is_broken or self._file is None or self._is_lost():
             return
         line = event_line(event, metric=self._metric)
         rule = f" [{one_line(event.decision.rule)}]" if event.decision else ""

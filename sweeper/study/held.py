@@ -52,6 +52,11 @@ class HeldStudy(StoredStudy):
             if isinstance(self._storage, Journal):
                 self._storage.backend.guard(None)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another driver is known to have taken the study over."""
+        return self._lease is not None and self._lease.is_lost
+
     def check_held(self) -> None:
         """Refuse to write once another driver has taken the study over. Cheap.
 

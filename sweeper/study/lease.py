@@ -101,6 +101,11 @@ class Lease:
         self._writing = threading.Lock()
         self._sure_at = 0.0  # when the last beat that came through was begun; others count from later on
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process is known to have taken the lease."""
+        return self._lost is not None
+
     def acquire(self) -> None:
         """Take the lease, waiting for a holder that may be dead.
 
