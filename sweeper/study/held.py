@@ -123,9 +123,8 @@ class _StoredLease:
 
     def read(self) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
-            if isinstance(
-                self._storage, Journal
-            ):  # in a block `together` too, what others have written is looked at
+            if isinstance(self._storage, Journal):
+                # In a block `together` too, what others have written is looked at.
                 stack.enter_context(self._storage.backend.past_gathered())
             facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
         return facts if isinstance(facts, dict) else {}
