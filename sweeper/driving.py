@@ -97,6 +97,7 @@ def driving(study: Study) -> Iterator[None]:
     Raises:
         StudyMismatchError: If another process is.
     """
+    study.control_box.note_earlier()
     study.take()
     try:
         with signals_end_this_process():

@@ -16,6 +16,7 @@ from sweeper.api import LaunchOptions, launch, resume
 from sweeper.config.messages import show
 from sweeper.control.check import check_request
 from sweeper.control.send import parse_pairs, send_request
+from sweeper.driving import driving
 from sweeper.errors import (
     ConfigError,
     InterruptedSweepError,
@@ -497,11 +498,43 @@ def test_requests_without_a_driver_are_acted_on_by_the_next_one(tmp_path):
     ask(study, Verb.STOP, trial=1)
     ask(study, Verb.STOP_ALL)
 
-    orchestrator = make_orchestrator(reopened(study))
+    with driving(again := reopened(study)):
+        orchestrator = make_orchestrator(again)
 
     assert orchestrator.records[1].state is TrialState.PRUNED
     assert not orchestrator.is_interrupted
     assert [event["outcome"] for event in events(study)] == ["refused", "done"]
+
+
+@pytest.mark.parametrize("when", ["it waits for the lease", "it makes ready"])
+def test_a_sweep_is_stopped_though_its_driver_only_begins(tmp_path, when, monkeypatch):
+    study = make_study(tmp_path, make_config())
+    again = reopened(study)
+    if when == "it waits for the lease":
+        ask_at(monkeypatch, again, "take", study)
+
+    with driving(again):
+        if when == "it makes ready":
+            ask(study, Verb.STOP_ALL)
+        orchestrator = make_orchestrator(again)
+        InProcessExecutor(function=trial_functions.steady).run(orchestrator)
+
+    assert orchestrator.is_interrupted
+    assert {record.state for record in orchestrator.records.values()} == {TrialState.WAITING}
+    assert [event["message"] for event in events(study)] == [
+        "the sweep ends; `sweeper resume` goes on with it"
+    ]
+
+
+def ask_at(monkeypatch, study, name, asked):
+    """Ask for an end of the sweep just before a method of its driver's study is called."""
+    call = getattr(study, name)
+
+    def asked_then_called():
+        ask(asked, Verb.STOP_ALL)
+        call()
+
+    monkeypatch.setattr(study, name, asked_then_called)
 
 
 def test_what_lies_beyond_the_edge_of_the_grid_is_added_and_trained(tmp_path):

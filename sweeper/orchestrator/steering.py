@@ -84,14 +84,15 @@ class Steering:
             )
 
     def _restore(self) -> None:
-        """Take up what earlier requests have set, and what was asked for while no driver ran."""
-        for event in self._state.study.control_box.events():
+        """Take up what earlier requests have set, what was asked for while no driver ran, and while this one began."""
+        box = self._state.study.control_box
+        for event in box.events():
             request, outcome = event.request, event.outcome
             if outcome is not None:
                 self._n_answers = max(self._n_answers, outcome.order + 1)
                 if outcome.is_done:
                     self._remember(request)
-            elif request.verb is Verb.STOP_ALL:
+            elif request.verb is Verb.STOP_ALL and box.is_earlier(request):
                 self._answer(request, "the sweep had ended before it could be stopped", is_done=False)
         self.act()
         if self._state.is_paused:

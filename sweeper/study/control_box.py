@@ -31,6 +31,7 @@ class ControlBox:
         self._storage = storage
         self._study_id = study_id
         self._ended: set[str] = set()  # answered, or not to be read
+        self._earlier: set[str] = set()  # ids
 
     def send(self, request: ControlRequest) -> None:
         """Write a request."""
@@ -41,6 +42,17 @@ class ControlBox:
         name = f"{_ANSWERED}{request.id}"
         self._storage.set_study_user_attr(self._study_id, name, dataclasses.asdict(outcome))
         self._ended.add(request.id)
+
+    def note_earlier(self) -> None:
+        """Take note of what was asked of earlier drivers. To be called before this one takes the study.
+
+        Anything later may be asked of this one, which stands as `running` from the moment when it takes the study.
+        """
+        self._earlier = {request.id for request in self.pending()}
+
+    def is_earlier(self, request: ControlRequest) -> bool:
+        """Whether a request was noted as one of an earlier driver's."""
+        return request.id in self._earlier
 
     def pending(self) -> list[ControlRequest]:
         """Return the requests without an answer, in the order of their ids. Cheap."""

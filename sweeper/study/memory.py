@@ -47,6 +47,9 @@ class MemoryBox:
     def pending(self) -> list[ControlRequest]:
         return [request for name, request in self._requests.items() if name not in self._outcomes]
 
+    def is_earlier(self, request: ControlRequest) -> bool:
+        return False  # it has one driver
+
     def events(self) -> list[ControlEvent]:
         return [
             ControlEvent(request=request, outcome=self._outcomes.get(name))
