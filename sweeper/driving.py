@@ -25,7 +25,7 @@ from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study import layout
 from sweeper.study.bulk import sparing_the_collector
-from sweeper.study.control_records import Verb
+from sweeper.study.control_records import ADDING
 from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
@@ -47,7 +47,7 @@ def is_anything_left(study: Study) -> bool:
         or not study.is_complete
     ):
         return True
-    return any(request.verb in (Verb.ADD, Verb.CLONE) for request in study.control_box.pending())
+    return any(request.verb in ADDING for request in study.control_box.pending())
 
 
 def record_environment(study: Study) -> list[str]:
@@ -146,6 +146,8 @@ def drive(
         try:
             with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
                 executor.run(orchestrator)
+                while orchestrator.look_once_more():  # its last look may be seconds ago
+                    executor.run(orchestrator)
                 is_open = any(not record.state.is_finished for record in orchestrator.records.values())
                 if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
                     study.reached = "finished"

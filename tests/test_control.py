@@ -862,6 +862,32 @@ def test_a_finished_study_goes_on_where_a_point_was_added_since(tmp_path):
     assert view.records[4].state is TrialState.COMPLETE
 
 
+class AddAtTheEnd:
+    """A listener that asks for two more points once all others have ended, one of them not to be had."""
+
+    def __init__(self, place):
+        self._place, self._n_ended = place, 0
+
+    def on_event(self, event):
+        self._n_ended += event.kind is EventKind.TRIAL_ENDED
+        if event.kind is EventKind.TRIAL_ENDED and self._n_ended == len(RATES):
+            for rate in (RATES[0], 3e-3):
+                ask(reopened_at(self._place), Verb.ADD, params={"learning_rate": rate})
+
+
+def test_a_point_that_is_added_as_the_last_trial_ends_is_trained_by_the_same_driver(tmp_path):
+    place = tmp_path / "s"
+    options = LaunchOptions(dir=str(place), executor="in-process")
+
+    view = launch(
+        make_config(), options=options, function=trial_functions.steady, listeners=[AddAtTheEnd(place)]
+    )
+
+    assert view.state == "finished"
+    assert [record.state for record in view.records] == [TrialState.COMPLETE] * 5
+    assert [event["outcome"] for event in events(reopened_at(place))] == ["refused", "done"]
+
+
 def test_a_sweep_that_was_stopped_from_outside_ends_as_an_interrupted_one(tmp_path):
     class StopAll:
         def on_event(self, event):

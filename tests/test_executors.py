@@ -208,6 +208,35 @@ def test_an_interrupt_keeps_trials_running_and_a_resume_ends_them(make_executor,
     assert all([row.step for row in study.curves.rows(n)] == list(range(1, 11)) for n in records)
 
 
+def test_a_sweep_that_was_stopped_before_it_ran_starts_nothing(any_executor, tmp_path):
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study)
+    orchestrator.interrupt()
+
+    any_executor(2, trial_functions.steady).run(orchestrator)
+
+    assert {record.state for record in reopened(study).records().values()} == {TrialState.WAITING}
+
+
+def test_an_executor_runs_once_more_where_a_point_was_added_since(any_executor, tmp_path):
+    study = make_study(tmp_path, make_config())
+    orchestrator = make_orchestrator(study)
+    executor = any_executor(2, trial_functions.steady)
+    executor.run(orchestrator)
+    assert not orchestrator.look_once_more()
+    request = ControlRequest.new(
+        Verb.ADD, {"params": {"learning_rate": 3e-3}}, at="2026-11-22T12:00:00.000+00:00"
+    )
+    study.control_box.send(request)
+
+    assert orchestrator.look_once_more()
+    executor.run(orchestrator)
+
+    records = reopened(study).records()
+    assert [record.state for record in records.values()] == [TrialState.COMPLETE] * 5
+    assert all([row.step for row in study.curves.rows(n)] == list(range(1, 11)) for n in records)
+
+
 def test_an_interrupted_trial_saves_where_it_is_and_goes_on_from_there(make_executor, tmp_path):
     config = make_config(trial={"settings": {"step_s": 0.1}, "checkpoint": {"at": [30]}})
     study = make_study(tmp_path, config)

@@ -25,7 +25,7 @@ from sweeps import make_study
 
 from sweeper.cli_watch import _draw, _views
 from sweeper.control.send import outcome_text, send_request
-from sweeper.errors import InterruptedSweepError
+from sweeper.errors import InterruptedSweepError, NothingToDoError
 from sweeper.records import Direction, Origin, StepRow, TrialState
 from sweeper.reporting import watch_bits
 from sweeper.reporting.driver import without_beat
@@ -322,6 +322,26 @@ def test_a_request_to_a_driver_elsewhere_that_beats_is_left_to_it(tmp_path: Path
     sent = send_request(str(tmp_path), Verb.PAUSE, {}, clock=driver.clock, sleep=driver.sleep)
 
     assert "has not answered within 20 s; it acts on it as soon as it can" in outcome_text(sent)
+
+
+def test_a_request_to_a_driver_that_ends_meanwhile_is_waited_for_no_longer(tmp_path: Path) -> None:
+    driver = FarDriver(tmp_path)
+    driver.ends_at_s = 2.0
+
+    sent = send_request(str(tmp_path), Verb.PAUSE, {}, clock=driver.clock, sleep=driver.sleep)
+
+    assert driver.now_s == pytest.approx(2.0, abs=0.2)
+    assert outcome_text(sent) == (
+        "Written. No driver runs this study now: it is acted on at the next `sweeper resume`."
+    )
+
+
+def test_a_sweep_that_ends_before_it_could_be_stopped_is_said_to_have_ended(tmp_path: Path) -> None:
+    driver = FarDriver(tmp_path)
+    driver.ends_at_s = 2.0
+
+    with pytest.raises(NothingToDoError, match=r"The sweep of study `.*` ended before it could be stopped"):
+        send_request(str(tmp_path), Verb.STOP_ALL, {}, clock=driver.clock, sleep=driver.sleep)
 
 
 def test_a_driver_elsewhere_is_named_with_its_last_beat(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Sent(NamedTuple):
     """A request that was written."""
 
     event: ControlEvent  # with its outcome; with none where no driver runs or it has not answered in time
-    is_running: bool  # whether a driver runs, as far as the study tells
+    is_running: bool  # whether a driver runs, as far as the study tells; not so where it ended meanwhile
     silent: DriverFacts | None = (
         None  # one on another machine that did not stir while its answer was waited for
     )
@@ -45,7 +45,7 @@ def send_request(
     Raises:
         ConfigError: If a name or a value is wrong; nothing was written.
         StudyMismatchError: If there is no such study or trial, or the driver refused.
-        NothingToDoError: If the whole sweep is to be stopped and none runs.
+        NothingToDoError: If the whole sweep is to be stopped and none runs, or it ended before it saw that.
     """
     return _send(Study.open(place, url=storage), verb, arguments, clock=clock, sleep=sleep)
 
@@ -69,14 +69,17 @@ def _send(
     still_s = pulse.still_s(lease)
     for _ in range(int(_WAIT_S / _LOOK_S) if is_running else 0):
         sleep(_LOOK_S)
+        is_running = study.state() == "running"  # before the answer: a driver may answer and end in between
         event, lease = study.control_box.event(request), study.lease()
         still_s = pulse.still_s(lease)
-        if event.outcome is not None:
+        if event.outcome is not None or not is_running:
             break
     if event.outcome is not None and not event.outcome.is_done:
         raise StudyMismatchError(event.outcome.message)
+    if verb is Verb.STOP_ALL and event.outcome is None and not is_running:
+        raise NothingToDoError(f"The sweep of study `{study.name}` ended before it could be stopped.")
     holder = Holder.read(lease)
-    is_silent = still_s >= _SILENT_S and not (holder is not None and holder.is_here)
+    is_silent = is_running and still_s >= _SILENT_S and not (holder is not None and holder.is_here)
     return Sent(event, is_running, DriverFacts.read(lease) if is_silent else None)
 
 

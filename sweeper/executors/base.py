@@ -13,4 +13,7 @@ class Executor(Protocol):
         """Let what `run` needs start while the block does other things, `run` among them; its end stops that again."""
 
     def run(self, orchestrator: Orchestrator) -> None:
-        """Run until `orchestrator.is_done`. All calls to the orchestrator come from the calling thread."""
+        """Run until `orchestrator.is_done`. All calls to the orchestrator come from the calling thread.
+
+        May be called again, for what was added since.
+        """

@@ -20,7 +20,7 @@ from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.records import Decision, Outcome, OutcomeKind, Report, TrialRecord
 from sweeper.study.clock import utc_now
-from sweeper.study.control_records import Verb
+from sweeper.study.control_records import ADDING, Verb
 from sweeper.study.interface import SweepStudy
 from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.trial_spec import TrialSpec
@@ -67,23 +67,16 @@ class Orchestrator:
         self._sharing = Sharing(state)
         self._queue = TrialQueue(state, judge, self._sharing, longest_first=longest_first)
         self._starting = Starting(
-            state,
-            self._recording,
-            micro_batches,
-            self._sharing,
+            state, self._recording, micro_batches, self._sharing,
             monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
-        )
+        )  # fmt: skip
         self._failing = Failing(
             state, recording=self._recording, queue=self._queue, retention=self._retention,
             micro_batches=micro_batches,
         )  # fmt: skip
         self._ending = Ending(
-            state,
-            recording=self._recording,
-            queue=self._queue,
-            retention=self._retention,
-            failing=self._failing,
-        )
+            state, recording=self._recording, queue=self._queue, retention=self._retention, failing=self._failing,
+        )  # fmt: skip
         self._untold: list[Decision] = []  # that stop running trials, for the next poll
         self._judging = Judging(
             state, judge=judge, recording=self._recording, ending=self._ending, queue=self._queue,
@@ -163,6 +156,13 @@ class Orchestrator:
         """
         untold, self._untold = self._untold, []
         return untold + (self._steering.poll((Verb.STOP,)) if self.is_draining else self._steering.poll())
+
+    def look_once_more(self) -> bool:
+        """Act on what was added since the last look, where nothing is left; return whether there is more to train."""
+        if self.is_draining or not self.is_done:
+            return False
+        self._steering.act(ADDING)
+        return not self.is_done
 
     def interrupt(self) -> None:
         """Start nothing more. Running trials are to be stopped by the executor; they stay RUNNING, to be resumed."""

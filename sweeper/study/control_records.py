@@ -26,6 +26,9 @@ class Verb(enum.StrEnum):
     SET = "set"  # change a setting of the sweep
 
 
+ADDING = (Verb.ADD, Verb.CLONE)  # what brings more to train
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControlRequest:
     """One request, as it is written to the study."""
