@@ -1,11 +1,13 @@
 """What every place for checkpoints does: one contract. Which are kept, and which of them a trial goes on from."""
 
+import errno
 import itertools
 import shutil
 
 import pytest
+import trial_functions
 from fsspec.implementations.memory import MemoryFileSystem
-from sweeps import make_config, make_orchestrator, make_study
+from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.checkpoint import (
     MANIFEST,
@@ -17,8 +19,10 @@ from sweeper.checkpoint import (
     trials_at,
 )
 from sweeper.errors import SweeperError
+from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.study.control_records import ControlRequest, Verb
 
 _numbers = itertools.count()
 
@@ -224,6 +228,110 @@ def test_what_cannot_be_removed_is_told_and_left(trial_dir, tmp_path, monkeypatc
 
     store.clear()
     assert "could not be removed: no route to the store" in caplog.text
+
+
+def test_a_save_whose_older_ones_cannot_be_removed_is_one_and_the_next_removes_them(
+    kept_at, tmp_path, monkeypatch, caplog
+):
+    store = open_checkpoints(kept_at.place)
+    for step in (1, 2):
+        put(store, tmp_path, step)
+    rmtree, rm = shutil.rmtree, MemoryFileSystem.rm
+
+    def but_for_the_first(remove):
+        def removed(*args, **kwargs):
+            if any("step-00000001" in str(arg) for arg in args):
+                raise OSError(errno.ENOTEMPTY, "not today")
+            remove(*args, **kwargs)
+
+        return removed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", but_for_the_first(rmtree))
+        patch.setattr(MemoryFileSystem, "rm", but_for_the_first(rm))
+        assert put(store, tmp_path, 3) == "step-00000003"
+    assert steps_at(kept_at) == [1, 2, 3]
+    assert "could not be removed: OSError: [Errno 39] not today" in caplog.text
+
+    put(store, tmp_path, 4)
+    assert steps_at(kept_at) == [3, 4]
+
+
+def resumed_in_a_store(directory, *listeners, clock):
+    """Return the orchestrator of a sweep in an object store whose trial 0 was interrupted at 50 samples."""
+    url = f"memory://bucket-{next(_numbers)}"
+    study = make_study(directory, make_config(trial={"checkpoint": {"at": [20], "url": url}}))
+    first = make_orchestrator(study)
+    first.listen(InterruptsAtARung(first))
+    InProcessExecutor(function=trial_functions.steady).run(first)
+    return make_orchestrator(reopened(study), *listeners, clock=clock)
+
+
+class InterruptsAtARung:
+    """A listener that ends its sweep at the second rung of a trial."""
+
+    def __init__(self, orchestrator):
+        self._orchestrator = orchestrator
+
+    def on_event(self, event):
+        if event.kind is EventKind.RUNG and event.rung.rung == 1:
+            self._orchestrator.interrupt()
+
+
+def test_a_trial_whose_checkpoints_cannot_be_reached_is_not_started_until_they_can(tmp_path, monkeypatch):
+    recorder, now_s = Recorder(), [0.0]
+    orchestrator = resumed_in_a_store(tmp_path, recorder, clock=lambda: now_s[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "ls", fails)
+        assert orchestrator.next_trial() is None
+        now_s[0] = 60.0
+        assert orchestrator.next_trial() is None
+    assert (orchestrator.n_running, orchestrator.n_left, orchestrator.is_done) == (0, 4, False)
+
+    now_s[0] = 64.0
+    assert orchestrator.next_trial() is None
+    now_s[0] = 65.0
+    spec = orchestrator.next_trial()
+
+    assert (spec.number, spec.attempt) == (0, 2)
+    assert spec.checkpoint_step >= 2
+    assert [event.message for event in recorder.events if "waits for" in event.message] == [
+        "trial 0 waits for its checkpoints: ConnectionError: no route to the store"
+    ]
+
+
+def test_checkpoints_that_cannot_be_reached_for_two_minutes_end_the_sweep(tmp_path, monkeypatch):
+    now_s = [0.0]
+    orchestrator = resumed_in_a_store(tmp_path, clock=lambda: now_s[0])
+    monkeypatch.setattr(MemoryFileSystem, "ls", fails)
+    assert orchestrator.next_trial() is None
+
+    now_s[0] = 121.0
+    with pytest.raises(SweeperError, match=r"trials/0/checkpoints cannot be reached: .*`sweeper resume`"):
+        orchestrator.next_trial()
+
+
+def test_a_trial_that_cannot_get_what_it_begins_with_waits_for_it(tmp_path, monkeypatch):
+    now_s = [0.0]
+    orchestrator = resumed_in_a_store(tmp_path, clock=lambda: now_s[0])
+    study = orchestrator._state.study
+    arguments = {"trial": 0, "params": {"learning_rate": 2e-5}, "warm_start": True}
+    request = ControlRequest.new(Verb.CLONE, arguments, at="2026-11-22T12:00:00.000+00:00")
+    study.control_box.send(request)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "cp_file", fails)
+        now_s[0] = 1.0
+        orchestrator.poll()
+        numbers = [orchestrator.next_trial().number for _ in range(4)]
+        assert orchestrator.next_trial() is None
+    assert reopened(study).records()[4].state is TrialState.RUNNING
+
+    now_s[0] = 6.0
+    spec = orchestrator.next_trial()
+
+    assert numbers == [0, 1, 2, 3]
+    assert (spec.number, spec.attempt) == (4, 1)
+    assert spec.inherited_step == spec.checkpoint_step >= 2
 
 
 def test_a_checkpoint_that_cannot_be_linked_is_told_with_its_place(tmp_path):
@@ -487,3 +595,30 @@ def test_a_budget_never_takes_a_running_trials_newest(sweep, caplog):
 
     assert kept(root) == {0: [], 1: [], 2: [], 3: [2]}
     assert "more than `trial.checkpoint.max_gb`" in caplog.text
+
+
+def test_a_budget_that_cannot_be_kept_to_now_is_kept_to_at_the_next_save(tmp_path, monkeypatch, caplog):
+    places = {number: InStore(tmp_path).place for number in range(2)}
+    for place in places.values():
+        for step in (1, 2):
+            put(open_checkpoints(place), tmp_path, step)
+    records = {number: record(number, TrialState.RUNNING) for number in places}
+
+    def there():
+        return [len(open_checkpoints(place).saved()) for place in places.values()]
+
+    policy = Retention(
+        lambda number: open_checkpoints(places[number]), keep_best=None, max_bytes=250, maximize=False
+    )
+    for foreign in ("ls", "rm"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem, foreign, fails)
+            assert policy.may_wait(0, records, n_told=1) is False
+            policy.after_save(0, records)
+            policy.after_end(0, records)
+        assert there() == [2, 2]
+    told = "could not be counted or removed now (ConnectionError: no route to the store)"
+    assert caplog.text.count(told) == 2  # once of each
+
+    policy.after_save(1, records)
+    assert there() == [1, 1]

@@ -7,7 +7,7 @@ from sweeper.checkpoint.inherit import inherit_checkpoint
 from sweeper.checkpoint.manifest import MANIFEST, Saved
 from sweeper.checkpoint.remote import RemoteCheckpoints, check_url, trials_at
 from sweeper.checkpoint.retention import Retention
-from sweeper.checkpoint.store import Checkpoints, KeptCheckpoints
+from sweeper.checkpoint.store import Checkpoints, KeptCheckpoints, UnreachedError
 
 __all__ = [
     "MANIFEST",
@@ -17,6 +17,7 @@ __all__ = [
     "RemoteCheckpoints",
     "Retention",
     "Saved",
+    "UnreachedError",
     "check_url",
     "checkpoints_place",
     "inherit_checkpoint",

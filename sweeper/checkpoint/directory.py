@@ -7,6 +7,7 @@ trials/N/checkpoints/step-00000128/
 
 import contextlib
 import functools
+import logging
 import shutil
 import uuid
 from pathlib import Path
@@ -22,9 +23,11 @@ from sweeper.checkpoint.manifest import (
     outlived,
     parse,
 )
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, named_line
 from sweeper.files import publish_directory
 from sweeper.looking import names_in, patiently
+
+logger = logging.getLogger(__name__)
 
 
 class DirectoryCheckpoints:
@@ -42,7 +45,7 @@ class DirectoryCheckpoints:
     def save(self, source: Path, *, step: int, samples: int) -> str:
         """Take over a directory as the checkpoint after `step`; return its name.
 
-        Of the older ones the newest whole one stays.
+        Of the older ones the newest whole one stays. Those that cannot be removed are named and left to the next call.
         """
         self._root.mkdir(parents=True, exist_ok=True)
         beside = self._root / f".{uuid.uuid4().hex[:8]}.tmp"
@@ -54,9 +57,12 @@ class DirectoryCheckpoints:
         finally:
             shutil.rmtree(beside, ignore_errors=True)  # what a failed try left; it has its name otherwise
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
-        whole = [path.name for path, _ in self._manifests()]
-        for name in outlived(self._names(), whole=whole, newest=name_of(step)):
-            self._drop(name)
+        try:
+            whole = [path.name for path, _ in self._manifests()]
+            for name in outlived(self._names(), whole=whole, newest=name_of(step)):
+                self._drop(name)
+        except (OSError, SweeperError) as error:  # on NFS also where a file of it is still open elsewhere
+            logger.warning("Older checkpoints in %s could not be removed: %s", self._root, named_line(error))
         return name_of(step)
 
     def load(self) -> LoadedCheckpoint | None:

@@ -23,6 +23,7 @@ from sweeper.checkpoint.manifest import (
     outlived,
     parse,
 )
+from sweeper.checkpoint.store import UnreachedError
 from sweeper.errors import ConfigError, SweeperError, named_line
 from sweeper.extras import install_command
 
@@ -67,14 +68,14 @@ def _reaching(url: str) -> Iterator[None]:
     """Tell the driver what to do where a store does not do what it is asked to; every store has its own errors.
 
     Raises:
-        SweeperError: If so.
+        UnreachedError: If so.
     """
     try:
         yield
     except SweeperError:
         raise
     except Exception as error:
-        raise SweeperError(
+        raise UnreachedError(
             f"The checkpoints at {url} cannot be reached: {named_line(error)}. What was recorded so far is kept. Check "
             "the place and the credentials, and go on with `sweeper resume`."
         ) from error
@@ -135,7 +136,7 @@ class RemoteCheckpoints:
     def save(self, source: Path, *, step: int, samples: int) -> str:
         """Send a directory as the checkpoint after `step` and remove it here; return its name.
 
-        Of the older ones the newest whole one stays.
+        Of the older ones the newest whole one stays. Those that cannot be removed are named and left to the next call.
         """
         system, root = self._place
         name = name_of(step)
@@ -146,10 +147,13 @@ class RemoteCheckpoints:
         system.pipe_file(f"{root}/{name}/{MANIFEST}", manifest.dump().encode())
         shutil.rmtree(source)
         self._newest_step = None if self._newest_step is None else max(step, self._newest_step)
-        names = self._names()
-        whole = [one for one in names if self._manifest(one) is not None]
-        for other in outlived(names, whole=whole, newest=name):
-            self._remove(other)
+        try:
+            names = self._names()
+            whole = [one for one in names if self._manifest(one) is not None]
+            for other in outlived(names, whole=whole, newest=name):
+                self._remove(other)
+        except Exception as error:  # noqa: BLE001 - every store has its own errors
+            logger.warning("Older checkpoints at %s could not be removed: %s", self._url, named_line(error))
         return name
 
     def load(self) -> LoadedCheckpoint | None:
@@ -175,7 +179,7 @@ class RemoteCheckpoints:
         """Return those whose manifest is there, oldest first.
 
         Raises:
-            SweeperError: If the store cannot be reached.
+            UnreachedError: If the store cannot be reached.
         """
         with _reaching(self._url):
             found = [(name, self._manifest(name)) for name in self._names()]
@@ -189,7 +193,7 @@ class RemoteCheckpoints:
         """Copy one to another place of the same store, the manifest last.
 
         Raises:
-            SweeperError: If the store cannot be reached.
+            UnreachedError: If the store cannot be reached.
         """
         with _reaching(self._url):
             system, root = self._place
@@ -202,7 +206,7 @@ class RemoteCheckpoints:
         """Remove one.
 
         Raises:
-            SweeperError: If the store cannot be reached.
+            UnreachedError: If the store cannot be reached.
         """
         with _reaching(self._url):
             self._remove(name)

@@ -1,10 +1,12 @@
 """Which checkpoints of a sweep are kept: those of the best trials, and as many as fit a budget of bytes."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sweeper.checkpoint.manifest import Saved
 from sweeper.checkpoint.store import KeptCheckpoints
+from sweeper.errors import SweeperError, named_line
 from sweeper.records import TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
@@ -43,12 +45,14 @@ class Retention:
         self._largest: int | None = None  # bytes of the largest one so far; None: not known yet
         self._cleared: set[int] = set()  # ended trials: they save none any more
         self._told = False
+        self._is_behind = False  # whether the last try to keep to the bound failed
 
     def after_save(self, number: int, records: Mapping[int, TrialRecord]) -> None:
         """Make room after a trial has saved one."""
         if self._max_bytes is not None:
-            self._count(number, records)
-            self._fit(records, self._max_bytes)
+            with self._left_to_a_later_save():
+                self._count(number, records)
+                self._fit(records, self._max_bytes)
 
     def after_end(self, number: int, records: Mapping[int, TrialRecord]) -> None:
         """Remove what is not kept after a trial has ended.
@@ -64,8 +68,9 @@ class Retention:
                 self._clear(other)
             self._cleared.update(new)
         if self._max_bytes is not None and records[number].state is not TrialState.PRUNED:
-            self._count(number, records)
-            self._fit(records, self._max_bytes)
+            with self._left_to_a_later_save():
+                self._count(number, records)
+                self._fit(records, self._max_bytes)
 
     def may_wait(self, number: int, records: Mapping[int, TrialRecord], *, n_told: int) -> bool:
         """Whether a trial may be set aside: the bound holds even if every trial that has begun keeps its newest one.
@@ -80,7 +85,8 @@ class Retention:
         if self._max_bytes is None:
             return True
         if self._known is None:
-            self._count(number, records)
+            with self._left_to_a_later_save():
+                self._count(number, records)
         if self._largest is None:
             return n_told == 0
         n_begun = sum(record.state is TrialState.RUNNING for record in records.values())
@@ -95,6 +101,22 @@ class Retention:
         """Return the completed trials that are compared, best first."""
         complete = [r for r in records if r.is_compared]
         return [r.number for r in sorted(complete, key=lambda r: (self._sign * (r.value or 0.0), r.number))]
+
+    @contextlib.contextmanager
+    def _left_to_a_later_save(self) -> Iterator[None]:
+        """Go on where checkpoints cannot be counted or removed in the block: that costs room, not results."""
+        try:
+            yield
+        except SweeperError as error:
+            if not self._is_behind:
+                logger.warning(
+                    "`trial.checkpoint.max_gb` is kept to again with a later save: checkpoints could not be counted or "
+                    "removed now (%s).",
+                    named_line(error.__cause__ or error),  # its own words are those of a sweep that ends
+                )
+            self._is_behind = True
+        else:
+            self._is_behind = False
 
     def _count(self, number: int, records: Mapping[int, TrialRecord]) -> None:
         """Look what a trial has now; the first time, what every trial has."""

@@ -5,12 +5,17 @@ from typing import Protocol
 
 from sweeper.channel import LoadedCheckpoint
 from sweeper.checkpoint.manifest import Saved
+from sweeper.errors import SweeperError
+
+
+class UnreachedError(SweeperError):
+    """An object store did not do what it was asked to. It may a moment later."""
 
 
 class KeptCheckpoints(Protocol):
     """The checkpoints of one trial, as the driver looks over them.
 
-    `saved` and `remove` raise SweeperError where the place cannot be reached.
+    `saved` and `remove` raise SweeperError where the place cannot be reached, of an object store `UnreachedError`.
     """
 
     def saved(self) -> list[Saved]:
@@ -29,7 +34,7 @@ class Checkpoints(KeptCheckpoints, Protocol):
     def save(self, source: Path, *, step: int, samples: int) -> str:
         """Take over a directory as the checkpoint after `step`; return its name.
 
-        Of the older ones the newest whole one stays.
+        Of the older ones the newest whole one stays. Those that cannot be removed are named and left to the next call.
         """
 
     def load(self) -> LoadedCheckpoint | None:

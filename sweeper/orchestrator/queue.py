@@ -138,6 +138,15 @@ class TrialQueue:
             self.aside.remove(number)
         return number
 
+    def put_back(self, record: TrialRecord) -> None:
+        """Take a trial back that could not be started; it is RUNNING in the study, and the next one of its kind."""
+        record.state = TrialState.RUNNING
+        self._state.records.note(record.number)
+        if record.is_set_aside:
+            self.aside.insert(0, record.number)
+        else:
+            self.again.appendleft(record.number)
+
     def _chosen(self, candidates: Sequence[int]) -> int | None:
         """Return which trial the judge wants to start; those that it does not compare come after all others."""
         records = self._state.records

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from sweeper.checkpoint import inherit_checkpoint
-from sweeper.errors import StudyMismatchError
+from sweeper.checkpoint import UnreachedError, inherit_checkpoint
+from sweeper.errors import StudyMismatchError, named_line
 from sweeper.events import EventKind
+from sweeper.orchestrator.queue import TrialQueue
 from sweeper.orchestrator.recording import Recording, set_progress
 from sweeper.orchestrator.sharing import Sharing
 from sweeper.orchestrator.state import Running, SweepState
@@ -19,6 +20,9 @@ from sweeper.study.curves import DamagedCurveError
 from sweeper.study.micro_batches import MicroBatchLimits
 from sweeper.trial_spec import TrialSpec
 
+_PATIENCE_S = 120.0  # as for a shared file system
+_AGAIN_S = 5.0
+
 
 class Starting:
     """Starts attempts.
@@ -26,6 +30,7 @@ class Starting:
     Args:
         state: The sweep.
         recording: Who writes.
+        queue: What is started next.
         micro_batches: What fits where, as far as is known.
         sharing: Which trials are beginnings of others.
         monitor_of: Makes the divergence monitor of a trial.
@@ -35,25 +40,48 @@ class Starting:
         self,
         state: SweepState,
         recording: Recording,
+        queue: TrialQueue,
         micro_batches: MicroBatchLimits,
         sharing: Sharing,
         monitor_of: Callable[[int, Point], DivergenceMonitor],
     ) -> None:
         self._state = state
         self._recording = recording
+        self._queue = queue
         self._micro_batches = micro_batches
         self._sharing = sharing
         self._monitor_of = monitor_of
+        self._away_since: float | None = None  # since when what a trial goes on from cannot be reached
+        self._tried_at = 0.0
         facts = state.study.facts()
         self._data_identities = {} if facts is None else dict(facts.sources)
 
-    def start(self, number: int, point: Point, worker: dict[str, Any] | None) -> TrialSpec:
-        """Begin the next attempt of a trial that is RUNNING in the study."""
+    @property
+    def may_start(self) -> bool:
+        """Whether a trial may be started now, if there is one."""
+        state, limit = self._state, self._state.max_concurrent
+        if state.is_draining or state.is_paused or (limit is not None and len(state.running) >= limit):
+            return False
+        return self._away_since is None or state.clock() - self._tried_at >= _AGAIN_S
+
+    def start(self, number: int, point: Point, worker: dict[str, Any] | None) -> TrialSpec | None:
+        """Begin the next attempt of a trial that is RUNNING in the study.
+
+        Returns None where it has to wait for what it goes on from; it is put back.
+
+        Raises:
+            UnreachedError: If that cannot be reached for long.
+        """
         record = self._state.records[number]
         record.settings = point.settings
-        if record.attempts == 0:
-            self.inherit(record)  # the driver that was to do so may have been killed
-        rows, step = self._rows_to_go_on_from(number)
+        try:
+            if record.attempts == 0:
+                self.inherit(record)  # the driver that was to do so may have been killed
+            rows, step = self._rows_to_go_on_from(number)
+        except UnreachedError as error:
+            self._bear(error, record)
+            return None
+        self._away_since = None
         now = self._state.clock()
         running = Running(
             point=point, rows=StepRows(rows), monitor=self._monitor_of(number, point), metrics={},
@@ -78,6 +106,18 @@ class Starting:
         place = f" from step {rows[-1].step}" if rows else ""
         self._state.tell(EventKind.TRIAL_STARTED, f"{verb}{place}", record=record)
         return running.spec
+
+    def _bear(self, error: UnreachedError, record: TrialRecord) -> None:
+        """Let a trial wait for its checkpoints, while the others train on."""
+        now = self._state.clock()
+        if self._away_since is None:
+            self._away_since = now
+            words = f"trial {record.number} waits for its checkpoints: {named_line(error.__cause__ or error)}"
+            self._state.tell(EventKind.NOTE, words, record=record)
+        elif now - self._away_since > _PATIENCE_S:
+            raise error
+        self._tried_at = now
+        self._queue.put_back(record)
 
     def refuse_without_checkpoint(self, number: int) -> None:
         """Refuse to let another trial begin where this one has nothing to begin with.

@@ -67,7 +67,7 @@ class Orchestrator:
         self._sharing = Sharing(state)
         self._queue = TrialQueue(state, judge, self._sharing, longest_first=longest_first)
         self._starting = Starting(
-            state, self._recording, micro_batches, self._sharing,
+            state, self._recording, self._queue, micro_batches, self._sharing,
             monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
         )  # fmt: skip
         self._failing = Failing(
@@ -191,8 +191,7 @@ class Orchestrator:
 
         Returns None where nothing is to be started now.
         """
-        limit = self._state.max_concurrent
-        if self.is_draining or self._state.is_paused or (limit is not None and self.n_running >= limit):
+        if not self._starting.may_start:
             return None
         number = self._queue.next_number()
         if self._queue.has_drawn_last:  # fewer points than the judge expected: some need wait no longer
