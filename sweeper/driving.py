@@ -10,7 +10,7 @@ from typing import Literal
 
 from sweeper.config import dump_config
 from sweeper.config.models import SweepConfig
-from sweeper.errors import InterruptedSweepError, SweeperError
+from sweeper.errors import InterruptedSweepError, StudyMismatchError, SweeperError
 from sweeper.events import EventKind, Listener
 from sweeper.executors.base import Executor
 from sweeper.executors.interrupt import interrupt_on_signals, signals_end_this_process
@@ -95,12 +95,13 @@ def driving(study: Study) -> Iterator[None]:
     """Be the study's driver while the block runs.
 
     Raises:
-        StudyMismatchError: If another process is.
+        StudyMismatchError: If another process is, or was since the study was opened and has changed its config.
     """
     study.control_box.note_earlier()
     study.take()
     try:
         with signals_end_this_process():
+            _check_config(study)
             yield
     except BaseException:
         try:
@@ -110,6 +111,19 @@ def driving(study: Study) -> Iterator[None]:
             logger.warning("The study could not be handed back: %s", error)
         raise
     study.hand_back(study.reached)
+
+
+def _check_config(study: Study) -> None:
+    """Refuse to drive a study whose config is not the one any more that everything was checked with."""
+    changed = study.read_config_again()
+    if changed:
+        study.reached = "interrupted" if is_anything_left(study) else "finished"
+        names = ", ".join(f"`{name}`" for name in changed)
+        raise StudyMismatchError(
+            f"The config of study `{study.name}` was changed in its storage ({names}) since this command has read it, "
+            "by one that has ended meanwhile. Nothing was written. Run this command again, which goes by what the "
+            "study says now; `sweeper status` shows how it stands."
+        )
 
 
 def drive(

@@ -65,6 +65,37 @@ def test_a_driver_that_dies_while_it_extends_loses_no_point(tmp_path, monkeypatc
     assert len(go_on(place).records) == 5
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda options, place: launch(make_config(), options=options, function=trial_functions.steady),
+        lambda options, place: go_on(place, "failures.retries=7"),
+    ],
+    ids=["launch", "resume"],
+)
+def test_an_extension_by_another_command_is_not_undone_by_one_that_read_the_study_before(
+    tmp_path, monkeypatch, command
+):
+    place = str(tmp_path / "s")
+    options = LaunchOptions(dir=place, executor="in-process")
+    with pytest.raises(InterruptedSweepError):
+        launch(make_config(), options=options, function=trial_functions.steady, listeners=[Interrupt()])
+    take = Study.take
+
+    def taken_after_another(study):
+        monkeypatch.setattr(Study, "take", take)
+        go_on(place, MORE)
+        study.take()
+
+    monkeypatch.setattr(Study, "take", taken_after_another)
+    told = r"The config of study `made-up` was changed in its storage \(`search_space`\) .* Run this command again"
+    with pytest.raises(StudyMismatchError, match=told):
+        command(options, place)
+
+    assert Study.open(place).config.search_space["learning_rate"].grid[-1] == 3e-3
+    assert Study.open(place).state() == "finished"
+
+
 def test_whoever_follows_a_study_sees_it_extended(tmp_path):
     place = finished(tmp_path / "s")
     follower = Study.open(str(place))

@@ -70,6 +70,18 @@ class StoredStudy:
         stored = self._storage.get_study_user_attrs(self._id).get(keys.FACTS)
         return DataFacts(**stored) if stored else None
 
+    def read_config_again(self) -> list[str]:
+        """Take over the config as the storage has it now; return which of its keys have changed since it was read."""
+        attributes = self._storage.get_study_user_attrs(self._id)
+        was, now = self._stored_config, attributes[keys.CONFIG]
+        if now == was:
+            return []
+        self._stored_config = now
+        self.config, _ = _config_and_directory(self.name, attributes)
+        return [
+            name for name in {**was, **now} if (name in was, was.get(name)) != (name in now, now.get(name))
+        ]
+
     def rungs_of(self) -> SweepConfig | None:
         """Return the config that an extended study's rungs are of; None where no extension would have moved them."""
         stored = self._storage.get_study_user_attrs(self._id).get(keys.RUNGS_OF)
@@ -151,10 +163,8 @@ class StoredStudy:
 
     def view(self) -> StudyView:
         """Return a snapshot for reports. A study that was extended since is shown with its new config."""
+        self.read_config_again()
         attributes = self._storage.get_study_user_attrs(self._id)
-        if attributes[keys.CONFIG] != self._stored_config:
-            self._stored_config = attributes[keys.CONFIG]
-            self.config, _ = _config_and_directory(self.name, attributes)
         records, state = self.records(), self.state()
         return StudyView(
             name=self.name,

@@ -263,7 +263,9 @@ class DrivenStudy(HeldStudy):
     def update_config(self, config: SweepConfig) -> None:
         """Replace the recorded config, where only what may change has changed."""
         self.config = config.model_copy(update={"storage": keep_password(config.storage)})
-        self._writable.set_study_user_attr(self._id, keys.CONFIG, json.loads(self.config.model_dump_json()))
+        stored = json.loads(self.config.model_dump_json())
+        self._writable.set_study_user_attr(self._id, keys.CONFIG, stored)
+        self._stored_config = stored
 
     def record_directory(self) -> None:
         """Keep where the study's directory lies now, if that is not where it lay."""
