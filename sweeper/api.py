@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.config import config_from_dict, config_to_dict, load_config
 from sweeper.config.models import SweepConfig
-from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
+from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment, unmeasured
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.events import Listener
 from sweeper.executors.attempt import TrialFunction
@@ -235,8 +235,13 @@ def _nothing_to_do(study: Study, kept: str = "") -> NothingToDoError:
     n_failed = len(failures_left(study.records().values()))
     place = shlex.quote(str(study.directory))
     failed = f"{n_failed} of its trials failed: `sweeper resume {place} --retry-failed` trains them again. "
+    numbers = ", ".join(map(str, unmeasured(study)))
+    measure = (
+        f"Of the finalists, trials not measured yet: {numbers}. `sweeper benchmark {place}` measures them. "
+    )
     return NothingToDoError(
         f"Study `{study.name}` is finished: nothing is left to train. {kept}{failed if n_failed else ''}"
+        f"{measure if numbers else ''}"
         f"`sweeper report {place}` writes its report; choose another study name to train again."
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sweeper.config import dump_config
+from sweeper.config.benchmark_models import DEFAULT_TOP
 from sweeper.config.models import SweepConfig
 from sweeper.errors import InterruptedSweepError, StudyMismatchError, SweeperError
 from sweeper.events import EventKind, Listener
@@ -233,3 +234,13 @@ def judged(study: Study) -> StudyView:
 
         benchmark_finalists(study)
     return study.view()
+
+
+def unmeasured(study: Study) -> list[int]:
+    """Return the finalists that the config asks to measure and that were not: whoever was to was killed, or failed."""
+    view, section = study.view(), study.config.benchmarks
+    if section is None or section.when != "finalists":
+        return []
+    found = {(run.trial, run.benchmark) for run in view.benchmarks if run.step is None}
+    finalists = [record.number for record in view.ranked[: section.top or DEFAULT_TOP]]
+    return [number for number in finalists if not found.issuperset((number, name) for name in section.names)]

@@ -24,7 +24,7 @@ from sweeper.benchmarks.run import BenchmarkRequest, chosen_trials
 from sweeper.benchmarks.task_entry import check_entry
 from sweeper.config import dump_config, load_config
 from sweeper.config.benchmark_models import BenchmarkSection, TaskBenchmark
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.items import Items, paired, read_items, write_items
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
@@ -164,6 +164,21 @@ def measured(tmp_path: Path) -> Study:
         run = BenchmarkRun(trial=trial, benchmark=name, step=None, score=score, identity="x", at="2026-01-01")
         study.benchmark_box.write(run)
     return study
+
+
+def test_whoever_goes_on_with_a_finished_study_is_told_which_finalists_are_not_measured(
+    measured: Study,
+) -> None:
+    place = str(measured.directory)
+    with pytest.raises(NothingToDoError) as asked_by_nobody:
+        api.resume(place, options=OPTIONS)
+    assert "not measured" not in str(asked_by_nobody.value)
+
+    told = rf"trials not measured yet: 2, 1\. `sweeper benchmark {place}` measures them"
+    with pytest.raises(NothingToDoError, match=told):
+        api.resume(place, ["benchmarks.when=finalists"], options=OPTIONS)
+    with pytest.raises(NothingToDoError, match=told):
+        api.resume(place, options=OPTIONS)
 
 
 def test_results_are_shown_in_report_and_status(measured: Study, tmp_path: Path) -> None:
