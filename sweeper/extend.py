@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 from sweeper.checkpoint import checkpoints_place, open_checkpoints
@@ -83,12 +84,13 @@ def plan_extension(
         ConfigError: If an override or a number is wrong.
         StudyMismatchError: If it changes what may not change, or a trial cannot be trained on.
     """
-    changed = override_recorded(study.config, overrides)
+    recorded = _with_absolute_dir(study)
+    changed = override_recorded(recorded, overrides)
     budget = changed.trial.budget
     if continues:
         trial = changed.trial.model_copy(update={"budget": study.config.trial.budget})
         changed = changed.model_copy(update={"trial": trial})
-    if (changed.dir, changed.storage) != (study.config.dir, study.config.storage):
+    if (changed.dir, changed.storage) != (recorded.dir, recorded.storage):
         raise ConfigError(
             "`dir` and `storage` say where a study lies, which a resume does not change. Move the directory, or name "
             "the storage with `--storage`."
@@ -113,6 +115,13 @@ def plan_extension(
         numbers = ", ".join(str(number) for number, _ in again)
         notes.append(f"the points of failed trials are trained again: {numbers or 'there is none'}")
     return Extension(config=changed, longer=longer, again=again, n_points=n_points, notes=tuple(notes))
+
+
+def _with_absolute_dir(study: Study) -> SweepConfig:
+    """Return a study's config; its `dir` may be relative, as `--dir` was typed under an earlier version."""
+    if study.config.dir is None:
+        return study.config
+    return study.config.model_copy(update={"dir": os.path.abspath(study.recorded_directory)})
 
 
 def _again(

@@ -42,13 +42,13 @@ class LaunchOptions:
 
 
 def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:
-    """Return the config with the command line's word applied, a storage that is a file made absolute, and no password.
+    """Return the config with the command line's word applied, its paths made absolute, and no password.
 
     The password is kept in memory for as long as this process runs, and written nowhere.
     """
     changes: dict[str, Any] = {"storage": keep_password(absolute_storage(options.storage or config.storage))}
     if options.dir is not None:
-        changes["dir"] = options.dir
+        changes["dir"] = str(study_directory(config.model_copy(update={"dir": options.dir})))
     if options.address is not None:
         changes["resources"] = config.resources.model_copy(update={"address": cluster_of(options.address)})
     return config.model_copy(update=changes)

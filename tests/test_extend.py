@@ -479,6 +479,28 @@ def test_where_a_study_lies_is_not_changed_by_a_resume(study, override):
         go_on(study, override)
 
 
+def test_a_study_whose_directory_was_given_by_a_relative_path_can_be_extended(tmp_path, monkeypatch):
+    place = tmp_path / "s"
+    finished(f"../{tmp_path.name}/s")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    view = go_on(str(place), MORE)
+
+    assert (len(view.records), view.config.dir) == (5, str(place))
+
+
+def test_a_study_that_has_its_directory_recorded_as_a_relative_path_can_be_extended(tmp_path):
+    place = finished(tmp_path / "s")
+    study = Study.open(place)
+    study.update_config(study.config.model_copy(update={"dir": "s"}))
+    shutil.move(place, tmp_path / "moved")
+
+    view = go_on(str(tmp_path / "moved"), MORE)
+
+    assert (len(view.records), view.config.dir) == (5, str(tmp_path / "moved"))
+
+
 def test_a_copied_study_is_gone_on_with_where_it_is(tmp_path):
     finished(tmp_path / "old")
     shutil.copytree(tmp_path / "old", tmp_path / "new")
