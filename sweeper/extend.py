@@ -21,7 +21,7 @@ from sweeper.records import Origin, TrialRecord, TrialState
 from sweeper.study import layout
 from sweeper.study.changes import check_extension
 from sweeper.study.control_records import whoami
-from sweeper.study.failed import failures_left
+from sweeper.study.failed import failures_left, from_scratch, warm_start_of
 from sweeper.study.numbered import numbered
 from sweeper.study.study import Study
 
@@ -50,15 +50,21 @@ class Extension:
             study.expect_points()
             study.update_config(self.config)
         records = study.records()
-        known = {record.point_id for record in records.values()}
+        known = {(one.point_id, _warm_number(one, records)) for one in records.values()}
         left = {record.number for record in failures_left(records.values())}
         added = [
             (point, Origin(by=whoami(), continues=number))
             for number, point in self.longer
-            if point.point_id not in known
+            if (point.point_id, _warm_number(records[number], records)) not in known
         ]
         added += [(point, _origin_again(records[number])) for number, point in self.again if number in left]
         study.add_trials(added)
+
+
+def _warm_number(record: TrialRecord, records: Mapping[int, TrialRecord]) -> int | None:
+    """Return what tells two trainings of one point apart: the warm-started trial that one of them began as."""
+    warm = warm_start_of(record, records)
+    return None if warm is None else warm.number
 
 
 def _origin_again(failed: TrialRecord) -> Origin:
@@ -173,8 +179,9 @@ def _new_points(records: Mapping[int, TrialRecord], planned: Sequence[Point]) ->
     Raises:
         StudyMismatchError: If the others would train another number of samples now.
     """
-    ids = {record.point_id for record in records.values()}
-    own = {params_key(record.params): record for record in records.values() if not record.is_continued}
+    known = from_scratch(records)
+    ids = {record.point_id for record in known}
+    own = {params_key(record.params): record for record in known if not record.is_continued}
     new = [point for point in planned if point.point_id not in ids and params_key(point.params) not in own]
     if not new:
         return []

@@ -99,7 +99,9 @@ def _ranked(view: StudyView) -> list[Finalist]:
     for record in view.from_scratch:
         groups.setdefault(identity(record.params), []).append(record)
     found = []
-    for records in groups.values():
+    for group in groups.values():
+        # What began with another one's weights is not what its params give, and counts where nothing else does.
+        records = [record for record in group if not record.is_warm_started] or group
         mean = statistics.fmean(record.value or 0.0 for record in records)
         found.append(Finalist(trial=records[0].number, params=but_seed(records[0].params), value=mean))
     return sorted(found, key=lambda finalist: (sign * finalist.value, finalist.trial))

@@ -78,6 +78,8 @@ def _new_point(
     config: SweepConfig,
     facts: DataFacts | None,
     records: Mapping[int, TrialRecord],
+    *,
+    warm_from: int | None = None,
 ) -> Point:
     _check_params(params, config)
     ordered = {
@@ -86,7 +88,7 @@ def _new_point(
         if name in params
     }
     point = plan_point(config, ordered, facts=facts)
-    for record in trials_of(point, records.values()):
+    for record in trials_of(point, records, warm_from=warm_from):
         if record.state is not TrialState.FAIL:
             raise StudyMismatchError(
                 f"This point is trial {record.number} of study `{config.study}` already ({record.state}); "
@@ -107,8 +109,10 @@ def _clone(
         raise ConfigError(
             f"A clone of trial {source.number} needs at least one other value, such as `learning_rate=1e-5`."
         )
-    point = _new_point({**source.params, **changes}, config, facts, records)
-    if request.arguments.get("warm_start"):
+    is_warm = bool(request.arguments.get("warm_start"))
+    warm_from = source.number if is_warm else None
+    point = _new_point({**source.params, **changes}, config, facts, records, warm_from=warm_from)
+    if is_warm:
         _check_warm_start(source, point, is_built_in=config.trial.function is None)
     return point
 

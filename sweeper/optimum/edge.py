@@ -10,6 +10,7 @@ from sweeper.errors import ConfigError
 from sweeper.params import SEED, is_number
 from sweeper.plan import plan_point
 from sweeper.records import TrialRecord
+from sweeper.study.failed import from_scratch
 from sweeper.study.view import StudyView
 
 _MIN_TRIED = 3  # of two values the best is always at an edge
@@ -67,7 +68,7 @@ def points_beyond(view: StudyView) -> list[dict[str, Any]]:
     if best is None or not steps:
         return []
     moves = [{name: value} for name, value in steps.items()] + ([steps] if len(steps) > 1 else [])
-    known = {record.point_id for record in view.records}
+    known = {record.point_id for record in from_scratch({one.number: one for one in view.records})}
     points = [{**best.params, **move} for move in moves]
     return [point for point in points if (found := _point_id(view.config, point)) and found not in known]
 

@@ -14,6 +14,7 @@ from sweeper.params import params_key
 from sweeper.plan import Point, n_undrawn, plan_longer, plan_point
 from sweeper.pruners.judge import Judge, LearningJudge
 from sweeper.records import Origin, TrialRecord, TrialState
+from sweeper.study.failed import warm_start_of
 from sweeper.study.interface import Drawn
 
 _REPEATS = 5  # draws in vain, one after another, before a new point is looked for at random
@@ -88,15 +89,27 @@ class TrialQueue:
 
     def _note_known(self, number: int, record: TrialRecord) -> None:
         """Take note of what a trial trains, under which its point is not trained again."""
-        if record.point_id:
-            self._known.setdefault(record.point_id, number)
+        keys = [record.point_id] if record.point_id else []
         if record.params and not record.is_continued:
-            self._known.setdefault(params_key(record.params), number)
+            keys.append(params_key(record.params))
+        for key in keys:
+            if self._known_by(key) is None:
+                self._known[key] = number
+
+    def _known_by(self, key: str) -> int | None:
+        """Return the first trial that trains what a key stands for, and that from scratch.
+
+        Only now: that a trial begins with another one's weights is known once these are copied, after it was added.
+        """
+        records, number = self._state.records, self._known.get(key)
+        is_own = number is not None and warm_start_of(records[number], records) is None
+        return number if is_own else None
 
     def _known_as(self, record: TrialRecord) -> int:
         """Return the first trial that trains the same."""
-        by_params = None if record.is_continued else self._known.get(params_key(record.params))
-        known = self._known.get(record.point_id, by_params)
+        known = self._known_by(record.point_id)
+        if known is None and not record.is_continued:
+            known = self._known_by(params_key(record.params))
         return record.number if known is None else known
 
     def _end_if_repeated(self, record: TrialRecord) -> None:
@@ -216,10 +229,10 @@ class TrialQueue:
         return sum(1 for _ in itertools.takewhile(lambda record: record.is_in_vain, drawn))
 
     def _is_new(self, params: dict[str, Any]) -> bool:
-        if params_key(params) in self._known:
+        if self._known_by(params_key(params)) is not None:
             return False
         try:
-            return self._planned(params).point_id not in self._known
+            return self._known_by(self._planned(params).point_id) is None
         except ConfigError:
             return True  # it is entered once, with the reason why it cannot be trained
 

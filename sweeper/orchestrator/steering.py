@@ -204,10 +204,11 @@ class Steering:
 
     def _add(self, request: ControlRequest, point: Point) -> tuple[int, str]:
         is_clone = request.verb is Verb.CLONE
-        failed = [record.number for record in trials_of(point, self._state.records.values())]
+        warm = bool(request.arguments.get("warm_start"))
+        same = trials_of(point, self._state.records, warm_from=request.trial if warm else None)
         origin = Origin(
             by=request.by, request=request.id, cloned_from=request.trial if is_clone else None,
-            warm_start=bool(request.arguments.get("warm_start")), retries=max(failed, default=None),
+            warm_start=warm, retries=max((record.number for record in same), default=None),
         )  # fmt: skip
         if origin.source is not None:
             self._starting.refuse_without_checkpoint(origin.source)

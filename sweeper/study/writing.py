@@ -20,6 +20,7 @@ from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
 from sweeper.study.drawing import draw_trial
+from sweeper.study.failed import from_scratch
 from sweeper.study.held import HeldStudy
 from sweeper.study.interface import Drawn
 from sweeper.study.storage import Journal
@@ -42,7 +43,7 @@ class DrivenStudy(HeldStudy):
         """
         if self.is_complete:
             return
-        entered = list(self.records().values())
+        entered = from_scratch(self.records())
         known = {record.point_id for record in entered}
         known |= {params_key(record.params) for record in entered if not record.is_continued}
         dimensions = self._dimensions()
