@@ -29,6 +29,8 @@ from sweeper.reporting.export.write import export_trial, find_format
 from sweeper.reporting.importance import importance_of
 from sweeper.reporting.markdown import report_markdown
 from sweeper.reporting.origins import origin_text
+from sweeper.reporting.page_tables import grid_table
+from sweeper.reporting.plot_grid import grid_figure
 from sweeper.reporting.status import best_text
 from sweeper.reporting.studies import FoundStudy, studies_json, studies_table
 from sweeper.reporting.summary import answer_sentences
@@ -37,6 +39,7 @@ from sweeper.study.recorded import record_study
 from sweeper.study.view import StudyView
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+COMPLETE = TrialState.COMPLETE
 WARM = Origin(by="me", cloned_from=1, warm_start=True, from_step=32, from_samples=1024)
 
 
@@ -148,6 +151,55 @@ def test_the_files_of_a_report_promise_no_warm_value_from_scratch(tmp_path: Path
     assert "0.99 (best, warm start)" in (tmp_path / "report.md").read_text()
     table = pd.read_csv(tmp_path / "trials.csv", keep_default_na=False)
     assert table["origin"].tolist() == [*[""] * 5, "clone of trial 1 with its weights of step 32"]
+
+
+def text_and_table(*records: TrialRecord) -> tuple[str, str]:
+    """Return the row of cells in the report's Markdown, and the page's table of cells, over two rates and batches."""
+    config = make_config(
+        {"effective_batch_size": {"grid": [32, 64]}, "learning_rate": {"grid": [1e-4, 1e-3]}}
+    )
+    others = [
+        make_record(n, TrialState.COMPLETE, {"effective_batch_size": 64, "learning_rate": rate}, value=0.5)
+        for n, rate in enumerate([1e-4, 1e-3])
+    ]
+    view = make_view([*others, *records], config)
+    (row,) = [line for line in report_markdown(view).splitlines() if line.startswith("| 32 |")]
+    return row, grid_table(view)
+
+
+def at_32(number: int, state: TrialState, *, origin: Origin | None = None, value: float = 0.4) -> TrialRecord:
+    params = {"effective_batch_size": 32, "learning_rate": 1e-4}
+    return make_record(
+        number, state, params, origin=origin, **({"value": value} if state is COMPLETE else {})
+    )
+
+
+def test_a_cell_shows_what_its_params_gave_from_scratch() -> None:
+    row, table = text_and_table(at_32(2, COMPLETE, origin=WARM, value=0.49), at_32(3, COMPLETE))
+
+    assert row == "| 32 | 0.4 |  |"
+    assert "warm start" not in table
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.49, "0.49 (warm start)"), (0.99, "0.99 (best, warm start)")])
+def test_a_cell_that_has_no_other_result_says_of_a_warm_one_that_it_is(value: float, text: str) -> None:
+    row, table = text_and_table(at_32(2, COMPLETE, origin=WARM, value=value), at_32(3, TrialState.PRUNED))
+
+    assert row == f"| 32 | {text} |  |"
+    assert f"{value} (warm start)" in table
+
+
+def test_the_heat_map_says_of_a_warm_result_that_it_is_one_where_there_is_room() -> None:
+    config = make_config(
+        {"effective_batch_size": {"grid": [32, 64]}, "learning_rate": {"grid": [1e-4, 1e-3]}}
+    )
+    other = make_record(0, COMPLETE, {"effective_batch_size": 64, "learning_rate": 1e-3}, value=0.5)
+    figure = grid_figure(make_view([other, at_32(1, COMPLETE, origin=WARM)], config))
+
+    assert figure is not None
+    assert figure.data[2]["text"] == ["0.4<br>(warm start)", "0.5"]
+    assert figure.extra["short_text"][2] == ["0.4", "0.5"]
+    assert "began with the weights of trial 1" in str(figure.data[1]["hovertext"])
 
 
 def test_exports_of_a_warm_best_promise_nothing_from_scratch(tmp_path: Path) -> None:

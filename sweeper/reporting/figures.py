@@ -13,6 +13,7 @@ from typing import Any
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, one_line, params_text, plural, short
 from sweeper.reporting.grid import Axis
+from sweeper.reporting.origins import warm_text
 from sweeper.reporting.summary import early_metric, pruned_text, result_of
 
 # Okabe and Ito's colours for the colour-blind, those that stand out on white and on black.
@@ -62,6 +63,8 @@ def hover_text(record: TrialRecord, metric: str, *, n_trials: int = 1) -> str:
     value = result_of(record)
     if value is not None:
         lines.append(f"{metric} = {short(value)}")
+    if record.is_warm_started:
+        lines.append(warm_text(record))
     if record.state is TrialState.PRUNED:
         lines.append(f"{pruned_text(record)}, {plural(record.samples, 'sample')}: no result")
         early = early_metric(record, metric)

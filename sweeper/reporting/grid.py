@@ -46,7 +46,7 @@ class Cell:
     row: int
     column: int
     record: TrialRecord  # the one that is shown
-    n_trials: int  # how many share the cell
+    n_trials: int  # how many share the cell; a warm-started one counts only among its like
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def trial_grid(view: StudyView) -> TrialGrid | None:
         column = places[1][exact(record.params.get(names[-1]))]
         groups.setdefault((row, column), []).append(record)
     cells = tuple(
-        Cell(row=row, column=column, record=_shown(records, view.config.direction), n_trials=len(records))
+        _cell(row, column, records, view.config.direction)
         for (row, column), records in sorted(groups.items())
     )
     others = tuple(name for name in varying if name not in names)
@@ -91,11 +91,12 @@ def trial_grid(view: StudyView) -> TrialGrid | None:
 
 
 def cell_text(record: TrialRecord) -> str:
-    """Return what a cell says of its trial: its result, or why it has none."""
+    """Return what a cell says of its trial: its result and whether its params alone gave that, or why it has none."""
     match record.state:
         case TrialState.COMPLETE:
             value = result_of(record)
-            return "no value" if value is None else short(value)
+            warm = " (warm start)" if record.is_warm_started else ""
+            return "no value" if value is None else f"{short(value)}{warm}"
         case TrialState.PRUNED:
             return pruned_text(record)
         case TrialState.FAIL:
@@ -117,15 +118,22 @@ def _places(axis: Axis | None) -> dict[str, int]:
     return {} if axis is None else {exact(value): place for place, value in enumerate(axis.values)}
 
 
+def _cell(row: int, column: int, records: list[TrialRecord], direction: Direction) -> Cell:
+    shown = _shown(records, direction)
+    n_trials = sum(record.is_warm_started == shown.is_warm_started for record in records)
+    return Cell(row=row, column=column, record=shown, n_trials=n_trials)
+
+
 def _shown(records: list[TrialRecord], direction: Direction) -> TrialRecord:
     sign = -goodness_sign(direction)
 
-    def key(record: TrialRecord) -> tuple[int, bool, float, int, int]:
+    def key(record: TrialRecord) -> tuple[int, bool, bool, float, int, int]:
         value = result_of(record)
         worst = float("inf")
         return (
             _SHOWN_FIRST.index(record.state),
             record.is_continued,  # one that is compared first
+            record.is_warm_started,  # what the params of the cell gave, and no others before them
             worst if value is None else sign * value,
             -record.samples,
             record.number,

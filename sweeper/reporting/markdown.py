@@ -82,7 +82,7 @@ def _cell(cell: Cell, best: TrialRecord | None) -> str:
     text = cell_text(cell.record) or "waiting"
     if best is None or cell.record.number != best.number:
         return text
-    return f"{text} (best{', warm start' if best.is_warm_started else ''})"
+    return text.replace(" (warm", " (best, warm") if best.is_warm_started else f"{text} (best)"
 
 
 def _trials_section(view: StudyView) -> str:

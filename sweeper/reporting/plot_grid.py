@@ -11,6 +11,7 @@ from sweeper.reporting.figures import (
     hover_text,
     text_colour,
 )
+from sweeper.reporting.formats import short
 from sweeper.reporting.grid import Axis, Cell, TrialGrid, cell_text, trial_grid
 from sweeper.reporting.plot_points import (
     grid_caption,
@@ -83,16 +84,17 @@ def _cell_values(grid: TrialGrid, scale: dict[str, Any]) -> dict[str, Any]:
         "mode": "text",
         "x": [cell.column for cell, _ in shown],
         "y": [cell.row for cell, _ in shown],
-        "text": [cell_text(cell.record) for cell, _ in shown],
+        "text": [cell_text(cell.record).replace(" ", "<br>", 1) for cell, _ in shown],
         "textfont": {"color": [text_colour(value, scale) for _, value in shown]},
         "hoverinfo": "skip",  # the cell below says it
     }
 
 
 def _cell_marks(grid: TrialGrid, metric: str) -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
-    """Return a mark for each cell without a result, and shorter texts for them by trace index."""
+    """Return a mark for each cell without a result, and by trace index shorter texts for these and the results."""
     traces: list[dict[str, Any]] = []
-    short_texts: dict[int, list[str]] = {}
+    shown = [value for cell in grid.cells if (value := result_of(cell.record)) is not None]
+    short_texts = {N_CELL_TRACES - 1: [short(value) for value in shown]}
     for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING):
         cells = [cell for cell in grid.cells if cell.record.state is state]
         if not cells:
