@@ -21,7 +21,7 @@ from sweeper.pruners.learned import LearnedRule
 from sweeper.pruners.ledger import RULE
 from sweeper.pruners.outlook import LEVELS, OutlookTable
 from sweeper.pruners.predict import Inputs, Predictor
-from sweeper.records import TrialState
+from sweeper.records import Origin, TrialState
 
 NO_AUDIT = LearnedOptions(audit_frac=0.0)
 # With so small a risk all goes on.
@@ -92,6 +92,29 @@ def test_a_hopeless_trial_is_stopped_and_a_good_one_goes_on():
     assert stop.stop
     assert not go_on.stop
     assert [(decision.trial, decision.stop) for decision in both] == [(good, False), (bad, True)]
+
+
+def test_a_warm_started_result_teaches_nothing_of_its_point():
+    records, bad, good = calibrated()
+    (before,) = make_rule().judge([good], 2, records)
+    warm = dataclasses.replace(records[bad], number=len(records), params=records[good].params)
+    warm.origin = Origin(by="me", cloned_from=0, warm_start=True, from_step=1, from_samples=10)
+    complete(warm, -1e3)
+    records[warm.number] = warm
+
+    (after,) = make_rule().judge([good], 2, records)
+
+    assert after.details["prediction"] == pytest.approx(before.details["prediction"])
+
+
+def test_a_warm_started_result_is_no_part_of_the_calibration():
+    records, bad, good = calibrated(n=calibration_size(36))
+    ended = next(record for record in records.values() if record.state is TrialState.COMPLETE)
+    ended.origin = Origin(by="me", cloned_from=good, warm_start=True, from_step=1, from_samples=10)
+
+    (decision,) = make_rule().judge([bad], 2, records)
+
+    assert decision.reason == "calibration: 6 of 7 trials have run to their end"
 
 
 def test_a_decision_keeps_prediction_interval_chance_and_values():

@@ -193,7 +193,7 @@ class LearnedRule:
         """Say why nobody can be predicted yet; None where the calibration is done."""
         if self.has_too_few:
             return f"{self._n_points} points are too few to learn from: only what diverges is stopped"
-        n_complete, wanted = self._ledger.n_complete, self._n_calibration
+        n_complete, wanted = self._ledger.n_calibrating, self._n_calibration
         if n_complete < wanted:
             return f"calibration: {n_complete} of {wanted} trials have run to their end"
         return None

@@ -45,6 +45,7 @@ class Ledger:
         self._broken: tuple[int, int] | None = None  # how many missed of how many, once these were too many
         self.spent = 0.0  # of the risk
         self.n_complete = 0
+        self.n_calibrating = 0  # of these, whom others are predicted from
         self.n_unfinished = 0
         self.n_open = 0  # unfinished, audits not counted
         self.n_training = 0  # that hold a slot, audits not counted
@@ -100,6 +101,10 @@ class Ledger:
             value = float(record.value or 0.0)
             self.n_complete += 1
             self.best = max(self.best, self._sign * value)
+        if record.is_warm_started:
+            return  # it may be the best one, but neither teaches nor shows whether predictions hold
+        if record.has_result:
+            self.n_calibrating += 1
             predicted = [d["details"] for d in record.decisions if "prediction" in d.get("details", {})]
             if predicted:
                 self._n_predicted += 1

@@ -45,9 +45,10 @@ def chosen_teachers(numbers: Sequence[int], records: Mapping[int, TrialRecord], 
 def teaches(record: TrialRecord, rung: int) -> bool:
     """Whether a trial says something about those at a rung. A diverged one says something about its neighbours.
 
-    One that trains another one on has seen more data, and says nothing.
+    One that trains another one on has seen more data, and one that began with another one's weights does not give what
+    its params give: they say nothing.
     """
-    if record.is_continued:
+    if record.is_continued or record.is_warm_started:
         return False
     if record.has_result:
         return rung == NO_RUNG or rung in record.rungs
