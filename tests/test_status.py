@@ -1,6 +1,7 @@
 """What `sweeper status` says."""
 
 import io
+import itertools
 import json
 import math
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from sweeps import make_study
 
 from sweeper.api import load_study
-from sweeper.records import TrialState
+from sweeper.records import Origin, TrialState
 from sweeper.reporting.status import MAX_ROWS, rows_shown, status_json, status_text
 from sweeper.study.view import StudyState, StudyView
 
@@ -113,6 +114,74 @@ def test_a_long_value_of_a_param_leaves_room_for_the_results() -> None:
 
     assert header.split() == ["trial", "state", "data", "accuracy", "samples"]
     assert first == '    0  COMPLETE  ["data/mix-0-0.jsonl", …       0.9    2,048'
+
+
+def view_of_five_params() -> StudyView:
+    """A grid of 24 points over five params, of two of which every value begins alike."""
+    models = [f"/mnt/shared/models/checkpoint-{number:06}" for number in (123, 456, 789)]
+    space = {
+        "effective_batch_size": {"grid": [16, 32]},
+        "learning_rate": {"grid": [1e-4, 1e-3]},
+        "model": {"choice": models},
+        "lora_rank": {"grid": [8, 256]},
+        "lr_scheduler_type": {"choice": ["constant", "constant_with_warmup"]},
+    }
+    points = [
+        dict(zip(space, values, strict=True))
+        for values in itertools.product([16, 32], [1e-4, 1e-3], models, [8, 256], ["constant"])
+    ]
+    points[-1]["lr_scheduler_type"] = "constant_with_warmup"
+    records = [make_record(n, TrialState.PRUNED, point, stopped_at=0) for n, point in enumerate(points)]
+    return make_view(records, make_config(space))
+
+
+def test_more_params_than_columns_stand_side_by_side_under_their_names() -> None:
+    lines = rendered(view_of_five_params(), 80)
+
+    assert lines[4:9] == [
+        "               effective_batch_size",
+        "                  learning_rate",
+        "                       model",
+        "                              lora_rank",
+        "trial  state            lr_scheduler_type  accuracy    samples  reason",
+    ]
+    assert lines[10:12] == [
+        "    0  PRUNED  16 1e-4 …00123 8   …nstant            208/2,048  loss 2.31 and…",
+        "    1  PRUNED  16 1e-4 …00123 256 …nstant            208/2,048  loss 2.31 and…",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 110, 200])
+def test_no_two_of_many_trials_look_alike_whatever_the_width(width: int) -> None:
+    view = view_of_five_params()
+    rows = [line.split("PRUNED")[1].split("loss")[0] for line in rendered(view, width) if "PRUNED" in line]
+
+    assert len(set(rows)) == len(view.records) == 24
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 110, 140, 200])
+def test_a_table_of_many_params_fits_any_width(width: int) -> None:
+    assert max(len(line) for line in rendered(view_of_five_params(), width)) <= width
+
+
+def test_a_trial_that_is_not_compared_says_so_beside_its_value() -> None:
+    rates = [1e-5, 1e-4, 3e-4, 1e-3]
+    config = make_config({"learning_rate": {"grid": rates}})
+    records = [
+        make_record(number, TrialState.COMPLETE, {"learning_rate": x}) for number, x in enumerate(rates)
+    ]
+    records[1].origin = Origin(by="me", continues=2, from_step=64, from_samples=2048)
+    records[2].origin = Origin(by="me", cloned_from=0, warm_start=True, from_step=64, from_samples=2048)
+    records[3].origin = Origin(by="me", cloned_from=0)
+
+    rows = rendered(make_view(records, config), 130)[-4:]
+
+    assert [row.partition("node-a:")[2][4:].strip() for row in rows] == [
+        "",
+        "not compared: trains trial 2 on from step 64",
+        "clone of trial 0 with its weights of step 64",
+        "",
+    ]
 
 
 def view_of_drawn(state: StudyState) -> StudyView:

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.records import TrialRecord, TrialState
-from sweeper.reporting.formats import clipped, count, one_line, params_text, short
+from sweeper.reporting.formats import clipped, count, one_line, short
+from sweeper.reporting.origins import origin_text
 from sweeper.reporting.summary import result_of, varying_params
 from sweeper.study.view import StudyView
 
@@ -19,8 +20,9 @@ STATE_STYLES = {
     TrialState.RUNNING: "cyan",
     TrialState.WAITING: "dim",
 }
-MAX_PARAM_COLUMNS = 4  # more are told in one column, as `name=value`
+MAX_PARAM_COLUMNS = 4  # more share one column, in which their values stand side by side
 MAX_PARAM_WIDTH = 24  # a list, or a long name, must not push the results out of the table
+MIN_VALUE_WIDTH = 4  # of a value that shares its column; of most numbers this is all
 MIN_TEXT_WIDTH = 14  # below this a reason says nothing
 WIDE = 110  # columns from which steps, attempts and the worker have room
 GAP = 2  # between two columns: one of padding and one that the box draws
@@ -60,13 +62,14 @@ def trial_table(view: StudyView, records: list[TrialRecord], width: int) -> Tabl
 
 
 def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Column]:
-    columns = [
+    first = [
         Column(header="trial", cells=[str(record.number) for record in records], justify="right"),
         Column(
             header="state",
             cells=["set aside" if record.is_set_aside else record.state.value for record in records],
         ),
-        *_param_columns(varying_params(view), records),
+    ]
+    last = [
         Column(
             header=one_line(view.config.metric).replace("/", "\n"),
             cells=["" if (value := result_of(record)) is None else short(value) for record in records],
@@ -75,21 +78,31 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
         Column(header="samples", cells=[_progress(record) for record in records], justify="right"),
     ]
     if width >= WIDE:
-        columns += [
+        last += [
             Column(header="steps", cells=[str(record.step) for record in records], justify="right"),
             Column(header="attempts", cells=[str(record.attempts) for record in records], justify="right"),
             Column(header="worker", cells=[worker_text(record) for record in records]),
         ]
-    reasons = [one_line(record.reason or "") for record in records]
-    if any(reasons):
-        columns.append(Column(header="reason", cells=reasons, is_fixed=False))
-    return columns
+    names = varying_params(view)
+    reasons = [_reason(record) for record in records]
+    reason = [Column(header="reason", cells=reasons, is_fixed=False)] if any(reasons) else []
+    if len(names) <= MAX_PARAM_COLUMNS:
+        return [*first, *_param_columns(names, records), *last, *reason]
+    room = width - sum(column.width + GAP for column in (*first, *last)) - GAP
+    if reason and room >= 2 * MIN_TEXT_WIDTH + GAP:
+        room -= MIN_TEXT_WIDTH + GAP
+    return [*first, _params_column(names, records, max(MIN_TEXT_WIDTH, room)), *last, *reason]
+
+
+def _reason(record: TrialRecord) -> str:
+    """Return why a trial ended as it did, after what sets its value apart from those of the others."""
+    apart = origin_text(record) if record.is_continued or record.is_warm_started else ""
+    if record.is_continued:
+        apart = f"not compared: {apart}"
+    return "; ".join(text for text in (apart, one_line(record.reason or "")) if text)
 
 
 def _param_columns(names: list[str], records: list[TrialRecord]) -> list[Column]:
-    if len(names) > MAX_PARAM_COLUMNS:
-        told = [params_text({name: record.params.get(name) for name in names}) for record in records]
-        return [Column(header="params", cells=told, is_fixed=False)]
     return [
         Column(
             header="\n".join(one_line(name).replace(".", "_").split("_")),
@@ -98,6 +111,30 @@ def _param_columns(names: list[str], records: list[TrialRecord]) -> list[Column]
         )
         for name in names
     ]
+
+
+def _params_column(names: list[str], records: list[TrialRecord], room: int) -> Column:
+    """Return all params in one column of at most `room`; each name begins above its values if it fits."""
+    texts = [[short(record.params.get(name)) for record in records] for name in names]
+    widths = [min(MAX_PARAM_WIDTH, max(map(len, column))) for column in texts]
+    while sum(widths) + len(widths) - 1 > room and max(widths) > MIN_VALUE_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    columns = [_told_apart(column, width) for column, width in zip(texts, widths, strict=True)]
+    header, begin = [], 0
+    for name, width in zip(names, widths, strict=True):
+        told = one_line(name)
+        header.append(clipped(" " * max(0, min(begin, room - len(told))) + told, room))
+        begin += width + 1
+    rows = zip(*columns, strict=True)
+    cells = [" ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
+    return Column(header="\n".join(header), cells=[clipped(cell.rstrip(), room) for cell in cells])
+
+
+def _told_apart(texts: list[str], width: int) -> list[str]:
+    """Return the beginnings of texts, or their ends where more of those differ: paths often begin alike."""
+    begins = [clipped(text, width) for text in texts]
+    ends = [text if len(text) <= width else f"…{text[len(text) - width + 1 :]}" for text in texts]
+    return begins if len(set(begins)) >= len(set(ends)) else ends
 
 
 def _fitted(columns: list[Column], width: int) -> list[Column]:
