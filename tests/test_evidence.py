@@ -151,6 +151,24 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert hits >= 50
 
 
+def test_one_trial_that_differs_from_all_others_is_nothing_sure():
+    y = np.random.default_rng(0).normal(size=20)
+    x = (y == y.max()).astype(float)
+
+    found = spearman(x, y, seed=0)
+
+    assert found.rho > 0.3
+    assert found.sign == 0
+
+
+@pytest.mark.parametrize("n", [6, 7, 8])
+def test_few_independent_trials_seldom_look_sure(n):
+    draw = np.random.default_rng(n)
+    found = [spearman(draw.normal(size=n), draw.normal(size=n), seed=seed) for seed in range(200)]
+
+    assert sum(one.sign != 0 for one in found) <= 14
+
+
 def test_the_same_seed_gives_the_same_interval():
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=12), draw.normal(size=12)
@@ -160,7 +178,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 def test_too_few_trials_have_no_evidence():
-    assert evidence_of(grid(noise(1), loss=noise(2))[:4], direction="maximize") == []
+    assert evidence_of(grid(noise(1), loss=noise(2))[:5], direction="maximize") == []
 
 
 def test_only_finished_trials_count():
@@ -265,17 +283,17 @@ def without_rungs(records, n):
     [
         (
             grid(noise(1), loss=noise(2))[:4],
-            "Too few trials have finished to say what an early signal is worth: 4 of the 5 that it takes.",
+            "Too few trials have finished to say what an early signal is worth: 4 of the 6 that it takes.",
         ),
         (without_rungs(grid(noise(1), loss=noise(2)), 18), "none of the 18 complete trials came to the same rung"),
         (
             without_rungs(grid(noise(1), loss=noise(2)), 15),
-            "no more than 3 of the 18 complete trials came to the same rung before their end, and it takes 5.",
+            "no more than 3 of the 18 complete trials came to the same rung before their end, and it takes 6.",
         ),
         (grid(lambda r, b: 0.5, loss=noise(2)), "the 18 complete trials all ended with accuracy = 0.5."),
         (
             grid(noise(1), loss=lambda r, b: math.nan),
-            "at no rung do a signal and the result both differ among 5 or more of the 18 complete trials.",
+            "at no rung do a signal and the result both differ among 6 or more of the 18 complete trials.",
         ),
     ],
 )  # fmt: skip
