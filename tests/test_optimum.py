@@ -137,6 +137,10 @@ def view_of(space: str, best: dict[str, Any]) -> Any:
         ("  effective_batch_size: {grid: [8, 32, 128]}", {"effective_batch_size": 128}, 512),
         ("  effective_batch_size: {grid: [128, 3840, 7680]}", {"effective_batch_size": 128}, 16),
         ("  warmup_steps: {grid: [0, 25, 100]}", {"warmup_steps": 100}, 175),
+        ("  adam_beta2: {grid: [0.9, 0.95, 0.99]}", {"adam_beta2": 0.99}, 0.998),
+        ("  adam_beta2: {grid: [0.95, 0.99, 0.999]}", {"adam_beta2": 0.999}, 0.9999),
+        ("  warmup_frac: {grid: [0.0, 0.5, 0.9]}", {"warmup_frac": 0.9}, 0.98),
+        ("  warmup_frac: {grid: [0.1, 0.4, 0.7]}", {"warmup_frac": 0.7}, 0.85),
     ],
 )
 def test_what_lies_beyond_an_edge_is_one_step_of_the_grid_away(
@@ -161,6 +165,46 @@ def test_no_edge_is_told_where_nothing_lies_beyond(space: str, best: dict[str, A
     view = view_of(space, best)
     assert edges_of(view) == []
     assert optimum_sentences(view) == []
+
+
+CORNER = "  effective_batch_size: {grid: [8, 16, 32]}\n  learning_rate: {grid: [1e-5, 1e-4, 1e-3]}\n"
+
+
+@pytest.mark.parametrize(
+    ("value_of", "edges"),
+    [
+        (lambda batch, rate: 0.5, []),
+        (lambda batch, rate: 1.0 if rate < 1e-3 else 0.0, []),  # saturated
+        (lambda batch, rate: 1.0 if rate < 1e-3 and batch == 8 else 0.0, ["effective_batch_size"]),
+        (lambda batch, rate: 1.0 if rate in (1e-5, 1e-3) else 0.0, ["learning_rate"]),
+    ],
+)
+def test_a_value_that_inner_points_have_as_well_is_not_told_as_an_edge(
+    value_of: Any, edges: list[str]
+) -> None:
+    view = view_of(CORNER, {})
+    for record in view.records:
+        record.value = value_of(*record.params.values())
+    assert [edge.name for edge in edges_of(view)] == edges
+
+
+@pytest.mark.parametrize(
+    ("ended", "best", "is_told"),
+    [
+        ([1e-5], 1e-5, False),
+        ([1e-5, 1e-4], 1e-5, False),
+        ([1e-5, 1e-4, 3e-4], 1e-5, True),
+        ([1e-5, 1e-4, 3e-4], 3e-4, False),  # 1e-3 is still to be trained
+    ],
+)
+def test_values_that_are_still_to_be_trained_were_not_tried(
+    ended: list[float], best: float, is_told: bool
+) -> None:
+    view = view_of("  learning_rate: {grid: [1e-5, 1e-4, 3e-4, 1e-3]}\n", {"learning_rate": best})
+    for record in view.records:
+        if record.params["learning_rate"] not in ended:
+            record.state, record.value = TrialState.WAITING, None
+    assert [edge.value for edge in edges_of(view)] == ([best] if is_told else [])
 
 
 @pytest.mark.parametrize(

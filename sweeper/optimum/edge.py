@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sweeper.config.models import SweepConfig
@@ -30,35 +30,45 @@ class Edge:
 def edges_of(view: StudyView) -> list[Edge]:
     """Return where the best point lies at an edge beyond which there are values that can be trained.
 
-    The best one and the values that were tried are those of trials from scratch.
+    The best one and the values that were tried are those of trials from scratch. A value is tried when a trial that has
+    it has ended; of those that are still to be trained none may lie beyond the edge. Where an inner value has given as
+    much as the edge has, there is none.
     """
     best = _best(view)
     if best is None:
         return []
     found = []
+    tied = [record for record in view.from_scratch if record.value == best.value]
     for name, value in best.params.items():
-        tried = sorted(
-            {
-                record.params[name]
-                for record in view.records
-                if is_number(record.params.get(name)) and not record.is_warm_started
-            }
-        )
+        values, tried = _values(view, name), _values(view, name, ended=True)
         if (
             name == SEED
             or not is_number(value)
             or len(tried) < _MIN_TRIED
-            or value not in (tried[0], tried[-1])
+            or value not in (values[0], values[-1])
+            or any(record.params.get(name) in values[1:-1] for record in tied)
         ):
             continue
-        is_smallest = value == tried[0]
-        beyond = _beyond(view, best, name, tried if is_smallest else tried[::-1])
+        is_smallest = value == values[0]
+        beyond = _beyond(view, best, name, values if is_smallest else values[::-1])
         if beyond is None and not _has_more(view.config, name, value, is_smallest=is_smallest):
             continue  # such as a warm-up of 0 steps
         if not _is_listed(view.config, name):
             beyond = None
         found.append(Edge(name=name, value=value, is_smallest=is_smallest, beyond=beyond))
     return found
+
+
+def _values(view: StudyView, name: str, *, ended: bool = False) -> list[float]:
+    """Return the values of a param in trials from scratch, in order: in all of them, or in those that have ended."""
+    found = {
+        record.params[name]
+        for record in view.records
+        if is_number(record.params.get(name))
+        and not record.is_warm_started
+        and (record.state.is_finished or not ended)
+    }
+    return sorted(found)
 
 
 def points_beyond(view: StudyView) -> list[dict[str, Any]]:
@@ -94,21 +104,36 @@ def _has_more(config: SweepConfig, name: str, value: float, *, is_smallest: bool
 def _beyond(view: StudyView, best: TrialRecord, name: str, tried: Sequence[float]) -> float | None:
     """Return the first value beyond `tried[0]`, the edge, that can be trained; the others lead away from it."""
     edge, inner = tried[0], tried[1]
-    if all(value > 0 for value in tried):
-        least, most = _STEPS
-        factor = min(most, max(least, max(edge, inner) / min(edge, inner)))
-        value = edge * factor if edge > inner else edge / factor
-    else:
-        value = edge + (edge - inner)
-    if all(isinstance(value, int) for value in tried):
-        rounded: float = round(value)
-        micro = best.settings.get("micro_batch_size")
-        if name == "effective_batch_size" and isinstance(micro, int) and rounded > micro:
-            rounded = round(rounded / micro) * micro
-    else:
-        rounded = _short(value)
-    can_be = rounded != edge and _point_id(view.config, {**best.params, name: rounded}) is not None
-    return rounded if can_be else None
+    micro = best.settings.get("micro_batch_size")
+    for value in _steps(tried):
+        if name == "effective_batch_size" and isinstance(micro, int) and value > micro:
+            value = round(value / micro) * micro
+        is_further = value > edge if edge > inner else value < edge
+        if is_further and _point_id(view.config, {**best.params, name: value}) is not None:
+            return value
+    return None
+
+
+def _steps(tried: Sequence[float]) -> Iterator[float]:
+    """Yield values beyond `tried[0]`, the likeliest first.
+
+    Rates and batch sizes go by factors; shares and Adam's betas, which end at 1, by factors of what is missing to it.
+    """
+    edge, inner = tried[0], tried[1]
+    is_whole, are_positive = all(isinstance(value, int) for value in tried), all(value > 0 for value in tried)
+    even = round if is_whole else _short
+    step = even(edge + (edge - inner))
+    yield even(_by_factor(edge, inner)) if are_positive else step
+    if not is_whole and min(tried) >= 0 and inner < edge < 1:
+        yield float(f"{1 - _short(_by_factor(1 - edge, 1 - inner)):.12g}")
+    if are_positive and step > 0:
+        yield step
+
+
+def _by_factor(edge: float, inner: float) -> float:
+    least, most = _STEPS
+    factor = min(most, max(least, max(edge, inner) / min(edge, inner)))
+    return edge * factor if edge > inner else edge / factor
 
 
 def _short(value: float) -> float:
