@@ -22,7 +22,7 @@ from sweeper.reporting.plot_params import MAX_LINES, parallel_figure
 from sweeper.reporting.plot_spent import spent_parts
 from sweeper.reporting.plot_timeline import timeline_figure
 from sweeper.reporting.slots import SlotUse, idle_gaps, slot_uses
-from sweeper.reporting.summary import savings_of
+from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
 from sweeper.reporting.uncertainty import uncertainty_of, uncertainty_sentence
 from sweeper.study.view import StudyView
 
@@ -170,6 +170,18 @@ def test_a_single_seed_is_said_to_be_one() -> None:
         "Its params were trained once, with one seed, so how far chance moves the value is not known; "
         "the next best, trial 1, is 0.2 behind."
     )
+
+
+def test_trials_that_all_ended_alike_have_no_best_one() -> None:
+    view = seeded((1e-4, 0, 0.5), (3e-4, 0, 0.5), (1e-3, 0, 0.5))
+
+    assert answer_sentences(view) == [
+        "All 3 complete trials ended with accuracy = 0.5 (maximize), from 3 trials: 3 complete. None is better than "
+        "another; where a best one is named, it is trial 0, the first.",
+        "Its params were trained once, with one seed, so how far chance moves the value is not known; trial 1, with "
+        "other params, has the same value.",
+        training_sentence(view),
+    ]
 
 
 def test_the_param_that_moves_the_result_is_the_important_one() -> None:

@@ -71,16 +71,26 @@ def answer_sentences(view: StudyView) -> list[str]:
     best = view.best
     if best is None:
         return [_no_answer(view), *_reason_sentences(view), training_sentence(view)]
-    state = "" if view.state == "finished" else " so far"
     return [
-        f"Trial {best.number} is best{state}: {view.config.metric} = {exact(best.value)} "
-        f"({view.config.direction}), from {plural(view.n_trials, 'trial')}: {counts_text(view)}.",
+        _best_sentence(view, best),
         *_warm_sentences(view, best),
         *([sure] if (sure := uncertainty_sentence(view)) else []),
         *_unequal_sentences(view),
         training_sentence(view),
         *optimum_sentences(view),
     ]
+
+
+def _best_sentence(view: StudyView, best: TrialRecord) -> str:
+    state = "" if view.state == "finished" else " so far"
+    result = f"{view.config.metric} = {exact(best.value)} ({view.config.direction})"
+    whole = f"from {plural(view.n_trials, 'trial')}: {counts_text(view)}."
+    n = len(view.compared)
+    if n > 1 and len({record.value for record in view.compared}) == 1:
+        word = "complete" if n == view.count(TrialState.COMPLETE) else "compared"
+        told = f"All {count(n)} {word} trials ended with {result}{state}, {whole} None is better than another"
+        return f"{told}; where a best one is named, it is trial {best.number}, the first."
+    return f"Trial {best.number} is best{state}: {result}, {whole}"
 
 
 def _warm_sentences(view: StudyView, best: TrialRecord) -> list[str]:

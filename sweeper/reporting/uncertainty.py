@@ -54,7 +54,9 @@ def uncertainty_sentence(view: StudyView) -> str | None:
     else:
         text = f"{whose.capitalize()} params were trained once, with one seed, so how far chance moves the value is "
         text += "not known"
-    if found.runner_up is not None and found.margin is not None:
+    if found.margin == 0:
+        text += f"; trial {found.runner_up}{from_scratch_words(view)}, with other params, has the same value"
+    elif found.runner_up is not None and found.margin is not None:
         text += f"; the next best{from_scratch_words(view)}, trial {found.runner_up}, is {short(found.margin)} behind"
     return f"{text}."
 
