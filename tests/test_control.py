@@ -170,6 +170,7 @@ def test_trials_at_a_time_can_be_set_as_far_as_the_machines_hold_them():
     assert not first.outcome.is_done
     assert "`max_concurrent` = 4 does not fit: there is room for 3 trials" in first.outcome.message
     assert second.outcome.is_done
+    assert second.outcome.message == "at most 1 trial runs at a time"
     assert orchestrator.slots(2, room=3) == 1
     assert [orchestrator.next_trial() is None for _ in range(2)] == [False, True]
 
@@ -554,7 +555,12 @@ def test_what_lies_beyond_the_edge_of_the_grid_is_added_and_trained(tmp_path):
 
 def test_all_points_that_are_suggested_are_one_json_document(tmp_path):
     rates = {"learning_rate": {"grid": [1e-5, 1e-4, 3e-4]}, "effective_batch_size": {"grid": [10, 20, 50]}}
-    study, _ = steer(tmp_path, search_space=rates)
+
+    def best_at_small_batches(context):
+        told = trial_functions.steady(context)
+        return {"score": told["score"] - 1e-3 * context.params["effective_batch_size"]}
+
+    study, _ = steer(tmp_path, function=best_at_small_batches, search_space=rates)
 
     asked = json.loads(cli("add", study.directory, "--suggest", "--json").out)
 
