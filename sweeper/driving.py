@@ -24,6 +24,7 @@ from sweeper.preflight.environment import capture_environment
 from sweeper.progress import EventLog, progress_for
 from sweeper.pruners.judge import divergence_rules, make_judge
 from sweeper.records import TrialRecord, TrialState
+from sweeper.reporting.formats import plural
 from sweeper.study import layout
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.control_records import ADDING
@@ -153,7 +154,7 @@ def drive(
         )  # fmt: skip
         orchestrator.tell(
             EventKind.SWEEP_STARTED,
-            f"study `{study.name}`: {orchestrator.n_left} trials on {slots.slots} slots, each with "
+            f"study `{study.name}`: {plural(orchestrator.n_left, 'trial')} on {plural(slots.slots, 'slot')}, each with "
             f"{slots.of_each}",
         )
         study.give_up_when(lambda: orchestrator.is_interrupted)

@@ -20,6 +20,16 @@ class LearnedOptions:
     seed: int = 0  # of the audit's choice
 
 
+def points_in_words(number: int) -> str:
+    """Return for example "1 point" or "12 points"."""
+    return f"{number} point{'' if number == 1 else 's'}"
+
+
+def too_few(n_points: int) -> str:
+    """Say that there are too few points to learn from."""
+    return f"{points_in_words(n_points)} {'is' if n_points == 1 else 'are'} too few to learn from"
+
+
 LEARNED_MIN_OWN = 2  # points that run to their end first, however much an earlier study has shown
 
 

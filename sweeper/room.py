@@ -50,6 +50,11 @@ def missing(nodes: Sequence[Node], share: Mapping[str, float], n_workers: int) -
     return f"It needs {workers_in_words(share, n_workers)}, and there is room for {fitting}. The nodes have: {each}."
 
 
+def trials_in_words(number: int) -> str:
+    """Return for example "1 trial" or "2 trials"."""
+    return f"{number} trial{'' if number == 1 else 's'}"
+
+
 def workers_in_words(share: Mapping[str, float], n_workers: int) -> str:
     """Return for example "2 workers with 1 CPU and 1 GPU each"."""
     amounts = [f"{amount:g} {name}" for name, amount in _needed(share)]

@@ -59,6 +59,15 @@ def test_fewer_than_20_points_are_too_few_to_learn_from():
     assert decision.reason == "12 points are too few to learn from: only what diverges is stopped"
 
 
+def test_one_point_is_too_few_to_learn_from():
+    records = waiting_records(PARAMS[:1])
+    show(records[0], 0, {"score": 0.1})
+
+    (decision,) = make_rule().judge([0], 0, records)
+
+    assert decision.reason == "1 point is too few to learn from: only what diverges is stopped"
+
+
 def test_nobody_is_stopped_before_the_calibration_has_ended():
     records, bad, good = calibrated(n=calibration_size(36) - 1)
 

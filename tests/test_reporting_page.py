@@ -15,6 +15,7 @@ from sweeper.reporting.curve_lines import MAX_CURVES, thinned, trials_drawn
 from sweeper.reporting.figures import Figure, colour_range
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.page import SECTIONS
+from sweeper.reporting.page_tables import decisions_table, trials_table
 from sweeper.reporting.plot_curves import curve_figures
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_grid import grid_figure
@@ -244,6 +245,16 @@ def test_the_command_that_launches_the_best_config_is_on_the_page(tmp_path: Path
     document = page_of(view_of_16(), tmp_path / "a report")
 
     assert f"sweeper launch '{tmp_path}/a report/best.yaml'" in document.text
+
+
+def test_a_study_of_one_trial_is_told_in_the_singular() -> None:
+    config = make_config({"learning_rate": {"grid": [1e-4]}})
+    view = make_view([make_record(0, TrialState.COMPLETE, {"learning_rate": 1e-4})], config)
+    (decision,) = view.records[0].decisions[:1]
+    view.records[0].decisions[:] = [decision]
+
+    assert "<span>The only trial. Click a heading" in trials_table(view)
+    assert "<span>The only decision with its reason. Click a heading" in decisions_table(view)
 
 
 def test_every_table_has_a_caption_and_every_plot_a_label(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def test_what_each_trial_gets_is_told_in_words(resources: dict[str, float], gpus
 
 
 @pytest.mark.parametrize(
-    ("gpus", "share", "room"), [(2, 0.4, 4), (2, 0.6, 2), (4, 0.3, 12), (1, 0.5, 2), (4, 2, 2)]
+    ("gpus", "share", "room"), [(2, 0.4, 4), (2, 0.6, 2), (4, 0.3, 12), (1, 0.5, 2), (4, 2, 2), (2, 2, 1)]
 )
 def test_one_machine_takes_as_many_trials_as_fit_on_each_gpu(gpus: int, share: float, room: int) -> None:
     facts = ClusterFacts(cpus=64, gpus=gpus, place="this machine")
     assert slots(facts, gpus_per_trial=share) == room  # a fraction is taken of one GPU, never of two
-    with pytest.raises(ConfigError, match=f"has room for {room} trials"):
+    with pytest.raises(ConfigError, match=f"has room for {room} trial{'' if room == 1 else 's'} of"):
         slots(facts, gpus_per_trial=share, slots=room + 1)
 
 

@@ -30,7 +30,7 @@ from sweeper.executors.ray_waiting import Waiting
 from sweeper.executors.ray_worker import TrialWorker
 from sweeper.executors.user_code import UserCode, driver_paths
 from sweeper.orchestrator import Orchestrator
-from sweeper.room import room_for
+from sweeper.room import room_for, trials_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,8 @@ class RayTuneExecutor:
         """Use no more slots than this machine's Ray has room for: a worker that never comes is waited for long."""
         room = max(1, self._capacity())
         if room < self._slots:
-            logger.warning("Ray has room for %d trials at a time on this machine, not %d.", room, self._slots)
+            told = trials_in_words(room)
+            logger.warning("Ray has room for %s at a time on this machine, not %d.", told, self._slots)
             self._slots = room
 
     def _capacity(self) -> int:

@@ -11,6 +11,7 @@ from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
 from sweeper.plan import Point
 from sweeper.records import Decision, Origin
+from sweeper.room import trials_in_words
 from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ControlOutcome, ControlRequest, Verb, limit_of
 from sweeper.study.failed import trials_of
@@ -79,7 +80,7 @@ class Steering:
             fits = "" if limit <= room else f", of which there is room for {room}"
             self._state.tell(
                 EventKind.NOTE,
-                f"at most {limit} trials run at a time{fits}, as was set by `{MAX_CONCURRENT}`; "
+                f"{_at_most(limit)}{fits}, as was set by `{MAX_CONCURRENT}`; "
                 f"`sweeper set STUDY {MAX_CONCURRENT}=none` lifts that",
             )
 
@@ -185,7 +186,8 @@ class Steering:
 
     def _pause(self, request: ControlRequest) -> tuple[str, list[Decision]]:
         n_running = len(self._state.running)
-        return f"no trial is started any more; {n_running} running ones go on to their end", []
+        going_on = "1 running one goes" if n_running == 1 else f"{n_running} running ones go"
+        return f"no trial is started any more; {going_on} on to the end", []
 
     def _unpause(self, request: ControlRequest) -> tuple[str, list[Decision]]:
         return "trials are started again", []
@@ -197,10 +199,10 @@ class Steering:
         room = self._capacity() if self._capacity is not None else value
         if value > room:
             raise StudyMismatchError(
-                f"`max_concurrent` = {value} does not fit: there is room for {room} trials of this size at a time. "
-                "Lower it, or join a larger cluster by `sweeper resume --address`."
+                f"`max_concurrent` = {value} does not fit: there is room for {trials_in_words(room)} of this size "
+                "at a time. Lower it, or join a larger cluster by `sweeper resume --address`."
             )
-        return f"at most {value} trials run at a time", []
+        return _at_most(value), []
 
     def _add(self, request: ControlRequest, point: Point) -> tuple[int, str]:
         is_clone = request.verb is Verb.CLONE
@@ -219,3 +221,7 @@ class Steering:
         except SweeperError as error:  # by now it is in the study
             message += f"; what it begins with could not be copied, is tried again at its start: {error}"
         return record.number, message
+
+
+def _at_most(limit: int) -> str:
+    return f"at most {trials_in_words(limit)} run{'s' if limit == 1 else ''} at a time"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
-from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size
+from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size, points_in_words, too_few
 from sweeper.plan.data import Point
 from sweeper.rungs import n_going_on
 
@@ -27,7 +27,7 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
         return
     if n_trials < LEARNED_MIN_POINTS:
         yield (
-            f"{n_trials} points are too few to learn from (it takes {LEARNED_MIN_POINTS}): only what diverges is "
+            f"{too_few(n_trials)} (it takes {LEARNED_MIN_POINTS}): only what diverges is "
             "stopped. Set `pruner.signals` to stop by rank."
         )
         return
@@ -39,8 +39,8 @@ def _learning_notes(config: SweepConfig, points: Sequence[Point]) -> Iterator[st
 
 def _prior_note(prior: str, n_trials: int) -> str:
     few = (
-        f" Where those and the {n_trials} points of this sweep are fewer than {LEARNED_MIN_POINTS} together, only "
-        "what diverges is stopped."
+        f" Where those and the {points_in_words(n_trials)} of this sweep are fewer than {LEARNED_MIN_POINTS} together, "
+        "only what diverges is stopped."
     )
     return (
         f"Learned pruning starts from the evidence of `{prior}`: at least {LEARNED_MIN_OWN} points run to their end "
@@ -58,8 +58,8 @@ def _calibration_note(config: SweepConfig, points: Sequence[Point], n_trials: in
         indices = calibration_points([point.params for point in points], n_chosen)
         chosen = ": " + ", ".join(_params(points[index]) for index in indices)
     return (
-        f"Calibration: {n_chosen} of {n_trials} points run to their end before any trial is judged, spread over "
-        f"the space{chosen}."
+        f"Calibration: {n_chosen} of {points_in_words(n_trials)} run to their end before any trial is judged, spread "
+        f"over the space{chosen}."
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError
 from sweeper.executors.user_code import UserCode
-from sweeper.room import Node, missing, room_for, workers_in_words
+from sweeper.room import Node, missing, room_for, trials_in_words, workers_in_words
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _DEVICES = Path("/dev")
@@ -81,7 +81,7 @@ def plan_slots(resources: ResourceSection, facts: ClusterFacts) -> SlotPlan:
     slots = resources.slots or fitting
     if limit is not None and slots > limit:
         raise ConfigError(
-            f"`resources.slots` = {slots} does not fit: {facts.place} has room for {limit} trials of "
+            f"`resources.slots` = {slots} does not fit: {facts.place} has room for {trials_in_words(limit)} of "
             f"{workers_in_words(resources.share(gpus), resources.n_workers)}. Lower it, or leave it out to use what "
             "fits."
         )

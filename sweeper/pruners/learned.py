@@ -25,7 +25,7 @@ Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adam
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size
+from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size, too_few
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.changes import Changes
 from sweeper.pruners.forecast import Forecaster
@@ -192,7 +192,7 @@ class LearnedRule:
     def _why_nobody(self) -> str | None:
         """Say why nobody can be predicted yet; None where the calibration is done."""
         if self.has_too_few:
-            return f"{self._n_points} points are too few to learn from: only what diverges is stopped"
+            return f"{too_few(self._n_points)}: only what diverges is stopped"
         n_complete, wanted = self._ledger.n_calibrating, self._n_calibration
         if n_complete < wanted:
             return f"calibration: {n_complete} of {wanted} trials have run to their end"

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.params import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
-from sweeper.reporting.formats import count, exact, short, verb
+from sweeper.reporting.formats import count, exact, plural, short, verb
 from sweeper.reporting.grid import cell_text, trial_grid
 from sweeper.reporting.origins import origin_text, warm_text
 from sweeper.reporting.slots import slot_uses
@@ -91,9 +91,8 @@ def trials_table(view: StudyView) -> str:
         )
         for record in view.records
     )
-    caption = (
-        f"All {count(len(view.records))} trials. Click a heading to sort. Only complete trials have a value."
-    )
+    told = "The only trial" if len(view.records) == 1 else f"All {count(len(view.records))} trials"
+    caption = f"{told}. Click a heading to sort. Only complete trials have a value."
     return _sortable(header, rows, caption)
 
 
@@ -120,7 +119,10 @@ def decisions_table(view: StudyView) -> str:
     if not rows:
         return "<p>No decision was taken yet.</p>" + controls_table(view)
     header = [("trial", True), ("decision", False), ("rule", False), ("rung", True), ("samples", True)]
-    caption = f"All {count(len(rows))} decisions with their reasons, by trial. Click a heading to sort."
+    caption = "The only decision with its reason"
+    if len(rows) > 1:
+        caption = f"All {count(len(rows))} decisions with their reasons, by trial"
+    caption += ". Click a heading to sort."
     return _sortable([*header, ("reason", False)], "".join(rows), caption) + controls_table(view)
 
 
@@ -129,7 +131,9 @@ def controls_table(view: StudyView) -> str:
     if not view.controls:
         return ""
     rows = "".join(_control_row(event) for event in view.controls)
-    caption = f"{count(len(view.controls))} requests from outside, in the order in which they were acted on."
+    caption = (
+        f"{plural(len(view.controls), 'request')} from outside, in the order in which they were acted on."
+    )
     header = [("request", False), ("by", False), ("asked", False), ("outcome", False), ("what it did", False)]
     return _sortable(header, rows, caption)
 
