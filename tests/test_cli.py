@@ -239,6 +239,7 @@ def test_the_best_point_launches_as_a_study_of_its_own(launched: tuple[Path, Run
     run = cli("launch", launched[0] / "report" / "best.yaml", "--executor", "in-process")
 
     assert run.code == 0, run.err
+    assert "study `made-up-best`: 1 trial on " in run.err
     best = json.loads(cli("status", "made-up-best", "--json").out)
     assert [(trial["state"], trial["params"], trial["value"]) for trial in best["trials"]] == [
         ("COMPLETE", {"learning_rate": 1e-3}, 1.0)

@@ -195,6 +195,28 @@ def test_a_nan_signal_is_left_out():
     assert at(evidence_of(records, direction="maximize"), "loss").overall.n == 15
 
 
+def test_all_signals_of_a_rung_lie_at_its_mark_whatever_trials_have_them():
+    norms = noise(3)
+    records = grid(noise(1), loss=noise(2), grad_norm=lambda r, b: math.nan if b == 8 else norms(r, b))
+    for record in records:
+        record.rungs[0] = dataclasses.replace(
+            record.rungs[0], samples=-(-100 // record.params["effective_batch_size"]) * 128
+        )
+
+    found = evidence_of(records, direction="maximize")
+
+    assert {(one.rung, one.place) for one in found} == {(0, "10 %"), (1, "30 %")}
+
+
+def test_a_mark_in_steps_lies_at_its_part_of_the_steps():
+    records = grid(noise(1), loss=noise(2))
+    for record in records:
+        record.total_steps = 50
+        record.rungs[0] = dataclasses.replace(record.rungs[0], mark=5, step=5)
+
+    assert at(evidence_of(records, direction="maximize"), "loss").place == "10 %"
+
+
 def test_slopes_between_rungs_are_signals_of_their_own():
     found = evidence_of(grid(low_rate_is_good, loss=low_rate_is_good), direction="maximize")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sweeper.params import is_number
 from sweeper.pruners.correlation import Array, Correlation, partial, spearman, within_groups
-from sweeper.records import GRAD_NORM, Direction, TrialRecord, goodness_sign
+from sweeper.records import GRAD_NORM, Direction, RungRecord, TrialRecord, goodness_sign
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 SLOPE = " slope"
@@ -31,7 +31,7 @@ class Evidence:
 
     signal: str  # a rung's signal, its slope since the rung before, or the norm without the batch's noise
     rung: int
-    frac: float  # of the budget; the mean over the trials
+    frac: float  # of the budget, where the rung's mark lies; the mean over its trials
     overall: Correlation | None
     within_batch: Correlation | None  # mean over the batch sizes
     within_rate: Correlation | None  # mean over the learning rates
@@ -67,9 +67,10 @@ def evidence_of(records: Iterable[TrialRecord], *, direction: Direction, seed: i
     found = []
     for rung in sorted({index for record in finished for index in record.rungs}):
         there = [record for record in finished if rung in record.rungs]
+        frac = _mean_frac(there, rung)
         for signal, values in _signals_at(there, rung).items():
             kept = [index for index, value in enumerate(values) if math.isfinite(value)]
-            evidence = _measure(signal, rung, [there[k] for k in kept], values[kept], direction, seed)
+            evidence = _measure(signal, rung, frac, [there[k] for k in kept], values[kept], direction, seed)
             if evidence.overall is not None:
                 found.append(evidence)
     return sorted(found, key=lambda e: (e.rung, -abs(e.overall.rho if e.overall else 0.0), e.signal))
@@ -129,6 +130,7 @@ def _spoken(signal: str) -> str:
 def _measure(
     signal: str,
     rung: int,
+    frac: float,
     trials: Sequence[TrialRecord],
     values: Array,
     direction: Direction,
@@ -144,7 +146,7 @@ def _measure(
     return Evidence(
         signal=signal,
         rung=rung,
-        frac=float(f"{_mean_frac(trials, rung):.4g}"),
+        frac=float(f"{frac:.4g}"),
         overall=spearman(values, goodness, seed=own_seed),
         within_batch=None if batch is None else within_groups(values, goodness, batch, seed=own_seed),
         within_rate=None if rate is None else within_groups(values, goodness, rate, seed=own_seed),
@@ -230,5 +232,12 @@ def _safe_log(values: Array) -> Array:
 
 
 def _mean_frac(trials: Sequence[TrialRecord], rung: int) -> float:
-    shares = [r.rungs[rung].samples / (r.budget_samples or r.samples or 1) for r in trials]
-    return float(np.mean(shares)) if shares else math.nan
+    return float(np.mean([_frac(record, record.rungs[rung]) for record in trials]))
+
+
+def _frac(record: TrialRecord, rung: RungRecord) -> float:
+    """Return where a rung's mark lies in a trial's budget."""
+    # A mark in steps is the step itself; one in samples is so at batch size 1 alone, where both give the same.
+    if rung.step == rung.mark and record.total_steps:
+        return rung.mark / record.total_steps
+    return rung.mark / (record.budget_samples or record.samples or 1)
