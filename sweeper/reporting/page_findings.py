@@ -29,8 +29,8 @@ def evidence_section(view: StudyView, findings: Findings, draw: Draw) -> str:
     if figure is None:
         return f"<p>{esc(nothing_to_tell(view))}</p>{audited}"
     items = "".join(f"<li>{esc(sentence)}</li>" for sentence in evidence_sentences(found))
-    meant = "Each signal's first number is its rank correlation with the result; then come its interval of 95 % "
-    meant += "and the trials it stands on."
+    meant = "Each signal's first number is its rank correlation with the result; its interval of 95 % and the trials "
+    meant += "that it stands on follow."
     told = f"<p>{esc(meant)}</p><ul>{items}</ul>{audited}"
     note = "<p>Only complete trials have a result to compare with, so after much pruning this describes the "
     note += "better part of the grid.</p>"
