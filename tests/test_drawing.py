@@ -124,7 +124,7 @@ def test_a_repeated_draw_is_neither_saved_nor_stopped(tmp_path):
     )
     savings = savings_of(view)
     assert (savings.spent, savings.full, savings.saved) == (n_complete * 10240, n_complete * 10240, 0)
-    assert "(100 %); stopping 0 trials early saved 0 (0 %)." in training_sentence(view)
+    assert "(100 %); no trial was stopped early." in training_sentence(view)
     assert f"{n_complete} complete, {n_repeats} drawn again." in answer_sentences(view)[0]
 
 

@@ -184,6 +184,13 @@ def test_trials_that_all_ended_alike_have_no_best_one() -> None:
     ]
 
 
+def test_the_answer_tells_a_result_in_few_digits_and_of_no_stops_where_there_were_none() -> None:
+    told = answer_sentences(seeded((1e-4, 0, 0.8219374124690696), (3e-4, 0, 0.6)))
+
+    assert told[0].startswith("Trial 0 is best: accuracy = 0.8219 (maximize), from 2 trials")
+    assert "were trained (100 %); no trial was stopped early" in told[2]
+
+
 def test_the_param_that_moves_the_result_is_the_important_one() -> None:
     config = make_config({"learning_rate": {"grid": [1e-5, 1e-4, 3e-4]}, "seed": {"grid": [0, 1, 2]}})
     points = [(rate, seed) for rate in (1e-5, 1e-4, 3e-4) for seed in (0, 1, 2)]

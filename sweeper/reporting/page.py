@@ -139,8 +139,9 @@ def _cards(view: StudyView) -> str:
     savings, best = savings_of(view), view.best
     warm = ", warm start" if best is not None and best.is_warm_started else ""
     n_ended = sum(record.state.is_finished for record in view.records)
+    none = "none" if view.state == "finished" else "none yet"
     cards = {
-        f"best {view.config.metric}{warm}": "none yet" if best is None else short(best.value),
+        f"best {view.config.metric}{warm}": none if best is None else short(best.value),
         "saved by stopping early": percent(savings.saved_frac),
         "samples trained": count(savings.spent),
         "trials ended": f"{count(n_ended)} of {count(view.n_trials)}",

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from sweeper.records import TrialRecord, TrialState
-from sweeper.reporting.formats import count, exact, one_line, percent, plural
+from sweeper.reporting.formats import count, exact, one_line, percent, plural, short
 from sweeper.reporting.optimum_text import optimum_sentences
 from sweeper.reporting.origins import warm_text
 from sweeper.reporting.uncertainty import uncertainty_sentence
@@ -83,7 +83,7 @@ def answer_sentences(view: StudyView) -> list[str]:
 
 def _best_sentence(view: StudyView, best: TrialRecord) -> str:
     state = "" if view.state == "finished" else " so far"
-    result = f"{view.config.metric} = {exact(best.value)} ({view.config.direction})"
+    result = f"{view.config.metric} = {short(best.value)} ({view.config.direction})"
     whole = f"from {plural(view.n_trials, 'trial')}: {counts_text(view)}."
     n = len(view.compared)
     if n > 1 and len({record.value for record in view.compared}) == 1:
@@ -102,7 +102,7 @@ def _warm_sentences(view: StudyView, best: TrialRecord) -> list[str]:
     if second is None:
         return [f"{text}; no trial from scratch is complete{'' if view.state == 'finished' else ' yet'}."]
     return [
-        f"{text}; from scratch, trial {second.number} is best: {view.config.metric} = {exact(second.value)}."
+        f"{text}; from scratch, trial {second.number} is best: {view.config.metric} = {short(second.value)}."
     ]
 
 
@@ -126,9 +126,13 @@ def training_sentence(view: StudyView) -> str:
     whole = "the full grid" if is_grid else "training every trial in full"
     text = (
         f"{count(savings.spent)} of the {count(savings.full)} training samples that {whole} takes were "
-        f"trained ({percent(savings.spent_frac)}); stopping {plural(view.n_stopped, 'trial')} "
-        f"early saved {count(savings.saved)} ({percent(savings.saved_frac)})"
+        f"trained ({percent(savings.spent_frac)}); "
     )
+    if view.n_stopped:
+        text += f"stopping {plural(view.n_stopped, 'trial')} early saved {count(savings.saved)} "
+        text += f"({percent(savings.saved_frac)})"
+    else:
+        text += "no trial was stopped early"
     if savings.not_trained:
         text += f"; the other {count(savings.not_trained)} are {untrained_text(view)}"
     return text + "."
