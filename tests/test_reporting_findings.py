@@ -24,7 +24,7 @@ from sweeper.reporting.plot_timeline import timeline_figure
 from sweeper.reporting.slots import SlotUse, idle_gaps, slot_uses
 from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
 from sweeper.reporting.uncertainty import uncertainty_of, uncertainty_sentence
-from sweeper.study.view import StudyView
+from sweeper.study.view import DriverFacts, StudyView
 
 
 def at(seconds: float) -> str:
@@ -80,6 +80,51 @@ def test_an_attempt_whose_driver_was_killed_ends_with_the_last_thing_recorded_be
     view.records[1].history[0] |= {"started": at(2), "ended": at(7)}
 
     assert spans(slot_uses(view))[0] == (0, 1, 0.0, 7.0)
+
+
+def view_of_two_running() -> StudyView:
+    """Two trials of one process, both still training; the driver has beaten a minute after they began."""
+    config = make_config({"learning_rate": {"grid": [1e-4, 3e-4]}})
+    worker = {"node": "node-a", "pid": 1}
+    records = [
+        make_record(
+            number, TrialState.RUNNING, {"learning_rate": rate},
+            history=[{"worker": worker, "started": at(0.002 * number)}], decisions=[],
+        )
+        for number, rate in enumerate((1e-4, 3e-4))
+    ]  # fmt: skip
+    view = make_view(records, config, state="running")
+    return dataclasses.replace(
+        view,
+        driver=DriverFacts(host="node-a", pid=1, since=at(-5), last_beat=at(60)),
+        environments=({"at": at(-5)},),
+    )
+
+
+def test_trials_that_still_run_have_a_slot_each_and_reach_to_the_drivers_newest_beat() -> None:
+    view = view_of_two_running()
+
+    uses = slot_uses(view)
+
+    assert spans(uses) == [(0, 1, 0.0, 60.0), (1, 1, 0.002, 60.0)]
+    assert [use.slot for use in uses] == ["node-a, slot 1", "node-a, slot 2"]
+    assert '<th scope="row">slots</th><td>2</td>' in environment_table(view)
+
+
+def test_trials_whose_driver_was_killed_reach_to_its_last_decision() -> None:
+    view = view_of_two_running()
+    view.records[0].decisions.append({"stop": False, "reason": "goes on", "at": at(40)})
+    view.records[0].history.append(
+        {"worker": {"node": "node-a", "pid": 2}, "started": at(100), "ended": at(150)}
+    )
+    view = dataclasses.replace(
+        view, state="interrupted", driver=None, environments=({"at": at(-5)}, {"at": at(95)})
+    )
+
+    uses = slot_uses(view)
+
+    assert spans(uses) == [(0, 1, 0.0, 40.0), (1, 1, 0.002, 40.0), (0, 2, 100.0, 150.0)]
+    assert [use.slot for use in uses] == ["node-a, slot 1", "node-a, slot 2", "node-a, slot 1"]
 
 
 def view_of_two_drivers() -> StudyView:

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import math
 from datetime import datetime
 from typing import Any
 
@@ -64,23 +65,28 @@ def slot_uses(view: StudyView) -> list[SlotUse]:
     """Return who ran when: on each node, an attempt takes its process's slot, else the first free one.
 
     An attempt whose end nobody recorded, since it still runs or its driver was killed, goes to the last time
-    that the study has recorded before the trial's next attempt and the next driver.
+    that the study has recorded before the trial's next attempt and the next driver: that of a start, an end, a
+    decision or the driver's newest beat. Its slot is no other attempt's until then.
     """
     attempts = sorted(_attempts(view), key=lambda attempt: attempt.start)
-    times = sorted(time for a in attempts for time in (a.start, a.end) if time is not None)
-    if not times:
+    if not attempts:
         return []
+    begin, times = attempts[0].start, _times(view, attempts)
     sessions = [parse_time(str(session["at"])) for session in view.environments if session.get("at")]
     drivers = sorted(at for at in sessions if at is not None)
     lanes: dict[str, list[tuple[Any, float]]] = {}  # by node: the process last seen and when it was free
     uses = []
     for attempt in attempts:
-        start = (attempt.start - times[0]).total_seconds()
-        end = max(start, (_end_of(attempt, attempts, times, drivers) - times[0]).total_seconds())
+        start = (attempt.start - begin).total_seconds()
+        latest = None if attempt.end is not None else _latest_end(attempt, attempts, drivers)
+        end = max(start, (_end_of(attempt, latest, times) - begin).total_seconds())
         node = one_line(str(attempt.worker.get("node", "unknown node")))
         pid = attempt.worker.get("pid")
         lane = _free_lane(lanes.setdefault(node, []), pid, start)
-        lanes[node][lane] = (pid, end)
+        if attempt.end is not None:
+            lanes[node][lane] = (pid, end)
+        else:
+            lanes[node][lane] = (pid, math.inf if latest is None else (latest - begin).total_seconds())
         uses.append(
             SlotUse(
                 record=attempt.record, slot=f"{node}, slot {lane + 1}", start_s=start, end_s=end,
@@ -134,18 +140,29 @@ def _attempts(view: StudyView) -> list[_Attempt]:
     return found
 
 
-def _end_of(
-    attempt: _Attempt, attempts: list[_Attempt], times: list[datetime], drivers: list[datetime]
-) -> datetime:
-    if attempt.end is not None:
-        return attempt.end
+def _times(view: StudyView, attempts: list[_Attempt]) -> list[datetime]:
+    """Return when something was recorded while a driver ran, in order."""
+    told = [decision.get("at") for record in view.records for decision in record.decisions]
+    told.append(None if view.driver is None else view.driver.last_beat)
+    known = [time for attempt in attempts for time in (attempt.start, attempt.end)]
+    return sorted(time for time in (*known, *map(parse_time, told)) if time is not None)
+
+
+def _latest_end(attempt: _Attempt, attempts: list[_Attempt], drivers: list[datetime]) -> datetime | None:
+    """Return before when an attempt without a recorded end has ended; None where it may still run."""
     number = attempt.record.number
-    until = drivers[bisect.bisect_right(drivers, attempt.start) :][:1]
+    after = drivers[bisect.bisect_right(drivers, attempt.start) :][:1]
     if not attempt.is_last:
-        until.append(
+        after.append(
             min(a.start for a in attempts if a.record.number == number and a.number > attempt.number)
         )
-    return times[max(0, bisect.bisect_left(times, min(until)) - 1)] if until else times[-1]
+    return min(after, default=None)
+
+
+def _end_of(attempt: _Attempt, latest: datetime | None, times: list[datetime]) -> datetime:
+    if attempt.end is not None:
+        return attempt.end
+    return times[-1] if latest is None else times[max(0, bisect.bisect_left(times, latest) - 1)]
 
 
 def _free_lane(lanes: list[tuple[Any, float]], pid: Any, start: float) -> int:
