@@ -21,7 +21,7 @@ from sweeper.errors import ConfigError
 from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.figures import axis_place
-from sweeper.reporting.formats import duration, percent, short
+from sweeper.reporting.formats import duration, labels_apart, percent, short
 from sweeper.reporting.grid import Axis, trial_grid
 from sweeper.reporting.importance import importance_of
 from sweeper.reporting.markdown import report_markdown
@@ -308,6 +308,20 @@ def test_trials_that_run_at_a_time_are_on_different_slots() -> None:
         own = sorted((use for use in uses if use.slot == slot), key=lambda use: use.start_s)
         assert all(before.end_s <= after.start_s for before, after in itertools.pairwise(own))
     assert {use.slot for use in uses} == {"node-a, slot 1", "node-a, slot 2"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["sgd", "adamw_torch"], ["sgd", "adamw_t…"]),
+        (["runs/model-123", "runs/model-456"], ["…del-123", "…del-456"]),
+        (["runs/of/a1/last-one", "runs/of/b2/last-one"], ["…f/a1/l…", "…f/b2/l…"]),
+        (["a-long/first", "a-long/second", "b-long/first"], ["a-l…irst", "a-l…cond", "b-l…irst"]),
+    ],
+    ids=["the beginning", "the end", "from where they differ", "beginning and end"],
+)  # fmt: skip
+def test_long_values_are_cut_so_that_they_can_be_told_apart(texts: list[str], labels: list[str]) -> None:
+    assert list(labels_apart(texts, 8).values()) == labels
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,10 @@ def test_words_above_the_map_are_cut_to_fit_unless_they_would_look_alike() -> No
         == "     adamw_torch_fused               sgd  paged_adamw_8bit"
     )
     assert map_of({"optimizer": names}, [0.5], 40)[1] == "     adamw_torc…         sgd paged_adam…"
-    assert map_of({"optimizer": [*names, "paged_adamw_32bit"]}, [0.5], 40) == []
+    paged: list[object] = ["paged_adamw_8bit", "paged_adamw_32bit"]
+    assert map_of({"optimizer": paged}, [0.5], 30)[1] == "     …_adamw_8bit …adamw_32bit"
+    alike: list[object] = [f"{name}_of_torch" for name in (*names, "paged_adamw_32bit")]
+    assert map_of({"optimizer": alike}, [0.5], 40) == []
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.records import TrialRecord
-from sweeper.reporting.formats import clipped, count, one_line, params_text, short
+from sweeper.reporting.formats import clipped, count, labels_apart, one_line, params_text, short
 from sweeper.reporting.status_table import MAX_PARAM_WIDTH
 
 MAX_PARAM_COLUMNS = 3
@@ -77,7 +77,9 @@ def _columns(trials: list[RunningTrial], names: list[str]) -> dict[str, list[str
     if len(names) <= MAX_PARAM_COLUMNS:
         for name in names:
             header = "\n".join(one_line(name).replace(".", "_").split("_"))
-            columns[header] = [clipped(short(trial.params.get(name)), MAX_PARAM_WIDTH) for trial in trials]
+            values = [short(trial.params.get(name)) for trial in trials]
+            labels = labels_apart(values, MAX_PARAM_WIDTH)
+            columns[header] = [labels[value] for value in values]
     else:
         columns["params"] = [clipped(params_text(trial.params), 40) for trial in trials]
     return columns | {

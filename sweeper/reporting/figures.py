@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.records import TrialRecord, TrialState
-from sweeper.reporting.formats import clipped, one_line, params_text, plural, short
+from sweeper.reporting.formats import clipped, labels_apart, one_line, params_text, plural, short
 from sweeper.reporting.grid import Axis
 from sweeper.reporting.origins import warm_text
 from sweeper.reporting.summary import early_metric, pruned_text, result_of
@@ -99,8 +99,9 @@ def axis_layout(axis: Axis, *, as_categories: bool) -> dict[str, Any]:
     base = {"title": {"text": plot_text(axis.name, 40), "standoff": 8}, "zeroline": False}
     if as_categories or not axis.is_numeric:
         places = list(range(len(axis.values)))
-        labels = [plot_text(label, 18) for label in axis.labels]
-        return base | {"tickmode": "array", "tickvals": places, "ticktext": labels}
+        labels = labels_apart(axis.labels, 18)
+        texts = [plot_text(labels[label]) for label in axis.labels]
+        return base | {"tickmode": "array", "tickvals": places, "ticktext": texts}
     kind = "log" if spans_decades(axis.values) else "linear"
     if len(axis.values) <= MAX_TICKS:
         return base | {"type": kind, "tickmode": "array", "tickvals": axis.values, "ticktext": axis.labels}

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -100,6 +100,28 @@ def plain(text: str) -> str:
 def clipped(text: str, width: int) -> str:
     """Return at most `width` characters of a text, with an ellipsis where it was cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def labels_apart(texts: Iterable[str], width: int) -> dict[str, str]:
+    """Return a label of at most `width` characters for each text, so cut that as many as can be stay different.
+
+    >>> labels_apart(["models/llama-000123", "models/llama-000456", "tiny"], 8)
+    {'models/llama-000123': '…-000123', 'models/llama-000456': '…-000456', 'tiny': 'tiny'}
+    """
+    distinct = list(dict.fromkeys(texts))
+    long = [text for text in distinct if len(text) > width]
+    together = zip(*long, strict=False)
+    differ = next((place for place, letters in enumerate(together) if len(set(letters)) > 1), 0)
+    half = width // 2
+    ways = (
+        long,
+        ["…" + text[len(text) - width + 1 :] for text in long],
+        ["…" + text[differ - 2 :] if differ > 2 else text for text in long],
+        [f"{text[: width - half - 1]}…{text[len(text) - half :]}" for text in long],
+    )
+    cuts = [[clipped(text, width) for text in way] for way in ways]
+    labels = dict(zip(long, max(cuts, key=lambda cut: len(set(cut))), strict=True))
+    return {text: labels.get(text, text) for text in distinct}
 
 
 def verb(decision: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from sweeper.files import write_bytes
 from sweeper.records import TrialState
 from sweeper.reporting.curve_lines import CurveLine, curve_line, metric_line, trials_drawn
 from sweeper.reporting.figures import HIGHLIGHT, colours_for
-from sweeper.reporting.formats import clipped, exact, one_line, short
+from sweeper.reporting.formats import clipped, exact, labels_apart, one_line, short
 from sweeper.reporting.grid import TrialGrid, cell_text, trial_grid
 from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of
@@ -87,8 +87,9 @@ def _draw_grid(axes: "Axes", view: StudyView, grid: TrialGrid) -> None:
         )  # fmt: skip
         if view.best is not None and cell.record.number == view.best.number:
             axes.add_patch(_frame(cell.column, cell.row))
-    axes.set_xticks(range(len(grid.columns.values)), [_plain(label, 18) for label in grid.columns.labels])
-    axes.set_yticks(range(len(grid.rows.values)), [_plain(label, 18) for label in grid.rows.labels])
+    for axis, set_ticks in ((grid.columns, axes.set_xticks), (grid.rows, axes.set_yticks)):
+        labels = labels_apart(axis.labels, 18)
+        set_ticks(range(len(axis.values)), [_plain(labels[label]) for label in axis.labels])
     axes.set_xlabel(_plain(grid.columns.name))
     axes.set_ylabel(_plain(grid.rows.name))
     axes.set_title(_plain(f"{view.name}: {view.config.metric}", 80))

@@ -16,7 +16,7 @@ from sweeper.reporting.curve_lines import (
     trials_drawn,
 )
 from sweeper.reporting.figures import HIGHLIGHT, NEUTRAL_LINE, Figure, colours_for, params_label, plot_text
-from sweeper.reporting.formats import count, exact, short
+from sweeper.reporting.formats import count, exact, labels_apart, short
 from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.origins import best_label
 from sweeper.study.view import StudyView
@@ -227,10 +227,11 @@ def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[_Trace]:
     colours = [(label, present[label]) for label in groups.labels if label in present]
     # A long list of colours would be longer than the plot.
     shown = colours if len(colours) <= 12 else colours[:: math.ceil(len(colours) / 12)]
-    name = groups.name or ""
+    texts = {label: short(record.params.get(groups.name or "")) for label, record in colours}
+    names = labels_apart(texts.values(), 24)
     entries = [
         _entry(
-            short(record.params.get(name)),
+            names[texts[label]],
             groups.key(label),
             _stroke(groups.colour(record)),
         )
@@ -257,7 +258,7 @@ def _entry(name: str, group: str, look: dict[str, Any]) -> dict[str, Any]:
         "type": "scatter",
         "x": [None],
         "y": [None],
-        "name": plot_text(name, 24),
+        "name": plot_text(name),
         "legendgroup": group,
         "showlegend": True,
         "hoverinfo": "skip",

@@ -20,7 +20,7 @@ from sweeper.reporting.figures import (
     plot_text,
     spans_decades,
 )
-from sweeper.reporting.formats import count, exact, percent, short
+from sweeper.reporting.formats import count, exact, labels_apart, percent, short
 from sweeper.reporting.importance import Importance
 from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of, varying_params
@@ -193,6 +193,7 @@ def _labels(axes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     text: list[str] = []
     for place, axis in enumerate(axes):
         values = axis["values"]
+        labels = labels_apart(map(short, values), 12)
         stride = max(1, math.ceil((len(values) - 1) / (MAX_LABELS - 1)))
         for value in dict.fromkeys([exact(v) for v in [*values[::stride], values[-1]]]):
             shown = next(v for v in values if exact(v) == value)
@@ -200,7 +201,7 @@ def _labels(axes: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 continue
             x.append(place)
             y.append(axis["at"][value])
-            text.append(plot_text(short(shown), 12))
+            text.append(plot_text(labels[short(shown)]))
     return [
         {
             "x": place, "y": height, "text": label, "showarrow": False, "xanchor": "right", "xshift": -5,

@@ -14,6 +14,7 @@ from sweeper.reporting.formats import (
     clipped,
     count,
     duration,
+    labels_apart,
     one_line,
     params_text,
     parse_time,
@@ -177,7 +178,8 @@ def map_lines(view: StudyView, width: int) -> list[Text]:
     cells = {(cell.row, cell.column): _map_cell(cell.record, view.best) for cell in grid.cells}
     heads, room = grid.columns.labels, (width - left - 2) // len(grid.columns.values)
     if not grid.columns.is_numeric:
-        heads = [clipped(head, max(_CELL, room) - 1) for head in heads]
+        labels_of = labels_apart(heads, max(_CELL, room) - 1)
+        heads = [labels_of[head] for head in heads]
     cell_width = 1 + max(_CELL - 1, *map(len, heads), *map(len, cells.values()))
     if cell_width > room or len(set(heads)) < len(set(grid.columns.labels)):
         return []
