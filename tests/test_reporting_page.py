@@ -9,17 +9,19 @@ import plotly.graph_objects as go
 import pytest
 from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
 
-from sweeper.records import TrialState
+from sweeper.records import Origin, TrialState
 from sweeper.reporting import write_report
 from sweeper.reporting.curve_lines import MAX_CURVES, thinned, trials_drawn
-from sweeper.reporting.figures import Figure, colour_range
+from sweeper.reporting.figures import NEUTRAL_LINE, Figure, colour_range
 from sweeper.reporting.findings import findings_of
+from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.page import SECTIONS
 from sweeper.reporting.page_tables import decisions_table, trials_table
 from sweeper.reporting.plot_curves import curve_figures
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_grid import grid_figure
 from sweeper.reporting.plot_params import importance_figure, parallel_figure
+from sweeper.reporting.plot_points import points_figure
 from sweeper.reporting.plot_spent import spent_figure
 from sweeper.reporting.plot_timeline import timeline_figure
 from sweeper.study.view import StudyView
@@ -192,6 +194,88 @@ def test_a_cell_shows_the_best_over_the_other_params() -> None:
     figure = grid_figure(view)
     assert figure is not None
     assert "seed vary too: each place shows the best trial over them" in figure.caption
+
+
+def view_of_checkpoints() -> StudyView:
+    """Three base models whose paths begin alike, each at two rates: 3 complete trials and 3 pruned ones."""
+    paths = [f"/mnt/shared/models/meta-llama/checkpoint-000{number}" for number in (123, 456, 789)]
+    config = make_config({"model": {"choice": paths}, "learning_rate": {"grid": [1e-4, 3e-4]}})
+    points = [{"model": path, "learning_rate": rate} for path in paths for rate in (1e-4, 3e-4)]
+    records = [
+        make_record(n, TrialState.PRUNED, point, stopped_at=n // 2 % 2)
+        if n % 2
+        else make_record(n, TrialState.COMPLETE, point, value=n / 10)
+        for n, point in enumerate(points)
+    ]
+    return make_view(records, config)
+
+
+def test_values_that_begin_alike_are_told_apart_in_every_plot() -> None:
+    view = view_of_checkpoints()
+
+    heat_map, parallel = grid_figure(view), parallel_figure(view)
+    legend = [trace["name"] for trace in curve_figures(view)[0][0].data if trace["x"] == [None]]
+
+    assert heat_map is not None
+    assert parallel is not None
+    assert heat_map.layout["yaxis"]["ticktext"] == [f"…checkpoint-000{n}" for n in (123, 456, 789)]
+    assert legend[:3] == [f"…llama/checkpoint-000{n}" for n in (123, 456, 789)]
+    ticks = [note["text"] for note in parallel.layout["annotations"] if note["x"] == 0]
+    assert ticks == [f"…oint-000{n}" for n in (123, 456, 789)]
+
+
+def test_no_mark_of_a_stopped_trial_has_a_colour_of_the_scale() -> None:
+    view = view_of_checkpoints()
+
+    grid = trial_grid(view)
+    assert grid is not None
+    assert grid.rows is not None
+    for figure in (grid_figure(view), points_figure(view, grid, grid.rows)):
+        assert figure is not None
+        crosses = [trace["marker"] for trace in figure.data if trace.get("marker", {}).get("symbol") == "x"]
+        assert [marker["color"] for marker in crosses] == [NEUTRAL_LINE]
+        assert "✕ marks a trial that was stopped early, which has no result." in figure.caption
+
+
+def view_of_a_continued_trial() -> StudyView:
+    """Two trials, of which the first was trained on beyond the others' budget and is better there."""
+    points = [
+        {"effective_batch_size": 8, "learning_rate": 1e-4},
+        {"effective_batch_size": 16, "learning_rate": 3e-4},
+    ]
+    origin = Origin(by="me", continues=0, from_step=256, from_samples=2048)
+    records = [
+        make_record(0, TrialState.COMPLETE, points[0], value=0.7),
+        make_record(1, TrialState.COMPLETE, points[1], value=0.8),
+        make_record(2, TrialState.COMPLETE, points[0], value=0.9, origin=origin),
+    ]
+    space = {"effective_batch_size": {"grid": [8, 16]}, "learning_rate": {"grid": [1e-4, 3e-4]}}
+    return make_view(records, make_config(space))
+
+
+def test_a_trial_that_trains_another_one_on_is_neither_a_line_nor_on_the_colour_scale() -> None:
+    view = view_of_a_continued_trial()
+
+    heat_map, parallel = grid_figure(view), parallel_figure(view)
+
+    assert heat_map is not None
+    assert parallel is not None
+    assert (heat_map.layout["coloraxis"]["cmin"], heat_map.layout["coloraxis"]["cmax"]) == (0.7, 0.8)
+    assert not [text for trace in parallel.data for text in trace["hovertext"] if text.startswith("trial 2")]
+    assert parallel.caption.endswith("Not compared, so not drawn: 1 trial that trained another one on.")
+
+
+def test_without_a_result_there_is_no_colour_scale() -> None:
+    config = make_config({"effective_batch_size": {"grid": [8, 16]}, "learning_rate": {"grid": [1e-4, 3e-4]}})
+    records = [
+        make_record(n, TrialState.PRUNED, {"effective_batch_size": b, "learning_rate": r}, stopped_at=0)
+        for n, (b, r) in enumerate([(8, 1e-4), (16, 3e-4)])
+    ]
+
+    figure = grid_figure(make_view(records, config))
+
+    assert figure is not None
+    assert figure.layout["coloraxis"]["showscale"] is False
 
 
 def test_an_outlier_does_not_take_the_whole_colour_scale() -> None:

@@ -57,7 +57,7 @@ def _heat_map(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
         common | {"z": results, "hovertext": hovers, "coloraxis": "coloraxis"},
         _cell_values(grid, scale),
     ]
-    marks, extra = _cell_marks(grid, metric)
+    marks, extra = _cell_marks(grid)
     layout: dict[str, Any] = {
         "xaxis": axis_layout(grid.columns, as_categories=True) | {"showgrid": False},
         "yaxis": axis_layout(rows, as_categories=True) | {"showgrid": False},
@@ -90,7 +90,7 @@ def _cell_values(grid: TrialGrid, scale: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cell_marks(grid: TrialGrid, metric: str) -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
+def _cell_marks(grid: TrialGrid) -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
     """Return a mark for each cell without a result, and by trace index shorter texts for these and the results."""
     traces: list[dict[str, Any]] = []
     shown = [value for cell in grid.cells if (value := result_of(cell.record)) is not None]
@@ -113,7 +113,7 @@ def _cell_marks(grid: TrialGrid, metric: str) -> tuple[list[dict[str, Any]], dic
                 "textposition": "bottom center",
                 "textfont": {"size": 10},
                 "hoverinfo": "skip",  # the cell below says it
-                "marker": trial_marker([cell.record for cell in cells], state, metric) | {"size": 11},
+                "marker": trial_marker([cell.record for cell in cells], state) | {"size": 11},
             }
         )
     return traces, short_texts

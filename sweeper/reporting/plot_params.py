@@ -20,7 +20,7 @@ from sweeper.reporting.figures import (
     plot_text,
     spans_decades,
 )
-from sweeper.reporting.formats import count, exact, labels_apart, percent, short
+from sweeper.reporting.formats import count, exact, labels_apart, percent, plural, short
 from sweeper.reporting.importance import Importance
 from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of, varying_params
@@ -72,7 +72,7 @@ def importance_figure(importance: Importance) -> Figure | None:
 
 def parallel_figure(view: StudyView) -> Figure | None:
     """Return a line per complete trial over an axis per param and one for the result."""
-    complete = [record for record in view.records if result_of(record) is not None]
+    complete = view.compared
     varying = varying_params(view)[:MAX_AXES]
     if len(complete) < 2 or len(varying) < 2:
         return None
@@ -99,6 +99,9 @@ def parallel_figure(view: StudyView) -> Figure | None:
     caption = "Each line is a complete trial, brighter is better; trials without a result are not drawn."
     if len(drawn) < len(complete):
         caption += f" {count(len(drawn))} of {count(len(complete))} are drawn, evenly by result."
+    n_continued = sum(record.is_continued and result_of(record) is not None for record in view.records)
+    if n_continued:
+        caption += f" Not compared, so not drawn: {plural(n_continued, 'trial')} that trained another one on."
     left_out = varying_params(view)[MAX_AXES:]
     if left_out:
         caption += f" Not drawn: {', '.join(left_out)}."

@@ -19,7 +19,7 @@ from sweeper.reporting.grid import Axis, Cell, TrialGrid
 from sweeper.reporting.summary import early_metric, result_of
 from sweeper.study.view import StudyView
 
-# How trials without a result are marked. What a pruned trial showed early colours its mark, never a cell.
+# How trials without a result are marked.
 _SYMBOLS = {
     TrialState.PRUNED: "x",
     TrialState.FAIL: "triangle-up",
@@ -28,7 +28,7 @@ _SYMBOLS = {
 }
 _NAMES = {
     TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned (early value, no result)",
+    TrialState.PRUNED: "pruned (no result)",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
@@ -37,34 +37,30 @@ _NAMES = {
 
 def grid_caption(grid: TrialGrid, shown: str) -> str:
     """Return the caption of a plot over the params: what is shown, how to read it, and what else varies."""
-    text = f"{shown} Brighter is better. ✕ marks a trial that was stopped early: its colour is the metric at "
-    text += "its last rung, which is no result."
+    text = f"{shown} Brighter is better. ✕ marks a trial that was stopped early, which has no result."
     if grid.others:
         text += f" {', '.join(grid.others)} vary too: each place shows the best trial over them."
     return text
 
 
 def result_scale(view: StudyView) -> dict[str, Any]:
-    """Return the colour scale of all results; of early values only where there is no result yet."""
+    """Return the colour scale of the results that are compared; of the others where there are none."""
     results = [value for record in view.records if (value := result_of(record)) is not None]
-    early = [value for r in view.records if (value := early_metric(r, view.config.metric)) is not None]
-    return coloraxis(
-        results or early, title=view.config.metric, is_lower_better=view.config.direction == "minimize"
+    compared = [record.value for record in view.compared if record.value is not None]
+    scale = coloraxis(
+        compared or results, title=view.config.metric, is_lower_better=view.config.direction == "minimize"
     )
+    return scale | {"showscale": bool(results)}
 
 
-def trial_marker(records: list[TrialRecord], state: TrialState, metric: str) -> dict[str, Any]:
-    """Return the mark of trials in one state, coloured by result or by the early value where there is one."""
-    line = {"width": 1, "color": NEUTRAL_LINE}
+def trial_marker(records: list[TrialRecord], state: TrialState) -> dict[str, Any]:
+    """Return the mark of trials in one state: coloured by result where they have one, never by an early value."""
     if state is TrialState.COMPLETE:
-        values: list[float | None] = [result_of(record) for record in records]
+        line = {"width": 1, "color": NEUTRAL_LINE}
+        values = [result_of(record) for record in records]
         return {"symbol": "circle", "color": values, "coloraxis": "coloraxis", "line": line}
-    if state is TrialState.PRUNED:
-        values = [early_metric(record, metric) for record in records]
-        if all(value is not None for value in values):
-            return {"symbol": "x", "color": values, "coloraxis": "coloraxis", "line": line}
-        return {"symbol": "x", "color": NEUTRAL_LINE}
-    return {"symbol": _SYMBOLS[state], "color": STATE_COLOURS[state]}
+    colour = NEUTRAL_LINE if state is TrialState.PRUNED else STATE_COLOURS[state]
+    return {"symbol": _SYMBOLS[state], "color": colour}
 
 
 def points_figure(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
@@ -82,8 +78,7 @@ def points_figure(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
                 "y": [axis_place(rows, cell.row, as_categories=rows_listed) for cell in cells],
                 "hovertext": [hover_text(record, view.config.metric) for record in records],
                 "hoverinfo": "text",
-                "marker": trial_marker(records, state, view.config.metric)
-                | {"size": 11 if state is TrialState.COMPLETE else 7},
+                "marker": trial_marker(records, state) | {"size": 11 if state is TrialState.COMPLETE else 7},
             }
         )
     layout = {
