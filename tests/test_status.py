@@ -63,6 +63,16 @@ def test_status_text_at_80_columns() -> None:
     assert [line if set(line) != {"─"} else rule for line in lines] == GOLDEN_80.splitlines()
 
 
+def test_values_that_begin_alike_are_told_apart_in_the_table() -> None:
+    paths = [f"/mnt/shared/models/meta-llama/checkpoint-000{number}" for number in (123, 456)]
+    records = [make_record(n, TrialState.COMPLETE, {"model": path}) for n, path in enumerate(paths)]
+
+    table = "\n".join(rendered(make_view(records, make_config({"model": {"choice": paths}})), 80))
+
+    assert "…llama/checkpoint-000123 " in table
+    assert "…llama/checkpoint-000456 " in table
+
+
 @pytest.mark.parametrize("width", [30, 60, 80, 110, 200])
 @pytest.mark.parametrize("view", [view_of_5(), view_of_16(), view_of_many()], ids=["5", "16", "300"])
 def test_status_text_fits_any_width(view: StudyView, width: int) -> None:

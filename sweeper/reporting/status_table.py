@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.records import TrialRecord, TrialState
-from sweeper.reporting.formats import clipped, count, one_line, short
+from sweeper.reporting.formats import clipped, count, labels_apart, one_line, short
 from sweeper.reporting.origins import origin_text
 from sweeper.reporting.summary import result_of, varying_params
 from sweeper.study.view import StudyView
@@ -106,7 +106,7 @@ def _param_columns(names: list[str], records: list[TrialRecord]) -> list[Column]
     return [
         Column(
             header="\n".join(one_line(name).replace(".", "_").split("_")),
-            cells=[clipped(short(record.params.get(name)), MAX_PARAM_WIDTH) for record in records],
+            cells=_labels([short(record.params.get(name)) for record in records], MAX_PARAM_WIDTH),
             justify="right",
         )
         for name in names
@@ -119,7 +119,7 @@ def _params_column(names: list[str], records: list[TrialRecord], room: int) -> C
     widths = [min(MAX_PARAM_WIDTH, max(map(len, column))) for column in texts]
     while sum(widths) + len(widths) - 1 > room and max(widths) > MIN_VALUE_WIDTH:
         widths[widths.index(max(widths))] -= 1
-    columns = [_told_apart(column, width) for column, width in zip(texts, widths, strict=True)]
+    columns = [_labels(column, width) for column, width in zip(texts, widths, strict=True)]
     header, begin = [], 0
     for name, width in zip(names, widths, strict=True):
         told = one_line(name)
@@ -130,11 +130,9 @@ def _params_column(names: list[str], records: list[TrialRecord], room: int) -> C
     return Column(header="\n".join(header), cells=[clipped(cell.rstrip(), room) for cell in cells])
 
 
-def _told_apart(texts: list[str], width: int) -> list[str]:
-    """Return the beginnings of texts, or their ends where more of those differ: paths often begin alike."""
-    begins = [clipped(text, width) for text in texts]
-    ends = [text if len(text) <= width else f"…{text[len(text) - width + 1 :]}" for text in texts]
-    return begins if len(set(begins)) >= len(set(ends)) else ends
+def _labels(texts: list[str], width: int) -> list[str]:
+    labels = labels_apart(texts, width)
+    return [labels[text] for text in texts]
 
 
 def _fitted(columns: list[Column], width: int) -> list[Column]:
