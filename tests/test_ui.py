@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import http.client
 import json
 import re
@@ -77,6 +78,21 @@ def test_the_page_is_the_report_and_asks_only_its_own_server() -> None:
     assert "default-src 'none'; connect-src 'self';" in text
     assert 'fetch("version"' in text
     assert (headers["X-Frame-Options"], headers["Cache-Control"]) == ("DENY", "no-store")
+
+
+def test_a_page_is_compressed_for_who_takes_it_so() -> None:
+    with served(Study().page()) as server:
+        _, plain, plain_headers = ask(server, "/")
+        request = urllib.request.Request(server.url, headers={"Accept-Encoding": "gzip, deflate"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            packed, headers = answer.read(), answer.headers
+        _, _, short_headers = ask(server, "/version", **{"Accept-Encoding": "gzip"})
+
+    assert headers["Content-Encoding"] == "gzip"
+    assert len(packed) < len(plain) / 2
+    assert gzip.decompress(packed).decode() == plain
+    assert plain_headers["Content-Encoding"] is None
+    assert short_headers["Content-Encoding"] is None
 
 
 def test_the_page_follows_the_study_and_is_made_once_for_each_change() -> None:
