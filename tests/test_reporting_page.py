@@ -294,6 +294,30 @@ def test_curves_of_a_large_study_are_a_named_part(tmp_path: Path) -> None:
     assert "150 of 300 trials are drawn" in page_of(view, tmp_path).text
 
 
+def view_of_rates(n_rates: int) -> StudyView:
+    """A complete trial for each of many rates from 1e-5 on."""
+    rates = [1e-5 * 1.5**place for place in range(n_rates)]
+    config = make_config({"learning_rate": {"grid": rates}})
+    records = [make_record(n, TrialState.COMPLETE, {"learning_rate": rate}) for n, rate in enumerate(rates)]
+    return make_view(records, config)
+
+
+def test_a_legend_that_lists_a_part_of_the_values_says_so() -> None:
+    few, many = (curve_figures(view_of_rates(n))[0][0] for n in (12, 20))
+
+    assert few.caption == "training loss"
+    assert many.caption == "training loss; the legend lists one in 2 of 20 values of learning_rate"
+    assert len([trace for trace in many.data if trace["x"] == [None]]) == 10
+
+
+def test_powers_of_ten_on_an_axis_are_spelled_as_in_a_sweep_file() -> None:
+    figure = grid_figure(view_of_rates(20))
+
+    assert figure is not None
+    assert figure.layout["xaxis"]["ticktext"] == ["1e-5", "1e-4", "1e-3", "0.01", "0.1"]
+    assert figure.layout["yaxis"]["exponentformat"] == "e"
+
+
 def test_thinning_keeps_the_last_step_and_the_highest_loss() -> None:
     view = view_of_16()
     table = view.curve(5).copy()

@@ -105,8 +105,17 @@ def axis_layout(axis: Axis, *, as_categories: bool) -> dict[str, Any]:
     kind = "log" if spans_decades(axis.values) else "linear"
     if len(axis.values) <= MAX_TICKS:
         return base | {"type": kind, "tickmode": "array", "tickvals": axis.values, "ticktext": axis.labels}
+    if kind == "linear":
+        return base | {"type": kind}
     # One tick per power of ten, spelled as in a sweep file.
-    return base | ({"type": kind, "dtick": 1, "tickformat": "~e"} if kind == "log" else {"type": kind})
+    first, last = math.floor(math.log10(min(axis.values))), math.ceil(math.log10(max(axis.values)))
+    tens = [10.0**power for power in range(first, last + 1)]
+    return base | {
+        "type": kind,
+        "tickmode": "array",
+        "tickvals": tens,
+        "ticktext": [short(ten) for ten in tens],
+    }
 
 
 def axis_place(axis: Axis, index: int, *, as_categories: bool) -> float:
@@ -161,5 +170,6 @@ def coloraxis(values: Sequence[float], *, title: str, is_lower_better: bool) -> 
             "y": 0.99,
             "yanchor": "top",
             "nticks": 5,
+            "exponentformat": "e",
         },
     }

@@ -21,6 +21,7 @@ from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.origins import best_label
 from sweeper.study.view import StudyView
 
+MAX_LISTED = 12  # colours in a legend
 MANY_CURVES = 40  # beyond which all but the best are drawn faintly, so that those below show through
 
 
@@ -135,14 +136,13 @@ def _figure(
     }
     if groups.name:
         layout["legend"]["title"] = {"text": plot_text(groups.name, 30), "side": "top"}
-    if is_log:
-        layout["yaxis"] |= {"type": "log", "tickformat": "~g"}
+    layout["yaxis"] |= {"type": "log", "tickformat": "~g"} if is_log else {"exponentformat": "e"}
     return Figure(
         data=[trace.data for trace in traces],
         layout=layout,
         extra={"steps": [trace.steps for trace in traces], "step_s": [trace.step_s for trace in traces]},
         label=f"{title} of each trial over its training",
-        caption=f"{title}{' (log scale)' if is_log else ''}",
+        caption=f"{title}{' (log scale)' if is_log else ''}{_listed(ordered, groups)}",
         height=400,
     )
 
@@ -225,8 +225,7 @@ def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[_Trace]:
     """Return one legend entry per colour, which switches its trials, and one for each kind of ending."""
     present = {groups.label(line.record): line.record for line in lines}
     colours = [(label, present[label]) for label in groups.labels if label in present]
-    # A long list of colours would be longer than the plot.
-    shown = colours if len(colours) <= 12 else colours[:: math.ceil(len(colours) / 12)]
+    shown = colours[:: _legend_stride(len(colours))]
     texts = {label: short(record.params.get(groups.name or "")) for label, record in colours}
     names = labels_apart(texts.values(), 24)
     entries = [
@@ -243,6 +242,18 @@ def _legend_traces(lines: list[CurveLine], groups: _Groups) -> list[_Trace]:
     if TrialState.FAIL in states:
         entries.append(_entry("failed here", "failed", _mark("triangle-up")))
     return [_Trace(entry, [], None) for entry in entries]
+
+
+def _listed(lines: list[CurveLine], groups: _Groups) -> str:
+    """Return which values the legend lists where it does not list all of them."""
+    n_values = len({groups.label(line.record) for line in lines})
+    stride = _legend_stride(n_values)
+    return "" if stride == 1 else f"; the legend lists one in {stride} of {n_values} values of {groups.name}"
+
+
+def _legend_stride(n_colours: int) -> int:
+    """Return which part of the colours the legend lists: a long list would be longer than the plot."""
+    return max(1, math.ceil(n_colours / MAX_LISTED))
 
 
 def _stroke(colour: str) -> dict[str, Any]:

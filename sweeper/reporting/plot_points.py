@@ -128,7 +128,7 @@ def one_param_figure(view: StudyView, grid: TrialGrid) -> Figure:
         caption += f" {plural(n_missing, 'trial')} without any value (waiting, running or failed) not shown."
     layout = {
         "xaxis": axis_layout(axis, as_categories=as_categories),
-        "yaxis": {"title": {"text": plot_text(metric, 40)}, "zeroline": False},
+        "yaxis": {"title": {"text": plot_text(metric, 40)}, "zeroline": False, "exponentformat": "e"},
         "showlegend": True,
         "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
     }
