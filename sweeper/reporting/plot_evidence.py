@@ -29,7 +29,7 @@ def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
     traces.append(_trace("known before the first step", NEUTRAL_LINE, "square", rows, trivial))
     layout: dict[str, Any] = {
         "xaxis": {
-            "title": {"text": plot_text(f"rank correlation with {metric}", 46), "standoff": 6},
+            "title": {"text": "rank correlation<br>with " + plot_text(metric, 30), "standoff": 6},
             "range": [-1.05, 1.05],
             "zeroline": True,
             "zerolinecolor": NEUTRAL_LINE,
@@ -37,7 +37,7 @@ def evidence_figure(found: Sequence[Evidence], metric: str) -> Figure | None:
         "yaxis": {
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
-            "ticktext": [plot_text(label, 30) for label, _ in rows],
+            "ticktext": [plot_text(label, 40) for label, _ in rows],
             "autorange": "reversed",
             "zeroline": False,
         },

@@ -91,7 +91,7 @@ def busy_sentence(uses: list[SlotUse], gaps: list[SlotGap]) -> str:
 
 
 def _caption(slots: list[str], uses: list[SlotUse], gaps: list[SlotGap]) -> str:
-    text = "Each bar is an attempt of a trial, with its number; hatched and ✕ were stopped early. "
+    text = "Each bar is an attempt of a trial, with its number; ✕ marks those that were stopped early. "
     text += busy_sentence(uses, gaps)
     if len(slots) > MAX_SLOTS:
         text += f" {MAX_SLOTS} of {count(len(slots))} slots are drawn."
