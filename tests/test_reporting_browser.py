@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from chromium import EXECUTABLE, Page, open_chromium
-from report_fixtures import view_of_5, view_of_16, view_of_many
+from report_fixtures import make_config, make_record, make_view, view_of_5, view_of_16, view_of_many
 
+from sweeper.records import TrialState
 from sweeper.reporting import write_report
 from sweeper.study.view import StudyView
 
@@ -145,6 +146,24 @@ def test_plots_follow_the_colour_scheme(page: Page, reports: dict[str, Path]) ->
     page.evaluate("new Promise(done => setTimeout(() => done(true), 200))")
 
     assert page.evaluate(colour) != light
+
+
+def test_no_value_beside_a_parallel_axis_is_cut_on_a_phone(page: Page, tmp_path: Path) -> None:
+    space = {
+        "model": {"choice": ["models/llama-000123", "models/llama-000456"]},
+        "learning_rate": {"grid": [1e-4]},
+    }
+    records = [
+        make_record(n, TrialState.COMPLETE, {"model": path, "learning_rate": 1e-4 * (n + 1)})
+        for n, path in enumerate(space["model"]["choice"])
+    ]
+    open_whole(page, write_report(make_view(records, make_config(space)), tmp_path), width=390)
+
+    outside = page.evaluate("""[...document.querySelectorAll('.plot .annotation-text')]
+      .filter(text => text.getBoundingClientRect().left < text.closest('.plot').getBoundingClientRect().left)
+      .map(text => text.textContent)""")
+
+    assert outside == []
 
 
 def test_a_click_on_a_heading_sorts_the_table(page: Page, reports: dict[str, Path]) -> None:
