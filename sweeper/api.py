@@ -74,8 +74,8 @@ def launch(
     directory = study_directory(config)
     check_writable(directory)
     check_pruner(config)
-    plan = plan_sweep(config)
     existing = Study.find(name=config.study, url=config.storage, directory=directory)
+    plan = plan_sweep(config, began_as=None if existing is None else existing.config)
     if existing is not None:
         if config.dir is not None:
             existing.move_to(directory)
@@ -127,7 +127,7 @@ def resume(
     config = with_options(study.config if extension is None else extension.config, options)
     check_pruner(config)
     if config.pruner.prior != study.config.pruner.prior:
-        _check_prior(plan_sweep(config, facts=study.facts()))
+        _check_prior(plan_sweep(config, facts=study.facts(), began_as=study.config))
     adds_trials = extension is not None and extension.adds_trials
     has_ended = not adds_trials and _has_ended(study)
     if has_ended and config == recorded:
@@ -278,6 +278,8 @@ def _go_on(
         for change in record_environment(study):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)
+        if plan.untrainable is not None:
+            print(f"warning: {plan.untrainable}", file=sys.stderr)
         if not is_anything_left(study):  # its driver was killed after the last trial had ended
             study.reached = "finished"
             raise _nothing_to_do(study)

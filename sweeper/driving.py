@@ -67,7 +67,7 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
     config = study.config
     if facts is not None and study.facts() is None:
         study.set_facts(facts)
-    plan = plan_sweep(config, facts=facts)
+    plan = plan_sweep(config, facts=facts, began_as=config if study.records() else None)
     _settle(study)
     study.add_points(plan.points)
     if config.pruner.prior is not None and not study.prior():

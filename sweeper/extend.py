@@ -106,7 +106,7 @@ def plan_extension(
     changed = _with_old_rungs(study, records, changed)
     longer, notes = _longer(study, records, continues, budget) if continues else ((), [])
     again = _again(study, changed, records) if retry_failed else ()
-    plan = plan_sweep(changed, facts=study.facts())
+    plan = plan_sweep(changed, facts=study.facts(), began_as=study.config)
     points = _new_points(records, plan.points)
     if changed.rungs != study.config.rungs:
         marks = ", ".join(f"{mark:,}" for mark in plan.rung_marks)

@@ -1,5 +1,6 @@
 """Points that a sampler draws: repeats, points that cannot be trained, samplers that know no new one, who is judged."""
 
+import contextlib
 import math
 from collections import Counter
 
@@ -9,14 +10,17 @@ from sweeps import Recorder, make_config, make_orchestrator, make_study, reopene
 
 from sweeper.api import LaunchOptions, launch, resume
 from sweeper.driving import is_anything_left
-from sweeper.errors import NothingToDoError
+from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
+from sweeper.files import write_text
 from sweeper.plan import plan_point, plan_sweep
 from sweeper.pruners.judge import make_judge
 from sweeper.records import LoggedRecords, Origin, Outcome, OutcomeKind, Report, TrialState
 from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
+from sweeper.study import layout
 from sweeper.study.storage import Journal
+from sweeper.study.study import Study
 
 RATES = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4]
 LISTED = {"effective_batch_size": {"choice": [32, 128, 512]}, "learning_rate": {"choice": RATES}}  # 18 points
@@ -87,8 +91,65 @@ def test_a_budget_that_is_too_short_for_a_batch_is_refused_with_the_plan(budgets
         plan_sweep(config_for(20, space=space, trial=trial))
 
 
+def begun_before_the_rule(directory, n_trials=2):
+    """A study one of whose two budgets is too short for some batches, as one may have begun before that was refused."""
+    budgets = {"samples": {"choice": [10240, 300]}, **LISTED}
+    trial = {"budget": {"samples": None}, "compare": "unequal"}
+    config = config_for(n_trials, space=budgets, trial=trial, resources={"slots": 1, "gpus_per_trial": 0})
+    study = Study.create(config, directory=directory)
+    write_text(directory / layout.MARKER, f'{{"study": "{config.study}", "storage": null}}')
+    study.take()
+    study.add_points([])
+    study.draw(lambda params: plan_point(config, params))
+    study.hand_back("interrupted")
+    return study
+
+
+def test_a_study_that_may_draw_what_cannot_be_trained_is_resumed_and_refused_anew(tmp_path, capsys):
+    config, place = begun_before_the_rule(tmp_path, n_trials=12).config, str(tmp_path)
+    options = LaunchOptions(executor="in-process")
+
+    for go_on in (
+        lambda: resume(place, options=options, function=train),
+        lambda: resume(place, ["sampler.n_trials=24"], options=options, function=train),
+        lambda: launch(
+            config,
+            ["sampler.n_trials=24"],
+            options=LaunchOptions(dir=place, executor="in-process"),
+            function=train,
+        ),
+    ):
+        with contextlib.suppress(NothingToDoError):
+            view = go_on()
+
+    told = capsys.readouterr().err
+    assert (
+        "warning: 1 of the 6 batches and lengths of training that the sampler may draw cannot be trained"
+        in told
+    )
+    assert "the first with samples = 300, effective_batch_size = 512: The budget of 300 samples" in told
+    failed = [record for record in view.records if record.state is TrialState.FAIL]
+    assert failed
+    assert all(record.reason.startswith("this point cannot be trained: ") for record in failed)
+    with pytest.raises(ConfigError, match="budget of 300 samples is less than one optimiser step"):
+        launch(
+            config, options=LaunchOptions(dir=str(tmp_path / "new"), executor="in-process"), function=train
+        )
+
+
+def test_what_an_extension_makes_untrainable_is_refused(tmp_path):
+    begun_before_the_rule(tmp_path)
+
+    with pytest.raises(ConfigError, match="effective_batch_size"):
+        resume(
+            str(tmp_path),
+            ["resources.gpus_per_trial=3"],
+            options=LaunchOptions(executor="in-process"),
+            function=train,
+        )
+
+
 def test_a_drawn_point_that_cannot_be_trained_fails_and_the_sweep_goes_on(tmp_path, monkeypatch):
-    from sweeper.errors import ConfigError
     from sweeper.orchestrator import queue
 
     def refuses_512(config, params, **facts):

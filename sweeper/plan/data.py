@@ -73,6 +73,7 @@ class Plan:
     warnings: tuple[str, ...]
     # Ids of points that are beginnings of one training: the longest of each group is trained, the others are read off.
     same_training: tuple[tuple[str, ...], ...] = ()
+    untrainable: str | None = None  # of a study that has begun: what to tell of draws that cannot be trained
 
     @property
     def trained_points(self) -> tuple[Point, ...]:
