@@ -56,3 +56,12 @@ def rungs_at_fractions(fractions: Sequence[float], *, budget: int) -> tuple[int,
 def _ceil(product: float) -> int:
     # Rounding guards against 0.1 * 30 = 3.0000000000000004, which would count one more.
     return math.ceil(round(product, 9))
+
+
+def best_go_on(n: int) -> str:
+    """Return how many go on from a rung, in words.
+
+    >>> best_go_on(1), best_go_on(3)
+    ('the best one goes on', 'the best 3 go on')
+    """
+    return "the best one goes on" if n == 1 else f"the best {n} go on"

@@ -355,3 +355,10 @@ def test_cmaes_says_once_in_the_plan_which_dimensions_it_draws_at_random(tmp_pat
         optuna.logging.disable_propagation()
 
     assert "independently" not in caplog.text + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("n_trials", "told"), [(2, "the best one goes on, "), (8, "the best 4 go on, ")])
+def test_the_plan_says_how_many_go_on_in_probe_mode(n_trials, told):
+    notes = plan_sweep(config_for(n_trials, space=RANGE, pruner=PROBE)).notes
+
+    assert any(told in note for note in notes)

@@ -84,6 +84,14 @@ def test_a_weight_decides_between_signals_that_disagree():
     assert stopped(EarlyDynamicsPruner(signals=signals, min_peers=2), peers) == {0}
 
 
+def test_the_reason_of_a_rung_that_one_survives_says_so():
+    decision = EarlyDynamicsPruner(signals=LOW_LOSS, keep_frac=0.2).judge(
+        [3], 0, records(1.0, 2.0, 3.0, 4.0)
+    )[0]
+
+    assert decision.reason == "loss 4 (low is good): rank 4 of 4 at rung 0, the best one goes on"
+
+
 def test_the_reason_names_values_rank_and_peers():
     decision = EarlyDynamicsPruner(signals=LOW_LOSS).judge([3], 0, records(1.0, 2.0, 3.0, 4.0))[0]
 

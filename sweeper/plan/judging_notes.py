@@ -6,7 +6,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.learning import LEARNED_MIN_OWN, LEARNED_MIN_POINTS, calibration_size, points_in_words, too_few
 from sweeper.plan.data import Point
-from sweeper.rungs import n_going_on
+from sweeper.rungs import best_go_on, n_going_on
 
 
 def judging_notes(config: SweepConfig, points: Sequence[Point], *, n_rungs: int) -> Iterator[str]:
@@ -91,14 +91,13 @@ def _probe_notes(config: SweepConfig, n_trials: int, n_rungs: int) -> Iterator[s
     for _ in range(n_rungs):
         entering.append(n_going_on(config.pruner.keep_frac, entering[-1]))
     counts = ", then ".join(str(n) for n in entering[1:])
+    kept = best_go_on(1) if entering[1:2] == entering[-1:] == [1] else f"the best {counts} go on"
     how = (
         "from their checkpoints"
         if config.trial.function is None
         else ("from the newest checkpoint that the function has saved, or from scratch")
     )
-    yield (
-        f"Probe: all {n_trials} points are trained to the first rung and wait there; the best {counts} go on, {how}."
-    )
+    yield (f"Probe: all {n_trials} points are trained to the first rung and wait there; {kept}, {how}.")
     if config.pruner.max_gpu_hours is not None:
         yield (
             f"Fewer go on where {config.pruner.max_gpu_hours:g} GPU-hours do not allow so many: `launch` and "

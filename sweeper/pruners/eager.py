@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
 from sweeper.pruners.standings import Standings
 from sweeper.records import Decision, RungRecord, TrialRecord
-from sweeper.rungs import n_going_on
+from sweeper.rungs import best_go_on, n_going_on
 
 _LISTED_PEERS = 256  # a decision names no more: written 10,000 times, lists of 10,000 would fill the storage
 
@@ -64,7 +64,7 @@ class EagerRule:
     def _reason(self, record: RungRecord, *, n_better: int, n_peers: int, n_kept: int) -> str:
         place = f"rank {n_better + 1} of {n_peers} at rung {record.rung}"
         rule = (
-            f"the best {n_kept} go on"
+            best_go_on(n_kept)
             if n_peers >= self._min_peers
             else f"among fewer than {self._min_peers} nobody is stopped"
         )

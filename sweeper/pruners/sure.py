@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from sweeper.pruners.certain import CertainRank
 from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
 from sweeper.records import Decision, TrialRecord, goodness_sign
+from sweeper.rungs import best_go_on
 
 
 class CertainRule:
@@ -58,8 +59,8 @@ class CertainRule:
             at = min((index for index in record.rungs if index >= verdict.rung), default=at)
         if verdict is not None:
             kept = (
-                f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of which the "
-                f"best {verdict.n_kept} go on"
+                f"surely {verdict.n_better} are better of the at most {verdict.n_entering} that enter, of which "
+                f"{best_go_on(verdict.n_kept)}"
             )
         elif self._rank.is_safe(record.number, at):
             kept = "surely among the kept"
