@@ -734,6 +734,112 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
     ),
     (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: tpe, n_trials: 10, options: {n_startup_trials: a, multivariate: 1}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: `sampler.options.n_startup_trials` must be a whole number, but got the text `a`. Write "
+            "a whole number.",
+            "sweep.yaml:10: `sampler.options.multivariate` must be true or false, but got 1. YAML 1.2 knows only "
+            "these two words.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: tpe, n_trials: 10, options: {prior_weight: .nan}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: `sampler.options.prior_weight` must be a finite number, but got nan. Write a finite "
+            "number.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: tpe, n_trials: 10, options: {n_ei_candidates: -1}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: optuna's TPESampler does not take these options: negative dimensions are not allowed. "
+            "Correct `sampler.options`.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: tpe, n_trials: 10, options: {n_ei_candidates: 10000000}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: `sampler.options.n_ei_candidates` must be at most 1,000,000, but got 10000000. Choose a "
+            "smaller value.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: gp, n_trials: 10, options: {n_startup_trials: [1]}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: `sampler.options.n_startup_trials` must be a whole number, but got [1]. Write a whole "
+            "number.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: qmc, n_trials: 10, options: {scramble: {}}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: `sampler.options.scramble` must be true or false, but got a mapping. YAML 1.2 knows only "
+            "these two words.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: cmaes, n_trials: 10, options: {x0: {rat: 0.4}}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: optuna's CmaEsSampler does not take these options: Parameter configuration must contain "
+            "all distributions. Correct `sampler.options`.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: cmaes, n_trials: 10, options: {popsize: -1}}",
+            ),
+        ],
+        [
+            "sweep.yaml:10: optuna's CmaEsSampler does not take these options: popsize must be non-zero positive "
+            "value. Correct `sampler.options`.",
+        ],
+    ),
+    (
         BASE,
         [
             ("fractions: [0.1, 0.3]", "fractions: [0.3, 0.1]"),
@@ -884,6 +990,102 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
             "with its `name`, but got the text `medan`. Choose one of `nop`, `median`, "
             "`percentile`, `successive_halving`, `hyperband`, `threshold`, `patient` and "
             "`wilcoxon`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            (
+                "pruner: early_dynamics",
+                "pruner: {name: patient, options: {patience: 2, wrapped_pruner: [1]}}",
+            ),
+        ],
+        [
+            "sweep.yaml:15: `pruner.options.wrapped_pruner` must be a pruner's name or a mapping "
+            "with its `name`, but got [1]. Choose one of `nop`, `median`, "
+            "`percentile`, `successive_halving`, `hyperband`, `threshold`, `patient` and "
+            "`wilcoxon`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            (
+                "pruner: early_dynamics",
+                "pruner: {name: patient, options: {patience: 2, wrapped_pruner: {name: {}}}}",
+            ),
+        ],
+        [
+            "sweep.yaml:15: `pruner.options.wrapped_pruner` must be a pruner's name or a mapping "
+            "with its `name`, but got a mapping. Choose one of `nop`, `median`, "
+            "`percentile`, `successive_halving`, `hyperband`, `threshold`, `patient` and "
+            "`wilcoxon`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            (
+                "pruner: early_dynamics",
+                "pruner: {name: patient, options: {patience: 2, wrapped_pruner: percentile}}",
+            ),
+        ],
+        [
+            "sweep.yaml:15: optuna's PercentilePruner needs the option `percentile`. Add it to "
+            "`pruner.options.wrapped_pruner`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            (
+                "pruner: early_dynamics",
+                "pruner: {name: patient, options: {patience: 2, wrapped_pruner: {name: median, n_warmup_steps: a}}}",
+            ),
+        ],
+        [
+            "sweep.yaml:15: `pruner.options.wrapped_pruner.n_warmup_steps` must be a whole number, but got the text "
+            "`a`. Write a whole number.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("pruner: early_dynamics", "pruner: {name: hyperband, options: {reduction_factor: a}}"),
+        ],
+        [
+            "sweep.yaml:15: `pruner.options.reduction_factor` must be a whole number, but got the text `a`. Write a "
+            "whole number.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("pruner: early_dynamics", "pruner: {name: hyperband, options: {reduction_factor: 1}}"),
+        ],
+        [
+            "sweep.yaml:15: optuna's HyperbandPruner does not take these options: float division by zero. Correct "
+            "`pruner.options`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("pruner: early_dynamics", "pruner: {name: successive_halving, options: {min_resource: [1]}}"),
+        ],
+        [
+            "sweep.yaml:15: `pruner.options.min_resource` must be text or a whole number, but got [1]. Write one of "
+            "the two.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("pruner: early_dynamics", "pruner: {name: threshold, options: {}}"),
+        ],
+        [
+            "sweep.yaml:15: optuna's ThresholdPruner does not take these options: Either lower or upper must be "
+            "specified. Correct `pruner.options`.",
         ],
     ),
     (

@@ -45,6 +45,27 @@ def test_both_right_files_are_accepted() -> None:
     assert config_of(BASE).study == config_of(FUNCTION).study == "demo"
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        "sampler: {name: tpe, n_trials: 9, options: {n_startup_trials: 200, multivariate: true, prior_weight: 2}}",
+        "sampler: {name: cmaes, n_trials: 9, options: {x0: {rate: 0.4}, sigma0: 1, popsize: 6}}",
+        "sampler: {name: qmc, n_trials: 9, options: {qmc_type: halton, scramble: true}}",
+        "sampler: {name: gp, n_trials: 9, options: {n_startup_trials: 3}}",
+        "pruner: {name: hyperband, options: {max_resource: 10, bootstrap_count: 2}}",
+        "pruner: {name: successive_halving, options: {min_resource: auto, reduction_factor: 2}}",
+        "pruner: {name: patient, options: {patience: 2, wrapped_pruner: {name: percentile, percentile: 25}}}",
+        "pruner: {name: patient, options: {patience: 2, min_delta: 1, wrapped_pruner: 'mine:Pruner'}}",
+        "pruner: {name: threshold, options: {upper: 2, lower: null}}",
+    ],
+)
+def test_options_of_the_right_kind_are_accepted(section: str) -> None:
+    key = section.partition(":")[0]
+    text = FUNCTION.replace("sampler: {name: tpe, n_trials: 10}\n", "") if key == "sampler" else FUNCTION
+    text += section + "\n"
+    assert getattr(config_of(text), key).options
+
+
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     text = replaced(
         BASE,

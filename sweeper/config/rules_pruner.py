@@ -1,14 +1,10 @@
 """Rules of `pruner`, `rungs` and `sampler`: who judges, where, and who proposes."""
 
-import importlib
-import inspect
 import re
-import warnings
-from typing import Any
 
 from sweeper.config.draft import Draft
-from sweeper.config.messages import did_you_mean, join, show, unknown_name
-from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS, OPTUNA_SAMPLERS
+from sweeper.config.messages import did_you_mean, join, unknown_name
+from sweeper.config.names import EARLY_DYNAMICS, OPTUNA_PRUNERS
 from sweeper.config.pruner_models import (
     PRUNER_KEYS_FOREIGN,
     PRUNER_KEYS_LEARNED,
@@ -17,19 +13,10 @@ from sweeper.config.pruner_models import (
     PrunerSection,
 )
 from sweeper.config.rules_metric import known_values
+from sweeper.config.rules_options import check_pruner_options, check_sampler_options
 from sweeper.config.rules_trial import check_increasing
 from sweeper.config.values import OBJECT_PATTERN
 from sweeper.records import GRAD_NORM, LOSS
-
-# Options that take Python objects, or that the sweep file says elsewhere.
-_NOT_FROM_A_FILE = {
-    "gamma",
-    "weights",
-    "constraints_func",
-    "independent_sampler",
-    "source_trials",
-    "search_space",
-}
 
 
 def check_pruner(draft: Draft) -> None:
@@ -49,7 +36,7 @@ def check_pruner(draft: Draft) -> None:
         _check_directions(draft, pruner)
     _check_signals(draft, pruner)
     if pruner.name in OPTUNA_PRUNERS and draft.knows("pruner.options"):
-        _check_options(draft, OPTUNA_PRUNERS[pruner.name], "pruners", "pruner", pruner.options)
+        check_pruner_options(draft, pruner.name, pruner.options, ("pruner", "options"))
     if pruner.name != "nop" and draft.knows("pruner", "trial.evaluation.at", "metric"):
         _check_has_values(draft, pruner)
 
@@ -79,7 +66,7 @@ def check_sampler(draft: Draft) -> None:
         )
     _check_drawn_space(draft, sampler.name)
     if draft.knows("sampler.options"):
-        _check_options(draft, OPTUNA_SAMPLERS[sampler.name], "samplers", "sampler", sampler.options)
+        check_sampler_options(draft)
 
 
 def check_rungs(draft: Draft) -> None:
@@ -228,64 +215,4 @@ def _check_drawn_space(draft: Draft, sampler: str) -> None:
             "The `cmaes` sampler needs numbers to move along, but every dimension is a list of values. Use "
             "`uniform`, `log_uniform` or `int` for one of them, or choose `name: tpe`.",
             *("sampler", "name"),
-        )
-
-
-def _check_options(draft: Draft, class_name: str, module: str, section: str, options: dict[str, Any]) -> None:
-    """Check options by the signature of Optuna's class, then by making one."""
-    cls = getattr(importlib.import_module(f"optuna.{module}"), class_name)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in _NOT_FROM_A_FILE | {"self", "seed"}
-    }
-    is_fine = True
-    for option in options:
-        if option == "seed":
-            draft.tell(
-                f"`{section}.options.seed` is the study's `seed`. Set that one and remove this.",
-                *(section, "options", option),
-            )
-        elif option not in parameters:
-            draft.tell(
-                unknown_name(option, parameters, what=f"option of optuna's {class_name}"),
-                section,
-                "options",
-                option,
-            )
-        is_fine = is_fine and option in parameters
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            draft.tell(
-                f"optuna's {class_name} needs the option `{name}`. Add it to `{section}.options`.", section
-            )
-            is_fine = False
-    if is_fine and class_name == "PatientPruner":
-        _check_wrapped(draft, options["wrapped_pruner"])
-    elif is_fine and class_name != "GPSampler":  # making one loads torch
-        _try_options(draft, cls, section, options)
-
-
-def _check_wrapped(draft: Draft, wrapped: Any) -> None:
-    """`patient` wraps another pruner: a name, or a mapping of `name` and its options."""
-    name = wrapped.get("name") if isinstance(wrapped, dict) else wrapped
-    if name not in OPTUNA_PRUNERS and not (isinstance(name, str) and re.fullmatch(OBJECT_PATTERN, name)):
-        draft.tell(
-            "`pruner.options.wrapped_pruner` must be a pruner's name or a mapping with its `name`, but got "
-            f"{show(wrapped)}. Choose one of {join(OPTUNA_PRUNERS)}.",
-            *("pruner", "options", "wrapped_pruner"),
-        )
-
-
-def _try_options(draft: Draft, cls: Any, section: str, options: dict[str, Any]) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna's ExperimentalWarning says nothing about the options
-            cls(**options)
-    except (TypeError, ValueError) as error:
-        draft.tell(
-            f"optuna's {cls.__name__} does not take these options: {str(error).rstrip('.')}. Correct "
-            f"`{section}.options`.",
-            *(section, "options"),
         )
