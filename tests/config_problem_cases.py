@@ -453,6 +453,108 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
     ),
     (
+        FUNCTION,
+        [
+            ("rate: {uniform: [0.1, 0.9]}", "effective_batch_size: {choice: [a, null, 1.5, 0, [], 16]}"),
+        ],
+        [
+            "sweep.yaml:9: `search_space.effective_batch_size.choice[0]` must be a whole number, but "
+            "got the text `a`. Write a whole number.",
+            "sweep.yaml:9: `search_space.effective_batch_size.choice[1]` has no value. Write a number, or remove it.",
+            "sweep.yaml:9: `search_space.effective_batch_size.choice[2]` must be a whole number, but "
+            "got 1.5. Write a whole number.",
+            "sweep.yaml:9: `search_space.effective_batch_size.choice[3]` must be at least 1, but got "
+            "0. Choose a larger value.",
+            "sweep.yaml:9: `search_space.effective_batch_size.choice[4]` must be a whole number, but "
+            "got []. Write a whole number.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("rate: {uniform: [0.1, 0.9]}", "effective_batch_size: {int: [-5, 3]}"),
+        ],
+        [
+            "sweep.yaml:9: `search_space.effective_batch_size.int[0]` must be at least 1, but got -5."
+            " Choose a larger value.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("rate: {uniform: [0.1, 0.9]}", "effective_batch_size: {uniform: [1, 8]}"),
+        ],
+        [
+            "sweep.yaml:9: `effective_batch_size` is a whole number, but `uniform` draws fractions. "
+            "Use `int`, with `log: true` for orders of magnitude, or list the values in `choice`.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("{depth: 3}", "{effective_batch_size: 0}"),
+        ],
+        [
+            "sweep.yaml:7: `trial.settings.effective_batch_size` must be at least 1, but got 0. "
+            "Choose a larger value.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("{depth: 3}", "{effective_batch_size: 16, micro_batch_size: x}"),
+        ],
+        [
+            "sweep.yaml:7: `trial.settings.micro_batch_size` must be a whole number, but got the text"
+            " `x`. Write a whole number of at least 1, or `auto`.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("sampler: grid", "points: [{learning_rate: 1e-5, effective_batch_size: 32.0}]"),
+        ],
+        [
+            "sweep.yaml:13: `points[0].effective_batch_size` must be a whole number, but got 32.0. "
+            "Write a whole number.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("rate: {uniform: [0.1, 0.9]}", "rate: {grid: [1, 2]}"),
+            ("sampler: {name: tpe, n_trials: 10}", "points: [{rate: 2}, {rate: 2.0}, {rate: true}]"),
+        ],
+        [
+            "sweep.yaml:10: `points[1]` is the same as `points[0]`. Remove one.",
+            "sweep.yaml:10: `points[2].rate` = true is not among the values of "
+            "`search_space.rate.grid`: [1, 2]. Add it there, or correct it.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("grid: [1e-5, 1e-4]", "grid: [1e-5, 1e-4]}\n  weight_decay: {grid: [0, 0.0]"),
+        ],
+        [
+            "sweep.yaml:12: `search_space.weight_decay.grid` holds 0 and 0.0, which mean the same. "
+            "Remove one of the two; confirm a result over seeds with `seed` instead.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            (
+                "grid: [1e-5, 1e-4]",
+                "grid: [1e-5, 1e-4]}\n  lr_scheduler_kwargs: {grid: [{num_cycles: 1}, {num_cycles: 1.0}]",
+            ),
+        ],
+        [
+            "sweep.yaml:12: `search_space.lr_scheduler_kwargs.grid` holds a mapping twice. Remove one"
+            " of the two; confirm a result over seeds with `seed` instead.",
+        ],
+    ),
+    (
         BASE,
         [
             ("grid: [1e-5, 1e-4]", "grid: [1e-5, 0.00001]"),

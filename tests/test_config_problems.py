@@ -66,6 +66,17 @@ def test_options_of_the_right_kind_are_accepted(section: str) -> None:
     assert getattr(config_of(text), key).options
 
 
+def test_two_spellings_of_one_value_are_refused_but_not_true_beside_1() -> None:
+    told = problems_of(BASE, "search_space.replay_frac={grid: [null, 0.0]}")[0]
+    assert "`search_space.replay_frac.grid` holds nothing and 0.0, which mean the same." in told
+    assert config_of(FUNCTION, "search_space.rate={choice: [1, true, null, 0]}").search_space["rate"].choice
+
+
+def test_a_function_without_an_effective_batch_gives_the_sizes_its_own_meaning() -> None:
+    text = replaced(FUNCTION, ("{depth: 3}", "{micro_batch_size: half, effective_batch_size: null}"))
+    assert config_of(text).trial.settings["micro_batch_size"] == "half"
+
+
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     text = replaced(
         BASE,

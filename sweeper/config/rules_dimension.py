@@ -1,18 +1,26 @@
 """Rules of one dimension of the search space: its kind, its values, its bounds."""
 
-import json
 import math
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sweeper.config.draft import Draft, dotted
 from sweeper.config.messages import join, sentence, show
 from sweeper.config.space_models import DIMENSION_KINDS, Dimension
 from sweeper.config.trial_models import BUDGET_KINDS, Budget, TrainSettings
-from sweeper.params import is_number
+from sweeper.params import params_key
 
 _NON_SCALAR_KEYS = ("lora_target_modules", "lr_scheduler_kwargs", "data_weights")
+# Of a user's function too: the plan cuts its steps by them.
+_BATCH_KEYS = ("effective_batch_size", "micro_batch_size")
+# What the built-in trial takes `null` for, where that has a name of its own.
+_NULL_IS = {
+    "replay_frac": 0,
+    "phase_start": "last",
+    "phase_optimizer_state": "fresh",
+    "data_strategy": "stacked",
+}
 
 
 def has_one_kind(draft: Draft, name: str, dimension: Dimension) -> bool:
@@ -40,50 +48,77 @@ def check_dimension(draft: Draft, name: str, dimension: Dimension) -> None:
 
 
 def _check_listed(draft: Draft, name: str, kind: str, values: list[Any]) -> None:
-    seen: dict[str, int] = {}
+    seen: dict[str, Any] = {}
     for index, value in enumerate(values):
         path = ("search_space", name, kind, index)
-        problem = _value_problem(draft, name, value, path)
+        problem = value_problem(draft, name, value, path)
         if problem is not None:
             draft.tell(problem, *path)
             continue
-        key = _identity(value)
+        key = value_key(draft, name, value)
         if key in seen:
+            shown, first = show(value), show(seen[key])
+            held = f"{shown} twice" if shown == first else f"{first} and {shown}, which mean the same"
             draft.tell(
-                f"`search_space.{name}.{kind}` holds {show(value)} twice. Remove one of the two; confirm a "
+                f"`search_space.{name}.{kind}` holds {held}. Remove one of the two; confirm a "
                 "result over seeds with `seed` instead.",
                 *path,
             )
-        seen.setdefault(key, index)
+        seen.setdefault(key, value)
 
 
-def _identity(value: Any) -> str:
-    """Return text that is equal for values that are one: 1 and 1.0, not 1 and true."""
-    if is_number(value) and abs(value) < 2**53:
-        return repr(float(value))
-    return json.dumps(value, sort_keys=True)
+def value_key(draft: Draft, name: str, value: Any) -> str:
+    """Return text that is equal for values of a dimension that mean the same: 1 and 1.0, not 1 and true."""
+    is_named = value is None and draft.config.trial.function is None
+    return params_key({name: _NULL_IS.get(name) if is_named else value})
 
 
-def _value_problem(draft: Draft, name: str, value: Any, path: tuple[str | int, ...]) -> str | None:
+def value_problem(draft: Draft, name: str, value: Any, path: tuple[str | int, ...]) -> str | None:
     """Say why a dimension cannot take a value, or None where it can."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"`{dotted(path)}` must be a finite number, but got {value}. Remove the value."
+    model = _model_of(draft, name)
     is_function = draft.config.trial.function is not None
     if isinstance(value, (list, dict)) and name not in _NON_SCALAR_KEYS and not is_function:
         return (
             f"`{dotted(path)}` must be a single value, but got {show(value)}. Only {join(_NON_SCALAR_KEYS)} "
             "take more."
         )
-    if is_function and name not in BUDGET_KINDS:
+    if model is None:
         return None
-    model = Budget if name in BUDGET_KINDS else TrainSettings
-    if name in BUDGET_KINDS and value is None:
+    if value is None and (model is Budget or is_function):
         return f"`{dotted(path)}` has no value. Write a number, or remove it."
     try:
         model.model_validate({name: value})
     except ValidationError as error:
-        return sentence(error.errors()[0], name=dotted(path), value=value)
+        return sentence(error.errors()[-1], name=dotted(path), value=value)  # of a union, its last member's
     return None
+
+
+def check_function_batch(draft: Draft) -> None:
+    """Check the sizes by which the steps of a user's function are cut, where they are fixed."""
+    for name in _BATCH_KEYS:
+        value = draft.config.trial.settings.get(name)
+        path = ("trial", "settings", name)
+        is_set = value is not None or (name == "micro_batch_size" and name in draft.config.trial.settings)
+        if not is_set or _model_of(draft, name) is None or not draft.knows(dotted(path)):
+            continue
+        problem = value_problem(draft, name, value, path)
+        if problem is not None:
+            draft.tell(problem, *path)
+            draft.broken.add(path)
+
+
+def _model_of(draft: Draft, name: str) -> type[BaseModel] | None:
+    """Return the section that says what a dimension may be; None where that is the user's function's business."""
+    if name in BUDGET_KINDS:
+        return Budget
+    if draft.config.trial.function is None:
+        return TrainSettings
+    is_cut = "effective_batch_size" in draft.config.search_space or (
+        draft.config.trial.settings.get("effective_batch_size") is not None
+    )
+    return TrainSettings if is_cut and name in _BATCH_KEYS else None
 
 
 def _check_bounds(draft: Draft, name: str, dimension: Dimension) -> None:
@@ -98,7 +133,7 @@ def _check_bounds(draft: Draft, name: str, dimension: Dimension) -> None:
         )
         return
     for index, bound in enumerate((low, high)):
-        problem = _value_problem(draft, name, bound, (*path, index))
+        problem = value_problem(draft, name, bound, (*path, index))
         if problem is not None:
             draft.tell(problem, *path, index)
             return
@@ -118,9 +153,9 @@ def _check_bounds(draft: Draft, name: str, dimension: Dimension) -> None:
 
 
 def _is_whole(draft: Draft, name: str) -> bool:
-    if draft.config.trial.function is not None and name not in BUDGET_KINDS:
+    model = _model_of(draft, name)
+    if model is None:
         return False
-    model = Budget if name in BUDGET_KINDS else TrainSettings
     try:
         model.model_validate({name: 1.5})
     except ValidationError as error:

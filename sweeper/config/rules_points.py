@@ -1,10 +1,10 @@
 """Rules of `points`, which picks points out of the grid instead of taking all."""
 
-import json
 from typing import Any
 
 from sweeper.config.draft import Draft
 from sweeper.config.messages import join, show
+from sweeper.config.rules_dimension import value_key, value_problem
 from sweeper.config.space_models import Dimension
 from sweeper.params import is_number
 
@@ -21,6 +21,11 @@ def check_points(draft: Draft) -> None:
             "points",
         )
         return
+    held = {
+        name: {value_key(draft, name, value) for value in dimension.listed}
+        for name, dimension in space.items()
+        if dimension.listed is not None
+    }
     seen: dict[str, int] = {}
     for index, point in enumerate(points):
         if set(point) != set(space):
@@ -30,8 +35,12 @@ def check_points(draft: Draft) -> None:
                 *("points", index),
             )
             continue
+        keys = {name: value_key(draft, name, point[name]) for name in space}
         for name, value in point.items():
-            if not _holds(space[name], value):
+            problem = value_problem(draft, name, value, ("points", index, name))
+            if problem is not None:
+                draft.tell(problem, *("points", index, name))
+            elif not (keys[name] in held[name] if name in held else _is_within(space[name], value)):
                 kind = space[name].kind
                 draft.tell(
                     f"`points[{index}].{name}` = {show(value)} is not among the values of "
@@ -39,13 +48,11 @@ def check_points(draft: Draft) -> None:
                     "correct it.",
                     *("points", index, name),
                 )
-        first = seen.setdefault(json.dumps(point, sort_keys=True), index)
+        first = seen.setdefault("".join(keys.values()), index)
         if first != index:
             draft.tell(f"`points[{index}]` is the same as `points[{first}]`. Remove one.", *("points", index))
 
 
-def _holds(dimension: Dimension, value: Any) -> bool:
-    if dimension.listed is not None:
-        return value in dimension.listed
+def _is_within(dimension: Dimension, value: Any) -> bool:
     low, high = getattr(dimension, dimension.kind)
     return is_number(value) and low <= value <= high and dimension.is_on_step(value)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sweeper.batch import AUTO
 from sweeper.config.draft import Draft
 from sweeper.config.messages import show
+from sweeper.config.rules_dimension import check_function_batch
 from sweeper.config.rules_eval_sets import check_eval_sets
 from sweeper.config.trial_models import BUDGET_KINDS, TrialSection
 from sweeper.config.values import OBJECT_PATTERN
@@ -111,6 +112,7 @@ def _check_function(draft: Draft, trial: TrialSection, function: str) -> None:
                 "Give the budget in samples or steps.",
                 *place,
             )
+    check_function_batch(draft)
 
 
 def _check_budget(draft: Draft) -> None:
