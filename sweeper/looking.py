@@ -5,6 +5,7 @@ did, and `Path.exists`, `is_file` and `is_dir` say no of what cannot be looked a
 """
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -51,14 +52,21 @@ def names_in(directory: Path) -> list[str]:
         return []
 
 
-def paths_below(directory: Path, *, skips_closed: bool = False) -> list[Path]:
+def paths_below(directory: Path, *, skips_closed: bool = False, at_most: int | None = None) -> list[Path]:
     """Return all that lies below a directory, in order, as `rglob("*")` does.
 
     Args:
         directory: That is to be there.
         skips_closed: Whether what a directory below holds may be left out where this user may not list it.
+        at_most: After so many paths no further ones are looked for; None: all are.
     """
-    return sorted(Path(entry.path) for entry in _entries_below(directory, skips_closed))
+    entries = itertools.islice(_entries_below(directory, skips_closed), at_most)
+    return sorted(Path(entry.path) for entry in entries)
+
+
+def names_below(directory: Path, *, skips_closed: bool = False) -> Iterator[str]:
+    """Yield the names of what lies below a directory as they are found, what lies in it first. Arguments as above."""
+    return (entry.name for entry in _entries_below(directory, skips_closed))
 
 
 def files_below(directory: Path, *, skips_closed: bool = False) -> list[Path]:
@@ -80,8 +88,8 @@ def _mode(path: Path) -> int | None:
 def _entries_below(directory: Path | str, skips_closed: bool) -> Iterator[os.DirEntry[str]]:
     with os.scandir(directory) as listed:
         entries = list(listed)
+    yield from entries
     for entry in entries:
-        yield entry
         if entry.is_dir(follow_symlinks=False):
             try:
                 yield from _entries_below(entry.path, skips_closed)

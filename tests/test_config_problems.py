@@ -1,5 +1,6 @@
 """What a wrong sweep file is told: all of it, each with its line, value, rule and remedy."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_files import BASE, FUNCTION, config_of, replaced, write_data
 
-from sweeper.config import config_from_dict, load_config
+from sweeper.config import config_from_dict, load_config, local_paths
 from sweeper.errors import ConfigError
 
 
@@ -43,6 +44,29 @@ def test_a_url_may_name_a_user_or_a_container_of_a_store() -> None:
 
 def test_both_right_files_are_accepted() -> None:
     assert config_of(BASE).study == config_of(FUNCTION).study == "demo"
+
+
+def test_a_large_directory_is_looked_into_only_until_a_data_file_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path)
+    home = tmp_path / "home"
+    (home / "a" / "b").mkdir(parents=True)
+    write_data(home)  # beside the directories, whatever lies in them
+    real = os.scandir
+    listed: list[str] = []
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or real(path))
+    text = replaced(BASE, ("model: org/model", f"model: {tmp_path}"), ("train.jsonl", "./home"))
+    config_of(text, folder=tmp_path, check_files=True)
+    assert [path for path in listed if path.startswith(str(home))] == [str(home)]
+
+    monkeypatch.setattr(local_paths, "_MAX_LOOKS", 2)
+    for name in ("train.jsonl", "dev.jsonl"):
+        (home / name).rename(home / "a" / "b" / name)
+    with pytest.raises(
+        ConfigError, match=r"`\./home` .* without any file .* the first 2 are looked at\)\. Name one"
+    ):
+        config_of(text, folder=tmp_path, check_files=True)
 
 
 @pytest.mark.parametrize(

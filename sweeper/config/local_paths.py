@@ -1,14 +1,18 @@
 """Local paths, made absolute from the sweep file's directory; a hub's ids are left as they are."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.document import Document, KeyPath
 from sweeper.errors import Problem
-from sweeper.looking import is_directory, is_file, is_there, paths_below
+from sweeper.looking import is_directory, is_file, is_there, names_below
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")  # all but the last: one JSON object per line
+_MAX_LOOKS = (
+    100_000  # names; without a data file among them, what is named is somebody's home rather than data
+)
 
 
 def resolve_paths(
@@ -138,14 +142,15 @@ def _problem(path: KeyPath, name: str, value: str, seen: str, absolute: Path) ->
     if is_directory(absolute) and not _holds_data(absolute):
         kinds = ", ".join(DATA_SUFFIXES)
         return (
-            f"`{name}` names `{value}`{seen}, a directory without any file of {kinds}. Name one that has "
-            "some."
+            f"`{name}` names `{value}`{seen}, a directory without any file of {kinds} (of many files, the first "
+            f"{_MAX_LOOKS:,} are looked at). Name one that has some."
         )
     return None
 
 
 def _holds_data(directory: Path) -> bool:
-    return any(item.name.endswith(DATA_SUFFIXES) for item in paths_below(directory, skips_closed=True))
+    names = names_below(directory, skips_closed=True)
+    return any(name.endswith(DATA_SUFFIXES) for name in itertools.islice(names, _MAX_LOOKS))
 
 
 def _put(document: Document, path: KeyPath, value: str) -> None:
