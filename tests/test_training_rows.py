@@ -17,7 +17,7 @@ from training_fixtures import Hub
 
 from sweeper.config.trial_models import DataSource, TrialSection
 from sweeper.errors import ConfigError
-from sweeper.training import data_identity
+from sweeper.training import data_identity, sources
 from sweeper.training.data_identity import DataChangedError, check_identities, data_identities, pinned
 from sweeper.training.rows import RowError, parse_row
 from sweeper.training.sources import read_rows, source_identity
@@ -84,6 +84,10 @@ def test_columns_that_are_not_set_are_overlooked() -> None:
         ({"prompt": "a"}, "has the columns `prompt`, but"),
         ({"text": ""}, "empty `text`"),
         ({"messages": [USER, ASSISTANT], "tools": "look it up"}, "`tools` that are text, but no JSON"),
+        (
+            {"messages": [USER, ASSISTANT], "tools": "[" * 100_000},
+            "`tools` that are text, but no JSON: maximum",
+        ),
         ({"messages": [USER, ASSISTANT], "tools": {"name": "f"}}, "`tools` = .* but they must be a list"),
         ({"messages": [USER, ASSISTANT], "tools": ["f", "g"]}, "`tools` = .* but they must be a list"),
         ({"text": 3}, "`text` of type int"),
@@ -134,6 +138,11 @@ def test_only_the_first_rows_are_read_where_a_limit_is_set(tmp_path: Path) -> No
             r"rows\.jsonl:1: The file is compressed by gzip",
         ),
         ("rows.jsonl", b'{"n": ' + b"1" * 5000 + b"}", r"rows\.jsonl:1: This line is no JSON: Exceeds"),
+        (
+            "rows.jsonl",
+            b"[" * 100_000,
+            r"rows\.jsonl:1: This line is no JSON: it is nested too deeply\. Write one object",
+        ),
         ("rows.parquet", b"not parquet", "cannot be read as Parquet"),
         ("rows.csv", b"a,b", "must end in"),
     ],
@@ -143,6 +152,18 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         list(read_rows(DataSource(path=str(path))))
+
+
+def test_a_directory_of_too_many_files_is_refused_before_all_of_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MAX_PATHS", 3)
+    for index in range(4):
+        write_jsonl(tmp_path / f"{index}.jsonl", [{"text": "a"}])
+    with pytest.raises(ConfigError, match=r"more than 3 files and directories\. Name the directory below"):
+        list(read_rows(DataSource(path=str(tmp_path))))
+    (tmp_path / "3.jsonl").unlink()
+    assert len(list(read_rows(DataSource(path=str(tmp_path))))) == 3
 
 
 def test_a_byte_order_mark_is_overlooked(tmp_path: Path) -> None:

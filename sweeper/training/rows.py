@@ -134,7 +134,7 @@ def _tools(value: Any) -> list[Any] | None:
     try:
         # What stands in a text is not Arrow's, and stays as it was written.
         tools = json.loads(value) if isinstance(value, str) and value else _without_none(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # of JSON that is nested too deeply
         raise RowError(
             f"has `tools` that are text, but no JSON: {error}. Give a list of JSON schemas"
         ) from error

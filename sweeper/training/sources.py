@@ -14,6 +14,7 @@ from sweeper.errors import ConfigError, Problem
 from sweeper.looking import is_directory, is_there, paths_below
 from sweeper.training.hub import load_split
 
+_MAX_PATHS = 1_000_000  # below a data directory; a larger tree is somebody's home rather than data
 _NO_TEXT = {
     codecs.BOM_UTF16_LE: "The file is UTF-16, but must be UTF-8. Save it as UTF-8.",
     codecs.BOM_UTF16_BE: "The file is UTF-16, but must be UTF-8. Save it as UTF-8.",
@@ -58,9 +59,15 @@ def local_files(source: DataSource) -> list[Path]:
     try:
         if not is_there(path):
             raise ConfigError(f"The data file `{path}` does not exist. Correct `path`.")
-        found = paths_below(path, skips_closed=True) if is_directory(path) else None
+        is_tree = is_directory(path)
+        found = paths_below(path, skips_closed=True, at_most=_MAX_PATHS + 1) if is_tree else None
     except OSError as error:
         raise _unreadable(path, error) from error
+    if found is not None and len(found) > _MAX_PATHS:
+        raise ConfigError(
+            f"The data directory `{path}` holds more than {_MAX_PATHS:,} files and directories. Name the directory "
+            "below it that has the data, or the file."
+        )
     files = [path] if found is None else [file for file in found if file.suffix in DATA_SUFFIXES]
     if not files:
         raise ConfigError(f"The data directory `{path}` has no {' or '.join(DATA_SUFFIXES)} file.")
@@ -102,8 +109,10 @@ def _json_rows(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             said = str(error)  # of a number with too many digits
+            if isinstance(error, RecursionError):
+                said = "it is nested too deeply"
             if isinstance(error, json.JSONDecodeError):
                 said = f"{error.msg} at column {error.colno}"
             raise ConfigError(

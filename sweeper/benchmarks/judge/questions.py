@@ -38,7 +38,7 @@ def load_questions(path: Path, *, limit: int | None = None) -> tuple[Question, .
             if any(other.id == question.id for other in found):
                 raise ValueError(f"`question_id` {question.id} is there twice")
             found.append(question)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             told = (
                 f'A question is `{{"question_id": 1, "turns": ["…", "…"]}}`, but {error}. Correct the line.'
             )
