@@ -239,7 +239,7 @@ def test_the_last_override_of_a_key_wins() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("learning_rate", r"^override `learning_rate`: An override has the form `key=value`\.$"),
+        ("learning_rate", r"^override `learning_rate`: An override has the form `key=value`\. Write for"),
         ("=3", r"An override has the form"),
         ("lr=3", r"^override `lr=3`: unknown key `lr`\. Did you mean `learning_rate`\?$"),
         ("learning_rat=3", r"unknown key `learning_rat`\. Did you mean `learning_rate`\?$"),

@@ -90,6 +90,55 @@ def test_options_of_the_right_kind_are_accepted(section: str) -> None:
     assert getattr(config_of(text), key).options
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trial.metrics={path: x}", "`trial.metrics.path` must be a mapping, but got the text `x`"),
+        (
+            "trial.metrics={score: {path: x}}",
+            "`trial.metrics.score.path` must be a number, but got the text `x`",
+        ),
+        ("trial.eval_data={path: 3}", "`trial.eval_data.path` must be a mapping, but got 3"),
+        ("search_space=" + "x" * 5000, "cannot be looked for: File name too long. Name a file or a shipped"),
+        ("trial.checkpoint.max_gb=1e300", "`trial.checkpoint.max_gb` must be at most"),
+        ("trial.checkpoint.size_gb=1e300", "`trial.checkpoint.size_gb` must be at most"),
+        ("seed=0x" + "f" * 5000, "cannot be read as int. Correct it"),
+        ("learning_rate=1" + "0" * 320, "cannot be read as int. Correct it"),
+        ("points.²=1", "`points` is a list of 1, counted from 0, so that this names none of them."),
+        ("points." + "9" * 5000 + "=1", "`points` is a list of 1, counted from 0"),
+        ("points.1=1", "`points` is a list of 1, counted from 0"),
+        (
+            "trial..settings=1",
+            "The key `trial..settings` has an empty part. Write names with one `.` between them.",
+        ),
+        ("seed", "An override has the form `key=value`. Write for example `seed=1`."),
+        (r'study="\ud800"', r"The text `\ud800` holds half a character"),
+        (r'search_space={"\ud800": {grid: [1]}}', r"The text `\ud800` holds half a character"),
+        (r'study="a\nb"', r"but got the text `a\nb`."),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_an_odd_override_is_told_in_one_line_of_bounded_length(override: str, told: str) -> None:
+    points = "points: [{learning_rate: 1e-5, effective_batch_size: 32}]\n"
+    (problem,) = problems_of(BASE + points, override)
+    assert told in problem
+    assert len(problem.encode().splitlines()) == 1
+    assert len(problem) < 800
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        "{uniform: [0, 1e308], step: 0.25}",
+        "{uniform: [-1e308, 1e308]}",
+        "{int: [0, 1000000000000000000000000000000], step: 2}",
+    ],
+)
+def test_a_range_that_floats_cannot_count_is_refused(dimension: str) -> None:
+    (problem,) = problems_of(FUNCTION, f"search_space.rate={dimension}")
+    assert "is too wide to draw from, or has too many steps" in problem
+
+
 def test_two_spellings_of_one_value_are_refused_but_not_true_beside_1() -> None:
     told = problems_of(BASE, "search_space.replay_frac={grid: [null, 0.0]}")[0]
     assert "`search_space.replay_frac.grid` holds nothing and 0.0, which mean the same." in told

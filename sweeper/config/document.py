@@ -16,6 +16,7 @@ from sweeper.errors import ConfigError, Problem, first_line
 KeyPath = tuple[str | int, ...]
 
 MAX_VALUES = 100_000  # after aliases are expanded; the largest sensible sweep file has a few thousand
+_MAX_NUMBER = 10**300  # of whole ones; further on, floats end
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_TAG + name for name in ("str", "timestamp", "merge", "value")}
 
@@ -168,7 +169,7 @@ class _Builder:
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in self._pairs(node):
-            key = str(key_node.value)
+            key = self._text(key_node)
             self.places[(*path, key)] = self._place(_line(key_node))
             result[key] = self.build(value_node, (*path, key))
         return result
@@ -214,7 +215,7 @@ class _Builder:
         text = node.value
         try:
             if node.tag in _TEXT_TAGS:
-                return text
+                return self._text(node)
             if node.tag == _TAG + "null":
                 return None
             if node.tag == _TAG + "bool":
@@ -230,6 +231,17 @@ class _Builder:
             self.problems.append(self.problem(message, _line(node)))
             return None
         return self._bad_tag(node)
+
+    def _text(self, node: Node) -> str:
+        text = str(node.value)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            shown = text.encode("ascii", "backslashreplace").decode()
+            message = (
+                f"The text `{shown}` holds half a character, a surrogate without its pair, which no file can hold. "
+                "Write the character itself."
+            )
+            self.problems.append(self.problem(message, _line(node)))
+        return text
 
     def _bad_tag(self, node: Node) -> None:
         tag = str(node.tag).replace(_TAG, "!!")
@@ -260,7 +272,10 @@ def _int(text: str) -> int:
     sign = -1 if digits.startswith("-") else 1
     digits = digits.lstrip("+-")
     base = {"0x": 16, "0o": 8, "0b": 2}.get(digits[:2], 10)  # YAML 1.2: 012 is twelve
-    return sign * int(digits, base)
+    number = int(digits, base)
+    if number >= _MAX_NUMBER:
+        raise ValueError("more than a number of a file can be")
+    return sign * number
 
 
 def _float(text: str) -> float:

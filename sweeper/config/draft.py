@@ -29,6 +29,7 @@ _PLACEHOLDERS: dict[str, Any] = {
     "search_space": {},
     "path": "path",
 }
+_SOURCES = (("trial", "train_data"), ("trial", "data_sets"), ("trial", "eval_data"))  # what has a `path`
 _MAX_ROUNDS = 20  # one suffices unless a repair uncovers another error
 
 
@@ -194,9 +195,9 @@ def _repair(data: Any, path: KeyPath, *, needs_value: bool) -> None:
     if not keys or not isinstance(data, dict):
         return
     data.pop(keys[-1], None)
-    # A dimension or a set of data may be called as a section is.
-    owner = {"path": "trial", "direction": "pruner"}.get(str(keys[-1]))
-    is_own_key = len(keys) == 1 or keys[0] == owner
+    # A dimension, a metric or a set of data may be called as a section is.
+    owner = {"path": _SOURCES, "direction": (("pruner",),)}.get(str(keys[-1]), ())
+    is_own_key = len(keys) == 1 or any(tuple(keys[: len(above)]) == above for above in owner)
     if needs_value and first_index is None and is_own_key and keys[-1] in _PLACEHOLDERS:
         data[keys[-1]] = copy.deepcopy(_PLACEHOLDERS[keys[-1]])
 

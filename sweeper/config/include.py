@@ -4,8 +4,9 @@ import sysconfig
 from pathlib import Path
 
 from sweeper.config.document import Document, KeyPath, parse_document
-from sweeper.config.messages import unknown_name
+from sweeper.config.messages import show, unknown_name
 from sweeper.errors import ConfigError, Problem
+from sweeper.looking import is_file
 
 _FILE_KEYS = ("search_space", "sampler", "settings", "compare", "phases")
 _IN_CHECKOUT = Path(__file__).resolve().parents[2] / "search_spaces"
@@ -30,7 +31,14 @@ def include_search_space(document: Document, base_dir: Path) -> tuple[list[Probl
         named, at_name = value["file"], (*at, "file")
     else:
         return [], False
-    path = find_search_space(named, base_dir)
+    try:
+        path = find_search_space(named, base_dir)
+    except OSError as error:
+        message = (
+            f"`search_space` names {show(named)}, which cannot be looked for: {error.strerror or error}. Name a file "
+            f"or a shipped search space ({_shipped_names()}), or write the dimensions below the key."
+        )
+        return [document.problem(message, at_name)], True
     if path is None:
         message = (
             f"The search space `{named}` was found neither as a file nor as `search_spaces/{named}.yaml` "
@@ -51,12 +59,15 @@ def find_search_space(name: str, base_dir: Path) -> Path | None:
 
     Looked for as a path from `base_dir`, then in `search_spaces/` there and in every directory above it, then
     among the shipped ones.
+
+    Raises:
+        OSError: If that cannot be told.
     """
     candidates = [base_dir / name, base_dir / f"{name}.yaml"]
     if "/" not in name:
         folders = [folder / "search_spaces" for folder in (base_dir, *base_dir.parents)] + [_SHIPPED]
         candidates += [folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def _inline(document: Document, included: Document) -> tuple[list[Problem], bool]:

@@ -131,10 +131,10 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"the text `{_shorten(value)}`"
+        return f"the text `{show_text(value)}`"
     if isinstance(value, dict):
         return "a mapping"
-    return _shorten(str(value))
+    return show_text(str(value))
 
 
 def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
@@ -203,5 +203,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
+def show_text(text: str, *, limit: int = 60) -> str:
+    """Return text as a message shows it: in one line, of at most so many letters, none of them half a character.
+
+    >>> show_text("a\\nb"), show_text("abcde", limit=3)
+    ('a\\\\nb', 'ab…')
+    """
+    shown = text[: limit + 1].replace("\n", "\\n").replace("\r", "\\r")
+    shown = shown.encode("utf-8", "backslashreplace").decode()
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,9 +1,11 @@
 """`key=value` from the command line, laid over a document."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from sweeper.config.document import Document, KeyPath, Place, parse_value
+from sweeper.config.messages import show_text
 from sweeper.config.models import SweepConfig
 from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.pruner_models import (
@@ -17,6 +19,8 @@ from sweeper.config.space_models import DIMENSION_KINDS
 from sweeper.config.trial_models import BUDGET_KINDS, TrainSettings
 from sweeper.errors import ConfigError, Problem
 from sweeper.storage_url import mask_url
+
+_SHOWN = 200  # letters of an override, as the place of a problem
 
 
 def apply_overrides(document: Document, overrides: Iterable[str]) -> list[Problem]:
@@ -43,14 +47,21 @@ def split_override(override: str) -> tuple[str, str]:
     """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(Problem("An override has the form `key=value`.", label(override)))
+        raise ConfigError(
+            Problem("An override has the form `key=value`. Write for example `seed=1`.", label(override))
+        )
+    if not all(key.strip().split(".")):
+        message = (
+            f"The key `{show_text(key.strip())}` has an empty part. Write names with one `.` between them."
+        )
+        raise ConfigError(Problem(message, label(override)))
     return key.strip(), text
 
 
 def label(override: str) -> str:
     """Return how messages name an override's place, without a URL's password."""
     key, equals, text = override.partition("=")
-    return f"override `{key}{equals}{mask_url(text) if '://' in text else text}`"
+    return f"override `{show_text(key + equals + (mask_url(text) if '://' in text else text), limit=_SHOWN)}`"
 
 
 def is_override(place: Place) -> bool:
@@ -73,13 +84,13 @@ def _apply(document: Document, override: str) -> None:
         elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
             parent = parent[part]
         else:
-            raise _no_place(override, path[: depth - 1])
+            raise _no_place(override, path[: depth - 1], parent)
     last = path[-1]
     fits = (
         isinstance(last, int) and last < len(parent) if isinstance(parent, list) else isinstance(parent, dict)
     )
     if not fits:
-        raise _no_place(override, path[:-1])
+        raise _no_place(override, path[:-1], parent)
     document.graft(path, value.data, {(): Place(label(override)), **value.places})
 
 
@@ -96,7 +107,8 @@ def _resolve(document: Document, key: str) -> KeyPath:
     result: list[str | int] = []
     for part in path:
         holder = document.get(tuple(result))
-        result.append(int(str(part)) if isinstance(holder, list) and str(part).isdigit() else part)
+        is_index = isinstance(holder, list) and re.fullmatch("[0-9]{1,6}", str(part)) is not None
+        result.append(int(part) if is_index else part)
     return tuple(result)
 
 
@@ -128,8 +140,11 @@ def _keys_of_other_pruners(key: str | int, value: Any) -> tuple[str, ...]:
     return {"learned": PRUNER_KEYS_RANK, "paper": PRUNER_KEYS_LEARNED}.get(str(value), ())
 
 
-def _no_place(override: str, path: KeyPath) -> ConfigError:
+def _no_place(override: str, path: KeyPath, held: Any) -> ConfigError:
     holder = ".".join(str(key) for key in path)
-    return ConfigError(
-        Problem(f"`{holder}` has no keys below it. Override `{holder}` as a whole instead.", label(override))
+    has = (
+        f"is a list of {len(held)}, counted from 0, so that this names none of them"
+        if isinstance(held, list)
+        else "has no keys below it"
     )
+    return ConfigError(Problem(f"`{holder}` {has}. Override `{holder}` as a whole instead.", label(override)))

@@ -137,6 +137,13 @@ def _check_bounds(draft: Draft, name: str, dimension: Dimension) -> None:
         if problem is not None:
             draft.tell(problem, *path, index)
             return
+    if _is_too_wide(dimension):
+        draft.tell(
+            f"`search_space.{name}.{kind}` is too wide to draw from, or has too many steps, with bounds of [{low:g}, "
+            f"{high:g}]. Bring the bounds nearer to each other, whole ones to less than 2^53.",
+            *path,
+        )
+        return
     if low >= high:
         remedy = "Fix the value in `trial.settings` instead" if low == high else "Swap the two"
         draft.tell(
@@ -150,6 +157,14 @@ def _check_bounds(draft: Draft, name: str, dimension: Dimension) -> None:
             f"than 0, but got [{low:g}, {high:g}]. Raise the lower bound.",
             *path,
         )
+
+
+def _is_too_wide(dimension: Dimension) -> bool:
+    """Whether floats, in which bounds and steps are counted, cannot tell a range's values apart."""
+    if dimension.int is not None:
+        return max(map(abs, dimension.int)) >= 2**53
+    low, high = getattr(dimension, dimension.kind)
+    return not math.isfinite((high - low) / (dimension.step or 1))
 
 
 def _is_whole(draft: Draft, name: str) -> bool:
@@ -189,6 +204,8 @@ def _check_step(draft: Draft, name: str, dimension: Dimension) -> None:
             "step",
         )
         return
+    if _is_too_wide(dimension):
+        return  # told of its bounds
     low, high = getattr(dimension, kind)
     n_steps = (high - low) / dimension.step
     if high > low and abs(n_steps - round(n_steps)) > 1e-9 * max(1.0, n_steps):

@@ -128,9 +128,9 @@ class CheckpointPolicy(Section):
         default=None, pattern=r"^[a-z0-9+]+://.+"
     )  # by fsspec; None: the study's directory
     keep_best: int | None = Field(default=None, ge=0)  # completed trials that keep theirs; None: all
-    max_gb: Float | None = Field(default=None, gt=0)  # for all of a study's checkpoints together
+    max_gb: Float | None = Field(default=None, gt=0, le=1e9)  # for all of a study's checkpoints together
     size_gb: Float | None = Field(
-        default=None, gt=0
+        default=None, gt=0, le=1e9
     )  # of one; None: worked out, where the fine-tuning is built in
 
 
