@@ -82,6 +82,17 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(metric: str) -> None:
     assert f"{metric} = 0.8217 (trial 2)" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("slashes", ["sqlite:///", "sqlite:////"])
+def test_a_database_that_does_not_exist_is_told_and_not_made(
+    slashes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = "new.db" if slashes == "sqlite:///" else str(tmp_path / "new.db").removeprefix("/")
+    with pytest.raises(StudyMismatchError, match=r"There is no database `.*new\.db`\. Give the URL of one"):
+        find_studies(None, f"{slashes}{place}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_studies_of_a_storage_are_listed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'all.db'}"
     for name in ("second", "first"):

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
-from sweeper.looking import is_directory, is_file, names_in
+from sweeper.looking import is_directory, is_file, is_there, names_in
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import one_line, short
 from sweeper.reporting.status import origin_json
+from sweeper.storage_url import sqlite_file
 from sweeper.study import layout
 from sweeper.study.clock import wall_clock
 from sweeper.study.storage import open_storage
@@ -83,7 +84,17 @@ def studies_in_storage(url: str) -> list[FoundStudy]:
 
     Raises:
         ConfigError: If it cannot be opened.
+        StudyMismatchError: If it is a file that does not exist.
     """
+    file = sqlite_file(url)
+    try:
+        is_missing = file is not None and not is_there(file)  # to open it would make it
+    except OSError as error:
+        raise ConfigError(
+            f"The database `{file}` cannot be looked at: {error.strerror or error}. Give one that you may read."
+        ) from error
+    if is_missing:
+        raise StudyMismatchError(f"There is no database `{file}`. Give the URL of one that holds studies.")
     storage = open_storage(url, Path.cwd())
     found = []
     for stored in sorted(storage.get_all_studies(), key=lambda study: study.study_name):
