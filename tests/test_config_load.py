@@ -387,7 +387,13 @@ def test_a_dumped_config_can_still_be_overridden() -> None:
 
 
 rates = st.floats(min_value=1e-12, max_value=1.0, allow_nan=False)
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+)
 
 
 def test_an_upper_bound_that_no_whole_steps_lead_to_is_no_value() -> None:

@@ -139,6 +139,49 @@ def test_a_range_that_floats_cannot_count_is_refused(dimension: str) -> None:
     assert "is too wide to draw from, or has too many steps" in problem
 
 
+@pytest.mark.parametrize(
+    ("base", "override", "place"),
+    [
+        (FUNCTION, "trial.settings={a: .nan}", "trial.settings.a"),
+        (
+            FUNCTION,
+            "search_space.rate={choice: [{deep: [1, -.inf]}, 2]}",
+            "search_space.rate.choice[0].deep[1]",
+        ),
+        (BASE, "lr_scheduler_kwargs={num_cycles: .inf}", "trial.settings.lr_scheduler_kwargs.num_cycles"),
+        (BASE, "learning_rate=.nan", "trial.settings.learning_rate"),
+        (BASE, "pruner={name: 'my:Pruner', options: {lower: .nan}}", "pruner.options.lower"),
+        (BASE, "pruner={name: threshold, options: {upper: .nan}}", "pruner.options.upper"),
+    ],
+)
+def test_no_value_at_any_depth_may_be_nan_or_infinite(base: str, override: str, place: str) -> None:
+    (problem,) = problems_of(base, override)
+    assert f"`{place}` must be a finite number, but got " in problem
+
+
+@pytest.mark.parametrize(
+    ("base", "override", "told"),
+    [
+        (
+            BASE,
+            "search_space={weight_decay: 0.1}",
+            "Write `{grid: [...]}`, or fix the value in `trial.settings`.",
+        ),
+        (BASE, "search_space={weight_decay: [0, 0.1]}", "Write a list of values as `{grid: [...]}`."),
+        (
+            BASE,
+            "resources=[1]",
+            "`resources` must be a mapping, but got [1]. Write `key: value` lines below it.",
+        ),
+        (BASE, "seed=1000000000000", "`seed` must be less than 2147483648, but got 1000000000000."),
+        (FUNCTION, "trial=[]", "`trial` must be a mapping, but got []. Write `key: value` lines below it."),
+    ],
+)
+def test_the_remedy_is_one_for_the_place(base: str, override: str, told: str) -> None:
+    (problem,) = problems_of(base, override)
+    assert told in problem
+
+
 def test_two_spellings_of_one_value_are_refused_but_not_true_beside_1() -> None:
     told = problems_of(BASE, "search_space.replay_frac={grid: [null, 0.0]}")[0]
     assert "`search_space.replay_frac.grid` holds nothing and 0.0, which mean the same." in told

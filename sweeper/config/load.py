@@ -17,6 +17,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.overrides import apply_overrides
 from sweeper.config.rules_benchmarks import check_benchmarks
 from sweeper.config.rules_data import check_data_strategy
+from sweeper.config.rules_finite import check_finite
 from sweeper.config.rules_method import check_method
 from sweeper.config.rules_metric import check_metric
 from sweeper.config.rules_optimizer import check_optimizer, unused_settings
@@ -41,6 +42,7 @@ _RULES: tuple[Callable[[Draft], None], ...] = (
     check_sampler,
     check_rungs,
     check_pruner,
+    check_finite,
 )
 _MAX_BYTES = 2_000_000
 

@@ -145,7 +145,7 @@ def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
         name: The value's dotted name.
         value: What was written there.
     """
-    kind, key = error["type"], re.sub(r"\[\d+\]$", "", name).rsplit(".", 1)[-1]
+    kind, key = error["type"], _key(name)
     if kind == "missing":
         return f"`{name}` is missing. {_WHEN_MISSING.get(key, 'Add it.')}"
     if value is None and kind in (*_KINDS, "bounds"):
@@ -157,7 +157,7 @@ def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
         return f"`{name}` {rule}, but got {got}. {_HINTS.get(key, 'Give it a value or remove it.')}"
     if kind in _LIMITS:
         words, limit, remedy = _LIMITS[kind]
-        return f"`{name}` must be {words} {context[limit]:g}, but got {got}. {_HINTS.get(key, remedy)}"
+        return f"`{name}` must be {words} {_bound(context[limit])}, but got {got}. {_HINTS.get(key, remedy)}"
     if kind in ("literal_error", "unknown_name"):
         return _not_in(name, value, _names_of(context))
     if kind in ("follows_metric", "schedule_free", "lomo"):
@@ -168,18 +168,26 @@ def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
         )
     if kind in _KINDS:
         rule, remedy = _KINDS[kind]
-        return f"`{name}` must be {rule}, but got {got}. {_hint(key, value, kind, remedy)}"
+        return f"`{name}` must be {rule}, but got {got}. {_hint(name, value, kind, remedy)}"
     return f"`{name}` is not valid, got {got}: {error['msg']}."
 
 
-def _hint(key: str, value: Any, kind: str, remedy: str) -> str:
-    if isinstance(value, list) and kind == "model_type":
-        return "Write a list of values as `{grid: [...]}`."
+def _hint(name: str, value: Any, kind: str, remedy: str) -> str:
+    if kind == "model_type" and re.fullmatch(r"search_space\.[^.]+", name):
+        if isinstance(value, list):
+            return "Write a list of values as `{grid: [...]}`."
+        return "Write `{grid: [...]}`, or fix the value in `trial.settings`."
+    key = _key(name)
     if key in _HINTS and kind in ("dict_type", "list_type", "model_type", "string_type"):
         return _HINTS[key]
     if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
         return "Remove the quotes."
     return _HINTS.get(key, remedy) if kind == "int_type" else remedy
+
+
+def _key(name: str) -> str:
+    """Return the last key of a dotted name, of a list's item that of the list."""
+    return re.sub(r"\[\d+\]$", "", name).rsplit(".", 1)[-1]
 
 
 def _not_in(name: str, value: Any, names: list[str]) -> str:
@@ -193,6 +201,11 @@ def _names_of(context: Mapping[str, Any]) -> list[str]:
     if "names" in context:
         return list(context["names"])
     return re.findall(r"'([^']*)'", str(context.get("expected", "")))
+
+
+def _bound(limit: float) -> str:
+    """Return a limit as it was written; a whole one in all its digits."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _is_number(text: str) -> bool:

@@ -22,6 +22,8 @@ def check_search_space(draft: Draft) -> None:
     for name, dimension in draft.config.search_space.items():
         if not draft.knows(f"search_space.{name}"):
             continue
+        if not draft.knows("trial.function") and name not in (*TrainSettings.model_fields, *BUDGET_KINDS):
+            continue  # a function's own, or misspelt: which of the two is not known
         if not is_function and draft.knows("trial.function") and not _is_known(draft, name):
             continue
         if has_one_kind(draft, name, dimension):
