@@ -481,4 +481,7 @@ def test_a_functions_batch_must_be_a_number() -> None:
     with pytest.raises(
         ConfigError, match=r"`effective_batch_size` must be a whole number of at least 1, but got many"
     ):
-        plan_point(config_of(FUNCTION, "trial.settings.effective_batch_size=many"), {"rate": 0.5})
+        plan_point(
+            config_of(FUNCTION, "search_space={effective_batch_size: {choice: [8, 16]}}"),
+            {"effective_batch_size": "many"},
+        )
