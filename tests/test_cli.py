@@ -61,6 +61,16 @@ def test_status_and_report_load_neither_ray_nor_torch(launched: tuple[Path, Run]
     assert run_code(code).splitlines()[-1] == "[]"
 
 
+def test_status_loads_no_statistics(launched: tuple[Path, Run]) -> None:
+    code = (
+        f"import sys\nfrom sweeper.cli import main\nsys.argv = ['sweeper', 'status', {str(launched[0])!r}]\n"
+        "try:\n    main()\nexcept SystemExit as exit_:\n    assert exit_.code == 0\n"
+        "print(sorted({'scipy.stats', 'sklearn'} & set(sys.modules)))"
+    )
+
+    assert run_code(code).splitlines()[-1] == "[]"
+
+
 def test_the_version_is_told_without_loading_anything_heavy() -> None:
     code = (
         "import sys\nfrom sweeper.cli import main\nsys.argv = ['sweeper', '--version']\n"

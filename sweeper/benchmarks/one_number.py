@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping
 
-from scipy import stats
-
 from sweeper.config.benchmark_models import BenchmarkSection
 from sweeper.study.benchmark_records import Score
 
@@ -36,13 +34,15 @@ def rank_means(section: BenchmarkSection, scores: Mapping[int, Mapping[str, Scor
     }
     if not complete:
         return {}
+    from scipy.stats import rankdata  # takes half a second to load
+
     sums = dict.fromkeys(complete, 0.0)
     for name in section.names:
         column = [
             -found[name].value if found[name].higher_is_better else found[name].value
             for found in complete.values()
         ]
-        for number, rank in zip(complete, stats.rankdata(column), strict=True):
+        for number, rank in zip(complete, rankdata(column), strict=True):
             sums[number] += float(rank)
     n_names = len(section.names)
     return {

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 _INTERVAL = 0.95
 _MIN_FREE = 3  # values beyond the parabola's terms, so that their scatter says how sure it is
@@ -125,6 +124,8 @@ def _solved(matrix: Any, y: Any) -> _Parabola | None:
     n_free = len(y) - matrix.shape[1]
     if n_free < _MIN_FREE or np.linalg.matrix_rank(matrix) < matrix.shape[1]:
         return None
+    from scipy.special import stdtrit  # `scipy.stats` takes half a second to load
+
     spread = float(((y - y.mean()) ** 2).sum())
     if spread <= len(y) * (_ROUNDING * float(np.abs(y).max())) ** 2:
         return None
@@ -133,7 +134,7 @@ def _solved(matrix: Any, y: Any) -> _Parabola | None:
     return _Parabola(
         terms=terms,
         covariance=np.linalg.inv(matrix.T @ matrix) * residual / n_free,
-        t=float(stats.t.ppf((1 + _INTERVAL) / 2, n_free)),
+        t=float(stdtrit(n_free, (1 + _INTERVAL) / 2)),
         r_squared=1 - residual / spread,
     )
 
