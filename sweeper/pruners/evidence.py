@@ -64,13 +64,18 @@ def evidence_of(records: Iterable[TrialRecord], *, direction: Direction, seed: i
     part of the grid only. The same records and seed give the same numbers.
     """
     finished = sorted((r for r in records if r.has_result), key=lambda record: record.number)
-    found = []
+    found: list[Evidence] = []
+    settings: dict[tuple[int, ...], _Settings] = {}  # by the trials; nearly all signals are of the same ones
     for rung in sorted({index for record in finished for index in record.rungs}):
         there = [record for record in finished if rung in record.rungs]
         frac = _mean_frac(there, rung)
         for signal, values in _signals_at(there, rung).items():
             kept = [index for index, value in enumerate(values) if math.isfinite(value)]
-            evidence = _measure(signal, rung, frac, [there[k] for k in kept], values[kept], direction, seed)
+            trials = [there[k] for k in kept]
+            key = tuple(record.number for record in trials)
+            if key not in settings:
+                settings[key] = _Settings.of(trials, direction, seed)
+            evidence = _measure(signal, rung, frac, trials, values[kept], settings[key], seed)
             if evidence.overall is not None:
                 found.append(evidence)
     return sorted(found, key=lambda e: (e.rung, -abs(e.overall.rho if e.overall else 0.0), e.signal))
@@ -127,22 +132,43 @@ def _spoken(signal: str) -> str:
     return signal.replace(GRAD_NORM, "gradient norm")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What is the same for all signals of the same trials: their results, and what the settings alone say of them."""
+
+    goodness: Array
+    rate: Array | None
+    batch: Array | None
+    by_rate: Correlation | None
+    by_batch: Correlation | None
+
+    @classmethod
+    def of(cls, trials: Sequence[TrialRecord], direction: Direction, seed: int) -> "_Settings":
+        sign = goodness_sign(direction)
+        goodness = np.array([sign * (record.value or 0.0) for record in trials])
+        rate, batch = _log_column(trials, RATE), _log_column(trials, BATCH)
+        return cls(
+            goodness=goodness,
+            rate=rate,
+            batch=batch,
+            by_rate=None if rate is None else spearman(-rate, goodness, seed=seed),
+            by_batch=None if batch is None else spearman(batch, goodness, seed=seed),
+        )
+
+
 def _measure(
     signal: str,
     rung: int,
     frac: float,
     trials: Sequence[TrialRecord],
     values: Array,
-    direction: Direction,
+    settings: _Settings,
     seed: int,
 ) -> Evidence:
-    sign = goodness_sign(direction)
-    goodness = np.array([sign * (record.value or 0.0) for record in trials])
+    goodness, rate, batch = settings.goodness, settings.rate, settings.batch
     # Each signal draws its own resamples, so that adding one does not change the others' intervals.
     own_seed = seed + zlib.crc32(f"{signal}@{rung}".encode())
-    design = {name: _log_column(trials, name) for name in (RATE, BATCH)}
-    varied = [column for column in design.values() if column is not None]
-    rate, batch = design[RATE], design[BATCH]
+    varied = [column for column in (rate, batch) if column is not None]
     return Evidence(
         signal=signal,
         rung=rung,
@@ -151,8 +177,8 @@ def _measure(
         within_batch=None if batch is None else within_groups(values, goodness, batch, seed=own_seed),
         within_rate=None if rate is None else within_groups(values, goodness, rate, seed=own_seed),
         partial=partial(values, goodness, np.stack(varied, axis=1), seed=own_seed) if varied else None,
-        by_rate=None if rate is None else spearman(-rate, goodness, seed=seed),
-        by_batch=None if batch is None else spearman(batch, goodness, seed=seed),
+        by_rate=settings.by_rate,
+        by_batch=settings.by_batch,
     )
 
 
