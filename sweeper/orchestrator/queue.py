@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from sweeper.errors import ConfigError
@@ -130,19 +130,19 @@ class TrialQueue:
         if self.again:
             return self.again.popleft()
         self._sharing.mark_held()
-        records = self._state.records
-        candidates = [*(number for number in self.waiting if not records[number].is_held), *self.aside]
-        number = self._chosen(candidates)
+        number = self._chosen()
         if number is None and self._n_undrawn > 0:
             drawn = self._draw()
             self.has_drawn_last = drawn is None
             return drawn
-        if number is None and candidates and not self._state.running:
-            number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
         if number is None:
-            if candidates:
+            candidates = list(self._candidates())
+            if not candidates:
+                return None
+            if self._state.running:
                 self._tell_held_back(len(candidates))
-            return None
+                return None
+            number = candidates[0]  # nothing could change the judge's mind, such as where a trial is kept
         self._has_told = False
         if number in self.waiting:
             self.waiting.remove(number)
@@ -160,15 +160,22 @@ class TrialQueue:
         else:
             self.again.appendleft(record.number)
 
-    def _chosen(self, candidates: Sequence[int]) -> int | None:
+    def _candidates(self) -> Iterator[int]:
+        """Yield the trials that may be started, in order. Thousands may wait, so look no further than needed."""
+        records = self._state.records
+        return itertools.chain((number for number in self.waiting if not records[number].is_held), self.aside)
+
+    def _chosen(self) -> int | None:
         """Return which trial the judge wants to start; those that it does not compare come after all others."""
         records = self._state.records
-        compared = [number for number in candidates if not records[number].is_continued]
-        chosen = next(iter(compared), None)
-        if compared and isinstance(self._judge, LearningJudge):
-            chosen = self._judge.next_of(compared, records)
+        compared = (number for number in self._candidates() if not records[number].is_continued)
+        if isinstance(self._judge, LearningJudge):
+            known = list(compared)
+            chosen = self._judge.next_of(known, records) if known else None
+        else:
+            chosen = next(compared, None)
         if chosen is None:
-            chosen = next((number for number in candidates if records[number].is_continued), None)
+            chosen = next((number for number in self._candidates() if records[number].is_continued), None)
         return chosen
 
     def _tell_held_back(self, n: int) -> None:
