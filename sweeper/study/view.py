@@ -124,7 +124,7 @@ class StudyView:
         """All trials, those that are not drawn yet among them."""
         return len(self.records) + self.n_undrawn
 
-    @property
+    @functools.cached_property  # a page asks for it eleven times
     def taken(self) -> Taken:
         """What training every point to its end takes; one that is not drawn yet counts as the others' mean.
 
