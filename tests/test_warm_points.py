@@ -1,5 +1,7 @@
 """A clone that began with another trial's weights is not its point: that one is still there to be trained."""
 
+import dataclasses
+
 import pytest
 import trial_functions
 from sweeps import RATES, make_config
@@ -11,6 +13,7 @@ from sweeper.errors import StudyMismatchError
 from sweeper.optimum.edge import points_beyond
 from sweeper.records import TrialState
 from sweeper.study.control_records import Verb
+from sweeper.study.failed import warm_start_of
 from sweeper.study.study import Study
 
 NEW = 2e-3  # a rate that the grid has not
@@ -58,6 +61,16 @@ def test_an_extension_trains_the_point_of_a_clone_from_scratch(cloned):
     assert (warm.point_id, warm.params) == (scratch.point_id, scratch.params)
     assert (scratch.origin, scratch.own_samples, scratch.state) == (None, 100, TrialState.COMPLETE)
     assert view.full_samples == 520  # of the clone only what it trained itself
+
+
+def test_a_clone_whose_weights_are_not_copied_yet_is_not_its_point(cloned):
+    records = {record.number: record for record in looked_at(cloned).records}
+    origin = dataclasses.replace(records[4].origin, from_step=0, from_samples=0)
+    waiting = dataclasses.replace(records[4], origin=origin, state=TrialState.WAITING, attempts=0)
+    anew = dataclasses.replace(waiting, state=TrialState.RUNNING, attempts=1)  # it had nothing to begin with
+
+    assert warm_start_of(waiting, records) is waiting
+    assert warm_start_of(anew, records) is None
 
 
 def test_the_point_of_a_clone_can_be_added_once(cloned):

@@ -31,7 +31,13 @@ def warm_start_of(record: TrialRecord, records: Mapping[int, TrialRecord]) -> Tr
     """
     while record.origin is not None and record.origin.continues is not None:
         record = records[record.origin.continues]
-    return record if record.is_warm_started else None
+    return record if record.is_warm_started or _is_to_inherit(record) else None
+
+
+def _is_to_inherit(record: TrialRecord) -> bool:
+    """Whether it is to begin with another one's weights, which have not been copied yet: they are when it starts."""
+    origin = record.origin
+    return origin is not None and origin.warm_start and not record.attempts and not record.state.is_finished
 
 
 def from_scratch(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
