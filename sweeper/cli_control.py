@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeper import completion
-from sweeper.cli_words import AsJson, Storage, StudyPlace
+from sweeper.cli_words import AsJson, Storage, StudyPlace, tell
 from sweeper.errors import ConfigError, NothingToDoError
 from sweeper.help_text import examples
 from sweeper.study.control_records import Verb
@@ -55,12 +55,12 @@ def stop(
     if everything:
         _send(study, Verb.STOP_ALL, {}, storage, as_json=as_json)
     else:
-        _send_each(study, Verb.STOP, trial or [], storage, as_json=as_json)
+        _send_for_trials(study, Verb.STOP, trial or [], storage, as_json=as_json)
 
 
 def keep(study: StudyPlace, trial: Trials, storage: Storage = None, as_json: AsJson = False) -> None:
     """Let the pruner stop a trial no more; one that diverges still is."""
-    _send_each(study, Verb.KEEP, trial, storage, as_json=as_json)
+    _send_for_trials(study, Verb.KEEP, trial, storage, as_json=as_json)
 
 
 def add(
@@ -73,20 +73,15 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Train one more point, after those that wait already; with --suggest, what lies beyond the best one's edge."""
-    from sweeper.control.send import outcome_text, parse_pairs, send_requests
+    from sweeper.control.send import parse_pairs
 
     if bool(values) == suggest:
         raise ConfigError("`sweeper add` needs either `KEY=VALUE ...` or `--suggest`.")
-    if not suggest:
+    if suggest:
+        each = [{"params": point} for point in _suggested(study, storage)]
+        _send_each(study, Verb.ADD, each, storage, as_json=as_json)
+    else:
         _send(study, Verb.ADD, {"params": parse_pairs(values or [])}, storage, as_json=as_json)
-        return
-    each = [{"params": point} for point in _suggested(study, storage)]
-    sent = send_requests(study, Verb.ADD, each, storage=storage)
-    if as_json:
-        print(json.dumps([one.event.as_dict() for one in sent], indent=2))
-        return
-    for one in sent:
-        print(outcome_text(one))
 
 
 def _suggested(study: str, storage: str | None) -> list[dict[str, Any]]:
@@ -152,21 +147,32 @@ def _send(
     from sweeper.control.send import outcome_text, send_request
 
     sent = send_request(study, verb, arguments, storage=storage)
-    print(json.dumps(sent.event.as_dict(), indent=2) if as_json else outcome_text(sent))
+    tell(sent.event.as_dict, lambda: outcome_text(sent), as_json=as_json)
 
 
-def _send_each(study: str, verb: Verb, trials: Sequence[int], storage: str | None, *, as_json: bool) -> None:
-    """Send a request for each trial; as JSON one object where one trial is named, else a list."""
+def _send_each(
+    study: str, verb: Verb, each: Sequence[Mapping[str, Any]], storage: str | None, *, as_json: bool
+) -> None:
+    """Send a request for each of the arguments, and print what became of them; as JSON a list."""
     from sweeper.control.send import outcome_text, send_requests
 
-    each = [{"trial": number} for number in dict.fromkeys(trials)]
     sent = send_requests(study, verb, each, storage=storage)
     if as_json:
-        told = [one.event.as_dict() for one in sent]
-        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
+        print(json.dumps([one.event.as_dict() for one in sent], indent=2))
         return
     for one in sent:  # what was met is told before what is refused
         print(outcome_text(one))
+
+
+def _send_for_trials(
+    study: str, verb: Verb, trials: Sequence[int], storage: str | None, *, as_json: bool
+) -> None:
+    """Send a request for each trial; as JSON one object where one trial is named, else a list."""
+    each = [{"trial": number} for number in dict.fromkeys(trials)]
+    if len(each) == 1:
+        _send(study, verb, each[0], storage, as_json=as_json)
+    else:
+        _send_each(study, verb, each, storage, as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:
