@@ -1,13 +1,22 @@
 """The commands that judge trained models: benchmarks, and one against another."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from sweeper import completion
-from sweeper.cli_words import Alpha, AsJson, Storage, StudyPlace, console, tell
+from sweeper.cli_words import Alpha, AsJson, Storage, StudyPlace, tell
 from sweeper.help_text import examples
+
+MeasuredTrials = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--trial",
+        metavar="N",
+        help="May be given again; default: the best ones, see --top.",
+        autocompletion=completion.trials,
+    ),
+]
 
 
 def benchmark(
@@ -16,15 +25,7 @@ def benchmark(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of `benchmarks` that replace the study's."),
     ] = None,
-    trial: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--trial",
-            metavar="N",
-            help="May be given again; default: the best ones, see --top.",
-            autocompletion=completion.trials,
-        ),
-    ] = None,
+    trial: MeasuredTrials = None,
     top: Annotated[
         int | None,
         typer.Option("--top", min=1, help="How many of the best; default: `benchmarks.top`, else 3."),
@@ -54,11 +55,9 @@ def benchmark(
         overrides=tuple(overrides or ()),
     )
     view = run_benchmark(study, request, storage=storage)
-    found = benchmark_table(view)
-    if as_json or found is None:
-        print(json.dumps(benchmarks_json(view), indent=2))
-    else:
-        console().print(benchmarks_text(found))
+    table = benchmark_table(view)
+    assert table is not None, "at least one trial was measured"
+    tell(lambda: benchmarks_json(view), lambda: benchmarks_text(table), as_json=as_json)
 
 
 def compare(

@@ -1,19 +1,49 @@
 """The commands that read a study and change nothing."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sweeper import completion
 from sweeper.cli_watch import watch as watch_study
-from sweeper.cli_words import AsJson, Storage, StudyPlace, console, tell
+from sweeper.cli_words import AsJson, Storage, StudyPlace, tell
 from sweeper.errors import SweeperError
 from sweeper.help_text import examples
 from sweeper.study import layout
+
+FormatName = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="trl, axolotl, llamafactory, training-args or training-hub.",
+        autocompletion=completion.export_formats,
+    ),
+]
+ChosenTrial = Annotated[
+    int | None,
+    typer.Option("--trial", metavar="N", help="Default: the best.", autocompletion=completion.trials),
+]
+Recorded = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study, or a .parquet or .jsonl file of recorded curves.",
+        autocompletion=completion.studies,
+    ),
+]
+PrunerNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pruner",
+        metavar="NAME",
+        help="May be given again; 'NAME key=value' sets it alone.",
+        autocompletion=completion.pruners,
+    ),
+]
 
 
 def status(
@@ -102,19 +132,8 @@ def ui(
 
 def export(
     study: StudyPlace,
-    format_name: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="trl, axolotl, llamafactory, training-args or training-hub.",
-            autocompletion=completion.export_formats,
-        ),
-    ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option("--trial", metavar="N", help="Default: the best.", autocompletion=completion.trials),
-    ] = None,
+    format_name: FormatName = None,
+    trial: ChosenTrial = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: printed.")] = None,
     data: Annotated[
         Path | None,
@@ -164,37 +183,20 @@ def list_studies(
     from sweeper.storage_url import mask_url
 
     found = find_studies(directory, storage)
-    if as_json:
-        print(json.dumps(studies_json(found), indent=2))
-    elif found:
-        console().print(studies_table(found))
-    else:
-        place = mask_url(storage) if storage is not None else directory or "studies/"
-        print(f"No studies in {place}.", file=sys.stderr)
+    if found or as_json:
+        tell(lambda: studies_json(found), lambda: studies_table(found), as_json=as_json)
+        return
+    place = mask_url(storage) if storage is not None else directory or "studies/"
+    print(f"No studies in {place}.", file=sys.stderr)
 
 
 def replay(
-    study: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY",
-            help="A study, or a .parquet or .jsonl file of recorded curves.",
-            autocompletion=completion.studies,
-        ),
-    ],
+    study: Recorded,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every pruner; `rungs.…` sets the rungs."),
     ] = None,
-    pruner: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pruner",
-            metavar="NAME",
-            help="May be given again; 'NAME key=value' sets it alone.",
-            autocompletion=completion.pruners,
-        ),
-    ] = None,
+    pruner: PrunerNames = None,
     storage: Storage = None,
     metric: Annotated[
         str | None, typer.Option("--metric", metavar="NAME", help="Judge by another recorded metric.")
@@ -217,7 +219,6 @@ def replay(
     from sweeper.replay import ReplayOptions
     from sweeper.replay.request import replay_all
     from sweeper.replay.table import replay_json, replay_text
-    from sweeper.reporting.kept_replay import keep_replay
     from sweeper.study.recorded_open import open_recorded
 
     sweep = open_recorded(study, storage=storage, metric=metric, direction=direction)
@@ -225,6 +226,13 @@ def replay(
     results = replay_all(sweep, pruner or [EARLY_DYNAMICS], overrides or (), options)
     document = replay_json(sweep, results, slots=slots)
     tell(lambda: document, lambda: replay_text(sweep, results, slots=slots), as_json=as_json)
+    _keep_for_report(study, document, storage)
+
+
+def _keep_for_report(study: str, document: dict[str, Any], storage: str | None) -> None:
+    """Keep a replay where the study's report finds it, and say so; to be printed it needs no more than reading."""
+    from sweeper.reporting.kept_replay import keep_replay
+
     try:
         kept = keep_replay(study, document, storage=storage)
     except SweeperError as error:  # who may only read the study has read it
