@@ -125,9 +125,7 @@ def resume(
     if overrides or continues or retry_failed:
         extension = _checked_extension(study, overrides, continues, retry_failed=retry_failed)
     config = with_options(study.config if extension is None else extension.config, options)
-    check_pruner(config)
-    if config.pruner.prior != study.config.pruner.prior:
-        _check_prior(plan_sweep(config, facts=study.facts(), began_as=study.config))
+    _check_judge(study, config)
     adds_trials = extension is not None and extension.adds_trials
     has_ended = not adds_trials and _has_ended(study)
     if has_ended and config == recorded:
@@ -146,6 +144,13 @@ def resume(
             raise _nothing_to_do(study, "The changed settings are kept. ")
         _go_on(study, options, function, listeners)
     return judged(study)
+
+
+def _check_judge(study: Study, config: SweepConfig) -> None:
+    """Refuse a pruner, or a study to learn from, that a study cannot go on with."""
+    check_pruner(config)
+    if config.pruner.prior != study.config.pruner.prior:
+        _check_prior(plan_sweep(config, facts=study.facts(), began_as=study.config))
 
 
 def _checked_extension(

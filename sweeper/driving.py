@@ -147,11 +147,8 @@ def drive(
         )
         log = stack.enter_context(events)
         trackers = trackers_for(config, study.directory, study.curves.rows_after, created=study.created)
-        orchestrator = Orchestrator(
-            study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
-            listeners=(progress, log, *map(stack.enter_context, trackers), *listeners),
-            longest_first=config.sampler.name == "grid",
-        )  # fmt: skip
+        watching = (progress, log, *map(stack.enter_context, trackers), *listeners)
+        orchestrator = _orchestrator(study, plan, watching)
         orchestrator.tell(
             EventKind.SWEEP_STARTED,
             f"study `{study.name}`: {plural(orchestrator.n_left, 'trial')} on {plural(slots.slots, 'slot')}, each with "
@@ -161,13 +158,7 @@ def drive(
         stack.enter_context(sparing_the_collector())
         try:
             with interrupt_on_signals(orchestrator, grace_s=config.failures.grace_s):
-                executor.run(orchestrator)
-                while orchestrator.look_once_more():  # its last look may be seconds ago
-                    executor.run(orchestrator)
-                is_open = any(not record.state.is_finished for record in orchestrator.records.values())
-                if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
-                    study.reached = "finished"
-                    _record_evidence(study, orchestrator.records)
+                _run_to_its_end(study, orchestrator, executor)
         except KeyboardInterrupt:
             # A second Ctrl-C, or the end of the grace time.
             orchestrator.interrupt()
@@ -177,6 +168,26 @@ def drive(
                     tracker.hurry()
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
     _check_outcome(study, orchestrator, executor_name)
+
+
+def _orchestrator(study: Study, plan: Plan, listeners: Sequence[Listener]) -> Orchestrator:
+    """Return the orchestrator of a study, which judges as its config says."""
+    config = study.config
+    return Orchestrator(
+        study=study, plan=plan, judge=make_judge(config, study.prior()), rules=divergence_rules(config),
+        listeners=listeners, longest_first=config.sampler.name == "grid",
+    )  # fmt: skip
+
+
+def _run_to_its_end(study: Study, orchestrator: Orchestrator, executor: Executor) -> None:
+    """Train for as long as there is something to train; note where the whole sweep has ended, and what that taught."""
+    executor.run(orchestrator)
+    while orchestrator.look_once_more():  # its last look may be seconds ago
+        executor.run(orchestrator)
+    is_open = any(not record.state.is_finished for record in orchestrator.records.values())
+    if orchestrator.failure is None and orchestrator.n_left == 0 and not is_open:
+        study.reached = "finished"
+        _record_evidence(study, orchestrator.records)
 
 
 def _record_evidence(study: Study, records: Mapping[int, TrialRecord]) -> None:
