@@ -9,7 +9,7 @@ from sweeper.config.resource_models import ResourceSection
 from sweeper.config.trial_models import TrainSettings, TrialSection
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.optimizer import BETA2, warmup_in_steps
-from sweeper.plan import DataFacts
+from sweeper.plan import DataFacts, Point
 from sweeper.plan.phases import is_phased
 from sweeper.plan.points import plan_point
 from sweeper.records import HOST, TrialRecord, TrialState
@@ -124,23 +124,11 @@ def choose_trial(
     """Resolve the best trial of a study, or the one with a number.
 
     Raises:
-        ConfigError: If the study trains with a function of its own.
-        StudyMismatchError: If there is no such trial.
+        ConfigError: If the study trains with a function of its own, or the trial was trained in phases.
+        StudyMismatchError: If there is no such trial, or its data was not counted yet.
     """
     config = view.config
-    if config.trial.function is not None:
-        raise ConfigError(
-            f"Study `{view.name}` trains with the function `{config.trial.function}`, whose settings only that "
-            "function knows, so no other trainer's file can be written. `sweeper report` writes best.yaml, which "
-            "trains the best point again; `--lock` and `--model` work for every study."
-        )
-    record = chosen_record(view, number)
-    point = plan_point(config, record.params, facts=facts)
-    if is_phased(config, point.settings):
-        raise ConfigError(
-            f"Trial {record.number} of study `{view.name}` was trained in phases, which no other trainer's file can "
-            "say. `sweeper report` writes best.yaml, which trains it again; `--lock` and `--model` work too."
-        )
+    record, point = _sayable(view, facts, number)
     total_steps = record.total_steps or point.total_steps
     assert point.batch is not None, "the built-in fine-tuning has a batch"
     if total_steps is None:
@@ -167,6 +155,29 @@ def choose_trial(
         ),
         trusts_code=trusts_code,
     )
+
+
+def _sayable(view: StudyView, facts: DataFacts | None, number: int | None) -> tuple[TrialRecord, Point]:
+    """Return the chosen trial and its point, if another trainer's file can say how it was trained.
+
+    Raises:
+        ConfigError: If not.
+    """
+    config = view.config
+    if config.trial.function is not None:
+        raise ConfigError(
+            f"Study `{view.name}` trains with the function `{config.trial.function}`, whose settings only that "
+            "function knows, so no other trainer's file can be written. `sweeper report` writes best.yaml, which "
+            "trains the best point again; `--lock` and `--model` work for every study."
+        )
+    record = chosen_record(view, number)
+    point = plan_point(config, record.params, facts=facts)
+    if is_phased(config, point.settings):
+        raise ConfigError(
+            f"Trial {record.number} of study `{view.name}` was trained in phases, which no other trainer's file can "
+            "say. `sweeper report` writes best.yaml, which trains it again; `--lock` and `--model` work too."
+        )
+    return record, point
 
 
 def _trained(batch: BatchPlan, view: StudyView, record: TrialRecord, settings: TrainSettings) -> BatchPlan:
