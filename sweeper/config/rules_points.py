@@ -38,19 +38,22 @@ def check_points(draft: Draft) -> None:
         keys = {name: value_key(draft, name, point[name]) for name in space}
         for name, value in point.items():
             problem = value_problem(draft, name, value, ("points", index, name))
+            is_held = keys[name] in held[name] if name in held else _is_within(space[name], value)
+            if problem is None and not is_held:
+                problem = _not_in_grid(space[name], value, name, index)
             if problem is not None:
                 draft.tell(problem, *("points", index, name))
-            elif not (keys[name] in held[name] if name in held else _is_within(space[name], value)):
-                kind = space[name].kind
-                draft.tell(
-                    f"`points[{index}].{name}` = {show(value)} is not among the values of "
-                    f"`search_space.{name}.{kind}`: {show(list(getattr(space[name], kind)))}. Add it there, or "
-                    "correct it.",
-                    *("points", index, name),
-                )
         first = seen.setdefault("".join(keys.values()), index)
         if first != index:
             draft.tell(f"`points[{index}]` is the same as `points[{first}]`. Remove one.", *("points", index))
+
+
+def _not_in_grid(dimension: Dimension, value: Any, name: str, index: int) -> str:
+    kind = dimension.kind
+    return (
+        f"`points[{index}].{name}` = {show(value)} is not among the values of `search_space.{name}.{kind}`: "
+        f"{show(list(getattr(dimension, kind)))}. Add it there, or correct it."
+    )
 
 
 def _is_within(dimension: Dimension, value: Any) -> bool:

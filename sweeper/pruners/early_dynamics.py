@@ -89,17 +89,9 @@ class EarlyDynamicsPruner(BasePruner):
         learned: LearnedOptions | None = None,
         prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:
-        is_ranked = any(option is not None for option in (signals, keep_frac, min_peers, mode))
-        self._is_learned = directions == "learned" or (directions is None and not is_ranked)
-        if self._is_learned and is_ranked:
-            raise ValueError(
-                "`signals`, `keep_frac`, `min_peers` and `mode` belong to the rank, not to "
-                '`directions="learned"`. Leave them out, or leave `directions` out.'
-            )
-        if signals is not None and directions is not None:
-            raise ValueError("`signals` and `directions` both say which way is good. Give one of them.")
-        if not self._is_learned and learned is not None:
-            raise ValueError('`learned` belongs to `directions="learned"`, not to the rank. Leave it out.')
+        self._is_learned = _goes_by_prediction(
+            directions, learned, signals=signals, others=(keep_frac, min_peers, mode)
+        )
         self._signals = dict(PAPER_SIGNALS if signals is None else signals)
         shares(self._signals)  # raises where they have no weight
         self._keep_frac = 0.5 if keep_frac is None else keep_frac
@@ -238,3 +230,26 @@ class EarlyDynamicsPruner(BasePruner):
     def _record(self, study: "optuna.study.Study", trial: FrozenTrial) -> TrialRecord:
         decided = self._own_decisions.get((study.study_name, trial.number), ())
         return plain_record(trial, metric=self._metric or PLAIN_METRIC, decisions=decided)
+
+
+def _goes_by_prediction(
+    directions: str | None, learned: LearnedOptions | None, *, signals: Mapping[str, RankedSignal] | None,
+    others: Sequence[object],
+) -> bool:  # fmt: skip
+    """Return whether trials are judged by prediction, else by rank; `signals` and `others` are options of the rank.
+
+    Raises:
+        ValueError: If options of both are given.
+    """
+    is_ranked = any(option is not None for option in (signals, *others))
+    is_learned = directions == "learned" or (directions is None and not is_ranked)
+    if is_learned and is_ranked:
+        raise ValueError(
+            "`signals`, `keep_frac`, `min_peers` and `mode` belong to the rank, not to "
+            '`directions="learned"`. Leave them out, or leave `directions` out.'
+        )
+    if signals is not None and directions is not None:
+        raise ValueError("`signals` and `directions` both say which way is good. Give one of them.")
+    if not is_learned and learned is not None:
+        raise ValueError('`learned` belongs to `directions="learned"`, not to the rank. Leave it out.')
+    return is_learned
