@@ -9,23 +9,16 @@ tolerance, and that is no likelier than the sum of the chances at which they wer
 and what is left is shared among the trials that are still open. The chances are the model's, so the risk is
 model-based: where the predictions stop holding, nobody is stopped.
 
-Where trials can be set aside, hardly anybody needs to be stopped before the end: at each rung a trial gives its slot to
-one that is likelier to be the best, and may go on later. Where one that trains is far likelier, the others wait for
-its result, for it tells most about them: a slot may stay free meanwhile (`fill_slots` forbids that). Once the chances
-of all open trials together are no more than the risk that is left, all of them are stopped. So training goes where it
-can still change the choice.
-
-What waiting gains was measured on 24 recorded sweeps, four slots, five orders: median cost 0.35 instead of 0.39, worst
-0.45 instead of 0.47, no miss in either; the sweeps took 13 % longer. Waiting for one that is twice as likely is the
-middle: over two orders it cost 0.36; for 1.33 times 0.35, at 11 % more time; for four times 0.38, at 9 % less.
-
-Source of going on with the most promising: freeze-thaw, Swersky, Snoek and Adams, arXiv:1406.3896.
+Where trials can be set aside, hardly anybody needs to be stopped before the end: a trial gives its slot to one that is
+likelier to be the best, and may go on later; see `sweeper.pruners.aside`. Once the chances of all open trials together
+are no more than the risk that is left, all of them are stopped. So training goes where it can still change the choice.
 """
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sweeper.learning import LEARNED_MIN_POINTS, LearnedOptions, calibration_size, too_few
+from sweeper.pruners.aside import or_aside, or_waiting, waited_for
 from sweeper.pruners.audit import AUDIT_RULE, audit_decision, is_chosen
 from sweeper.pruners.changes import Changes
 from sweeper.pruners.forecast import Forecaster
@@ -35,9 +28,6 @@ from sweeper.pruners.predicted import Stakes, plain_decision, predicted_decision
 from sweeper.records import Decision, Direction, LoggedRecords, TrialRecord, TrialState, goodness_sign
 
 _POOL = 0.1  # of the risk that is left: what one round of stops may take where that is more than equal shares
-_SWITCH = 1.25  # times its own chance that another one's must be: a change of trials costs some seconds
-# Of the chance of the likeliest one that trains: with less, a trial waits for that one, even where a slot is free.
-_WORTH = 0.5
 _EARLY = (
     0.1  # of the risk that is left: what stops may take that only free the disk, where trials are set aside
 )
@@ -98,7 +88,9 @@ class LearnedRule:
         }  # fmt: skip
         first = stops.pop(record.number, None) or self._going_on(record, table, broken)
         if self._options.set_aside and not first.stop:
-            first = self._or_waiting(self._or_aside(first, records, table), table)
+            first = or_aside(first, records, table)
+            if self._may_leave_free:
+                first = or_waiting(first, table)
         return [first, *(decision for decision in stops.values() if decision.stop)]
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
@@ -137,23 +129,22 @@ class LearnedRule:
         found = table.first(waiting, by_chance=self._options.set_aside)
         if found is None:
             return waiting[0]
-        is_thrifty = self._options.set_aside and not self._options.fill_slots
-        if is_thrifty and (self._may_wait(waiting, table) or self._leader(found, table) is not None):
+        if self._may_leave_free and (self._may_wait(waiting, table) or waited_for(found, table) is not None):
             return None
         return found
 
+    @property
+    def _may_leave_free(self) -> bool:
+        """Whether a slot may stay free while the result of a trial that trains is waited for."""
+        options = self._options
+        return options.set_aside and not options.fill_slots and self._ledger.broken_predictions is None
+
     def _may_wait(self, waiting: Sequence[int], table: OutlookTable) -> bool:
-        ledger = self._ledger
-        if self._why_nobody() or not ledger.n_training or ledger.broken_predictions is not None:
+        """Whether those that run may settle the choice, so that the waiting ones are hardly worth their training."""
+        if self._why_nobody() or not self._ledger.n_training:
             return False
         may_stop, together = table.may_stop(skip_waiting=self._options.skip_waiting, among=waiting)
         return may_stop and together <= self._left
-
-    def _leader(self, number: int, table: OutlookTable) -> Outlook | None:
-        """Return the trial in training whose result another one had better wait for; None where it need not."""
-        if self._options.fill_slots or self._ledger.broken_predictions is not None:
-            return None
-        return table.leader(number, worth=_WORTH)
 
     # -- deciding --------------------------------------------------------------------------------------------
 
@@ -253,32 +244,6 @@ class LearnedRule:
         if not may_stop or self._n_undrawn or together > left:
             return None
         return f"all {n_open} open trials together have a chance of {together:.2g} to be it, within the {left:.2g} left"
-
-    def _or_aside(
-        self, decision: Decision, records: Mapping[int, TrialRecord], table: OutlookTable
-    ) -> Decision:
-        """Give the slot of a trial to one that holds none and is likelier to be the best, where there is one."""
-        rival = table.first(by_chance=True)
-        if rival is None or audit_decision(records[rival]) is not None:
-            return decision
-        if audit_decision(records[decision.trial]) is not None:
-            return dataclasses.replace(
-                decision, aside=True, reason="an audit, set aside until all others have ended"
-            )
-        own, other = table.outlook(decision.trial), table.outlook(rival)
-        if own is None or other is None or other.chance <= _SWITCH * own.chance:
-            return decision
-        why = f"trial {rival} is likelier to be the best ({other.chance:.2g} against {own.chance:.2g})"
-        return dataclasses.replace(with_reason(decision, why), aside=True)
-
-    def _or_waiting(self, decision: Decision, table: OutlookTable) -> Decision:
-        """Free the slot of a trial that had better wait for the result of a far likelier one."""
-        own, leader = table.outlook(decision.trial), self._leader(decision.trial, table)
-        if decision.aside or own is None or leader is None:
-            return decision
-        chances = f"{leader.chance:.2g} against {own.chance:.2g}"
-        why = f"waits for trial {leader.number}, which is far likelier to be the best ({chances})"
-        return dataclasses.replace(with_reason(decision, why), aside=True)
 
     def _audited(self, record: TrialRecord, decision: Decision) -> Decision:
         """Let a condemned trial go on, where the audit chose it; one that has not started would cost it all."""
