@@ -59,6 +59,15 @@ class Recording:
         self._state.records[running.spec.number].checkpoint = name
         self._state.study.record_checkpoint(running.spec.number, name)
 
+    def taken_up(self, running: Running, worker: dict[str, Any]) -> None:
+        """Write which process took a trial up, and that it starts now."""
+        record = self._state.records[running.spec.number]
+        running.worker = record.worker = worker
+        running.started = utc_now()
+        if record.attempts == 1:
+            record.started = running.started
+        self.attempt(running)
+
     def attempt(self, running: Running, **outcome: Any) -> None:
         """Write what is known of the attempt; with an outcome, it has ended now."""
         record = self._state.records[running.spec.number]

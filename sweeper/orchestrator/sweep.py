@@ -19,7 +19,6 @@ from sweeper.plan import Plan, Point
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.pruners.judge import Judge
 from sweeper.records import Decision, Outcome, OutcomeKind, Report, TrialRecord
-from sweeper.study.clock import utc_now
 from sweeper.study.control_records import ADDING, Verb
 from sweeper.study.interface import SweepStudy
 from sweeper.study.micro_batches import MicroBatchLimits
@@ -291,8 +290,4 @@ class Orchestrator:
         if running is None or record is None or record.state.is_finished or running.worker == worker:
             return
         self._failing.note_begun()
-        running.worker = record.worker = worker
-        running.started = utc_now()
-        if record.attempts == 1:
-            record.started = running.started
-        self._recording.attempt(running)
+        self._recording.taken_up(running, worker)
