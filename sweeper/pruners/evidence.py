@@ -75,7 +75,7 @@ def evidence_of(records: Iterable[TrialRecord], *, direction: Direction, seed: i
             key = tuple(record.number for record in trials)
             if key not in settings:
                 settings[key] = _Settings.of(trials, direction, seed)
-            evidence = _measure(signal, rung, frac, trials, values[kept], settings[key], seed)
+            evidence = _measure(signal, rung, frac, values[kept], settings[key], seed)
             if evidence.overall is not None:
                 found.append(evidence)
     return sorted(found, key=lambda e: (e.rung, -abs(e.overall.rho if e.overall else 0.0), e.signal))
@@ -160,7 +160,6 @@ def _measure(
     signal: str,
     rung: int,
     frac: float,
-    trials: Sequence[TrialRecord],
     values: Array,
     settings: _Settings,
     seed: int,

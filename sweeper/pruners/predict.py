@@ -84,7 +84,6 @@ class Predictor:
     """
 
     def __init__(self, inputs: Inputs, goodness: Array) -> None:
-        self._inputs = inputs
         self._center, self._spread = float(goodness.mean()), float(goodness.std()) or 1.0
         self._scalings = [_scaling(block) for block in (inputs.metric, inputs.others)]
         self._blocks = self._scaled(inputs)

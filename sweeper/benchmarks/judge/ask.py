@@ -78,7 +78,6 @@ class Judge:
             max_retries=entry.attempts - 1,
         )
         self._name_of_limit = _OLD_NAME
-        self.n_asked = 0  # requests that were not in the cache
 
     def ask_all(self, requests: Sequence[Messages]) -> list[str | None]:
         """Return the reply to each; None where none of the attempts gave a usable one.
@@ -136,7 +135,6 @@ class Judge:
         known = _read(path)
         if known is not None and self._is_usable(known):
             return known
-        self.n_asked += 1
         for _ in range(self._entry.attempts):
             reply = self._request(body)
             if reply.text is not None and self._is_usable(reply.text):
