@@ -304,11 +304,25 @@ def test_checkpoints_that_cannot_be_reached_for_two_minutes_end_the_sweep(tmp_pa
     now_s = [0.0]
     orchestrator = resumed_in_a_store(tmp_path, clock=lambda: now_s[0])
     monkeypatch.setattr(MemoryFileSystem, "ls", fails)
-    assert orchestrator.next_trial() is None
+    for now_s[0] in (0.0, 60.0, 115.0):
+        assert orchestrator.next_trial() is None
 
     now_s[0] = 121.0
     with pytest.raises(SweeperError, match=r"trials/0/checkpoints cannot be reached: .*`sweeper resume`"):
         orchestrator.next_trial()
+
+
+def test_an_outage_long_ago_is_not_held_against_a_store_that_stumbles_again(tmp_path, monkeypatch):
+    now_s = [0.0]
+    orchestrator = resumed_in_a_store(tmp_path, clock=lambda: now_s[0])
+    monkeypatch.setattr(MemoryFileSystem, "ls", fails)
+    assert orchestrator.next_trial() is None
+
+    now_s[0] = 3600.0  # paused meanwhile
+    assert orchestrator.next_trial() is None
+    monkeypatch.undo()
+    now_s[0] = 3605.0
+    assert orchestrator.next_trial().number == 0
 
 
 def test_a_trial_that_cannot_get_what_it_begins_with_waits_for_it(tmp_path, monkeypatch):

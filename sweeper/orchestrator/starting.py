@@ -22,6 +22,9 @@ from sweeper.trial_spec import TrialSpec
 
 _PATIENCE_S = 120.0  # as for a shared file system
 _AGAIN_S = 5.0
+# Between two tries, after which what could not be reached then is held against it no more: nothing was to be started
+# meanwhile, for example since the sweep was paused.
+_FORGOTTEN_S = 60.0
 
 
 class Starting:
@@ -74,6 +77,8 @@ class Starting:
         """
         record = self._state.records[number]
         record.settings = point.settings
+        if self._state.clock() - self._tried_at > _FORGOTTEN_S:
+            self._away_since = None
         try:
             if record.attempts == 0:
                 self.inherit(record)  # the driver that was to do so may have been killed
