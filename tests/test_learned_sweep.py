@@ -463,3 +463,20 @@ def test_what_followed_from_the_last_end_is_not_said_again_by_the_next_driver(tm
 
     assert end_one(driver()) == 2
     assert end_one(driver()) == 4
+
+
+def test_a_trial_that_stands_between_two_attempts_is_stopped(tmp_path):
+    config = make_config()
+    study = make_study(tmp_path / "study", config)
+    orchestrator = Orchestrator(
+        study=study, plan=plan_sweep(config), judge=StopsAllOthers(), rules=divergence_rules(config),
+    )  # fmt: skip
+    first, second = (orchestrator.next_trial().number for _ in range(2))
+    orchestrator.on_report(second, last_words(1.0, 10).report)
+    orchestrator.on_lost(second, "its node died")
+
+    orchestrator.on_report(first, last_words(1.0, 20).report)
+
+    record = reopened(study).records()[second]
+    assert (record.state, record.reason, record.attempts) == (TrialState.PRUNED, "hopeless", 1)
+    assert orchestrator.next_trial() is None

@@ -91,7 +91,7 @@ class Judging:
         return [decision for _, decision in stops]
 
     def _stop_idle(self, decisions: Sequence[Decision]) -> None:
-        """Stop trials that wait for their start, or were set aside."""
+        """Stop trials that wait for their start, were set aside, or stand between two attempts."""
         queue = self._queue
         stopped = {decision.trial for decision in decisions}
         waiting = stopped.intersection(queue.waiting)
@@ -99,9 +99,11 @@ class Judging:
         for decision in decisions:
             if decision.trial in waiting:
                 self._ending.skip(decision)
-            elif decision.trial in queue.aside:
-                queue.aside.remove(decision.trial)
-                self._ending.stop_aside(decision)
+                continue
+            for begun in (queue.aside, queue.again):
+                if decision.trial in begun:
+                    begun.remove(decision.trial)
+                    self._ending.stop_aside(decision)
 
     def _append(self, running: Running, report: Report) -> Decision | None:
         """Append a window to the trial's curve; return the decision that stops it where it diverged."""
