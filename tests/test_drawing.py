@@ -291,11 +291,20 @@ def test_learned_pruning_expects_the_points_to_be_drawn_beside_those_that_were_a
 # -- what a sampler learns from ------------------------------------------------------------------------------
 
 
-def test_a_sampler_does_not_learn_from_trials_that_were_trained_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "origin",
+    [
+        Origin(by="somebody", continues=0),
+        Origin(by="somebody", cloned_from=0, warm_start=True, from_step=3, from_samples=3072),
+    ],
+)
+def test_a_sampler_does_not_learn_from_trials_that_began_with_the_weights_of_others(
+    tmp_path, monkeypatch, origin
+):
     study = make_study(tmp_path, config_for(2, space=RANGE))
     end_all(make_orchestrator(study))
     longer = plan_point(study.config, study.records()[0].params)
-    number = study.add_trial(longer, Origin(by="somebody", continues=0))
+    number = study.add_trial(longer, origin)
     study.claim(number)
     study.finish(number, TrialState.COMPLETE, value=9.0)
     seen = []

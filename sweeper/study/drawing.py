@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import encoding
+from sweeper.records import Origin
 from sweeper.study.space import quiet_samplers
 
 if TYPE_CHECKING:
@@ -139,13 +140,15 @@ class _DraftStorage(BaseStorage):
         """Return all that teach a sampler, and the draft.
 
         Not the WAITING ones: `ask` would take one of them instead of drawing. Nor those that train another one on:
-        with more data than the others they are not compared with them.
+        with more data than the others they are not compared with them. Nor those that began with another one's weights:
+        what they come to is not what their params give.
         """
         found = [
             trial
             for trial in self._trials
             if trial.state is not TrialState.WAITING
             and encoding.CONTINUES not in trial.user_attrs
+            and not _is_warm(trial)
             and (states is None or trial.state in states)
         ]
         if deepcopy:
@@ -191,3 +194,8 @@ class _DraftStorage(BaseStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         raise NotImplementedError
+
+
+def _is_warm(trial: FrozenTrial) -> bool:
+    origin = trial.user_attrs.get(encoding.ORIGIN)
+    return origin is not None and Origin(**origin).is_warm
