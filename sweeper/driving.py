@@ -140,13 +140,16 @@ def drive(
     """Run the sweep, whatever was asked for, and leave the study in a state that says how it ended."""
     config = study.config
     with contextlib.ExitStack() as stack:
-        progress = progress_for(sys.stderr, config, study.records().values())
+        records = study.records().values()
+        progress = progress_for(sys.stderr, config, records)
         stack.enter_context(progress)
         events = EventLog(
             study.directory / layout.EVENTS, metric=config.metric, is_lost=lambda: study.is_lost
         )
         log = stack.enter_context(events)
-        trackers = trackers_for(config, study.directory, study.curves.rows_after, created=study.created)
+        trackers = trackers_for(
+            config, study.directory, study.curves.rows_after, created=study.created, records=records
+        )
         watching = (progress, log, *map(stack.enter_context, trackers), *listeners)
         orchestrator = _orchestrator(study, plan, watching)
         orchestrator.tell(

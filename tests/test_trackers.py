@@ -225,6 +225,47 @@ def test_a_tracker_that_takes_nothing_more_is_left_behind_at_the_end(
     assert "Tracker `slow` is behind and left so. The study has everything." in caplog.text
 
 
+def test_a_resumed_sweep_hands_on_what_its_tracker_has_not_got_of_trials_that_have_ended() -> None:
+    told, half, lost, running = (dataclasses.replace(record) for record in VIEW.records[:4])
+    first = Notes()
+    with TrackerListener("notes", lambda: first, rows=rows_of, logged=Path("steps")) as listener:
+        for happened in [*life_of(told), *life_of(half)[:2]]:
+            listener.on_event(happened)
+
+    notes = Notes()
+    ended = [Run.of(record) for record in (told, half, lost)]
+    with TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps"), ended=ended) as listener:
+        for happened in life_of(running):
+            listener.on_event(happened)
+
+    for record, words in ((half, ["start", "tag", "end"]), (lost, ["start", "log", "tag", "end"])):
+        assert [word for word, number, _ in notes.told if number == record.number] == words
+        assert ("end", record.number, record.state) in notes.told
+    assert told.number not in [number for _, number, _ in notes.told]
+    assert ("end", running.number, running.state) in notes.told
+    again = Notes()
+    with TrackerListener("notes", lambda: again, rows=rows_of, logged=Path("steps"), ended=ended):
+        pass
+    assert [word for word, _, _ in again.told] == ["close"]
+
+
+def test_a_sweep_that_is_interrupted_hands_on_nothing_of_trials_that_ended_before() -> None:
+    notes, waits = Notes(), threading.Event()
+
+    def rows(number: int, after: int) -> list[StepRow]:
+        assert waits.wait(10)
+        return rows_of(number, after)
+
+    ended = [Run.of(record) for record in VIEW.records[:3]]
+    with TrackerListener("notes", lambda: notes, rows=rows, logged=Path("steps"), ended=ended) as listener:
+        wait_for("the first trial", lambda: bool(notes.told))
+        listener.hurry()
+        listener._todo.put(None)
+        waits.set()
+
+    assert [number for word, number, _ in notes.told if word == "end"] == [0]
+
+
 def test_a_tracker_gets_the_last_steps_of_a_trial_that_is_interrupted() -> None:
     notes, record = Notes(), VIEW.records[0]
 

@@ -5,14 +5,14 @@ tracker that fails is said so once and left alone.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.extras import install_command
-from sweeper.records import StepRow
-from sweeper.trackers.base import Tracker
+from sweeper.records import StepRow, TrialRecord
+from sweeper.trackers.base import Run, Tracker
 from sweeper.trackers.listener import TrackerListener
 
 # What is imported; the extra has the tracker's name.
@@ -40,6 +40,7 @@ def trackers_for(
     rows: Callable[[int, int], Sequence[StepRow]],
     *,
     created: str | None,
+    records: Iterable[TrialRecord] = (),
 ) -> list[TrackerListener]:
     """Return a listener for each tracker of the config, to be entered as a context.
 
@@ -48,14 +49,18 @@ def trackers_for(
         directory: Of the study; local runs are kept below it.
         rows: The recorded steps of a trial past one of them.
         created: When the study was made; a server may still hold the runs of an earlier one of its name.
+        records: Of the study's trials: of those that have ended each tracker gets what it has not got yet.
     """
+    ended = [Run.of(record) for record in records if record.state.is_finished and not record.is_repeat]
     makers: Mapping[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _tensorboard(directory),
         "mlflow": lambda: _mlflow(config, directory, created or ""),
         "wandb": lambda: _wandb(config, directory, created or ""),
     }
     return [
-        TrackerListener(name, makers[name], rows=rows, logged=directory / "trackers" / f"{name}.steps")
+        TrackerListener(
+            name, makers[name], rows=rows, logged=directory / "trackers" / f"{name}.steps", ended=ended
+        )
         for name in config.trackers
     ]
 

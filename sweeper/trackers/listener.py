@@ -1,5 +1,6 @@
 """Feeds a tracker from the sweep's events, on a thread of its own: the driver never waits for it."""
 
+import collections
 import logging
 import os
 import queue
@@ -42,6 +43,7 @@ class TrackerListener:
         *,
         rows: Callable[[int, int], Sequence[StepRow]],
         logged: Path,
+        ended: Sequence[Run] = (),
     ) -> None:
         """Make a listener.
 
@@ -50,11 +52,14 @@ class TrackerListener:
             make: Opens it; called on the tracker's thread.
             rows: The recorded steps of a trial past one of them.
             logged: The file that keeps what the tracker has; see `LoggedSteps`.
+            ended: Trials that have ended already. What the tracker has not got of them it is handed whenever it is not
+                behind, and at the end, unless that is hurried.
         """
         self._name = name
         self._make = make
         self._rows = rows
         self._logged = logged
+        self._ended = ended
         self._todo: queue.SimpleQueue[tuple[Event, Run] | None] = queue.SimpleQueue()
         self._reported: dict[int, Run] = {}  # whose report is in the queue, as they stood last
         self._reporting = threading.Lock()  # for as long as a dict takes; never while the tracker works
@@ -115,13 +120,30 @@ class TrackerListener:
 
     def _feed(self, tracker: Tracker) -> None:
         logged = LoggedSteps(self._logged)
-        while (noted := self._todo.get()) is not None:
+        missed = collections.deque(run for run in self._ended if logged.lacks(run.number, run.step))
+        while True:
+            try:
+                noted = self._todo.get(block=not missed)
+            except queue.Empty:
+                self._catch_up(tracker, logged, missed.popleft())
+                continue
+            if noted is None:
+                break
             event, run = noted
             if event.kind is EventKind.REPORTED:
                 with self._reporting:
                     run = self._reported.pop(run.number)
             self._hand_on(tracker, logged, event, run)
             self._n_taken += 1
+        while missed and not self._is_hurried:
+            self._catch_up(tracker, logged, missed.popleft())
+
+    def _catch_up(self, tracker: Tracker, logged: LoggedSteps, run: Run) -> None:
+        """Hand on what the tracker has not got of a trial that ended under an earlier driver."""
+        if not tracker.start(run):
+            logged.forget(run.number)
+        self._end(tracker, logged, run)
+        self._n_taken += 1
 
     def _tried(self, call: Callable[[], T]) -> T | None:
         """Return what a call returns, or None where it raised, which is told once."""
@@ -154,14 +176,18 @@ class TrackerListener:
             case EventKind.DECIDED if event.decision is not None:
                 tracker.tag(run, _decision_tags(event.decision))
             case EventKind.TRIAL_ENDED:
-                if run.step:
-                    self._log_steps(tracker, logged, run)
-                if run.metrics:
-                    tracker.log(run, [Point(step=run.step, samples=run.samples, values=run.metrics)])
-                tracker.tag(run, _end_tags(run))
-                tracker.end(run)
+                self._end(tracker, logged, run)
             case _:
                 return
+
+    def _end(self, tracker: Tracker, logged: LoggedSteps, run: Run) -> None:
+        if run.step:
+            self._log_steps(tracker, logged, run)
+        if run.metrics:
+            tracker.log(run, [Point(step=run.step, samples=run.samples, values=run.metrics)])
+        tracker.tag(run, _end_tags(run))
+        tracker.end(run)
+        logged.note_end(run.number)
 
     def _log_steps(self, tracker: Tracker, logged: LoggedSteps, run: Run) -> None:
         """Hand on the steps that are recorded and were not handed on yet, by this driver or one before.

@@ -1,14 +1,16 @@
-"""Which steps a tracker has already, kept with the study, so that a resumed sweep does not hand them on again."""
+"""What a tracker has already, kept with the study, so that a resumed sweep hands on what is missing, and only that."""
 
 import contextlib
 from pathlib import Path
 
+_ENDED = "ended\n"
+
 
 class LoggedSteps:
-    """The last step of each trial that a tracker was handed. Each is a line of a file, appended once it was taken.
+    """The last step of each trial that a tracker was handed, and whose end it was told.
 
-    A driver that dies in between leaves at most one window to be handed on again, or half a line: a number of another
-    trial's, or a step below one that is there.
+    Each is a line of a file, appended once it was taken. A driver that dies in between leaves at most one window to be
+    handed on again, or half a line: a number of another trial's, or a step below one that is there.
 
     Args:
         path: The file; made with the first step.
@@ -17,14 +19,17 @@ class LoggedSteps:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: dict[int, int] = {}
+        self._ended: set[int] = set()
         text = ""
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii", errors="replace") as file:
             text = file.read()
         for line in text.splitlines(keepends=True):
+            number, _, what = line.partition(" ")
             with contextlib.suppress(ValueError):
-                number, step = map(int, line.split())
-                if line.endswith("\n"):
-                    self._last[number] = max(step, self.last(number))
+                if what == _ENDED:
+                    self._ended.add(int(number))
+                elif line.endswith("\n"):
+                    self._last[int(number)] = max(int(what), self.last(int(number)))
         self._ending = "" if text.endswith("\n") or not text else "\n"  # of half a line
 
     def last(self, number: int) -> int:
@@ -35,10 +40,25 @@ class LoggedSteps:
         """Take it that the tracker has nothing of a trial: its run is a new one."""
         self._last.pop(number, None)
 
+    def lacks(self, number: int, step: int) -> bool:
+        """Whether the tracker has not got a trial that has ended at a step.
+
+        Versions that kept no ends are gone by, where the file has none.
+        """
+        return number not in self._ended and (bool(self._ended) or self.last(number) < step)
+
     def note(self, number: int, step: int) -> None:
         """Keep that the tracker has a trial up to a step."""
         self._last[number] = step
+        self._append(f"{number} {step}\n")
+
+    def note_end(self, number: int) -> None:
+        """Keep that the tracker was told how a trial ended."""
+        self._ended.add(number)
+        self._append(f"{number} {_ENDED}")
+
+    def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="ascii") as file:
-            file.write(f"{self._ending}{number} {step}\n")
+            file.write(f"{self._ending}{line}")
         self._ending = ""
