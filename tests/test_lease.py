@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import subprocess
@@ -37,8 +38,9 @@ class Register:
         self.at_read.get(self.n_reads, lambda: None)()
         return dict(self.facts)
 
-    def write(self, facts):
+    def write(self, facts, *, seen=None):
         self.facts = facts
+        return True
 
 
 class Time:
@@ -351,6 +353,64 @@ def test_a_beat_that_stalls_after_its_look_does_not_overwrite_who_took_over(tmp_
         lease._beat()
 
     assert study._storage.get_study_user_attrs(study._id)["sweeper:driver"] == elsewhere()
+
+
+def in_a_database(tmp_path):
+    study = make_study(tmp_path, make_config(storage=f"sqlite:///{tmp_path}/s.db"))
+    return study, study._storage._inner  # as another process writes, which waits for nobody
+
+
+def test_a_beat_that_stalls_after_its_look_does_not_overwrite_who_took_a_database_over(tmp_path):
+    study, other = in_a_database(tmp_path)
+    study.take(times=UNMOVED)
+    lease = study._lease
+    take_over = functools.partial(other.set_study_user_attr, study._id, "sweeper:driver", elsewhere())
+    lease._now = lambda: take_over() or "noon"  # asked between look and write
+
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        lease._beat()
+    study.hand_back("finished")
+
+    assert other.get_study_user_attrs(study._id)["sweeper:driver"] == elsewhere()
+
+
+def test_a_driver_that_comes_late_to_a_free_database_does_not_overwrite_who_took_it(tmp_path):
+    study, other = in_a_database(tmp_path)
+    study.take(times=UNMOVED)
+    study.hand_back("interrupted")
+    storage, replace = study._storage, study._storage._replace
+
+    def late(*arguments):
+        other.set_study_user_attr(study._id, "sweeper:driver", elsewhere())
+        return replace(*arguments)
+
+    storage._replace = late
+    with pytest.raises(StudyMismatchError, match="process 17 on far"):
+        study.take(times=UNMOVED)
+
+    assert other.get_study_user_attrs(study._id)["sweeper:driver"] == elsewhere()
+
+
+def test_a_beat_that_went_through_before_its_connection_broke_is_no_loss_of_the_lease(tmp_path):
+    study, other = in_a_database(tmp_path)
+    study.take(times=UNMOVED)
+    storage, replace, breaks = study._storage, study._storage._replace, [True]
+
+    def breaking(*arguments):
+        done = replace(*arguments)
+        if breaks:
+            breaks.pop()
+            raise ConnectionError("gone")
+        return done
+
+    storage._replace, storage._sleep = breaking, lambda seconds: None
+    study._lease._beat()
+    study.check_held()
+    assert other.get_study_user_attrs(study._id)["sweeper:driver"]["beat"] == 1
+    breaks.append(True)
+    study.hand_back("finished")
+
+    assert other.get_study_user_attrs(study._id)["sweeper:driver"]["state"] == "finished"
 
 
 def test_a_beat_whose_look_was_answered_late_looks_again():

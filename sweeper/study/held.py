@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -129,8 +129,12 @@ class _StoredLease:
             facts = self._storage.get_study_user_attrs(self._study_id).get(keys.DRIVER)
         return facts if isinstance(facts, dict) else {}
 
-    def write(self, facts: dict[str, Any]) -> None:
+    def write(self, facts: dict[str, Any], *, seen: Mapping[str, Any]) -> bool:
+        if isinstance(self._storage, PatientStorage):
+            return self._storage.replace_study_user_attr(self._study_id, keys.DRIVER, facts, seen=seen)
+        # A journal makes sure by itself, from the first write after the lease was taken on: see `take`.
         self._storage.set_study_user_attr(self._study_id, keys.DRIVER, facts)
+        return True
 
 
 def _lease_in(lines: list[bytes], study_id: int) -> dict[str, Any] | None:

@@ -59,8 +59,11 @@ class LeaseRecord(Protocol):
     def read(self) -> dict[str, Any]:
         """Return what was written last; empty where nothing was."""
 
-    def write(self, facts: dict[str, Any]) -> None:
-        """Replace it."""
+    def write(self, facts: dict[str, Any], *, seen: Mapping[str, Any]) -> bool:
+        """Replace what was read, where that still stands there; return False where something else did, and does.
+
+        A record that cannot make sure of that writes in any case.
+        """
 
 
 class Lease:
@@ -70,7 +73,8 @@ class Lease:
     of its own machine, or when the counter stood still for the expiry by its own clock. It writes itself, waits
     until whoever read at the same time has written too, and looks who stands there: the last one holds it. A
     holder that was taken for dead, since it was stopped or cut off, finds another's name at its next beat and
-    must not write any more.
+    must not write any more. Where the record can make sure that nobody came in between, each writes only over what it
+    has read: of two that take a lease at once the first holds it, and a beat that comes late overwrites nobody.
 
     Args:
         record: Where it is written.
@@ -95,6 +99,7 @@ class Lease:
         self._now = now
         self._token = uuid.uuid4().hex
         self._facts: dict[str, Any] = {}
+        self._seen: Mapping[str, Any] = {}  # what this process wrote, as it was read last
         self._lost: str | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -112,7 +117,7 @@ class Lease:
         Raises:
             StudyMismatchError: If another process holds it, or took it at the same time.
         """
-        self._wait_until_free()
+        found = self._wait_until_free()
         self._facts = {
             "state": "running",
             **Holder.me().facts(),
@@ -122,9 +127,9 @@ class Lease:
             BEAT_AT: self._now(),
         }
         self._sure_at = self._clock()
-        self._record.write(dict(self._facts))
+        self._record.write(dict(self._facts), seen=found)
         self._sleep(self._times.settle_s)
-        found = self._record.read()
+        self._seen = found = self._record.read()
         if found.get("token") != self._token:
             raise StudyMismatchError(self._held_by(found))
         _held_here.add(self._token)
@@ -167,9 +172,10 @@ class Lease:
             self._look()
             if self._lost is None and self._facts:
                 with contextlib.suppress(StudyMismatchError):  # lost since that look: the record refuses
-                    self._record.write({**self._facts, "state": state})
+                    self._write({**self._facts, "state": state})
 
-    def _wait_until_free(self) -> None:
+    def _wait_until_free(self) -> dict[str, Any]:
+        """Return what stands there once it may be replaced."""
         found = self._record.read()
         pulse = Pulse(longest_gap_s=2 * self._times.look_s + 1.0, clock=self._clock)
         while not _is_free(found):
@@ -181,13 +187,14 @@ class Lease:
                 logger.warning(
                     "%s It did not stir for %.0f s: taken over.", holder_text, self._times.expiry_s
                 )
-                return
+                break
             self._sleep(self._times.look_s)
             again = self._record.read()
             is_same = again.get("token") == found.get("token") and again.get("state") == "running"
             if again != found and is_same:
                 raise StudyMismatchError(self._held_by(again))  # it beats
             found = again
+        return found
 
     def _beat_until_ended(self) -> None:
         while not self._ended.wait(self._times.beat_s):
@@ -206,14 +213,26 @@ class Lease:
         self.check()  # looks again where the answer was that long in coming
         self._facts["beat"] += 1
         self._facts[BEAT_AT] = self._now()
-        self._record.write(dict(self._facts))
+        self._write(dict(self._facts))
         self._sure_at = asked_at
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        """Write over what this process wrote before.
+
+        Raises:
+            StudyMismatchError: If another process came in between.
+        """
+        while not self._record.write(facts, seen=self._seen):
+            self._look()
+            self.confirm(None)  # it may be a write of its own, of which nobody had heard
 
     def _look(self) -> None:
         self._note(self._record.read())
 
     def _note(self, found: Mapping[str, Any]) -> None:
-        if self._facts and self._lost is None and found.get("token") != self._token:
+        if found.get("token") == self._token:
+            self._seen = found
+        elif self._facts and self._lost is None:
             self._lost = (
                 f"{self._held_by(found, advice=False)} It took the study over from this process, which stops here "
                 "and writes nothing more."

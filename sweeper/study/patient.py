@@ -42,6 +42,8 @@ class PatientStorage(BaseStorage):
         inner: The storage.
         place: Its URL without password, for messages.
         enter_together: Enters all of some trials into the study of an id, or none; None where the storage cannot.
+        replace: Replaces an attribute (study, key, value, and what it was) where that is what it was, and returns
+            whether it was; None where the storage cannot.
         patience_s: How long to wait for an answer before giving up.
     """
 
@@ -51,6 +53,7 @@ class PatientStorage(BaseStorage):
         *,
         place: str,
         enter_together: Callable[[int, Sequence[FrozenTrial]], None] | None = None,
+        replace: Callable[[int, str, Any, Any], bool] | None = None,
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -58,6 +61,7 @@ class PatientStorage(BaseStorage):
         self._inner = inner
         self._place = place
         self._enter_together = enter_together
+        self._replace = replace
         self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
@@ -122,6 +126,17 @@ class PatientStorage(BaseStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._write(lambda: self._inner.set_study_user_attr(study_id, key, value))
+
+    def replace_study_user_attr(self, study_id: int, key: str, value: Any, *, seen: Any) -> bool:
+        """Replace an attribute where it is what was seen last; return False, and leave it, where it is not.
+
+        It is not either where an outage hid that it was replaced. Empty stands for an attribute that is not there.
+        """
+        replace = self._replace
+        if replace is None or not seen:
+            self.set_study_user_attr(study_id, key, value)
+            return True
+        return self._write(lambda: replace(study_id, key, value, seen))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         self._write(lambda: self._inner.set_study_system_attr(study_id, key, value))

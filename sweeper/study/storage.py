@@ -16,7 +16,7 @@ from sweeper.study import layout
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
 from sweeper.study.patient import PatientStorage
-from sweeper.study.transaction import enter_together
+from sweeper.study.transaction import enter_together, replace_study_user_attr
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine, ExceptionContext
@@ -84,6 +84,7 @@ def _open_database(url: str) -> BaseStorage:
     storage = PatientStorage(
         optuna.storages.get_storage(database), place=without_password(url),
         enter_together=functools.partial(enter_together, database),
+        replace=functools.partial(replace_study_user_attr, database),
     )  # fmt: skip
     weakref.finalize(storage, database.engine.dispose)  # or its connections would stay open until Python ends
     return storage

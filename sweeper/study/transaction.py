@@ -1,7 +1,9 @@
-"""Entering many trials into a database at once."""
+"""What a database does at once, beyond Optuna's own calls: many trials entered, an attribute compared and set."""
 
+import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -30,3 +32,26 @@ def enter_together(database: RDBStorage, study_id: int, trials: Sequence[FrozenT
             database.scoped_session.remove()
     if database.engine.name == "sqlite" and len(trials) >= AT_ONCE:
         time.sleep(_REST_S)
+
+
+def replace_study_user_attr(database: RDBStorage, study_id: int, key: str, value: Any, seen: Any) -> bool:
+    """Replace an attribute of a study in one statement, where it is what was seen; return whether it was.
+
+    Optuna reads before it writes, and whoever comes in between is overwritten. Table and texts are those of its own
+    `set_study_user_attr` (optuna 5.0).
+    """
+    import sqlalchemy
+
+    attributes = sqlalchemy.table(
+        "study_user_attributes", *map(sqlalchemy.column, ("study_id", "key", "value_json"))
+    )
+    is_seen = (
+        (attributes.c.study_id == study_id)
+        & (attributes.c.key == key)
+        & (attributes.c.value_json == json.dumps(seen))
+    )
+    with database.engine.begin() as connection:
+        done = connection.execute(
+            sqlalchemy.update(attributes).where(is_seen).values(value_json=json.dumps(value))
+        )
+    return bool(done.rowcount)

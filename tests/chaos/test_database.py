@@ -1,6 +1,8 @@
 """A sweep on PostgreSQL whose server goes away, whose driver is killed, and whose password is nobody's business."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,22 @@ def test_connections_to_a_server_that_takes_no_changes_any_more_are_left_for_ano
     storage.set_study_user_attr(study_id, "a", 1)
 
     assert storage.get_study_user_attrs(study_id) == {"a": 1}
+
+
+def test_of_many_that_replace_what_they_have_seen_at_once_one_does(server, tmp_path):
+    storages = [open_storage(server.url, tmp_path) for _ in range(4)]
+    study_id = storages[0].create_new_study([StudyDirection.MINIMIZE], "at-once")
+    storages[0].set_study_user_attr(study_id, "a", {"beat": 0, "host": "größer"})
+    for beat in range(20):
+        seen = storages[0].get_study_user_attrs(study_id)["a"]
+        at_once = threading.Barrier(len(storages))
+
+        def replace(storage, *, at_once=at_once, seen=seen, beat=beat):
+            at_once.wait(30)
+            value = {"beat": beat + 1, "host": "größer", "by": id(storage)}
+            return storage.replace_study_user_attr(study_id, "a", value, seen=seen)
+
+        with ThreadPoolExecutor(len(storages)) as threads:
+            done = list(threads.map(replace, storages))
+        assert sum(done) == 1
+        assert storages[0].get_study_user_attrs(study_id)["a"]["by"] == id(storages[done.index(True)])
