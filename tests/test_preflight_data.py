@@ -214,6 +214,39 @@ def test_weights_that_are_not_whole_are_told_with_the_file(
     assert said in message
 
 
+def without_weights(tiny: Tiny, tmp_path: Path, *names: str, **facts: Any) -> str:
+    """Return the tiny model with weights taken out of its file, and other facts in its config."""
+    import safetensors.torch
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny.model, model)
+    weights = safetensors.torch.load_file(model / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if name not in names}
+    safetensors.torch.save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+    found = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(found | facts))
+    return str(model)
+
+
+def test_weights_that_the_files_lack_are_told_before_any_trial(tiny: Tiny, tmp_path: Path) -> None:
+    model = without_weights(tiny, tmp_path, "model.layers.0.mlp.down_proj.weight", "lm_head.weight")
+    (message,) = problems(tiny, model=model)
+    assert (
+        f"The files of the model `{model}` lack 2 of its weights, the first being `lm_head.weight`" in message
+    )
+
+
+def test_a_head_that_is_tied_to_the_embedding_is_not_missed(tiny: Tiny, tmp_path: Path) -> None:
+    model = without_weights(tiny, tmp_path, "lm_head.weight", tie_word_embeddings=True)
+    assert check_trial(config(tiny, model=model)).model is not None
+
+
+def test_weights_that_cannot_be_looked_over_are_left_to_the_trials(tiny: Tiny, tmp_path: Path) -> None:
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    model = without_weights(tiny, tmp_path, "lm_head.weight", **quantised)
+    assert check_trial(config(tiny, model=model)).model is not None
+
+
 def test_a_chat_template_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
     assert "The chat template" in problems(tiny, chat_template=str(tmp_path / "gone.jinja"))[0]
 

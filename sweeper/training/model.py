@@ -177,11 +177,11 @@ def _read_model(trial: TrialSection, settings: TrainSettings, dtype: torch.dtype
     finally:
         if progress:
             transformers.utils.logging.enable_progress_bar()
-    _refuse_made_up(trial, model, found["missing_keys"])
+    refuse_made_up(trial, model, found["missing_keys"])
     return model
 
 
-def _refuse_made_up(trial: TrialSection, model: Any, missing: Collection[str]) -> None:
+def refuse_made_up(trial: TrialSection, model: Any, missing: Collection[str]) -> None:
     """Refuse a model some of whose weights its files lack: most are drawn, before any seed is set.
 
     What is missing of buffers is worked out and not drawn.
