@@ -310,6 +310,26 @@ def test_a_legend_that_lists_a_part_of_the_values_says_so() -> None:
     assert len([trace for trace in many.data if trace["x"] == [None]]) == 10
 
 
+def test_what_is_drawn_evenly_stands_on_an_even_axis_though_one_draw_is_small() -> None:
+    config = make_config(
+        {"learning_rate": {"log_uniform": (1e-5, 1e-2)}, "weight_decay": {"uniform": (0.0, 0.3)}},
+        sampler={"name": "random", "n_trials": 30},
+    )
+    points = [{"learning_rate": 1e-5 * 1.2**n, "weight_decay": 0.001 + 0.01 * n} for n in range(30)]
+    view = make_view([make_record(n, TrialState.COMPLETE, point) for n, point in enumerate(points)], config)
+
+    scatter, parallel = grid_figure(view), parallel_figure(view)
+
+    assert scatter is not None
+    assert parallel is not None
+    axes = {
+        axis["title"]["text"]: axis["type"] for axis in (scatter.layout["xaxis"], scatter.layout["yaxis"])
+    }
+    assert axes == {"learning_rate": "log", "weight_decay": "linear"}
+    marks = [note["y"] for note in parallel.layout["annotations"] if note["x"] == 1]
+    assert marks == pytest.approx([0, 6 / 29, 12 / 29, 18 / 29, 24 / 29, 1], abs=1e-4)
+
+
 def test_powers_of_ten_on_an_axis_are_spelled_as_in_a_sweep_file() -> None:
     figure = grid_figure(view_of_rates(20))
 

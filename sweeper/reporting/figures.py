@@ -102,7 +102,7 @@ def axis_layout(axis: Axis, *, as_categories: bool) -> dict[str, Any]:
         labels = labels_apart(axis.labels, 18)
         texts = [plot_text(labels[label]) for label in axis.labels]
         return base | {"tickmode": "array", "tickvals": places, "ticktext": texts}
-    kind = "log" if spans_decades(axis.values) else "linear"
+    kind = "log" if is_log(axis) else "linear"
     if len(axis.values) <= MAX_TICKS:
         return base | {"type": kind, "tickmode": "array", "tickvals": axis.values, "ticktext": axis.labels}
     if kind == "linear":
@@ -121,6 +121,11 @@ def axis_layout(axis: Axis, *, as_categories: bool) -> dict[str, Any]:
 def axis_place(axis: Axis, index: int, *, as_categories: bool) -> float:
     """Return where a value of a param lies on the axis of `axis_layout`."""
     return index if as_categories or not axis.is_numeric else float(axis.values[index])
+
+
+def is_log(axis: Axis) -> bool:
+    """Whether the numbers of a param are better seen on a log scale."""
+    return not axis.is_even and spans_decades(axis.values)
 
 
 def spans_decades(values: Sequence[float]) -> bool:

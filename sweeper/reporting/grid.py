@@ -29,6 +29,7 @@ class Axis:
 
     name: str
     values: tuple[Any, ...]
+    is_even: bool = False  # drawn evenly between its bounds
 
     @property
     def labels(self) -> list[str]:
@@ -111,7 +112,13 @@ def _axis(view: StudyView, name: str) -> Axis:
     values = list({exact(r.params.get(name)): r.params.get(name) for r in view.records}.values())
     if all(is_number(value) for value in values):
         values.sort()
-    return Axis(name=name, values=tuple(values))
+    return Axis(name=name, values=tuple(values), is_even=is_even(view, name))
+
+
+def is_even(view: StudyView, name: str) -> bool:
+    """Whether a param is drawn evenly between its bounds: how its values lie is not seen on a scale of powers."""
+    dimension = view.config.search_space.get(name)
+    return dimension is not None and dimension.kind in ("uniform", "int") and not dimension.log
 
 
 def _places(axis: Axis | None) -> dict[str, int]:

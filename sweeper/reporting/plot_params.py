@@ -21,6 +21,7 @@ from sweeper.reporting.figures import (
     spans_decades,
 )
 from sweeper.reporting.formats import count, exact, labels_apart, percent, plural, short
+from sweeper.reporting.grid import is_even
 from sweeper.reporting.importance import Importance
 from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of, varying_params
@@ -77,7 +78,10 @@ def parallel_figure(view: StudyView) -> Figure | None:
     if len(complete) < 2 or len(varying) < 2:
         return None
     drawn = _drawn(complete, view.best)
-    axes = [_axis(name, [record.params.get(name) for record in complete]) for name in varying]
+    axes = [
+        _axis(name, [record.params.get(name) for record in complete], is_linear=is_even(view, name))
+        for name in varying
+    ]
     axes.append(_axis(view.config.metric, [result_of(record) for record in complete]))
     places = {record.number: _places(record, axes, varying) for record in drawn}
     data = _lines(view, drawn, places)
@@ -118,7 +122,7 @@ def _drawn(complete: list[TrialRecord], best: TrialRecord | None) -> list[TrialR
     return kept if best is None or best in kept else [*kept, best]
 
 
-def _axis(name: str, values: list[Any]) -> dict[str, Any]:
+def _axis(name: str, values: list[Any], *, is_linear: bool = False) -> dict[str, Any]:
     """Return an axis: its values in order, and where each lies in [0, 1]."""
     distinct = list({exact(value): value for value in values}.values())
     if not all(is_number(value) and math.isfinite(value) for value in distinct):
@@ -129,7 +133,7 @@ def _axis(name: str, values: list[Any]) -> dict[str, Any]:
             "values": distinct,
         }
     distinct.sort()
-    is_log = spans_decades(distinct)
+    is_log = not is_linear and spans_decades(distinct)
     scaled = [math.log(value) if is_log else value for value in distinct]
     low, width = scaled[0], (scaled[-1] - scaled[0]) or 1.0
     at = {exact(value): (place - low) / width for value, place in zip(distinct, scaled, strict=True)}

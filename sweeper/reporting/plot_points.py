@@ -11,8 +11,8 @@ from sweeper.reporting.figures import (
     axis_place,
     coloraxis,
     hover_text,
+    is_log,
     plot_text,
-    spans_decades,
 )
 from sweeper.reporting.formats import plural
 from sweeper.reporting.grid import Axis, Cell, TrialGrid
@@ -101,7 +101,7 @@ def points_figure(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
 def one_param_figure(view: StudyView, grid: TrialGrid) -> Figure:
     """Return the result over the only param that varies; early values of stopped trials as marks."""
     axis, metric = grid.columns, view.config.metric
-    as_categories = not _is_scale(axis) and not (axis.is_numeric and spans_decades(axis.values))
+    as_categories = not _is_scale(axis) and not (axis.is_numeric and is_log(axis))
     data = []
     for state, cells in _by_state(grid).items():
         placed = [(cell, _height(cell.record, metric)) for cell in cells]
