@@ -14,6 +14,9 @@ from sweeps import make_study
 
 from sweeper.api import load_study
 from sweeper.records import Origin, TrialState
+from sweeper.reporting.grid import trial_grid
+from sweeper.reporting.markdown import report_markdown
+from sweeper.reporting.page_tables import trials_table
 from sweeper.reporting.status import MAX_ROWS, rows_shown, status_json, status_text
 from sweeper.study.view import StudyState, StudyView
 
@@ -206,8 +209,21 @@ def view_of_drawn(state: StudyState) -> StudyView:
 def test_points_that_are_not_drawn_yet_are_part_of_the_whole() -> None:
     first, _, trained = rendered(view_of_drawn("interrupted"), 120)[:3]
 
-    assert first == "tiny-batch-rate: interrupted; 3 complete, 1 running, 46 not drawn yet"
+    assert first == "tiny-batch-rate: interrupted; 3 complete, 1 to go on at resume, 46 not drawn yet"
     assert trained.startswith("trained: 7,168 of 102,400 samples (7 %)")
+
+
+def test_a_trial_of_an_interrupted_study_is_told_to_go_on_and_not_to_run() -> None:
+    interrupted = view_of_5(state="interrupted")
+    grid = trial_grid(interrupted)
+
+    assert rendered(interrupted, 120)[-2].split()[1:4] == ["to", "go", "on"]
+    assert rendered(view_of_5(), 120)[-2].split()[1] == "RUNNING"
+    assert '<td class="state RUNNING">to go on</td>' in trials_table(interrupted)
+    assert "| to go on |" in report_markdown(interrupted)
+    assert grid is not None
+    assert [cell.text for cell in grid.cells][3:] == ["to go on", ""]
+    assert status_json(interrupted)["trials"][3]["state"] == "RUNNING"
 
 
 def test_a_finished_study_waits_for_no_further_point() -> None:

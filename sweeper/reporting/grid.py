@@ -7,7 +7,7 @@ from typing import Any
 from sweeper.params import is_number
 from sweeper.records import Direction, TrialRecord, TrialState, goodness_sign
 from sweeper.reporting.formats import exact, short
-from sweeper.reporting.summary import pruned_text, result_of, varying_params
+from sweeper.reporting.summary import TO_GO_ON, is_to_go_on, pruned_text, result_of, varying_params
 from sweeper.study.view import StudyView
 
 PREFERRED = ("effective_batch_size", "learning_rate")  # rows, columns
@@ -48,6 +48,25 @@ class Cell:
     column: int
     record: TrialRecord  # the one that is shown
     n_trials: int  # how many share the cell; a warm-started one counts only among its like
+    is_to_go_on: bool = False  # it had begun when the study was interrupted
+
+    @property
+    def text(self) -> str:
+        """What the cell says of its trial: its result and whether its params alone gave that, or why it has none."""
+        record = self.record
+        match record.state:
+            case TrialState.COMPLETE:
+                value = result_of(record)
+                warm = " (warm start)" if record.is_warm_started else ""
+                return "no value" if value is None else f"{short(value)}{warm}"
+            case TrialState.PRUNED:
+                return pruned_text(record)
+            case TrialState.FAIL:
+                return "failed"
+            case TrialState.RUNNING:
+                return TO_GO_ON if self.is_to_go_on else "running"
+            case _:
+                return ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,29 +102,9 @@ def trial_grid(view: StudyView) -> TrialGrid | None:
         row = places[0].get(exact(record.params.get(names[0])), 0)
         column = places[1][exact(record.params.get(names[-1]))]
         groups.setdefault((row, column), []).append(record)
-    cells = tuple(
-        _cell(row, column, records, view.config.direction)
-        for (row, column), records in sorted(groups.items())
-    )
+    cells = tuple(_cell(row, column, records, view) for (row, column), records in sorted(groups.items()))
     others = tuple(name for name in varying if name not in names)
     return TrialGrid(rows=rows, columns=columns, cells=cells, others=others)
-
-
-def cell_text(record: TrialRecord) -> str:
-    """Return what a cell says of its trial: its result and whether its params alone gave that, or why it has none."""
-    match record.state:
-        case TrialState.COMPLETE:
-            value = result_of(record)
-            warm = " (warm start)" if record.is_warm_started else ""
-            return "no value" if value is None else f"{short(value)}{warm}"
-        case TrialState.PRUNED:
-            return pruned_text(record)
-        case TrialState.FAIL:
-            return "failed"
-        case TrialState.RUNNING:
-            return "running"
-        case _:
-            return ""
 
 
 def _axis(view: StudyView, name: str) -> Axis:
@@ -125,10 +124,12 @@ def _places(axis: Axis | None) -> dict[str, int]:
     return {} if axis is None else {exact(value): place for place, value in enumerate(axis.values)}
 
 
-def _cell(row: int, column: int, records: list[TrialRecord], direction: Direction) -> Cell:
-    shown = _shown(records, direction)
+def _cell(row: int, column: int, records: list[TrialRecord], view: StudyView) -> Cell:
+    shown = _shown(records, view.config.direction)
     n_trials = sum(record.is_warm_started == shown.is_warm_started for record in records)
-    return Cell(row=row, column=column, record=shown, n_trials=n_trials)
+    return Cell(
+        row=row, column=column, record=shown, n_trials=n_trials, is_to_go_on=is_to_go_on(view, shown.state)
+    )
 
 
 def _shown(records: list[TrialRecord], direction: Direction) -> TrialRecord:

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from sweeper.records import TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
-from sweeper.reporting.grid import Cell, TrialGrid, cell_text, trial_grid
+from sweeper.reporting.grid import Cell, TrialGrid, trial_grid
 from sweeper.reporting.origins import origin_text
-from sweeper.reporting.summary import answer_sentences, result_of, savings_of, untrained_text, varying_params
+from sweeper.reporting.summary import (
+    answer_sentences,
+    result_of,
+    savings_of,
+    trial_state_text,
+    untrained_text,
+    varying_params,
+)
 from sweeper.reporting.tables import decisions_of
 from sweeper.study.view import StudyView
 
@@ -79,7 +86,7 @@ def _grid_table(grid: TrialGrid, best: TrialRecord | None) -> str:
 
 
 def _cell(cell: Cell, best: TrialRecord | None) -> str:
-    text = cell_text(cell.record) or "waiting"
+    text = cell.text or "waiting"
     if best is None or cell.record.number != best.number:
         return text
     return text.replace(" (warm", " (best, warm") if best.is_warm_started else f"{text} (best)"
@@ -94,7 +101,7 @@ def _trials_section(view: StudyView) -> str:
     rows = [
         [
             str(record.number),
-            record.state.value,
+            trial_state_text(view, record),
             *(short(record.params.get(name)) for name in names),
             "" if (value := result_of(record)) is None else short(value),
             count(record.samples),

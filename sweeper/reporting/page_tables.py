@@ -9,11 +9,11 @@ from sweeper.params import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
 from sweeper.reporting.formats import count, exact, plural, short, verb
-from sweeper.reporting.grid import cell_text, trial_grid
+from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.origins import origin_text, warm_text
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
-from sweeper.reporting.summary import result_of, varying_params
+from sweeper.reporting.summary import result_of, trial_state_text, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.storage_url import mask_url
 from sweeper.study.control_records import ControlEvent
@@ -45,7 +45,7 @@ def grid_table(view: StudyView) -> str:
     grid = trial_grid(view)
     if grid is None or not grid.is_table:
         return ""
-    cells = {(cell.row, cell.column): cell_text(cell.record) or "waiting" for cell in grid.cells}
+    cells = {(cell.row, cell.column): cell.text or "waiting" for cell in grid.cells}
     corner = f"{grid.rows.name} / {grid.columns.name}" if grid.rows else grid.columns.name
     head = "".join(f'<th scope="col" class="number">{esc(label)}</th>' for label in grid.columns.labels)
     body = ""
@@ -87,7 +87,11 @@ def trials_table(view: StudyView) -> str:
     best = view.best
     rows = "".join(
         _trial_row(
-            record, names, is_best=best is not None and record.number == best.number, has_origins=has_origins
+            view,
+            record,
+            names,
+            is_best=best is not None and record.number == best.number,
+            has_origins=has_origins,
         )
         for record in view.records
     )
@@ -96,11 +100,12 @@ def trials_table(view: StudyView) -> str:
     return _sortable(header, rows, caption)
 
 
-def _trial_row(record: TrialRecord, names: list[str], *, is_best: bool, has_origins: bool) -> str:
-    state = record.state.value
+def _trial_row(
+    view: StudyView, record: TrialRecord, names: list[str], *, is_best: bool, has_origins: bool
+) -> str:
     cells = [
         _cell(record.number),
-        f'<td class="state {state}">{state}</td>',
+        f'<td class="state {record.state.value}">{trial_state_text(view, record)}</td>',
         *(_cell(record.params.get(name)) for name in names),
         _cell(result_of(record), blank=True),
         _cell(record.step),

@@ -14,7 +14,7 @@ from sweeper.records import TrialState
 from sweeper.reporting.curve_lines import CurveLine, curve_line, metric_line, trials_drawn
 from sweeper.reporting.figures import HIGHLIGHT, colours_for
 from sweeper.reporting.formats import clipped, exact, labels_apart, one_line, short
-from sweeper.reporting.grid import TrialGrid, cell_text, trial_grid
+from sweeper.reporting.grid import TrialGrid, trial_grid
 from sweeper.reporting.origins import best_label
 from sweeper.reporting.summary import result_of
 from sweeper.study.view import StudyView
@@ -82,7 +82,7 @@ def _draw_grid(axes: "Axes", view: StudyView, grid: TrialGrid) -> None:
     for cell in grid.cells:
         # A box behind the text: it is read on every colour of the scale.
         axes.text(
-            cell.column, cell.row, _plain(cell_text(cell.record)), ha="center", va="center", fontsize=11,
+            cell.column, cell.row, _plain(cell.text), ha="center", va="center", fontsize=11,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 2},
         )  # fmt: skip
         if view.best is not None and cell.record.number == view.best.number:

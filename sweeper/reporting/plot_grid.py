@@ -12,7 +12,7 @@ from sweeper.reporting.figures import (
     text_colour,
 )
 from sweeper.reporting.formats import short
-from sweeper.reporting.grid import Axis, Cell, TrialGrid, cell_text, trial_grid
+from sweeper.reporting.grid import Axis, Cell, TrialGrid, trial_grid
 from sweeper.reporting.plot_points import (
     grid_caption,
     one_param_figure,
@@ -84,7 +84,7 @@ def _cell_values(grid: TrialGrid, scale: dict[str, Any]) -> dict[str, Any]:
         "mode": "text",
         "x": [cell.column for cell, _ in shown],
         "y": [cell.row for cell, _ in shown],
-        "text": [cell_text(cell.record).replace(" ", "<br>", 1) for cell, _ in shown],
+        "text": [cell.text.replace(" ", "<br>", 1) for cell, _ in shown],
         "textfont": {"color": [text_colour(value, scale) for _, value in shown]},
         "hoverinfo": "skip",  # the cell below says it
     }
@@ -99,7 +99,7 @@ def _cell_marks(grid: TrialGrid) -> tuple[list[dict[str, Any]], dict[int, list[s
         cells = [cell for cell in grid.cells if cell.record.state is state]
         if not cells:
             continue
-        texts = [cell_text(cell.record) for cell in cells]
+        texts = [cell.text for cell in cells]
         short_texts[N_CELL_TRACES + len(traces)] = [
             "" if state is not TrialState.PRUNED else text.split()[-1] for text in texts
         ]

@@ -16,7 +16,7 @@ from sweeper.reporting.figures import (
 )
 from sweeper.reporting.formats import plural
 from sweeper.reporting.grid import Axis, Cell, TrialGrid
-from sweeper.reporting.summary import early_metric, result_of
+from sweeper.reporting.summary import TO_GO_ON, early_metric, is_to_go_on, result_of
 from sweeper.study.view import StudyView
 
 # How trials without a result are marked.
@@ -73,7 +73,7 @@ def points_figure(view: StudyView, grid: TrialGrid, rows: Axis) -> Figure:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": _NAMES[state],
+                "name": TO_GO_ON if is_to_go_on(view, state) else _NAMES[state],
                 "x": [axis_place(grid.columns, cell.column, as_categories=columns_listed) for cell in cells],
                 "y": [axis_place(rows, cell.row, as_categories=rows_listed) for cell in cells],
                 "hovertext": [hover_text(record, view.config.metric) for record in records],
@@ -114,7 +114,7 @@ def one_param_figure(view: StudyView, grid: TrialGrid) -> Figure:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": _NAMES[state],
+                "name": TO_GO_ON if is_to_go_on(view, state) else _NAMES[state],
                 "x": [axis_place(axis, cell.column, as_categories=as_categories) for cell, _ in shown],
                 "y": [value for _, value in shown],
                 "hovertext": [hover_text(cell.record, metric) for cell, _ in shown],

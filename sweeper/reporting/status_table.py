@@ -10,7 +10,7 @@ from rich.text import Text
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, count, labels_apart, one_line, short
 from sweeper.reporting.origins import origin_text
-from sweeper.reporting.summary import result_of, varying_params
+from sweeper.reporting.summary import result_of, trial_state_text, varying_params
 from sweeper.study.view import StudyView
 
 STATE_STYLES = {
@@ -66,7 +66,7 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
         Column(header="trial", cells=[str(record.number) for record in records], justify="right"),
         Column(
             header="state",
-            cells=["set aside" if record.is_set_aside else record.state.value for record in records],
+            cells=[trial_state_text(view, record) for record in records],
         ),
     ]
     last = [

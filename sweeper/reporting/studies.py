@@ -13,6 +13,7 @@ from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import one_line, short
 from sweeper.reporting.status import origin_json
+from sweeper.reporting.summary import TO_GO_ON, is_to_go_on
 from sweeper.storage_url import sqlite_file
 from sweeper.study import layout
 from sweeper.study.clock import wall_clock
@@ -122,7 +123,9 @@ def studies_table(studies: list[FoundStudy]) -> Table:
             table.add_row(*_cells(found.name, "unreadable", "", found.error or ""))
             continue
         view = found.view
-        counts = ", ".join(f"{view.count(state)} {state.value}" for state in TrialState if view.count(state))
+        counts = ", ".join(
+            f"{view.count(state)} {_word(state, view)}" for state in TrialState if view.count(state)
+        )
         best = view.best
         shown = f"{view.config.metric} = {short(best.value)} ({_number(best)})" if best else ""
         table.add_row(*_cells(view.name, _state(view), counts or "none", shown))
@@ -131,6 +134,10 @@ def studies_table(studies: list[FoundStudy]) -> Table:
 
 def _number(best: TrialRecord) -> str:
     return f"trial {best.number}{', warm start' if best.is_warm_started else ''}"
+
+
+def _word(state: TrialState, view: StudyView) -> str:
+    return TO_GO_ON if is_to_go_on(view, state) else state.value
 
 
 def _state(view: StudyView) -> str:

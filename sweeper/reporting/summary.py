@@ -11,6 +11,8 @@ from sweeper.reporting.origins import warm_text
 from sweeper.reporting.uncertainty import uncertainty_sentence
 from sweeper.study.view import StudyView
 
+TO_GO_ON = "to go on"  # of a trial that an interrupted study will train further
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Savings:
@@ -45,18 +47,30 @@ def result_of(record: TrialRecord) -> float | None:
     return record.value if record.state is TrialState.COMPLETE else None
 
 
+def trial_state_text(view: StudyView, record: TrialRecord) -> str:
+    """Return a trial's state for people: while nobody drives its study, it does not run but is to go on."""
+    if record.is_set_aside:
+        return "set aside"
+    return TO_GO_ON if is_to_go_on(view, record.state) else record.state.value
+
+
+def is_to_go_on(view: StudyView, state: TrialState) -> bool:
+    """Whether trials in a state had begun when their study was interrupted, so that they go on where it does."""
+    return state is TrialState.RUNNING and view.state == "interrupted"
+
+
 def counts_text(view: StudyView) -> str:
     """Return the trials by state, as far as there are any: `7 complete, 9 pruned`."""
     words = {
         TrialState.COMPLETE: "complete",
         TrialState.PRUNED: "pruned",
         TrialState.FAIL: "failed",
-        TrialState.RUNNING: "running",
+        TrialState.RUNNING: f"{TO_GO_ON} at resume" if is_to_go_on(view, TrialState.RUNNING) else "running",
         TrialState.WAITING: "waiting",
     }
     n_aside = sum(record.is_set_aside for record in view.records)
     numbers = {word: view.count(state) for state, word in words.items()}
-    numbers["running"] -= n_aside
+    numbers[words[TrialState.RUNNING]] -= n_aside
     numbers["set aside"] = n_aside
     n_repeats = sum(record.is_repeat for record in view.records)
     numbers["pruned"] -= n_repeats
