@@ -325,6 +325,32 @@ def test_a_long_value_of_a_param_leaves_room_for_the_signals() -> None:
     assert "2.305" in shown(progress)[-1]
 
 
+def test_more_than_three_params_stand_side_by_side_so_that_trials_are_told_apart() -> None:
+    names = ["effective_batch_size", "learning_rate", "weight_decay", "lr_scheduler_type"]
+    config = make_config({name: {"grid": [1, 2]} for name in names})
+    progress = live_view(80, config=config)
+    for number, rate in enumerate((1e-4, 3e-4)):
+        params = dict(zip(names, (16, rate, 0.1, "cosine"), strict=True))
+        progress.on_event(event(EventKind.REPORTED, make_record(number, TrialState.RUNNING, params)))
+
+    lines = shown(progress)
+
+    assert "16 1e-4 0.1 cosine" in lines[-2]
+    assert "16 3e-4 0.1 cosine" in lines[-1]
+
+
+def test_a_param_called_samples_has_its_column_beside_the_progress() -> None:
+    config = make_config({"samples": {"grid": [512, 2048]}})
+    progress = live_view(80, config=config)
+    progress.on_event(event(EventKind.REPORTED, make_record(0, TrialState.RUNNING, {"samples": 512})))
+
+    lines = shown(progress)
+
+    assert " 512 " in lines[-1]
+    assert "1,024/2,048" in lines[-1]
+    assert "trained" in lines[-2]
+
+
 def test_live_progress_takes_events_while_it_is_drawn() -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
 

@@ -197,6 +197,23 @@ def test_a_trial_that_is_not_compared_says_so_beside_its_value() -> None:
     ]
 
 
+def test_what_was_trained_is_told_from_a_param_of_the_same_name() -> None:
+    config = make_config({"samples": {"grid": [512, 2048]}})
+    records = [
+        make_record(n, TrialState.COMPLETE, {"samples": budget}) for n, budget in enumerate((512, 2048))
+    ]
+    view = make_view(records, config)
+
+    lines = rendered(view, 80)
+
+    assert [line.split() for line in lines[4:6]] == [
+        ["samples"],
+        ["trial", "state", "samples", "accuracy", "trained"],
+    ]
+    assert ">samples trained</button>" in trials_table(view)
+    assert "| samples | accuracy | samples trained |" in report_markdown(view)
+
+
 def view_of_drawn(state: StudyState) -> StudyView:
     """Four of the fifty points of a sampler: three complete, one running."""
     space = {"learning_rate": {"log_uniform": (1e-6, 1e-2)}}

@@ -112,6 +112,21 @@ def test_no_line_is_wider_than_the_terminal(view: StudyView, width: int) -> None
     assert max(len(line) for line in capture.get().splitlines()) <= width
 
 
+@pytest.mark.parametrize(("height", "n_shown"), [(24, 18), (30, 24), (60, 41)])
+def test_as_many_running_trials_are_listed_as_the_terminal_has_room_for(height: int, n_shown: int) -> None:
+    config = make_config({"seed": {"grid": list(range(41))}})
+    records = [make_record(n, TrialState.RUNNING, {"seed": n}, rungs={}, decisions=[]) for n in range(41)]
+    console = Console(width=200, height=height, color_system=None, force_terminal=True)
+
+    with console.capture() as capture:
+        console.print(WatchView(make_view(records, config, state="running"), now=lambda: NOW))
+
+    lines = capture.get().splitlines()
+    assert sum("seed=" in line for line in lines) == n_shown
+    assert any(f"and {41 - n_shown} more running trial" in line for line in lines) == (n_shown < 41)
+    assert len(lines) <= height
+
+
 def left_of(view: StudyView) -> list[str]:
     """Return what the view says is left of each running trial, beside its progress."""
     table = _running_table(view, [record for record in view.records if record.is_training], NOW, 80)

@@ -137,13 +137,15 @@ class LiveProgress:
             text = f"best so far: trial {best.number}, {one_line(self._config.metric)} = {short(best.value)}"
             parts.append(_line(f"{text} ({best.params})", "green"))
         told = [_folded(message, self._console.width) for message in messages]
-        # 7: the sweep, the best, up to four lines of header, and the note on trials that are not shown.
-        room = max(1, self._console.height - sum(n_lines for _, n_lines in told) - 7)
+        names = list(self._config.search_space)
+        # The sweep, the best, the header, and the note on trials that are not shown.
+        taken = 3 + max(4, len(names)) + sum(n_lines for _, n_lines in told)
+        room = max(1, self._console.height - taken)
         if not running:
             words = "no trial is running" if self._has_started else "the workers are starting"
             parts.append(_line(words, "dim"))
         else:
-            parts.append(running_table(running[:room], list(self._config.search_space), self._console.width))
+            parts.append(running_table(running[:room], names, self._console.width))
         if len(running) > room:
             parts.append(_line(f"and {plural(len(running) - room, 'more running trial')}", "dim"))
         parts += [text for text, _ in told]

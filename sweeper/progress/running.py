@@ -1,7 +1,7 @@
 """The running trials of the live view, as a table with a bar for each."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import RenderableType
 from rich.progress_bar import ProgressBar
@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.records import TrialRecord
-from sweeper.reporting.formats import clipped, count, labels_apart, one_line, params_text, short
-from sweeper.reporting.status_table import MAX_PARAM_WIDTH
+from sweeper.reporting.formats import clipped, count, labels_apart, one_line, short
+from sweeper.reporting.status_table import MAX_PARAM_WIDTH, params_column
+from sweeper.reporting.summary import trained_header
 
-MAX_PARAM_COLUMNS = 3
+MAX_PARAM_COLUMNS = 3  # more share one column, with a line of header each
 MIN_BAR, MAX_BAR = 8, 30  # columns
 GAP = 2
 # What is left out first in a narrow terminal.
@@ -52,9 +53,11 @@ class RunningTrial:
 
 def running_table(trials: list[RunningTrial], names: list[str], width: int) -> RenderableType:
     """Return the running trials with as many columns as the width has room for. `names` are the params."""
-    columns = _columns(trials, names)
     limit = max(6, width // 2)
-    for dropped in DROP_ORDER:
+    columns = _columns(trials, names, min(limit, max(40, width // 3)))
+    together = list(columns)[1] if len(names) > MAX_PARAM_COLUMNS else None
+    heads = _trained_headers(names)
+    for dropped in (heads.get(name, name) for name in DROP_ORDER):
         if _taken(columns, limit) + MIN_BAR <= width:
             break
         del columns[dropped]
@@ -63,7 +66,8 @@ def running_table(trials: list[RunningTrial], names: list[str], width: int) -> R
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
     for header, cells in columns.items():
         cell_width = _width(header, cells, limit)
-        table.add_column(Text(header), justify="right", no_wrap=True, width=cell_width, vertical="bottom")
+        justify: Literal["left", "right"] = "left" if header == together else "right"
+        table.add_column(Text(header), justify=justify, no_wrap=True, width=cell_width, vertical="bottom")
         if header == "trial":
             table.add_column("", width=bar_width, no_wrap=True, vertical="middle")
     for row, trial in enumerate(trials):
@@ -72,7 +76,7 @@ def running_table(trials: list[RunningTrial], names: list[str], width: int) -> R
     return table
 
 
-def _columns(trials: list[RunningTrial], names: list[str]) -> dict[str, list[str]]:
+def _columns(trials: list[RunningTrial], names: list[str], room: int) -> dict[str, list[str]]:
     columns = {"trial": [str(trial.number) for trial in trials]}
     if len(names) <= MAX_PARAM_COLUMNS:
         for name in names:
@@ -81,14 +85,20 @@ def _columns(trials: list[RunningTrial], names: list[str]) -> dict[str, list[str
             labels = labels_apart(values, MAX_PARAM_WIDTH)
             columns[header] = [labels[value] for value in values]
     else:
-        columns["params"] = [clipped(params_text(trial.params), 40) for trial in trials]
+        column = params_column(names, [trial.params for trial in trials], room)
+        columns[column.header] = column.cells
+    heads = _trained_headers(names)
     return columns | {
-        "samples": [_of_budget(trial) for trial in trials],
-        "steps": [str(trial.step) for trial in trials],
+        heads["samples"]: [_of_budget(trial) for trial in trials],
+        heads["steps"]: [str(trial.step) for trial in trials],
         "loss": ["" if trial.loss is None else short(trial.loss) for trial in trials],
         "grad norm": ["" if trial.grad_norm is None else short(trial.grad_norm) for trial in trials],
         "rung": ["" if trial.rung is None else str(trial.rung) for trial in trials],
     }
+
+
+def _trained_headers(names: list[str]) -> dict[str, str]:
+    return {amount: trained_header(amount, names).replace(" ", "\n") for amount in ("samples", "steps")}
 
 
 def _of_budget(trial: RunningTrial) -> str:

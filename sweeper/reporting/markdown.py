@@ -13,6 +13,7 @@ from sweeper.reporting.summary import (
     answer_sentences,
     result_of,
     savings_of,
+    trained_header,
     trial_state_text,
     untrained_text,
     varying_params,
@@ -96,7 +97,7 @@ def _trials_section(view: StudyView) -> str:
     records = ranked(view)[:MAX_ROWS]
     names = varying_params(view) or list(view.config.search_space)
     has_origins = any(record.origin is not None for record in view.records)
-    header = ["trial", "state", *names, view.config.metric, "samples"]
+    header = ["trial", "state", *names, view.config.metric, trained_header("samples", names)]
     header += [*(["origin"] if has_origins else []), "reason"]
     rows = [
         [

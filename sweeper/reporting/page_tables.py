@@ -13,7 +13,7 @@ from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.origins import origin_text, warm_text
 from sweeper.reporting.slots import slot_uses
 from sweeper.reporting.status_table import worker_text
-from sweeper.reporting.summary import result_of, trial_state_text, varying_params
+from sweeper.reporting.summary import result_of, trained_header, trial_state_text, varying_params
 from sweeper.reporting.tables import decisions_of
 from sweeper.storage_url import mask_url
 from sweeper.study.control_records import ControlEvent
@@ -80,7 +80,8 @@ def trials_table(view: StudyView) -> str:
     varying = varying_params(view)
     names = varying or list(dict.fromkeys(name for record in view.records for name in record.params))
     header = [("trial", True), ("state", False), *((name, _is_numeric(view, name)) for name in names)]
-    header += [(view.config.metric, True), ("steps", True), ("samples", True)]
+    header += [(view.config.metric, True)]
+    header += [(trained_header(amount, names), True) for amount in ("steps", "samples")]
     has_origins = any(record.origin is not None for record in view.records)
     header += [*([("origin", False)] if has_origins else []), ("reason", False)]
     header += [("attempts", True), ("worker", False)]

@@ -1,7 +1,8 @@
 """The table of trials in a terminal: as many columns as its width has room for, none of them squeezed."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.text import Text
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import clipped, count, labels_apart, one_line, short
 from sweeper.reporting.origins import origin_text
-from sweeper.reporting.summary import result_of, trial_state_text, varying_params
+from sweeper.reporting.summary import result_of, trained_header, trial_state_text, varying_params
 from sweeper.study.view import StudyView
 
 STATE_STYLES = {
@@ -62,6 +63,7 @@ def trial_table(view: StudyView, records: list[TrialRecord], width: int) -> Tabl
 
 
 def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Column]:
+    names = varying_params(view)
     first = [
         Column(header="trial", cells=[str(record.number) for record in records], justify="right"),
         Column(
@@ -75,15 +77,22 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
             cells=["" if (value := result_of(record)) is None else short(value) for record in records],
             justify="right",
         ),
-        Column(header="samples", cells=[_progress(record) for record in records], justify="right"),
+        Column(
+            header=trained_header("samples", names).replace(" ", "\n"),
+            cells=[_progress(record) for record in records],
+            justify="right",
+        ),
     ]
     if width >= WIDE:
         last += [
-            Column(header="steps", cells=[str(record.step) for record in records], justify="right"),
+            Column(
+                header=trained_header("steps", names).replace(" ", "\n"),
+                cells=[str(record.step) for record in records],
+                justify="right",
+            ),
             Column(header="attempts", cells=[str(record.attempts) for record in records], justify="right"),
             Column(header="worker", cells=[worker_text(record) for record in records]),
         ]
-    names = varying_params(view)
     reasons = [_reason(record) for record in records]
     reason = [Column(header="reason", cells=reasons, is_fixed=False)] if any(reasons) else []
     if len(names) <= MAX_PARAM_COLUMNS:
@@ -91,7 +100,12 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
     room = width - sum(column.width + GAP for column in (*first, *last)) - GAP
     if reason and room >= 2 * MIN_TEXT_WIDTH + GAP:
         room -= MIN_TEXT_WIDTH + GAP
-    return [*first, _params_column(names, records, max(MIN_TEXT_WIDTH, room)), *last, *reason]
+    return [
+        *first,
+        params_column(names, [record.params for record in records], max(MIN_TEXT_WIDTH, room)),
+        *last,
+        *reason,
+    ]
 
 
 def _reason(record: TrialRecord) -> str:
@@ -113,9 +127,9 @@ def _param_columns(names: list[str], records: list[TrialRecord]) -> list[Column]
     ]
 
 
-def _params_column(names: list[str], records: list[TrialRecord], room: int) -> Column:
+def params_column(names: list[str], trials: Sequence[Mapping[str, Any]], room: int) -> Column:
     """Return all params in one column of at most `room`; each name begins above its values if it fits."""
-    texts = [[short(record.params.get(name)) for record in records] for name in names]
+    texts = [[short(params.get(name)) for params in trials] for name in names]
     widths = [min(MAX_PARAM_WIDTH, max(map(len, column))) for column in texts]
     while sum(widths) + len(widths) - 1 > room and max(widths) > MIN_VALUE_WIDTH:
         widths[widths.index(max(widths))] -= 1

@@ -59,6 +59,15 @@ def is_to_go_on(view: StudyView, state: TrialState) -> bool:
     return state is TrialState.RUNNING and view.state == "interrupted"
 
 
+def trained_header(amount: str, names: list[str]) -> str:
+    """Return the heading of what a trial was trained, `samples` or `steps`, where a param may be called so too.
+
+    >>> trained_header("samples", ["learning_rate"]), trained_header("samples", ["learning_rate", "samples"])
+    ('samples', 'samples trained')
+    """
+    return f"{amount} trained" if amount in names else amount
+
+
 def counts_text(view: StudyView) -> str:
     """Return the trials by state, as far as there are any: `7 complete, 9 pruned`."""
     words = {

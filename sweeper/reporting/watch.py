@@ -33,7 +33,7 @@ from sweeper.study.view import StudyView
 
 N_DECISIONS = 5
 N_STANDING = 3  # trials named at a rung
-MAX_RUNNING = 12
+MIN_RUNNING, MAX_RUNNING = 12, 60  # running trials that are listed: as many as the terminal has room for
 WIDE = 120  # columns from which curves and params have room
 _CELL = 8  # columns of a cell of the map, at least
 
@@ -50,16 +50,20 @@ class WatchView:
         for line in (header_text(view, self._now()), best_text(view), training_text(view)):
             yield _fitted(line)
         running = [record for record in view.records if record.is_training]
+        parts = {
+            "rungs": rung_lines(view),
+            "results": map_lines(view, width),
+            "decisions": decision_lines(view, width),
+        }
+        # Above the parts stand three lines, and of the running trials a blank line, a header and a note.
+        taken = 6 + sum(2 + len(lines) for lines in parts.values() if lines)
+        room = min(MAX_RUNNING, max(MIN_RUNNING, options.max_height - taken))
         if running:
             yield Text()
-            yield _running_table(view, running[:MAX_RUNNING], self._now(), width)
-        if len(running) > MAX_RUNNING:
-            yield _fitted(Text(f"and {plural(len(running) - MAX_RUNNING, 'more running trial')}", "dim"))
-        for title, lines in (
-            ("rungs", rung_lines(view)),
-            ("results", map_lines(view, width)),
-            ("decisions", decision_lines(view, width)),
-        ):
+            yield _running_table(view, running[:room], self._now(), width)
+        if len(running) > room:
+            yield _fitted(Text(f"and {plural(len(running) - room, 'more running trial')}", "dim"))
+        for title, lines in parts.items():
             if lines:
                 yield Text()
                 yield Text(title, style="bold")
