@@ -12,7 +12,7 @@ from sweeper.pruners.audit import audit_report
 from sweeper.pruners.correlation import MIN_TRIALS, Correlation
 from sweeper.pruners.evidence import Evidence, evidence_of, in_words
 from sweeper.records import GRAD_NORM, LOSS
-from sweeper.reporting.formats import one_line, short
+from sweeper.reporting.formats import one_line, percent, short
 from sweeper.study.view import StudyView
 
 _STRONGEST = 2  # signals of a rung that are put in words, beside the paper's two
@@ -102,7 +102,7 @@ def audit_sentence(view: StudyView) -> str | None:
     rest = f" {_were(audit.n_unknown)} stopped or failed before the end, which tells nothing of the stop."
     return (
         f"Audit: {audit.n_wrong} of {audit.n_audited} condemned trials that went on proved the stop wrong "
-        f"({audit.low:.0%} to {audit.high:.0%}), at {audit.spent_samples:,} samples."
+        f"({percent(audit.low)} to {percent(audit.high)}), at {audit.spent_samples:,} samples."
         f"{rest if audit.n_unknown else ''}"
     )
 

@@ -15,6 +15,7 @@ from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.space_models import Dimension
 from sweeper.plan import Plan, Point
 from sweeper.plan.points import threads_of
+from sweeper.reporting.formats import spelled
 
 _UNKNOWN = "?"
 
@@ -123,11 +124,11 @@ def _trials(plan: Plan) -> str:
 
 def _dimension(dimension: Dimension) -> str:
     if dimension.listed is not None:
-        return ", ".join(_value(value) for value in dimension.listed)
+        return ", ".join(spelled(value) for value in dimension.listed)
     low, high = getattr(dimension, dimension.kind)
-    step = f", step {dimension.step:g}" if dimension.step else ""
+    step = f", step {spelled(dimension.step)}" if dimension.step else ""
     scale = ", log" if dimension.log or dimension.kind == "log_uniform" else ""
-    return f"{low:g} to {high:g}{scale}{step}"
+    return f"{spelled(low)} to {spelled(high)}{scale}{step}"
 
 
 def _budget(plan: Plan) -> str:
@@ -169,10 +170,6 @@ def _remark(title: str, style: str, remark: str) -> RenderableType:
     table.add_column(overflow="fold")
     table.add_row(f"{title}:", Text(remark))
     return table
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _count(number: int | None) -> str:

@@ -337,7 +337,7 @@ def test_an_audit_is_told_where_there_is_no_evidence():
 @pytest.mark.parametrize(
     ("n_lost", "told"),
     [
-        (0, "Audit: 0 of 2 condemned trials that went on proved the stop wrong (0% to 84%), at 0 samples."),
+        (0, "Audit: 0 of 2 condemned trials that went on proved the stop wrong (0 % to 84 %), at 0 samples."),
         (1, "at 0 samples. 1 more was stopped or failed before the end, which tells nothing of the stop."),
         (2, "at 0 samples. 2 more were stopped or failed before the end, which tells nothing of the stop."),
     ],

@@ -13,7 +13,7 @@ from sweeper.plan_text import format_plan, plan_json
 GRID = """\
 study                   demo
 trials                  4, every point of the grid
-  learning_rate         1e-05, 0.0001
+  learning_rate         1e-5, 1e-4
   effective_batch_size  32, 128
 trains                  org/model
 budget                  8,000 samples per trial, 7,936 samples each, at most

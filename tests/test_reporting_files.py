@@ -45,7 +45,7 @@ Its params were trained once, with one seed, so how far chance moves the value i
 
 | best params | value |
 | --- | ---: |
-| learning_rate | 0.0001 |
+| learning_rate | 1e-4 |
 
 ## accuracy by learning_rate
 
@@ -80,7 +80,7 @@ Its params were trained once, with one seed, so how far chance moves the value i
 
 Training took 7 s and evaluation 6 s, all slots together.
 
-the study is running; study of 2026-11-03T12:00:00+00:00; sweeper 0.1.0, optuna 5.0.0, ray 2.60.0, python 3.11.2
+the study is running; study of 2026-11-03 12:00:00 UTC; sweeper 0.1.0, optuna 5.0.0, ray 2.60.0, python 3.11.2
 """  # noqa: E501
 
 

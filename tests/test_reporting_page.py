@@ -330,6 +330,16 @@ def test_what_is_drawn_evenly_stands_on_an_even_axis_though_one_draw_is_small() 
     assert marks == pytest.approx([0, 6 / 29, 12 / 29, 18 / 29, 24 / 29, 1], abs=1e-4)
 
 
+def test_no_line_of_the_page_ends_between_a_number_and_its_percent_sign(tmp_path: Path) -> None:
+    page = write_report(view_of_16(), tmp_path).read_text()
+    read, _, _ = page.partition("<script")
+
+    assert "&nbsp;%" in read
+    assert " %<" not in read
+    assert " %;" not in read
+    assert "created 2026-11-03 12:00:00 UTC;" in read
+
+
 def test_powers_of_ten_on_an_axis_are_spelled_as_in_a_sweep_file() -> None:
     figure = grid_figure(view_of_rates(20))
 

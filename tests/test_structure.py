@@ -15,8 +15,8 @@ ROWS = [
     "trial_spec gang context checkpoint room storage_url differences help_text extras model_files step_rows",
     "config pruners",
     "plan study",
-    "control orchestrator optimum plan_text",
-    "executors training preflight reporting replay benchmarks trackers progress ui prior evidence_text",
+    "control orchestrator optimum",
+    "executors training preflight reporting replay benchmarks trackers progress ui prior evidence_text plan_text",
     "__init__ api readiness driving noted_data moved extend completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch planning",
 ]

@@ -48,6 +48,17 @@ def exact(value: Any) -> str:
     return repr(value) if isinstance(value, float) else short(value)
 
 
+def spelled(value: Any) -> str:
+    """Return a value as `short` does where that says it whole, else as `exact` does.
+
+    >>> spelled(1e-3), spelled(0.00031234567), spelled([0.5, True])
+    ('1e-3', '0.00031234567', '[0.5, true]')
+    """
+    if isinstance(value, float) and math.isfinite(value) and float(short_float(value)) != value:
+        return exact(value)
+    return short(value)
+
+
 def count(number: float) -> str:
     """Return a count with thousands separated: `12,345`."""
     return f"{number:,.0f}"
@@ -143,6 +154,16 @@ def plural(number: int, noun: str) -> str:
 def parse_time(text: str | None) -> datetime | None:
     """Return the time that a record's ISO 8601 string says, or None where there is none."""
     return None if text is None else datetime.fromisoformat(text)
+
+
+def moment(text: str) -> str:
+    """Return the time of an ISO 8601 string as people write it, to the second.
+
+    >>> moment("2026-11-23T21:28:05.661+00:00")
+    '2026-11-23 21:28:05 UTC'
+    """
+    time = datetime.fromisoformat(text)
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}".rstrip()
 
 
 def jsonable(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sweeper.records import TrialRecord, goodness_sign
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
-from sweeper.reporting.formats import count, duration, exact, one_line, percent, plural, short, verb
+from sweeper.reporting.formats import count, duration, moment, one_line, percent, plural, short, spelled, verb
 from sweeper.reporting.grid import Cell, TrialGrid, trial_grid
 from sweeper.reporting.origins import origin_text
 from sweeper.reporting.summary import (
@@ -60,7 +60,7 @@ def _answer(view: StudyView) -> str:
     best = view.best
     if best is None:
         return sentences
-    rows = [[name, exact(value)] for name, value in best.params.items()]
+    rows = [[name, spelled(value)] for name, value in best.params.items()]
     return f"{sentences}\n\n{table(['best params', 'value'], rows, right=[1])}"
 
 
@@ -183,6 +183,6 @@ def _spent_section(view: StudyView) -> str:
 
 def _versions(view: StudyView) -> str:
     pairs = [f"{name} {version}" for name, version in view.versions.items()]
-    made = [] if view.created is None else [f"study of {view.created}"]
+    made = [] if view.created is None else [f"study of {moment(view.created)}"]
     states = [] if view.state == "finished" else [f"the study is {view.state}"]
     return escaped("; ".join([*states, *made, *([", ".join(pairs)] if pairs else [])]))

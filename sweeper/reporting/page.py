@@ -12,7 +12,7 @@ from sweeper.reporting import report_files
 from sweeper.reporting.best import best_yaml, launch_command
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
-from sweeper.reporting.formats import count, exact, jsonable, percent, short
+from sweeper.reporting.formats import count, exact, jsonable, moment, percent, short
 from sweeper.reporting.origins import warm_text
 from sweeper.reporting.page_findings import evidence_section, params_section, replay_section, spent_section
 from sweeper.reporting.page_tables import (
@@ -22,6 +22,7 @@ from sweeper.reporting.page_tables import (
     esc,
     grid_table,
     params_table,
+    prose,
     trials_table,
 )
 from sweeper.reporting.plot_curves import curve_figures
@@ -104,7 +105,7 @@ def _header(view: StudyView, bodies: Mapping[str, str]) -> str:
     links = "".join(
         f'<li><a href="#{key}">{title}</a></li>' for key, title in SECTIONS.items() if bodies[key]
     )
-    created = f", created {esc(view.created)}" if view.created else ""
+    created = f", created {esc(moment(view.created))}" if view.created else ""
     return (
         f"<header><h1>Study {esc(view.name)}</h1>"
         f'<p class="quiet">{esc(view.state)}{created}; {esc(view.config.direction)} '
@@ -127,12 +128,8 @@ def _footer(view: StudyView) -> str:
 
 
 def _answer(view: StudyView) -> str:
-    sentences = "".join(f"<p>{_sentence(sentence)}</p>" for sentence in answer_sentences(view))
+    sentences = "".join(f"<p>{prose(sentence)}</p>" for sentence in answer_sentences(view))
     return f'<div class="answer">{sentences}</div>{_cards(view)}{params_table(view)}'
-
-
-def _sentence(text: str) -> str:
-    return esc(text).replace(" %", "&nbsp;%")
 
 
 def _cards(view: StudyView) -> str:
@@ -147,7 +144,9 @@ def _cards(view: StudyView) -> str:
         "trials ended": f"{count(n_ended)} of {count(view.n_trials)}",
         "stopped early": count(view.n_stopped),
     }
-    items = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in cards.items())
+    items = "".join(
+        f"<div><dt>{esc(name)}</dt><dd>{prose(value)}</dd></div>" for name, value in cards.items()
+    )
     return f'<dl class="cards">{items}</dl>'
 
 
@@ -155,7 +154,7 @@ def _figure(figure: Figure, figures: list[Figure]) -> str:
     """Return a plot's place on the page and remember the plot."""
     figures.append(figure)
     return (
-        f'<figure><figcaption>{esc(figure.caption)}</figcaption><div class="plot" role="img" '
+        f'<figure><figcaption>{prose(figure.caption)}</figcaption><div class="plot" role="img" '
         f'data-figure="{len(figures) - 1}" style="min-height:{figure.height}px" '
         f'aria-label="{esc(figure.label)}"></div></figure>'
     )

@@ -10,7 +10,7 @@ from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, one_line, percent, short
 from sweeper.reporting.kept_replay import kept_replay
-from sweeper.reporting.page_tables import esc, plain_table
+from sweeper.reporting.page_tables import esc, plain_table, prose
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_params import importance_figure, parallel_figure
 from sweeper.reporting.plot_replay import replay_figure, replay_rows
@@ -25,10 +25,10 @@ def evidence_section(view: StudyView, findings: Findings, draw: Draw) -> str:
     """Return what the early signals said: in words, as a plot and as a table."""
     found = findings.evidence
     figure = evidence_figure(found, view.config.metric)
-    audited = f"<p>{esc(audit)}</p>" if (audit := audit_sentence(view)) else ""
+    audited = f"<p>{prose(audit)}</p>" if (audit := audit_sentence(view)) else ""
     if figure is None:
         return f"<p>{esc(nothing_to_tell(view))}</p>{audited}"
-    items = "".join(f"<li>{esc(sentence)}</li>" for sentence in evidence_sentences(found))
+    items = "".join(f"<li>{prose(sentence)}</li>" for sentence in evidence_sentences(found))
     meant = "Each signal's first number is its rank correlation with the result; its interval of 95 % and the trials "
     meant += "that it stands on follow."
     told = f"<p>{esc(meant)}</p><ul>{items}</ul>{audited}"
@@ -59,14 +59,14 @@ def spent_section(view: StudyView, draw: Draw) -> str:
     rows.append(["every trial in full", count(full), percent(1.0)])
     figure = spent_figure(view)
     table = plain_table(["", "samples", "share"], rows, "Training samples by what became of them")
-    return f"<p>{esc(training_sentence(view))}</p>" + (draw(figure) if figure else "") + table
+    return f"<p>{prose(training_sentence(view))}</p>" + (draw(figure) if figure else "") + table
 
 
 def params_section(view: StudyView, findings: Findings, draw: Draw) -> str:
     """Return the params' importance and the trials over parallel axes."""
     importance = findings.importance
     figures = [importance_figure(importance), parallel_figure(view)]
-    note = "" if importance.shares else f"<p>{esc(importance.note)}</p>"
+    note = "" if importance.shares else f"<p>{prose(importance.note)}</p>"
     if importance.shares:
         rows = [[name, percent(share)] for name, share in importance.shares.items()]
         table = _details(plain_table(["param", "share"], rows, "Importance of the params"))

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.params import is_number
 from sweeper.records import TrialRecord
 from sweeper.reporting.benchmarks import benchmark_cells, benchmark_table
-from sweeper.reporting.formats import count, exact, plural, short, verb
+from sweeper.reporting.formats import count, plural, short, spelled, verb
 from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.origins import origin_text, warm_text
 from sweeper.reporting.slots import slot_uses
@@ -25,13 +25,18 @@ def esc(value: object) -> str:
     return html.escape(str(value))
 
 
+def prose(text: object) -> str:
+    """Return what people read as HTML, in which no line ends between a number and its percent sign."""
+    return esc(text).replace(" %", "&nbsp;%")
+
+
 def params_table(view: StudyView) -> str:
     """Return the best trial's params; nothing where no trial is complete."""
     best = view.best
     if best is None:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{esc(name)}</th><td class="number">{esc(exact(value))}</td></tr>'
+        f'<tr><th scope="row">{esc(name)}</th><td class="number">{esc(spelled(value))}</td></tr>'
         for name, value in best.params.items()
     )
     warm = f", which {warm_text(best)}" if best.is_warm_started else ""
@@ -112,7 +117,7 @@ def _trial_row(
         _cell(record.step),
         _cell(record.samples),
         *([f'<td class="origin">{esc(origin_text(record))}</td>'] if has_origins else []),
-        f'<td class="long">{esc(record.reason or "")}</td>',
+        f'<td class="long">{prose(record.reason or "")}</td>',
         _cell(record.attempts),
         f'<td class="worker">{esc(worker_text(record))}</td>',
     ]
@@ -164,7 +169,7 @@ def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:
         f"<td>{esc(decision.get('rule', ''))}</td>",
         _cell(decision.get("rung"), blank=True),
         _cell(decision.get("samples"), blank=True),
-        f'<td class="long">{esc(decision.get("reason", ""))}</td>',
+        f'<td class="long">{prose(decision.get("reason", ""))}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>\n"
 
@@ -182,7 +187,7 @@ def environment_table(view: StudyView) -> str:
         else mask_url(view.config.storage),
         "nodes": ", ".join(nodes) or "none yet",
         "slots": str(_n_slots(view)),
-        "cluster": resources.address or "started by sweeper",
+        "cluster": _cluster(view),
         "workers of a trial": f"{resources.n_workers}"
         + (f", {resources.sharding}" if resources.sharding is not None else ""),
         "CPUs of a trial, threads of a worker": f"{resources.cpus_per_trial}, {resources.threads_per_worker}",
@@ -192,6 +197,14 @@ def environment_table(view: StudyView) -> str:
         "seed": str(view.config.seed),
     }
     return plain_table(["", ""], [[name, value] for name, value in pairs.items()], "What the study ran with")
+
+
+def _cluster(view: StudyView) -> str:
+    """Return where the last driver had its trials run."""
+    session = view.environments[-1] if view.environments else {}
+    if session.get("executor") == "in-process":
+        return "none: trials ran in their driver's process"
+    return view.config.resources.address or "started by sweeper"
 
 
 def _n_slots(view: StudyView) -> int:
@@ -220,7 +233,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: s
         head = "".join(f'<th scope="col">{esc(name)}</th>' if name else "<td></td>" for name in header)
         head = f"<thead><tr>{head}</tr></thead>"
     body = "".join(
-        f'<tr><th scope="row">{esc(first)}</th>{"".join(f"<td>{esc(text)}</td>" for text in rest)}</tr>'
+        f'<tr><th scope="row">{prose(first)}</th>{"".join(f"<td>{prose(text)}</td>" for text in rest)}</tr>'
         for first, *rest in rows
     )
     table = f"<table><caption><span>{esc(caption)}</span></caption>{head}<tbody>{body}</tbody></table>"
