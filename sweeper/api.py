@@ -264,7 +264,7 @@ def _launch_new(
         directory.mkdir(parents=True, exist_ok=True)
         study = Study.create(config, directory=directory)
         with driving(study):
-            record_environment(study)
+            record_environment(study, options.executor)
             plan = complete(study, found.facts)
             drive(study, plan, found.slots, executor, listeners, executor_name=options.executor)
     return study
@@ -280,7 +280,7 @@ def _go_on(
         check_same_data(study, found.facts)
         if data_of is not None:
             check_data_of(data_of, config, found.facts)
-        for change in record_environment(study):
+        for change in record_environment(study, options.executor):
             print(f"changed since the last start: {change}", file=sys.stderr)
         plan = complete(study, study.facts() or found.facts)
         if plan.untrainable is not None:

@@ -52,9 +52,10 @@ def is_anything_left(study: Study) -> bool:
     return any(request.verb in ADDING for request in study.control_box.pending())
 
 
-def record_environment(study: Study) -> list[str]:
+def record_environment(study: Study, executor: ExecutorName) -> list[str]:
     """Keep what this driver runs on and with; return what changed since the last one, a sentence each."""
-    now, earlier = capture_environment(study.config), study.environments()
+    now = capture_environment(study.config) | {"executor": executor}
+    earlier = study.environments()
     study.record_environment(now)
     return changed_since(earlier[-1] if earlier else None, now)
 
@@ -231,12 +232,13 @@ def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: Exec
         where = "" if executor_name == "ray" else f" --executor {executor_name}"
         raise InterruptedSweepError(
             f"Interrupted: {ended} of {view.n_trials} trials have ended, everything is saved. "
-            f"Go on with: sweeper resume {place}{where}"
+            f"`sweeper report {place}` shows what was found so far. Go on with: sweeper resume {place}{where}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):
         raise SweeperError(
             f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
-            f"`sweeper status {place}` lists the reasons; once they are mended, "
+            f"`sweeper status {place}` lists the reasons, `sweeper report {place}` draws what there is of curves; once "
+            "the reasons are mended, "
             f"`sweeper resume {place} --retry-failed` trains them again."
         )
 

@@ -88,6 +88,7 @@ def test_an_error_prints_no_escape_code_that_a_function_raised(tmp_path: Path) -
 
     assert run.code == 6
     assert "error: Every trial of study" in run.err
+    assert f"`sweeper report {tmp_path}/study` draws what there is of curves" in run.err
     assert "bad  [2Jthing" in run.err
     assert "\x1b" not in run.err
 

@@ -125,7 +125,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resume_trains_the_rest(
     assert run.code == 130, run.err
     assert run.err.splitlines()[-1] == (
         "error: Interrupted: 2 of 6 trials have ended, everything is saved. "
-        f"Go on with: sweeper resume {tmp_path}/study"
+        f"`sweeper report {tmp_path}/study` shows what was found so far. Go on with: sweeper resume {tmp_path}/study"
     )
     assert "Traceback" not in run.err
     assert between["state"] == "interrupted"

@@ -13,6 +13,7 @@ from sweep_files import BASE, config_of
 from sweeper import api
 from sweeper.preflight import environment
 from sweeper.preflight.environment import capture_environment, code_state, input_hashes
+from sweeper.reporting.page_tables import environment_table
 from sweeper.study.environment import changed_since, environment_of
 from sweeper.study.study import Study
 
@@ -155,6 +156,7 @@ def test_every_driver_records_a_session_and_every_trial_what_it_ran_on(
     assert len(view.environments) == 2
     found = environment_of(view, view.records[-1])
     assert (found["device"], "inputs" in found) == ("host", True)
+    assert "none: trials ran in their driver&#x27;s process" in environment_table(view)
     assert (view.directory / "trials" / "4" / "environment.json").exists()
     assert len(json.loads((view.directory / "report" / "report.json").read_text())["environments"]) == 2
 

@@ -149,7 +149,9 @@ class Interrupt:
 def test_another_pruner_judges_from_now_on_and_old_decisions_stay(tmp_path, capsys):
     space = {"learning_rate": {"grid": [1e-3, 1e-5, 1e-2]}}
     options = LaunchOptions(dir=str(tmp_path / "s"), executor="in-process")
-    told = r"1 of 3 trials have ended, everything is saved\. Go on with: sweeper resume \S+/s --executor in-process$"
+    told = r"1 of 3 trials have ended, everything is saved\. "
+    told += r"`sweeper report \S+/s` shows what was found so far\. "
+    told += r"Go on with: sweeper resume \S+/s --executor in-process$"
     with pytest.raises(InterruptedSweepError, match=told):
         launch(
             make_config(search_space=space), options=options, function=trial_functions.steady,

@@ -33,14 +33,14 @@ def environment_of(view: StudyView, record: TrialRecord) -> dict[str, Any]:
 
 
 def changed_since(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """Return what changed between two sessions, a sentence each; where the driver runs is no change."""
+    """Return what changed between two sessions, a sentence each; where the driver and the trials run is no change."""
     if before is None:
         return []
     found = differing(dict(before), dict(now))
     return [
         f"{place} was {was} and is now {is_now}"
         for place, (was, is_now) in found.items()
-        if place not in ("at", "machine.node")
+        if place not in ("at", "machine.node", "executor")
     ]
 
 
