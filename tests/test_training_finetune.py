@@ -379,6 +379,17 @@ def test_a_kept_model_ends_its_answers_where_they_were_scored_to_end(
     assert kept.model.generation_config.eos_token_id == sorted(ends)
 
 
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_a_kept_model_caches_as_its_base_does(tiny: Tiny, tmp_path: Path, is_checkpointed: bool) -> None:
+    settings = {"gradient_checkpointing": is_checkpointed}
+    train(tiny, tmp_path, settings=settings, trial={"checkpoint": {"save_model": True}})
+
+    base, kept = (
+        json.loads((place / "config.json").read_text()) for place in (tiny.model, tmp_path / "model")
+    )
+    assert kept["use_cache"] == base["use_cache"]
+
+
 def test_a_model_is_not_kept_unless_asked(tiny: Tiny, tmp_path: Path) -> None:
     train(tiny, tmp_path)
     assert not (tmp_path / "model").exists()

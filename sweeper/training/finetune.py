@@ -195,6 +195,7 @@ class _Finetuning:
             del inside, carried, moments  # as large as model and optimiser, and no longer needed
             if not is_over:
                 trainer.train()
+            trainer.end()
         self._carried = None if is_last else self._steps.leave()
         return trainer.model
 

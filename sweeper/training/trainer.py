@@ -57,6 +57,7 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         self.step_tokens = 0
         self.step_grad_norm: torch.Tensor | None = None
         self.step_learning_rate: float | None = None
+        self._use_cache = getattr(arguments["model"].config, "use_cache", None)
         super().__init__(**arguments)
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -69,6 +70,11 @@ class SweepTrainer(trl.SFTTrainer):  # type: ignore[misc]
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         del base.forward
         add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
+
+    def end(self) -> None:
+        """Give the model back what transformers set for the training alone: a kept one generates as its base does."""
+        if self._use_cache is not None:
+            self.model.config.use_cache = self._use_cache
 
     def forget_step(self) -> None:
         """Forget the measures of a step that was taken, once they were read.
