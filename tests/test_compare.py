@@ -142,6 +142,11 @@ def test_what_differs_between_the_two_is_told(study: StudyView) -> None:
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
+def test_why_an_items_mean_is_not_the_trial_s_value_is_told(study: StudyView) -> None:
+    text = compared_text(compare_trials(study, 0, 1))
+    assert "A trial's loss is a mean over all target tokens; here each item counts alike." in text
+
+
 def test_budgets_and_origins_that_differ_are_told(study: StudyView) -> None:
     assert "Budgets and origins: nothing differs." in compared_text(compare_trials(study, 0, 1))
     origin = Origin(by="me@here", request="r", continues=0, from_step=5, from_samples=50)

@@ -19,6 +19,7 @@ from sweeper.reporting.formats import (
 )
 
 _MAX_DIFFERENCES = 30
+_BY_TOKENS = ("loss", "token_accuracy")  # measures of a trial that weigh long items more than short ones
 
 
 def compared_text(found: Compared) -> str:
@@ -86,7 +87,13 @@ def sentence(comparison: ItemComparison) -> str:
 def _notes(found: Compared) -> list[str]:
     n = sum(comparison.least is None for comparison in found.comparisons)
     corrected = f", corrected for {n} comparisons by Holm" if n > 1 else ""
+    weighed = sorted({comparison.measure for comparison in found.comparisons} & set(_BY_TOKENS))
+    means = "is a mean" if len(weighed) == 1 else "are means"
+    named = [
+        f"A trial's {' and '.join(weighed)} {means} over all target tokens; here each item counts alike."
+    ]
     return [
+        *(named if weighed else []),
         f"Paired over items: bootstrap intervals of 95 %, each by itself, permutation of signs; claims at a risk of "
         f"{found.alpha:g} together{corrected}.",
         "This is the noise of which items were asked, not that of the seed, which `sweeper confirm` measures.",
