@@ -9,7 +9,7 @@ import typer
 
 from sweeper import completion
 from sweeper.cli_watch import watch as watch_study
-from sweeper.cli_words import AsJson, Storage, StudyPlace, tell
+from sweeper.cli_words import AsJson, Storage, StudyPlace, out_path, tell
 from sweeper.errors import SweeperError
 from sweeper.help_text import examples
 from sweeper.study import layout
@@ -79,7 +79,8 @@ def report(
     study: StudyPlace,
     storage: Storage = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: report/ of the study.")
+        Path | None,
+        typer.Option("--out", parser=out_path, metavar="DIR", help="Default: report/ of the study."),
     ] = None,
     png: Annotated[
         bool, typer.Option("--png", help="Also draw the main plots as PNGs; needs the extra `png`.")
@@ -134,7 +135,9 @@ def export(
     study: StudyPlace,
     format_name: FormatName = None,
     trial: ChosenTrial = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=out_path, metavar="FILE", help="Default: printed.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sweeper import completion
+from sweeper.errors import ConfigError
 
 
 class ExecutorChoice(StrEnum):
@@ -46,6 +48,17 @@ Address = Annotated[
     ),
 ]
 ExecutorOption = Annotated[ExecutorChoice, typer.Option("--executor", help="Where trials run.")]
+
+
+def out_path(text: str) -> Path:
+    """Return the path that `--out` names.
+
+    Raises:
+        ConfigError: If it is empty, as that of a variable that is not set: it would mean the working directory.
+    """
+    if not text:
+        raise ConfigError("`--out` is empty. Give a path, or leave the option out.")
+    return Path(text)
 
 
 def run_options(

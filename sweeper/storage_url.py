@@ -95,6 +95,16 @@ def _is_secret(option: str) -> bool:
     return bool(equals) and bool(_SECRET_OPTION.search(unquote_plus(key)) or _IN_OPTION.search(text))
 
 
+def database_problem(url: str) -> str | None:
+    """Say what is wrong with a storage URL that names none of the databases that Optuna keeps studies in."""
+    if url.startswith(("postgresql", "mysql", "sqlite")) and "://" in url:
+        return None
+    return (
+        f"`storage` must start with postgresql://, mysql:// or sqlite:///, but got {mask_url(url) or 'empty text'}. "
+        "Leave it out to keep the study in a journal file in its directory."
+    )
+
+
 def password_of(url: str) -> str | None:
     """Return a URL's password as it is meant, not as it is quoted; None where it has none."""
     parts = _Url.cut(url)

@@ -851,6 +851,32 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
     ),
     (
+        BASE,
+        [
+            ("model: org/model", "model: ''"),
+            ("resources: {gpus_per_trial: 1}", "resources: {gpus_per_trial: 1}\ndir: ''\nstorage: foo"),
+        ],
+        [
+            "sweep.yaml:5: `trial.model` must not be empty, but got the text ``. Give it a value or remove it.",
+            "sweep.yaml:17: `dir` must not be empty, but got the text ``. Give it a value or remove it.",
+            "sweep.yaml:18: `storage` must start with postgresql://, mysql:// or sqlite:///, but got foo. Leave it out "
+            "to keep the study in a journal file in its directory.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            (
+                "sampler: {name: tpe, n_trials: 10}",
+                "sampler: {name: tpe, n_trials: 10}\npruner: {name: threshold, options: {upper: .inf}}",
+            ),
+        ],
+        [
+            "sweep.yaml:11: `pruner.options.upper` must be a finite number, but got inf. Write a finite number, or "
+            "leave the option out.",
+        ],
+    ),
+    (
         FUNCTION,
         [
             (
@@ -860,7 +886,7 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
         [
             "sweep.yaml:10: `sampler.options.prior_weight` must be a finite number, but got nan. Write a finite "
-            "number.",
+            "number, or leave the option out.",
         ],
     ),
     (

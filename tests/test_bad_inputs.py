@@ -337,6 +337,12 @@ OTHER_COMMANDS = [
         ("`sweep.yaml` is not a study's directory", "sweeper launch"),
     ),
     (
+        "a report into no directory",
+        ("report", "bystander", "--out", ""),
+        2,
+        ("`--out` is empty. Give a path, or leave the option out.",),
+    ),
+    (
         "a study's marker is damaged",
         ("status", "damaged"),
         4,

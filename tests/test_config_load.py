@@ -232,6 +232,12 @@ def test_an_item_of_a_list_is_reached_by_its_index() -> None:
     assert [source.limit for source in config.trial.train_data or []] == [None, 10]
 
 
+@pytest.mark.parametrize("override", ["learning_rate.grid=[1e-3]", "learning_rate={grid: [1e-3]}"])
+def test_a_dimension_that_is_overridden_keeps_its_place_among_the_others(override: str) -> None:
+    config = config_of(BASE, f"search_space.{override}")
+    assert list(config.search_space) == ["learning_rate", "effective_batch_size"]
+
+
 def test_the_last_override_of_a_key_wins() -> None:
     assert config_of(BASE, "seed=1", "seed=2").seed == 2
 

@@ -258,7 +258,10 @@ def test_an_unknown_key_is_told_what_was_meant_or_where_it_belongs(old: str, new
         ("study:\n\t- b", r"^sweep\.yaml:2: The YAML cannot be read: .*'\\t' that cannot start any token"),
         ("study: 'x", r"^sweep\.yaml:1: The YAML cannot be read: .*unexpected end of stream"),
         ("study: *x", r"^sweep\.yaml:1: The YAML cannot be read: found undefined alias 'x'"),
-        ("study: a\x00", r"^sweep\.yaml: The YAML cannot be read: unacceptable character #x0000"),
+        (
+            "\nstudy: a\x00",
+            r"^sweep\.yaml:2: The YAML cannot be read: it holds the control character U\+0000\. Remove it",
+        ),
         ("--- {a: 1}\n--- {b: 1}", r"^sweep\.yaml:2: The YAML cannot be read: expected a single document"),
         (
             "study: a\nstudy: b",

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from sweeper.errors import ConfigError, Problem, first_line
 
@@ -66,10 +67,8 @@ class Document:
 
     def graft(self, path: KeyPath, value: Any, places: dict[KeyPath, Place]) -> None:
         """Put a value read elsewhere at `path`, whose parent exists; `places` are relative to the value."""
-        parent = self.get(path[:-1])
-        if isinstance(parent, dict):
-            self.remove(path)
-        parent[path[-1]] = value
+        self.places = {key: place for key, place in self.places.items() if key[: len(path)] != path}
+        self.get(path[:-1])[path[-1]] = value  # a key that was there keeps its place among the others
         self.places.update({path + below: place for below, place in places.items()})
 
 
@@ -120,6 +119,12 @@ def _compose(text: str, builder: "_Builder") -> Node | None:
         what = " ".join(part for part in (error.context, error.problem) if part)
         message = f"The YAML cannot be read: {what}. Correct the text at this place."
         raise ConfigError(builder.problem(message, mark.line if mark else None)) from error
+    except ReaderError as error:
+        line = text.count("\n", 0, text.find(chr(error.character)))
+        message = (
+            f"The YAML cannot be read: it holds the control character U+{error.character:04X}. Remove it."
+        )
+        raise ConfigError(builder.problem(message, line)) from error
     except YAMLError as error:
         reason = first_line(error)
         raise ConfigError(builder.problem(f"The YAML cannot be read: {reason}.", None)) from error

@@ -40,7 +40,7 @@ class SweepConfig(Section):
     benchmarks: BenchmarkSection | None = None
     trackers: list[TrackerName] = Field(default_factory=list)  # told of every trial, beside the study
     storage: str | None = None  # Optuna URL; None: the journal file in the study's directory
-    dir: str | None = None  # the study's directory; None: studies/<study>
+    dir: str | None = Field(default=None, min_length=1)  # the study's directory; None: studies/<study>
 
     @field_validator("sampler", "pruner", mode="before")
     @classmethod

@@ -135,6 +135,8 @@ def _type_problem(parameter: inspect.Parameter, value: Any, name: str) -> str | 
         kinds = {detail["type"]: sentence(detail, name=name, value=value) for detail in error.errors()}
         if set(kinds) == {"string_type", "int_type"} and value is not None:
             return f"`{name}` must be text or a whole number, but got {show(value)}. Write one of the two."
+        if "finite_number" in kinds and parameter.default is None:
+            return f"{kinds['finite_number'].rstrip('.')}, or leave the option out."
         return next(iter(kinds.values()))
     except PydanticUserError:  # the annotation is a name that only Optuna's module knows
         return None

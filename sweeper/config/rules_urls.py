@@ -3,13 +3,16 @@
 import re
 
 from sweeper.config.draft import Draft
-from sweeper.storage_url import password_of
+from sweeper.storage_url import database_problem, password_of
 
 _USER = re.compile(r"[a-z]+://[^/?#]*@", re.IGNORECASE)
 
 
 def check_urls(draft: Draft) -> None:
-    """Check that no URL holds what only its owner may know; the value itself is not shown."""
+    """Check that no URL holds what only its owner may know; the value itself is not shown. A storage is a database."""
+    storage = draft.config.storage if draft.knows("storage") else None
+    if storage is not None and (problem := database_problem(storage)) is not None:
+        draft.tell(problem, "storage")
     if draft.knows("trial.checkpoint.url"):
         url = draft.config.trial.checkpoint.url
         if url is not None and password_of(url) is not None:

@@ -139,7 +139,7 @@ class TrialSection(Section):
 
     function: str | None = None  # `module:function`; then model and data are the function's own business
     function_dir: str | None = None  # where its module may lie; default: the sweep file's directory
-    model: str | None = None  # local path or hub id
+    model: str | None = Field(default=None, min_length=1)  # local path or hub id
     revision: str | None = None  # the hub model's revision
     trust_remote_code: bool = False
     chat_template: str | None = None  # a Jinja file that replaces the tokenizer's own

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalStorage
 
 from sweeper.errors import ConfigError, SweeperError, first_line
 from sweeper.extras import install_command
-from sweeper.storage_url import hide, mask_url, with_password, without_password
+from sweeper.storage_url import database_problem, hide, mask_url, with_password, without_password
 from sweeper.study import layout
 from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.journal import JournalBackend, damaged
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["JournalBackend", "mask_url", "open_storage"]
 
-_DATABASES = ("postgresql", "mysql", "sqlite")
 _READ_ONLY = "25006"  # PostgreSQL's code for a change on a standby, or in a transaction that may only read
 
 
@@ -44,11 +43,8 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
     """
     if url is None:
         return _open_journal(directory / layout.JOURNAL)
-    if not url.startswith(_DATABASES) or "://" not in url:
-        raise ConfigError(
-            f"`storage` must start with postgresql://, mysql:// or sqlite:///, but got {mask_url(url)}. "
-            "Leave it out to keep the study in a journal file in its directory."
-        )
+    if (problem := database_problem(url)) is not None:
+        raise ConfigError(problem)
     return _open_database(with_password(url))
 
 
