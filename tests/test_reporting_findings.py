@@ -313,6 +313,17 @@ def test_pictures_are_pngs_of_the_main_plots(tmp_path: Path) -> None:
         assert path.stat().st_size < 500_000
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("view", [view_of_many(), view_of_5()], ids=["many values", "one param"])
+def test_results_that_are_no_table_of_cells_are_a_picture_of_points(tmp_path: Path, view: StudyView) -> None:
+    pytest.importorskip("matplotlib")
+
+    paths = write_pictures(view, tmp_path)
+
+    assert paths[0].name == "grid.png"
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+
+
 def test_missing_matplotlib_is_told_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 

@@ -14,8 +14,9 @@ from sweeper.records import TrialState
 from sweeper.reporting.curve_lines import CurveLine, curve_line, metric_line, trials_drawn
 from sweeper.reporting.figures import HIGHLIGHT, colours_for
 from sweeper.reporting.formats import clipped, exact, labels_apart, one_line, short
-from sweeper.reporting.grid import TrialGrid, trial_grid
+from sweeper.reporting.grid import Axis, TrialGrid, trial_grid
 from sweeper.reporting.origins import best_label
+from sweeper.reporting.picture_points import draw_points
 from sweeper.reporting.summary import result_of
 from sweeper.study.view import StudyView
 
@@ -45,8 +46,8 @@ def write_pictures(view: StudyView, out: Path) -> list[Path]:
     lines = {name: _lines(view, name) for name in ("loss", "grad_norm", "metric")}
     drawings: dict[str, Callable[[Any], None]] = {}
     grid = trial_grid(view)
-    if grid is not None and grid.rows is not None and grid.is_table:
-        drawings["grid"] = lambda axes: _draw_grid(axes, view, grid)
+    if grid is not None and any(cell.record.state is not TrialState.WAITING for cell in grid.cells):
+        drawings["grid"] = lambda axes: _draw_results(axes, view, grid)
     for name, found in lines.items():
         if found:
             drawings[name] = _curve_drawing(view, name, found)
@@ -71,9 +72,16 @@ def _plain(text: str, width: int = 40) -> str:
     return clipped(one_line(text), width).replace("$", r"\$")
 
 
-def _draw_grid(axes: "Axes", view: StudyView, grid: TrialGrid) -> None:
-    assert grid.rows is not None, "asked for before"
-    values = [[float("nan")] * len(grid.columns.values) for _ in grid.rows.values]
+def _draw_results(axes: "Axes", view: StudyView, grid: TrialGrid) -> None:
+    axes.set_title(_plain(f"{view.name}: {view.config.metric}", 80))
+    if grid.rows is not None and grid.is_table:
+        _draw_grid(axes, view, grid, grid.rows)
+    else:
+        draw_points(axes, view, grid, _plain)
+
+
+def _draw_grid(axes: "Axes", view: StudyView, grid: TrialGrid, rows: Axis) -> None:
+    values = [[float("nan")] * len(grid.columns.values) for _ in rows.values]
     for cell in grid.cells:
         value = result_of(cell.record)
         values[cell.row][cell.column] = float("nan") if value is None else value
@@ -87,12 +95,11 @@ def _draw_grid(axes: "Axes", view: StudyView, grid: TrialGrid) -> None:
         )  # fmt: skip
         if view.best is not None and cell.record.number == view.best.number:
             axes.add_patch(_frame(cell.column, cell.row))
-    for axis, set_ticks in ((grid.columns, axes.set_xticks), (grid.rows, axes.set_yticks)):
+    for axis, set_ticks in ((grid.columns, axes.set_xticks), (rows, axes.set_yticks)):
         labels = labels_apart(axis.labels, 18)
         set_ticks(range(len(axis.values)), [_plain(labels[label]) for label in axis.labels])
     axes.set_xlabel(_plain(grid.columns.name))
-    axes.set_ylabel(_plain(grid.rows.name))
-    axes.set_title(_plain(f"{view.name}: {view.config.metric}", 80))
+    axes.set_ylabel(_plain(rows.name))
     if axes.figure is not None:
         axes.figure.colorbar(image, label=_plain(view.config.metric))
 

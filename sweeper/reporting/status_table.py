@@ -71,28 +71,7 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
             cells=[trial_state_text(view, record) for record in records],
         ),
     ]
-    last = [
-        Column(
-            header=one_line(view.config.metric).replace("/", "\n"),
-            cells=["" if (value := result_of(record)) is None else short(value) for record in records],
-            justify="right",
-        ),
-        Column(
-            header=trained_header("samples", names).replace(" ", "\n"),
-            cells=[_progress(record) for record in records],
-            justify="right",
-        ),
-    ]
-    if width >= WIDE:
-        last += [
-            Column(
-                header=trained_header("steps", names).replace(" ", "\n"),
-                cells=[str(record.step) for record in records],
-                justify="right",
-            ),
-            Column(header="attempts", cells=[str(record.attempts) for record in records], justify="right"),
-            Column(header="worker", cells=[worker_text(record) for record in records]),
-        ]
+    last = _result_columns(view, records, names, is_wide=width >= WIDE)
     reasons = [_reason(record) for record in records]
     reason = [Column(header="reason", cells=reasons, is_fixed=False)] if any(reasons) else []
     if len(names) <= MAX_PARAM_COLUMNS:
@@ -106,6 +85,34 @@ def _columns(view: StudyView, records: list[TrialRecord], width: int) -> list[Co
         *last,
         *reason,
     ]
+
+
+def _result_columns(
+    view: StudyView, records: list[TrialRecord], names: list[str], *, is_wide: bool
+) -> list[Column]:
+    columns = [
+        Column(
+            header=one_line(view.config.metric).replace("/", "\n"),
+            cells=["" if (value := result_of(record)) is None else short(value) for record in records],
+            justify="right",
+        ),
+        Column(
+            header=trained_header("samples", names).replace(" ", "\n"),
+            cells=[_progress(record) for record in records],
+            justify="right",
+        ),
+    ]
+    if is_wide:
+        columns += [
+            Column(
+                header=trained_header("steps", names).replace(" ", "\n"),
+                cells=[str(record.step) for record in records],
+                justify="right",
+            ),
+            Column(header="attempts", cells=[str(record.attempts) for record in records], justify="right"),
+            Column(header="worker", cells=[worker_text(record) for record in records]),
+        ]
+    return columns
 
 
 def _reason(record: TrialRecord) -> str:
