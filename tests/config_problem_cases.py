@@ -853,6 +853,16 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         BASE,
         [
+            ("settings: {micro_batch_size: 8}", "settings: {micro_batch_size: 8}\n  checkpoint: {url: a}"),
+        ],
+        [
+            "sweep.yaml:10: `trial.checkpoint.url` must be a URL, but got the text `a`. Write for example "
+            "`s3://bucket/path`.",
+        ],
+    ),
+    (
+        BASE,
+        [
             ("model: org/model", "model: ''"),
             ("resources: {gpus_per_trial: 1}", "resources: {gpus_per_trial: 1}\ndir: ''\nstorage: foo"),
         ],

@@ -35,7 +35,10 @@ _WHEN_MISSING = {
     "path": "Name a file, a directory or a data set of the hub.",
 }
 
+_URLS = ("url", "base_url")
 _HINTS = {
+    "url": "Write for example `s3://bucket/path`.",
+    "base_url": "Write for example `http://localhost:8000/v1`.",
     "learning_rate": "Rates between 1e-6 and 1e-3 are usual.",
     "max_grad_norm": "Write a positive number, or `null` for no clipping.",
     "study": f"Use letters, digits, `.`, `_` and `-`, with a letter or digit first, at most {MAX_STUDY_NAME} of them.",
@@ -153,7 +156,7 @@ def sentence(error: Mapping[str, Any], *, name: str, value: Any) -> str:
     got = show(value)
     context = error.get("ctx", {})
     if kind in ("string_pattern_mismatch", "string_too_short", "too_short"):
-        rule = "must not be empty" if not value else "is no valid name"
+        rule = "must not be empty" if not value else "must be a URL" if key in _URLS else "is no valid name"
         return f"`{name}` {rule}, but got {got}. {_HINTS.get(key, 'Give it a value or remove it.')}"
     if kind in _LIMITS:
         words, limit, remedy = _LIMITS[kind]
