@@ -1,5 +1,6 @@
 """The report's page, read as HTML; `test_reporting_browser.py` looks at it in a browser."""
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ from sweeper.reporting.figures import NEUTRAL_LINE, Figure, colour_range
 from sweeper.reporting.findings import findings_of
 from sweeper.reporting.grid import trial_grid
 from sweeper.reporting.page import SECTIONS
+from sweeper.reporting.page_findings import evidence_section, replay_section
 from sweeper.reporting.page_tables import decisions_table, trials_table
 from sweeper.reporting.plot_curves import curve_figures
 from sweeper.reporting.plot_evidence import evidence_figure
@@ -328,6 +330,31 @@ def test_what_is_drawn_evenly_stands_on_an_even_axis_though_one_draw_is_small() 
     assert axes == {"learning_rate": "log", "weight_decay": "linear"}
     marks = [note["y"] for note in parallel.layout["annotations"] if note["x"] == 1]
     assert marks == pytest.approx([0, 6 / 29, 12 / 29, 18 / 29, 24 / 29, 1], abs=1e-4)
+
+
+def test_a_finished_study_without_a_result_is_not_told_to_be_replayed() -> None:
+    records = [
+        dataclasses.replace(record, state=TrialState.FAIL, value=None) for record in view_of_16().records
+    ]
+    failed = make_view(records, view_of_16().config)
+
+    assert replay_section(failed, str) == "<p>Nothing to replay: no trial was trained to its end.</p>"
+    assert "sweeper replay" in replay_section(view_of_16(), str)
+
+
+def test_where_nothing_was_pruned_the_evidence_says_nothing_of_pruning() -> None:
+    point = {"effective_batch_size": 32}
+    rates = [1e-5 * 2**n for n in range(8)]
+    config = make_config({"learning_rate": {"grid": rates}})
+    complete = [
+        make_record(n, TrialState.COMPLETE, {"learning_rate": r} | point) for n, r in enumerate(rates)
+    ]
+    pruned = make_record(8, TrialState.PRUNED, {"learning_rate": 1.0} | point, stopped_at=0)
+    views = [make_view(records, config) for records in (complete, [*complete, pruned])]
+
+    pages = [evidence_section(view, findings_of(view), lambda figure: figure.label) for view in views]
+
+    assert ["after much pruning" in page for page in pages] == [False, True]
 
 
 def test_no_line_of_the_page_ends_between_a_number_and_its_percent_sign(tmp_path: Path) -> None:

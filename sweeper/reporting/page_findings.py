@@ -34,6 +34,7 @@ def evidence_section(view: StudyView, findings: Findings, draw: Draw) -> str:
     told = f"<p>{esc(meant)}</p><ul>{items}</ul>{audited}"
     note = "<p>Only complete trials have a result to compare with, so after much pruning this describes the "
     note += "better part of the grid.</p>"
+    note = note if view.n_stopped else ""
     return told + note + draw(figure) + _details(_evidence_table(found, view.config.metric))
 
 
@@ -80,6 +81,8 @@ def replay_section(view: StudyView, draw: Draw) -> str:
     """Return what other pruners would have spent and lost, as far as `sweeper replay` was asked."""
     document = kept_replay(view.directory)
     if document is None or not document["results"]:
+        if view.state == "finished" and not view.compared:
+            return "<p>Nothing to replay: no trial was trained to its end.</p>"
         return (
             "<p>Not asked yet. Once most trials have been trained to their end, "
             f"<code>sweeper replay {esc(shlex.quote(str(view.directory)))} --pruner early_dynamics --pruner median"
