@@ -1078,6 +1078,37 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         BASE,
         [
+            ("pruner: early_dynamics", "pruner: early_dynamics\ndivergence: {clipped_frac: 1}"),
+        ],
+        [
+            "sweep.yaml:16: `divergence.clipped_frac` must be less than 1, but got 1. Choose a smaller value.",
+        ],
+    ),
+    (
+        BASE,
+        [
+            ("pruner: early_dynamics", "pruner: early_dynamics\ndivergence: {clipped_steps: true}"),
+            ("{micro_batch_size: 8}", "{micro_batch_size: 8, max_grad_norm: null}"),
+        ],
+        [
+            "sweep.yaml:16: `divergence.clipped_steps` counts steps whose gradient norm is above `max_grad_norm`, but "
+            "no point clips gradients: `max_grad_norm` is null. Give it a number, or remove `clipped_steps`.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
+            ("study: demo", "study: demo\ndivergence: {clipped_steps: true}"),
+        ],
+        [
+            "sweep.yaml:2: `divergence.clipped_steps` counts steps whose gradient norm is above `max_grad_norm`, but "
+            "`trial.function` does not say where it clips gradients. Give `max_grad_norm` in `trial.settings`, or "
+            "remove `clipped_steps`.",
+        ],
+    ),
+    (
+        BASE,
+        [
             ("pruner: early_dynamics", "pruner: {name: median, signal: loss}"),
         ],
         [

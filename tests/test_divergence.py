@@ -1,12 +1,16 @@
 """Divergence rules judge a trial by its own history only."""
 
+import dataclasses
 import math
 import random
 
 import pytest
+from recorded_sweeps import make_recorded
 
+from sweeper.errors import ConfigError
 from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
 from sweeper.records import StepRow
+from sweeper.replay.setup import replay_config
 
 
 def rows(losses, norms=None, start=1):
@@ -139,3 +143,90 @@ def test_a_monitor_that_goes_on_from_a_history_stands_where_one_that_checked_it_
     assert vars(went_on) == vars(checked)
     jump = rows([50.0] * 8, [1e4] * 8, start=1001)
     assert went_on.check(jump) == checked.check(jump) is not None
+
+
+# -- gradients of nothing, and clipped ones -------------------------------------------------------------------
+
+
+def test_a_norm_of_nothing_that_stays_is_dead_gradients():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([2.0] * 20, [1.0] * 10 + [0.0] * 10))
+
+    assert verdict is not None
+    assert verdict.rule == "dead_gradients"
+    assert verdict.reason == (
+        "diverged: gradient norm was 0 for 8 steps up to step 18 (144 samples), so nothing is learned any more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "norms"),
+    [
+        ([2.0] * 40, ([0.0] * 7 + [1e-12]) * 5),  # never so many in a row
+        ([2.0] * 40, ([0.0] * 7 + [None]) * 5),  # a step that was left out says nothing
+        ([2.0] * 20 + [0.0] * 20, [1.0] * 20 + [0.0] * 20),  # fits its rows to the last digit: done, not dead
+        ([2.0] * 40, [None] * 40),
+    ],
+)
+def test_other_small_norms_are_not_dead(losses, norms):
+    assert DivergenceMonitor(DivergenceRules()).check(rows(losses, norms)) is None
+
+
+def test_gradients_that_are_dead_from_the_first_step_on_and_without_a_loss_are_dead_too():
+    verdict = DivergenceMonitor(DivergenceRules()).check(rows([None] * 8, [0.0] * 8))
+
+    assert verdict is not None
+    assert verdict.rule == "dead_gradients"
+    assert (
+        DivergenceMonitor(DivergenceRules(dead_gradients=False)).check(rows([2.0] * 40, [0.0] * 40)) is None
+    )
+
+
+def test_more_clipped_steps_than_allowed_are_divergence_where_they_are_counted():
+    rules = DivergenceRules(clipped_steps=True, clipped_frac=0.5)
+    norms = [9.0] * 8 + [0.5, 2.0] * 40 + [2.0] * 4
+
+    verdict = DivergenceMonitor(rules, max_grad_norm=1.0).check(rows([2.0] * len(norms), norms))
+
+    assert verdict is not None
+    assert verdict.rule == "clipped_steps"
+    assert verdict.reason == (  # the first 8 are left out, and half of the next 80 are not more than half
+        "diverged: gradients were clipped at 1 in 41 of 81 steps up to step 89 (712 samples)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "max_grad_norm"),
+    [
+        (DivergenceRules(), 1.0),  # off, as it is by itself
+        (DivergenceRules(clipped_steps=True), None),  # nothing is clipped
+        (DivergenceRules(clipped_steps=True), 50.0),
+    ],
+)
+def test_large_norms_are_no_clipped_steps_otherwise(rules, max_grad_norm):
+    monitor = DivergenceMonitor(rules, max_grad_norm=max_grad_norm)
+
+    assert monitor.check(rows([2.0] * 400, [50.0] * 400)) is None
+
+
+def test_clipped_steps_are_counted_anew_in_another_phase_and_over_an_interruption():
+    rules = DivergenceRules(clipped_steps=True)
+    norms = [2.0] * 300
+    curve = rows([2.0] * 300, norms)
+
+    assert DivergenceMonitor(rules, restarts=[80 * 8], max_grad_norm=1.0).check(curve[:160]) is None
+    whole = DivergenceMonitor(rules, max_grad_norm=1.0).check(curve)
+    resumed = DivergenceMonitor(rules, max_grad_norm=1.0)
+    resumed.go_on_from(curve[:60])
+    assert whole is not None
+    assert resumed.check(curve[60:]) == whole
+
+
+def test_a_replay_counts_clipped_steps_only_where_the_limit_was_recorded():
+    sweep = make_recorded([0.2, 0.5, 0.9])
+    knowing = dataclasses.replace(
+        sweep, points=tuple(dataclasses.replace(p, settings={"max_grad_norm": 1.0}) for p in sweep.points)
+    )
+
+    with pytest.raises(ConfigError, match=r"recorded no `max_grad_norm`. Remove it\."):
+        replay_config(sweep, overrides=["divergence.clipped_steps=true"])
+    assert replay_config(knowing, overrides=["divergence.clipped_steps=true"]).divergence.clipped_steps

@@ -22,7 +22,7 @@ from sweeper.config.rules_method import check_method
 from sweeper.config.rules_metric import check_metric
 from sweeper.config.rules_optimizer import check_optimizer, unused_settings
 from sweeper.config.rules_points import check_points
-from sweeper.config.rules_pruner import check_pruner, check_rungs, check_sampler
+from sweeper.config.rules_pruner import check_divergence, check_pruner, check_rungs, check_sampler
 from sweeper.config.rules_space import check_search_space
 from sweeper.config.rules_trial import check_trial
 from sweeper.config.rules_urls import check_urls
@@ -42,6 +42,7 @@ _RULES: tuple[Callable[[Draft], None], ...] = (
     check_sampler,
     check_rungs,
     check_pruner,
+    check_divergence,
     check_finite,
 )
 _MAX_BYTES = 2_000_000

@@ -103,4 +103,9 @@ class DivergenceSection(Section):
     loss_spike_factor: Float = Field(default=3.0, gt=1)  # times the trial's own best windowed median
     grad_norm_explosion: bool = True
     grad_norm_factor: Float = Field(default=100.0, gt=1)  # times the trial's own median norm
+    dead_gradients: bool = True  # a norm of exactly 0 while there is a loss
+    clipped_steps: bool = False
+    clipped_frac: Annotated[Float, Field(gt=0, lt=1)] = (
+        0.95  # share of steps whose norm was above `max_grad_norm`
+    )
     patience_steps: int = Field(default=8, ge=1)  # so many steps in a row

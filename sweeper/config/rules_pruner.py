@@ -41,6 +41,30 @@ def check_pruner(draft: Draft) -> None:
         _check_has_values(draft, pruner)
 
 
+def check_divergence(draft: Draft) -> None:
+    """Check that trials whose clipped steps are counted clip their gradients."""
+    if not draft.config.divergence.clipped_steps or not draft.knows_setting("max_grad_norm"):
+        return
+    if not draft.knows("divergence", "trial.function"):
+        return
+    config = draft.config
+    if config.trial.function is not None:
+        is_fixed = config.trial.settings.get("max_grad_norm") is not None
+        clips = is_fixed or "max_grad_norm" in config.search_space
+        told = (
+            "`trial.function` does not say where it clips gradients. Give `max_grad_norm` in `trial.settings`"
+        )
+    else:
+        clips = any(value is not None for _, value in draft.values("max_grad_norm"))
+        told = "no point clips gradients: `max_grad_norm` is null. Give it a number"
+    if not clips:
+        draft.tell(
+            f"`divergence.clipped_steps` counts steps whose gradient norm is above `max_grad_norm`, but {told}, or "
+            "remove `clipped_steps`.",
+            *("divergence", "clipped_steps"),
+        )
+
+
 def check_sampler(draft: Draft) -> None:
     """Check what the sampler needs: how many trials, which dimensions, which options."""
     sampler = draft.config.sampler

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sweeper.checkpoint import Saved
 from sweeper.orchestrator import Orchestrator
-from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, Verdict
+from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, Verdict, monitor_for
 from sweeper.records import Outcome, OutcomeKind, Report, StepRow
 from sweeper.study.recorded import RecordedPoint
 from sweeper.trial_spec import TrialSpec
@@ -110,7 +110,7 @@ class _KnownVerdict(DivergenceMonitor):
 
 
 def _first_verdict(point: RecordedPoint, rules: DivergenceRules) -> tuple[Verdict | None, int | None]:
-    monitor = DivergenceMonitor(rules, restarts=point.phase_ends)
+    monitor = monitor_for(point, rules)
     for row in point.rows:
         verdict = monitor.check((row,))
         if verdict is not None:

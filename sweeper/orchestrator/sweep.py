@@ -16,7 +16,7 @@ from sweeper.orchestrator.starting import Starting
 from sweeper.orchestrator.state import SweepState
 from sweeper.orchestrator.steering import Steering
 from sweeper.plan import Plan, Point
-from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
+from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, monitor_for
 from sweeper.pruners.judge import Judge
 from sweeper.records import Decision, Outcome, OutcomeKind, Report, TrialRecord
 from sweeper.study.control_records import ADDING, Verb
@@ -67,7 +67,7 @@ class Orchestrator:
         self._queue = TrialQueue(state, judge, self._sharing, longest_first=longest_first)
         self._starting = Starting(
             state, self._recording, self._queue, micro_batches, self._sharing,
-            monitor_of or (lambda number, point: DivergenceMonitor(rules, restarts=point.phase_ends)),
+            monitor_of or (lambda number, point: monitor_for(point, rules)),
         )  # fmt: skip
         self._failing = Failing(
             state, recording=self._recording, queue=self._queue, retention=self._retention,

@@ -4,12 +4,12 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from sweeper.records import StepRow
 
-DIVERGENCE_RULES = ("nan", "loss_spike", "grad_norm_explosion")
+DIVERGENCE_RULES = ("nan", "loss_spike", "grad_norm_explosion", "dead_gradients", "clipped_steps")
 
 
 class Verdict(NamedTuple):
@@ -30,6 +30,9 @@ class DivergenceRules:
     loss_spike_factor: float = 3.0
     grad_norm_explosion: bool = True
     grad_norm_factor: float = 100.0  # times the median norm of all earlier steps
+    dead_gradients: bool = True  # a norm of exactly 0 while there is a loss: nothing is learned any more
+    clipped_steps: bool = False  # at 1.0, the usual limit, many sound runs are clipped at every step
+    clipped_frac: float = 0.95  # of all steps but the first `patience_steps`
     patience_steps: int = 8
 
 
@@ -40,7 +43,26 @@ _SPIKE_MADS = 10.0
 # harder ones at 0.06 was no divergence (examples/tiny, batch 8, rate 1e-3, November 2026).
 _SPIKE_UNDONE = 0.5
 _MAD_SCALE = 1.4826  # makes the MAD of normal noise its standard deviation
+_CLIPPED_WINDOWS = (
+    10  # times `patience_steps`: so many steps must have been seen before their share says anything
+)
 _NORM_HISTORY = 512  # steps; the median of more says the same and costs more
+
+
+class Judged(Protocol):
+    """What is known of a trial that is watched: where its data changes, and its settings."""
+
+    @property
+    def phase_ends(self) -> Sequence[int]: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+
+def monitor_for(point: Judged, rules: DivergenceRules) -> "DivergenceMonitor":
+    """Return the monitor of a trial of this point."""
+    return DivergenceMonitor(
+        rules, restarts=point.phase_ends, max_grad_norm=point.settings.get("max_grad_norm")
+    )
 
 
 class DivergenceMonitor:
@@ -50,10 +72,14 @@ class DivergenceMonitor:
         rules: Which rules are on.
         restarts: Samples after which the data is another one, growing. Loss and norm may jump there, so what came
             before is forgotten.
+        max_grad_norm: The norm at which the trial's gradients are clipped; None: they are not, or it is not known.
     """
 
-    def __init__(self, rules: DivergenceRules, *, restarts: Sequence[int] = ()) -> None:
+    def __init__(
+        self, rules: DivergenceRules, *, restarts: Sequence[int] = (), max_grad_norm: float | None = None
+    ) -> None:
         self._rules = rules
+        self._max_grad_norm = max_grad_norm
         self._restarts = collections.deque(restarts)
         self._forget()
 
@@ -64,6 +90,7 @@ class DivergenceMonitor:
         self._best_median = math.inf
         self._best_mad = 0.0
         self._norms: collections.deque[float] = collections.deque(maxlen=_NORM_HISTORY)
+        self._n_norms = self._n_clipped = 0  # of the steps after the first `patience_steps`
 
     def check(self, rows: Iterable[StepRow]) -> Verdict | None:
         """Take in further steps; return what the first of them broke, or None."""
@@ -89,7 +116,7 @@ class DivergenceMonitor:
         verdict = self._nan(row)
         if verdict is not None or not self._take_in(row):
             return verdict
-        verdict = self._spike(row) or self._explosion(row)
+        verdict = self._spike(row) or self._explosion(row) or self._dead(row) or self._clipped(row)
         self._learn()
         return verdict
 
@@ -100,8 +127,12 @@ class DivergenceMonitor:
 
     def _take_in(self, row: StepRow) -> bool:
         """Take in a step; return whether there are enough of them to say anything."""
-        if len(self._recent) == self._recent.maxlen and self._recent[0].grad_norm is not None:
-            self._norms.append(self._recent[0].grad_norm)  # leaves the patience window: becomes history
+        if len(self._recent) == self._recent.maxlen:
+            if self._recent[0].grad_norm is not None:
+                self._norms.append(self._recent[0].grad_norm)  # leaves the patience window: becomes history
+            if row.grad_norm is not None and self._max_grad_norm is not None:
+                self._n_norms += 1
+                self._n_clipped += row.grad_norm > self._max_grad_norm
         self._recent.append(row)
         return len(self._recent) == self._recent.maxlen
 
@@ -155,6 +186,29 @@ class DivergenceMonitor:
             "grad_norm_explosion",
             f"diverged: gradient norm stayed above {self._rules.grad_norm_factor:.4g} times its own median of "
             f"{median:.4g} for {len(norms)} steps up to step {row.step} ({row.samples} samples)",
+        )
+
+    def _dead(self, row: StepRow) -> Verdict | None:
+        if not self._rules.dead_gradients or row.grad_norm != 0.0:
+            return None
+        # A trial that fits its rows to the last digit has a loss of 0, and no gradient either: it is done, not dead.
+        if any(recent.grad_norm != 0.0 or recent.loss == 0.0 for recent in self._recent):
+            return None
+        return Verdict(
+            "dead_gradients",
+            f"diverged: gradient norm was 0 for {len(self._recent)} steps up to step {row.step} "
+            f"({row.samples} samples), so nothing is learned any more",
+        )
+
+    def _clipped(self, row: StepRow) -> Verdict | None:
+        if not self._rules.clipped_steps or self._n_norms < _CLIPPED_WINDOWS * self._rules.patience_steps:
+            return None
+        if self._n_clipped <= self._rules.clipped_frac * self._n_norms:
+            return None
+        return Verdict(
+            "clipped_steps",
+            f"diverged: gradients were clipped at {self._max_grad_norm:g} in {self._n_clipped} of {self._n_norms} "
+            f"steps up to step {row.step} ({row.samples} samples)",
         )
 
     def _learn(self) -> None:

@@ -49,6 +49,8 @@ def replay_config(
         "pruner": {"name": pruner} if isinstance(pruner, str) else dict(pruner),
         **(sections or {}),
     }
+    # Where gradients were clipped stands with the points: `_check_recorded` asks them.
+    data["trial"]["settings"] = {"max_grad_norm": 1.0}
     config = config_from_dict(data, overrides=[_in_section(override) for override in overrides])
     _check_recorded(sweep, config)
     if config.pruner.directions == "learned" and config.pruner.set_aside is None:
@@ -118,6 +120,10 @@ def _lowest_budget(sweep: RecordedSweep) -> int:
     return min(point.budget_samples for point in sweep.points)
 
 
+def _clips(point: RecordedPoint) -> bool:
+    return point.settings.get("max_grad_norm") is not None
+
+
 def _in_section(override: str) -> str:
     key = override.partition("=")[0].strip()
     return override if key.split(".")[0] in _SECTIONS else f"pruner.{override}"
@@ -130,6 +136,11 @@ def _check_recorded(sweep: RecordedSweep, config: SweepConfig) -> None:
         ConfigError: Naming what was recorded.
     """
     section = config.pruner
+    if config.divergence.clipped_steps and not any(_clips(point) for point in sweep.points):
+        raise ConfigError(
+            f"`divergence.clipped_steps` needs to know where gradients were clipped, and `{sweep.name}` recorded no "
+            "`max_grad_norm`. Remove it."
+        )
     if section.max_gpu_hours is not None:
         raise ConfigError(
             "`max_gpu_hours` is worked out from measured steps, which a replay has not. Give `keep_frac` instead."
