@@ -1424,6 +1424,19 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     ),
     (
         BASE,
+        [
+            (
+                "micro_batch_size: 8",
+                "micro_batch_size: 8, precision: fp32, attn_implementation: flash_attention_2",
+            )
+        ],
+        [
+            "sweep.yaml:9: `attn_implementation: flash_attention_2` computes in 16 bits, but `precision` is fp32. "
+            "Choose bf16 or fp16, or `attn_implementation: sdpa`.",
+        ],
+    ),
+    (
+        BASE,
         [("micro_batch_size: 8", "micro_batch_size: 8, precision: fp16, optimizer: adamw_torch_fused")],
         [
             "sweep.yaml:9: `optimizer: adamw_torch_fused` does not go together with `precision: fp16`: it leaves out a "

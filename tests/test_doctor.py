@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,50 @@ def test_a_node_that_does_not_answer_is_named_and_one_that_left_is_none(
         nodes._answers(places, {1: "fine", 2: "lost"})
     monkeypatch.setattr(ray_session, "described_nodes", lambda: [places[1]])
     assert nodes._answers(places, {1: "fine", 2: "lost"}) == {1: "here"}
+
+
+def test_gpus_whose_kernels_cannot_be_compiled_are_told_where_they_will_be() -> None:
+    (found,) = wrong(node("node-b", cannot_compile="no C compiler (gcc or clang) was found"))
+    assert (found.check, found.where) == ("compiler", "node-b")
+    assert found.text == (
+        "the built-in fine-tuning compiles kernels for GPUs, but no C compiler (gcc or clang) was found"
+    )
+    assert found.remedy == "Install both there, for example by `apt install gcc python3-dev`."
+    on_cpus = node("node-b", resources={"CPU": 8}, torch_gpus=0, cannot_compile="no C compiler was found")
+    assert all(finding.check != "compiler" for finding in diagnose([on_cpus], WANTED))
+    own_function = dataclasses.replace(WANTED, compiles=False)
+    assert all(f.is_fine for f in diagnose([node("node-b", cannot_compile="no C compiler")], own_function))
+
+
+@pytest.mark.parametrize(
+    ("has_triton", "has_compiler", "has_header", "told"),
+    [
+        (False, False, False, None),
+        (True, True, True, None),
+        (True, False, True, "no C compiler (gcc or clang) was found"),
+        (True, True, False, "Python.h is missing"),
+    ],
+)
+def test_what_triton_needs_to_compile_is_looked_for(
+    has_triton: bool,
+    has_compiler: bool,
+    has_header: bool,
+    told: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modules, programs, include = tmp_path / "modules", tmp_path / "bin", tmp_path / "include"
+    for directory in (modules, programs, include):
+        directory.mkdir()
+    if has_triton:
+        (modules / "triton.py").touch()
+    if has_compiler:
+        (programs / "gcc").touch(mode=0o755)
+    if has_header:
+        (include / "Python.h").touch()
+    monkeypatch.syspath_prepend(str(modules))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(include)})
+    found = node_module.cannot_compile()
+    assert found is None if told is None else found is not None and found.endswith(told)

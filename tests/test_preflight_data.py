@@ -15,6 +15,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.config.names import OPTIMIZERS
 from sweeper.config.resource_models import ResourceSection
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.preflight import data as data_module
 from sweeper.preflight import facts
 from sweeper.preflight.child import checking_in_child
 from sweeper.preflight.data import check_trial
@@ -670,3 +671,31 @@ def test_a_function_that_is_not_there_is_told_from_the_child(tmp_path: Path) -> 
     (tmp_path / "mine.py").write_text("x = 1\n")
     with pytest.raises(ConfigError, match="has no `train`"):
         run_in_child(function_config("mine:train"), directory=tmp_path)
+
+
+def test_a_transformers_that_takes_no_shared_out_model_is_told_before_a_gpu_is_taken(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    plain = config(tiny)
+    sharded = plain.model_copy(update={"resources": ResourceSection(sharding="fsdp2", workers_per_trial=2)})
+    check_trial(sharded)
+    monkeypatch.setattr(transformers.Trainer, "__init__", lambda self: None)
+    check_trial(plain)
+    with pytest.raises(ConfigError, match=r"`resources.sharding: fsdp2` needs a later transformers than "):
+        check_trial(sharded)
+
+
+def test_a_gpu_whose_kernels_cannot_be_compiled_is_told_before_it_is_taken(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_module, "unusable_gpu", lambda: None)
+    monkeypatch.setattr(data_module, "cannot_compile", lambda: "no C compiler was found")
+    check_trial(config(tiny))
+    with pytest.raises(ConfigError) as caught:
+        check_trial(config(tiny), trains_on_gpu=True)
+    assert str(caught.value) == (
+        "Trials are given GPUs, for which they compile kernels, but no C compiler was found. Install both there, for "
+        "example by `apt install gcc python3-dev`."
+    )

@@ -1,5 +1,6 @@
 """A trial that was killed goes on as if it had not been."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,3 +256,32 @@ def test_an_inherited_checkpoint_brings_moments_and_position_but_not_the_rate(tm
     assert ours.optimizer.param_groups[0]["lr"] == pytest.approx(4e-3 * (1 - 6 / 20))
     moments = ours.optimizer.state[ours.weight]["exp_avg"]
     assert torch.equal(moments, theirs.optimizer.state[theirs.weight]["exp_avg"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_a_gpu_trains_large_tensors_of_a_checkpoint_stay_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from sweeper.training.checkpoints import STATE, read_state
+
+    moments = {"step": torch.tensor(7.0), "exp_avg": torch.arange(100_000.0)}
+    torch.save({"optimizer": {"state": {0: moments}}, "tokens": 7}, tmp_path / STATE)
+
+    def read(*, on_gpu: bool) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+        found: dict[str, torch.Tensor] = read_state(tmp_path)["optimizer"]["state"][0]
+        return found
+
+    def is_mapped(tensor: torch.Tensor) -> bool:
+        maps = [
+            line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line
+        ]
+        ends = [[int(end, 16) for end in words[0].split("-")] for words in maps]
+        return any(first <= tensor.data_ptr() < last for first, last in ends)
+
+    mapped, whole = read(on_gpu=True), read(on_gpu=False)
+    assert {name: is_mapped(one) for name, one in mapped.items()} == {"step": False, "exp_avg": True}
+    assert not any(is_mapped(one) for one in whole.values())
+    assert all(torch.equal(mapped[name], whole[name]) for name in whole)

@@ -14,7 +14,7 @@ from sweeper.context import TrialContext
 from sweeper.errors import SweeperError
 from sweeper.executors.worker_memory import asked_of_driver, take_gpu, wait_for_free_gpu
 from sweeper.training.functions import run_function
-from sweeper.training.memory import forget_8_bit_overrides, limit_gpu_memory
+from sweeper.training.memory import forget_8_bit_overrides, is_out_of_memory, limit_gpu_memory
 from sweeper.training.warm import ask_the_driver_once
 from sweeper.trial_spec import TrialSpec
 
@@ -144,3 +144,35 @@ def test_the_driver_is_asked_for_the_kind_of_gpus_once() -> None:
     assert state.check_cuda_p2p_ib_support is once
     assert (once(), once(), len(asked)) == (True, True, 1)
     ask_the_driver_once(types.SimpleNamespace())  # an accelerate that does not ask
+
+
+@pytest.mark.parametrize(("free", "is_memory"), [(100 << 20, True), (40 * GB, False)])
+@pytest.mark.parametrize("library", ["CUBLAS", "CUDNN"])
+def test_a_library_that_could_not_begin_on_a_full_gpu_had_no_memory(
+    library: str, free: int, is_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = types.SimpleNamespace(is_available=lambda: True, mem_get_info=lambda: (free, 80 * GB))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    error = RuntimeError(f"CUDA error: {library}_STATUS_NOT_INITIALIZED when calling `create(handle)`")
+    assert is_out_of_memory(error) is is_memory
+
+
+def test_a_lost_gpu_is_not_asked_for_its_memory_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    cuda = types.SimpleNamespace(is_available=lambda: True, mem_get_info=fails)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    assert not is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"))
+
+
+def test_a_gpu_that_a_desktop_holds_a_little_of_is_trained_on_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    waited: list[float] = []
+    wait_for_free_gpu(1.0, read=lambda: (21 * GB, 24 * GB), wait=waited.append)
+    assert sum(waited) == 60.0
+    assert caplog.messages == [
+        "3.0 of the 24.0 GB of this worker's GPU are held by other processes, for example a desktop; trials get the "
+        "rest."
+    ]

@@ -20,6 +20,7 @@ def check_method(draft: Draft) -> None:
         _refuse_adapters(draft, draft.settings)
     _check_swept_beta2(draft)
     _refuse_fused_in_fp16(draft)
+    _refuse_flash_in_fp32(draft)
 
 
 def _refuse_adapters(draft: Draft, settings: TrainSettings) -> None:
@@ -48,6 +49,16 @@ def _check_swept_beta2(draft: Draft) -> None:
             "beta2, so points that are the same would be trained again. "
             f"Remove `{BETA2}`, or choose for example `adamw_torch`.",
             *("search_space", BETA2),
+        )
+
+
+def _refuse_flash_in_fp32(draft: Draft) -> None:
+    flash = [str(name) for name in _taken(draft, "attn_implementation") if "flash" in str(name)]
+    if flash and "fp32" in _taken(draft, "precision"):
+        draft.tell(
+            f"`attn_implementation: {flash[0]}` computes in 16 bits, but `precision` is fp32. Choose bf16 or fp16, or "
+            "`attn_implementation: sdpa`.",
+            *draft.place_of("attn_implementation"),
         )
 
 

@@ -21,7 +21,9 @@ from sweeper.preflight.data_rules import (
     vocabulary_problem,
 )
 from sweeper.preflight.data_variants import data_settings, largest_length, models_of, packs
+from sweeper.preflight.diagnosis import COMPILER_REMEDY
 from sweeper.preflight.model import ModelFacts, check_model, read_model_config
+from sweeper.preflight.node import cannot_compile
 from sweeper.preflight.packing import check_packing
 from sweeper.training.data_identity import data_identities, pinned
 from sweeper.training.memory import unusable_gpu
@@ -47,16 +49,32 @@ def check_trial(
         return DataReport()
     each = [_BuiltIn(one) for one in models_of(config)]
     found = [one.gather() for one in each]
-    merged = _merged([*found, *_unusable_gpu()] if trains_on_gpu else found)
+    merged = _merged([*found, *_unsharded(config), *(_unusable_gpu() if trains_on_gpu else ())])
     counted = {name: [n for one in each for n in one.counted[name]] for name in each[0].counted}
     unlike = unlike_measures_warnings(config, counted)
     return dataclasses.replace(merged, warnings=(*merged.warnings, *unlike))
 
 
+def _unsharded(config: SweepConfig) -> list["DataReport | list[Problem]"]:
+    if config.resources.sharding is None:
+        return []
+    from sweeper.training.sharding import unusable_for_sharding  # torch.distributed takes half a second
+
+    why = unusable_for_sharding()
+    return [] if why is None else [[Problem(why)]]
+
+
 def _unusable_gpu() -> list["DataReport | list[Problem]"]:
     importlib.import_module("torch")  # which tells
     why = unusable_gpu()
-    return [] if why is None else [[Problem(why)]]
+    if why is not None:
+        return [[Problem(why)]]
+    lacking = cannot_compile()
+    if lacking is None:
+        return []
+    return [
+        [Problem(f"Trials are given GPUs, for which they compile kernels, but {lacking}. {COMPILER_REMEDY}")]
+    ]
 
 
 def _merged(found: list["DataReport | list[Problem]"]) -> DataReport:

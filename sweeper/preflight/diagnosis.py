@@ -17,11 +17,15 @@ LEAST_FREE_BYTES = 1e9  # a journal, curves and a report take less; checkpoints 
 class Finding:
     """One thing that was checked."""
 
-    check: str  # nodes, versions, gpus, paths, code, packages, shared, disk, storage, checkpoints, collective, room
+    # nodes, versions, gpus, compiler, paths, code, packages, shared, disk, storage, checkpoints, collective, room
+    check: str
     where: str  # a node's name, or "driver"
     is_fine: bool
     text: str  # what is so, or what is wrong
     remedy: str = ""
+
+
+COMPILER_REMEDY = "Install both there, for example by `apt install gcc python3-dev`."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class NodeReport:
     free_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by directory
     sees_study: bool | None = None  # whether it reads what the driver wrote; None: not asked
     torch_gpus: int | None = None  # that torch can use; None: not asked, or torch could not be
+    cannot_compile: str | None = None  # what Triton lacks to compile its kernels; None: nothing, or not asked
     code_error: str | None = (
         None  # why the sweep's own trial function cannot be loaded; None: it can, or there is none
     )
@@ -56,7 +61,7 @@ class NodeReport:
         return cls(
             name=name, resources=resources, versions=said["versions"], missing=said["missing"],
             lacking=said["lacking"], free_bytes=said["free_bytes"], sees_study=said["token"] == token,
-            torch_gpus=said["torch_gpus"], code_error=code_error,
+            torch_gpus=said["torch_gpus"], cannot_compile=said["cannot_compile"], code_error=code_error,
         )  # fmt: skip
 
 
@@ -70,6 +75,7 @@ class Wanted:
     study_dir: str | None = None
     kept: KeptInStudy = dataclasses.field(default_factory=KeptInStudy)  # what trials keep in it
     packages: Sequence[Needed] = ()  # beside those whose versions are compared
+    compiles: bool = True  # whether the built-in fine-tuning is to run on GPUs; so without a sweep
 
 
 def diagnose(nodes: Sequence[NodeReport], wanted: Wanted) -> list[Finding]:
@@ -83,6 +89,7 @@ def diagnose(nodes: Sequence[NodeReport], wanted: Wanted) -> list[Finding]:
 def _of_node(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
     yield _versions(node, wanted)
     yield from _gpus(node)
+    yield from _compiler(node, wanted)
     yield from _packages(node, wanted)
     yield from _paths(node, wanted)
     yield from _disks(node)
@@ -142,6 +149,15 @@ def _gpus(node: NodeReport) -> Iterator[Finding]:
         yield Finding(
             check="gpus", where=node.name, is_fine=True, text=f"{has} GPUs, torch can use {node.torch_gpus}"
         )
+
+
+def _compiler(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:
+    if node.cannot_compile is not None and node.resources.get("GPU", 0) and wanted.compiles:
+        yield Finding(
+            check="compiler", where=node.name, is_fine=False,
+            text=f"the built-in fine-tuning compiles kernels for GPUs, but {node.cannot_compile}",
+            remedy=COMPILER_REMEDY,
+        )  # fmt: skip
 
 
 def _packages(node: NodeReport, wanted: Wanted) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ def _wanted(config: SweepConfig | None, reports: Sequence[NodeReport], directory
     return Wanted(
         versions=versions, share=resources.share(gpus), n_workers=resources.n_workers, study_dir=str(directory),
         kept=kept_in_study(config), packages=needed_packages(config),
+        compiles=bool(gpus) and config.trial.function is None,
     )  # fmt: skip
 
 

@@ -39,9 +39,10 @@ def check_nodes(
             f"All nodes that can hold a trial left the cluster while they were asked: {', '.join(left)}. "
             "Start it again when there are others."
         )
+    kept = kept_in_study(config, function)
     wanted = Wanted(
-        versions=own_versions(), share={}, study_dir=str(directory), kept=kept_in_study(config, function),
-        packages=asked.packages,
+        versions=own_versions(), share={}, study_dir=str(directory), kept=kept, packages=asked.packages,
+        compiles=kept.is_built_in and slots.gpus_per_trial > 0,
     )  # fmt: skip
     refused, told = sorted_out(reports, wanted)
     if refused:
@@ -82,7 +83,7 @@ def _other_versions(reports: Sequence[NodeReport], wanted: Wanted) -> set[str]:
 def _is_fatal(finding: Finding, wanted: Wanted, other_versions: set[str]) -> bool | None:
     """Whether a sweep cannot start with what was found; None: a launch looks at that by other means."""
     return {
-        "paths": True, "code": True, "packages": True, "shared": wanted.kept.is_needed,
+        "paths": True, "code": True, "packages": True, "compiler": True, "shared": wanted.kept.is_needed,
         "versions": finding.where in other_versions,
     }.get(finding.check)  # fmt: skip
 

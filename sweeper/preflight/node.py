@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,23 @@ def look(
         "free_bytes": {disk: shutil.disk_usage(_nearest(disk)).free for disk in disks},
         "token": _text_of(token),
         "torch_gpus": _torch_gpus() if counts_gpus else None,
+        "cannot_compile": cannot_compile(),
     }
+
+
+def cannot_compile() -> str | None:
+    """Say what is missing here for Triton, which compiles a launcher of its kernels in C at a trial's first step.
+
+    Looked for where triton 3.6 does (runtime/build.py). None where nothing is, or where there is no Triton.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return None
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return "no C compiler (gcc or clang) was found"
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    header = os.path.join(sysconfig.get_paths(scheme=scheme)["include"], "Python.h")
+    return None if os.path.exists(header) else f"{header} is missing"
 
 
 def _nearest(path: str) -> str:

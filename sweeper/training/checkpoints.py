@@ -22,6 +22,7 @@ from sweeper.training.sharding import optimizer_shares, shared_out_again, whole,
 
 WEIGHTS = "weights.safetensors"  # by parameter name; with LoRA the adapters alone
 BEST = "best.safetensors"  # as these; where the next phase starts from the best weights of this one
+_SMALL_BYTES = 65_536
 STATE = "state.pt"  # read with `weights_only`, so it can hold tensors and plain values only
 
 
@@ -81,9 +82,26 @@ def carried_of(trainer: Any, *, with_moments: bool) -> Carried:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the state of a checkpoint beside its weights."""
-    state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    return state
+    """Return the state of a checkpoint beside its weights, on the CPU.
+
+    Where a GPU trains, large tensors stay in the file, mapped: the optimiser copies them to the GPU, and each of 8
+    workers of one node would else hold 8 bytes per parameter on the host for as long. An optimiser on the CPU keeps
+    the tensors that it is given, and a file may be removed under it, so there they are read.
+    """
+    is_mapped = torch.cuda.is_available()
+    state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=is_mapped)
+    return _without_small_maps(state) if is_mapped else state
+
+
+def _without_small_maps(value: Any) -> Any:
+    """Return a nested value whose small tensors are copies: counts of steps stay on the host, whoever trains."""
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.numel() * value.element_size() <= _SMALL_BYTES else value
+    if isinstance(value, dict):
+        return {key: _without_small_maps(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_small_maps(item) for item in value]
+    return value
 
 
 def read_end(path: Path, state: dict[str, Any]) -> Carried:
@@ -95,7 +113,9 @@ def read_best(path: Path, state: dict[str, Any]) -> Best | None:
     """Return the best weights that a checkpoint holds of its leg, if it holds any."""
     if "best" not in state:
         return None
-    carried = Carried(weights=safetensors.torch.load_file(path / BEST), moments=state["best"]["moments"])
+    carried = Carried(
+        weights=safetensors.torch.load_file(path / BEST), moments=_on_cpu(state["best"]["moments"])
+    )
     return Best(value=float(state["best"]["value"]), carried=carried)
 
 

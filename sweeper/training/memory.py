@@ -17,6 +17,9 @@ _WORDS = (
     "can't allocate memory",  # torch's allocator on the host
     "not enough memory",
 )
+# What libraries say that found no room for their own workspace; where there is room, the GPU is lost to this process.
+_WORDS_OF_FULL = ("CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED")
+_FULL_BYTES = 256 << 20
 
 
 def device_name() -> str:
@@ -101,7 +104,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is that memory, of the GPU or of the host, did not suffice."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return any(words in said for words in _WORDS) or (
+        any(words in said for words in _WORDS_OF_FULL) and _is_gpu_full()
+    )
+
+
+def _is_gpu_full() -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return False
+    try:
+        free, _ = torch.cuda.mem_get_info()
+    except RuntimeError:  # the GPU answers no more: that was not its memory
+        return False
+    return bool(free < _FULL_BYTES)
 
 
 def free_memory() -> None:

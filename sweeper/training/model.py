@@ -36,6 +36,11 @@ def load_model(trial: TrialSection, settings: TrainSettings, *, device: int | No
         settings: Of the trial.
         device: The GPU that trains it, where it may be read straight to there; else it is on the CPU.
     """
+    if "flash" in (settings.attn_implementation or "") and precision(settings) == "fp32":
+        raise ConfigError(
+            f"`attn_implementation: {settings.attn_implementation}` computes in 16 bits, but `precision: "
+            f"{settings.precision}` is fp32 on this machine. Choose `fp16`, or `attn_implementation: sdpa`."
+        )
     if settings.method == "qlora":
         return _read_model(trial, settings, precision_dtype(settings), **_in_4_bits(settings))
     frozen = settings.method == "lora"

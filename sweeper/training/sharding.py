@@ -4,6 +4,7 @@
 with the code that trains on GPUs.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sweeper.errors import SweeperError
+
+_SHARDED_BEFORE = (
+    "is_distributed_loading_by_transformers"  # what the trainer asks itself; not in transformers 5.17
+)
 
 
 def shard(model: Any, dtype: torch.dtype) -> None:
@@ -35,16 +40,26 @@ def shard(model: Any, dtype: torch.dtype) -> None:
     register_fsdp_forward_method(model, "generate")
 
 
+def unusable_for_sharding() -> str | None:
+    """Say that the installed transformers takes no model that is shared out already; None where it does."""
+    is_known = _SHARDED_BEFORE in inspect.getsource(transformers.Trainer.__init__)
+    return None if is_known else _too_early()
+
+
+def _too_early() -> str:
+    return (
+        f"`resources.sharding: fsdp2` needs a later transformers than {transformers.__version__}. Upgrade it."
+    )
+
+
 def sharded_by_us(trainer: Any) -> None:
     """Tell the trainer that its model is shared out already, so that it wraps it in nothing.
 
     Raises:
         SweeperError: If this version of transformers cannot be told.
     """
-    if not hasattr(trainer, "is_distributed_loading_by_transformers"):
-        raise SweeperError(
-            f"`resources.sharding: fsdp2` needs a later transformers than {transformers.__version__}. Upgrade it."
-        )
+    if not hasattr(trainer, _SHARDED_BEFORE):
+        raise SweeperError(_too_early())
     trainer.is_distributed_loading_by_transformers = True
 
 
