@@ -230,8 +230,9 @@ def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: Exec
         raise SweeperError(orchestrator.failure)
     if orchestrator.is_interrupted and study.reached != "finished":
         where = "" if executor_name == "ray" else f" --executor {executor_name}"
+        how = "Out of time (`resources.time_budget_s`)" if orchestrator.is_out_of_time else "Interrupted"
         raise InterruptedSweepError(
-            f"Interrupted: {ended} of {view.n_trials} trials have ended, everything is saved. "
+            f"{how}: {ended} of {view.n_trials} trials have ended, everything is saved. "
             f"`sweeper report {place}` shows what was found so far. Go on with: sweeper resume {place}{where}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):

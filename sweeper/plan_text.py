@@ -15,7 +15,7 @@ from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.space_models import Dimension
 from sweeper.plan import Plan, Point
 from sweeper.plan.points import threads_of
-from sweeper.reporting.formats import spelled
+from sweeper.reporting.formats import duration, spelled
 
 _UNKNOWN = "?"
 
@@ -74,6 +74,8 @@ def _overview(plan: Plan) -> Table:
     table.add_row("metric", Text(f"{config.metric}, {config.direction}"))
     table.add_row("pruner", Text(_pruner(config)))
     table.add_row("rungs", Text(_rungs(plan)))
+    if config.resources.time_budget_s is not None:
+        table.add_row("ends", Text(f"after {duration(config.resources.time_budget_s)}, to be resumed"))
     return table
 
 

@@ -1459,12 +1459,21 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         BASE,
         [
+            ("gpus_per_trial: 1", "time_budget_s: 0"),
+        ],
+        [
+            "sweep.yaml:16: `resources.time_budget_s` must be greater than 0, but got 0. Choose a larger value.",
+        ],
+    ),
+    (
+        BASE,
+        [
             ("gpus_per_trial: 1", "gpus: 1"),
         ],
         [
             "sweep.yaml:16: unknown key `gpus`. Allowed: `slots`, `gpus_per_trial`, "
             "`cpus_per_trial`, `threads_per_trial`, `workers_per_trial`, `sharding`, `placement`, "
-            "`custom_resources`, `address` and `worker_growth_gb`.",
+            "`custom_resources`, `address`, `worker_growth_gb` and `time_budget_s`.",
         ],
     ),
     (

@@ -910,3 +910,40 @@ def reopened_at(directory):
     from sweeper.study.study import Study
 
     return Study.open(str(directory))
+
+
+def test_a_sweep_whose_time_is_over_ends_as_an_interrupted_one_and_a_resume_has_its_time_anew(tmp_path):
+    class Slow:
+        def on_event(self, event):
+            if event.kind is EventKind.RUNG and event.record.number == 1:
+                time.sleep(0.6)  # the driver looks by the real clock here
+
+    place = tmp_path / "s"
+    options = LaunchOptions(dir=str(place), executor="in-process")
+    config = make_config(resources={"slots": 1, "time_budget_s": 0.5})
+    with pytest.raises(
+        InterruptedSweepError,
+        match=r"^Out of time \(`resources.time_budget_s`\): 1 of 4 .*Go on with: sweeper resume",
+    ):
+        launch(config, options=options, function=trial_functions.steady, listeners=[Slow()])
+
+    told = (place / "events.log").read_text()
+    assert "the sweep ends: `resources.time_budget_s` of 0.5 s is over" in told
+    states = [record.state for record in reopened_at(place).records().values()]
+    assert states == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING, TrialState.WAITING]
+    view = resume(str(place), options=options, function=trial_functions.steady)
+    assert (view.state, view.count(TrialState.COMPLETE)) == ("finished", 4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "n_looks", "is_over"), [(30.0, 10, False), (None, 100, False), (30.0, 100, True)]
+)
+def test_a_time_is_over_when_its_driver_has_had_the_sweep_so_long(budget, n_looks, is_over):
+    _, orchestrator = in_memory(resources={"time_budget_s": budget})
+    spec = orchestrator.next_trial()
+    for _ in range(n_looks):
+        orchestrator.poll()
+    assert orchestrator.is_out_of_time is orchestrator.is_interrupted is is_over
+    assert orchestrator.n_running == 1  # what runs is the executor's to end
+    assert spec is not None
+    assert (orchestrator.next_trial() is None) is is_over

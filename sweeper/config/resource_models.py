@@ -35,6 +35,8 @@ class ResourceSection(Section):
     address: str | None = None  # a running Ray cluster
     # How much more memory than after its first trial a worker may hold between trials before it is replaced.
     worker_growth_gb: Float = Field(default=2.0, gt=0)
+    # Wall-clock seconds of a launch, and of each resume, after which the sweep ends as at an interrupt.
+    time_budget_s: Annotated[Float, Field(gt=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -73,6 +73,7 @@ class SweepState:
         self.points = {point.point_id: point for point in plan.points}
         self.running: dict[int, Running] = {}
         self.is_interrupted = False
+        self.is_out_of_time = False  # by which it is interrupted
         self.failure: str | None = None  # why the sweep gives up, once it does
         self.may_save = True  # whether trials that are told to end may save first: not on a full disk
         self.is_paused = False  # until somebody ends the pause
@@ -86,6 +87,11 @@ class SweepState:
     def is_draining(self) -> bool:
         """Whether no further trial will be started."""
         return self.is_interrupted or self.failure is not None
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long this driver has had the sweep."""
+        return self.clock() - self._started_at
 
     def trial_dir(self, number: int) -> Path:
         return layout.trial_dir(self.study.directory, number)
@@ -119,7 +125,7 @@ class SweepState:
 
     def tell(self, kind: EventKind, message: str = "", **facts: Any) -> None:
         """Tell the listeners of an event; `facts` are further fields of `Event`."""
-        event = Event(kind=kind, at_s=self.clock() - self._started_at, message=message, **facts)
+        event = Event(kind=kind, at_s=self.elapsed_s, message=message, **facts)
         if self._untold is None:
             self._deliver(event)
         else:

@@ -61,7 +61,17 @@ class Steering:
         if now - self._looked_at < _POLL_S:
             return []
         self._looked_at = now
+        self._end_in_time()
         return self.act(verbs)
+
+    def _end_in_time(self) -> None:
+        limit_s = self._state.config.resources.time_budget_s
+        if limit_s is None or self._state.is_draining or self._state.elapsed_s < limit_s:
+            return
+        self._state.is_interrupted = self._state.is_out_of_time = True
+        self._state.tell(
+            EventKind.NOTE, f"the sweep ends: `resources.time_budget_s` of {limit_s:g} s is over"
+        )
 
     def act(self, verbs: Sequence[Verb] = tuple(Verb)) -> list[Decision]:
         """Act on everything that was asked for and has no answer yet."""

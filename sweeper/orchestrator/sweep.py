@@ -113,6 +113,11 @@ class Orchestrator:
         return self._state.is_interrupted
 
     @property
+    def is_out_of_time(self) -> bool:
+        """Whether that is so because its time was over."""
+        return self._state.is_out_of_time
+
+    @property
     def is_draining(self) -> bool:
         """Whether no further trial will be started."""
         return self._state.is_draining
