@@ -234,7 +234,7 @@ def replay(
 
 def _keep_for_report(study: str, document: dict[str, Any], storage: str | None) -> None:
     """Keep a replay where the study's report finds it, and say so; to be printed it needs no more than reading."""
-    from sweeper.reporting.kept_replay import keep_replay
+    from sweeper.reporting.kept import keep_replay
 
     try:
         kept = keep_replay(study, document, storage=storage)

@@ -14,12 +14,15 @@ from sweeps import make_orchestrator, make_study, reopened
 from sweeper import api
 from sweeper.config import config_from_dict, dump_config
 from sweeper.confirm.finalists import passed_over
-from sweeper.confirm.outcome import outcome_json, outcome_text
+from sweeper.confirm.outcome import outcome_json, outcome_sentences, outcome_text
 from sweeper.confirm.run import ConfirmRequest, confirm
-from sweeper.errors import ConfigError, StudyMismatchError
+from sweeper.errors import ConfigError, StudyMismatchError, SweeperError
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.plan import plan_sweep
 from sweeper.records import Origin
+from sweeper.reporting.markdown import escaped, report_markdown
+from sweeper.reporting.summary import answer_sentences
+from sweeper.reporting.tables import report_json
 from sweeper.study.view import StudyView
 
 SCORES = {1e-5: 0.2, 1e-4: 0.6, 1e-3: 0.9, 1e-2: 0.899}
@@ -80,6 +83,31 @@ def test_what_differs_is_told_from_what_does_not(study: StudyView) -> None:
         same,
     )
     assert worse.startswith("Trial 2 beats trial 1 by ")
+
+
+def test_the_reports_of_both_studies_say_what_came_of_it(study: StudyView) -> None:
+    before = answer_sentences(study)
+    outcome = confirmed(study)
+    told = " ".join(outcome_sentences(outcome))
+
+    assert answer_sentences(study) != before
+    assert f"Its best points were trained again in study `noisy-confirm`, over 8 new seeds each. {told}" in (
+        answer_sentences(study)
+    )
+    assert f"It confirms study `noisy`, over 8 new seeds each, whose trials are meant here. {told}" in (
+        answer_sentences(outcome.view)
+    )
+    (best,) = [sentence for sentence in outcome_sentences(outcome) if " beats trial " in sentence]
+    assert escaped(best) in report_markdown(study)
+    assert report_json(study)["confirm"]["sentences"] == outcome_sentences(outcome)
+    assert report_json(study)["confirm"] == report_json(outcome.view)["confirm"]
+
+
+def test_a_kept_outcome_that_is_damaged_is_told_with_its_place(study: StudyView) -> None:
+    path = study.directory / "confirm.json"
+    path.write_text('{"study": "other"}')
+    with pytest.raises(SweeperError, match=r"confirm\.json cannot be read .* or run `sweeper confirm` again"):
+        answer_sentences(study)
 
 
 def test_a_second_call_reads_what_the_first_one_trained(study: StudyView) -> None:

@@ -9,7 +9,7 @@ from report_fixtures import view_of_5
 
 from sweeper.errors import SweeperError
 from sweeper.reporting import write_report
-from sweeper.reporting.kept_replay import REPLAY_FILE, keep_replay, kept_replay
+from sweeper.reporting.kept import REPLAY_FILE, keep_replay, kept_replay
 from sweeper.reporting.plot_replay import pareto_front, replay_figure, replay_rows
 from sweeper.study.recorded_files import write_recorded
 

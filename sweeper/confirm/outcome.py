@@ -19,6 +19,7 @@ class Outcome:
     """The finalists' new values, and each one's comparison with the reference, which is the first."""
 
     view: StudyView  # of the confirming study
+    of: str  # name of the first one, whose trials are meant
     finalists: tuple[Finalist, ...]
     values: tuple[Values, ...]  # by seed, of each finalist
     n_diverged: tuple[int, ...]  # seeds, of each finalist
@@ -36,6 +37,7 @@ def outcome_of(
     view: StudyView,
     finalists: Sequence[Finalist],
     *,
+    of: str,
     test: TestName = "t",
     alpha: float = ALPHA,
     passed_over: Sequence[int] = (),
@@ -56,6 +58,7 @@ def outcome_of(
     )
     return Outcome(
         view=view,
+        of=of,
         finalists=tuple(finalists),
         values=tuple(values),
         n_diverged=tuple(n_diverged),
@@ -78,15 +81,21 @@ def outcome_text(outcome: Outcome) -> str:
         lines.append(f"  {_name(finalist)}: {_spread(list(values.values()), lost, outcome.n_seeds)}{role}")
     if outcome.passed_over:
         lines += ["", passed_over_sentence(outcome.passed_over)]
-    lines += ["", *(_sentence(outcome, comparison) for comparison in outcome.comparisons), ""]
+    *compared, risk = outcome_sentences(outcome)
+    lines += ["", *compared, "", risk]
+    return "\n".join(lines)
+
+
+def outcome_sentences(outcome: Outcome) -> list[str]:
+    """Return a sentence per comparison, and the risk at which they are made."""
     n = len(outcome.comparisons)
     by = "Westfall and Young" if all(one.test == PERMUTATION for one in outcome.comparisons) else "Holm"
     how = f", corrected for {n} comparisons by {by}" if n > 1 else ""
-    lines.append(
+    return [
+        *(_sentence(outcome, comparison) for comparison in outcome.comparisons),
         f"Claims are made at a risk of {outcome.alpha:g} for all comparisons together{how}; each interval is of 95 % "
-        "by itself."
-    )
-    return "\n".join(lines)
+        "by itself.",
+    ]
 
 
 def passed_over_sentence(trials: Sequence[int]) -> str:
@@ -105,6 +114,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     view = outcome.view
     return {
         "study": view.name,
+        "of": outcome.of,
         "state": view.state,
         "metric": view.config.metric,
         "direction": view.config.direction,
@@ -131,6 +141,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             }
             for comparison in outcome.comparisons
         ],
+        "sentences": outcome_sentences(outcome),
     }
 
 

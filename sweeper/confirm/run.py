@@ -6,10 +6,11 @@ import logging
 from sweeper import api
 from sweeper.confirm.again import train_or_read
 from sweeper.confirm.finalists import choose_finalists, confirm_config, passed_over
-from sweeper.confirm.outcome import Outcome, outcome_of, passed_over_sentence
+from sweeper.confirm.outcome import Outcome, outcome_json, outcome_of, passed_over_sentence
 from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
 from sweeper.executors.attempt import TrialFunction
 from sweeper.moved import follow
+from sweeper.reporting.kept import keep_confirmation
 from sweeper.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ def confirm(
 ) -> Outcome:
     """Train a study's finalists again with new seeds, as a study of its own, and compare them.
 
-    One that was interrupted is gone on with; one that is finished is read.
+    One that was interrupted is gone on with; one that is finished is read. The outcome is kept in the directories of
+    both studies, for their reports.
 
     Raises:
         ConfigError: If nothing could come of it; nothing was started.
@@ -57,4 +59,9 @@ def confirm(
     if warm:
         logger.warning(passed_over_sentence(warm))  # before hours are spent on the others
     trained = train_or_read(config, study, options, function)
-    return outcome_of(trained, finalists, test=request.test, alpha=request.alpha, passed_over=warm)
+    outcome = outcome_of(
+        trained, finalists, of=view.name, test=request.test, alpha=request.alpha, passed_over=warm
+    )
+    for directory in (study.directory, trained.directory):
+        keep_confirmation(directory, outcome_json(outcome))
+    return outcome

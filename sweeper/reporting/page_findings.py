@@ -9,7 +9,7 @@ from sweeper.pruners.evidence import Evidence
 from sweeper.reporting.figures import Figure
 from sweeper.reporting.findings import Findings
 from sweeper.reporting.formats import count, one_line, percent, short
-from sweeper.reporting.kept_replay import kept_replay
+from sweeper.reporting.kept import kept_replay
 from sweeper.reporting.page_tables import esc, plain_table, prose
 from sweeper.reporting.plot_evidence import evidence_figure
 from sweeper.reporting.plot_params import importance_figure, parallel_figure

@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.formats import count, exact, one_line, percent, plural, short
+from sweeper.reporting.kept import kept_confirmation
 from sweeper.reporting.optimum_text import optimum_sentences
 from sweeper.reporting.origins import warm_text
 from sweeper.reporting.uncertainty import uncertainty_sentence
@@ -98,10 +99,24 @@ def answer_sentences(view: StudyView) -> list[str]:
         _best_sentence(view, best),
         *_warm_sentences(view, best),
         *([sure] if (sure := uncertainty_sentence(view)) else []),
+        *_confirmed_sentences(view),
         *_unequal_sentences(view),
         training_sentence(view),
         *optimum_sentences(view),
     ]
+
+
+def _confirmed_sentences(view: StudyView) -> list[str]:
+    """Return what `sweeper confirm` found out about the best trials of this study, or by means of it."""
+    found = kept_confirmation(view.directory)
+    if found is None:
+        return []
+    over = f"over {plural(found['n_seeds'], 'new seed')} each"
+    if found["of"] == view.name:
+        told = f"Its best points were trained again in study `{found['study']}`, {over}."
+    else:
+        told = f"It confirms study `{found['of']}`, {over}, whose trials are meant here."
+    return [f"{told} {' '.join(found['sentences'])}"]
 
 
 def _best_sentence(view: StudyView, best: TrialRecord) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from sweeper.records import TrialRecord, TrialState
 from sweeper.reporting.benchmarks import benchmarks_json
 from sweeper.reporting.formats import exact, jsonable, one_line
+from sweeper.reporting.kept import kept_confirmation
 from sweeper.reporting.origins import origin_text
 from sweeper.reporting.status import status_json, trial_json
 from sweeper.reporting.summary import result_of, savings_of
@@ -94,6 +95,7 @@ def report_json(view: StudyView) -> dict[str, Any]:
             for record, row in zip(view.records, status["trials"], strict=True)
         ],
         "benchmarks": benchmarks_json(view),
+        "confirm": kept_confirmation(view.directory),
         "versions": dict(view.versions),
         "environments": [dict(environment) for environment in view.environments],
         "config": view.config.model_dump(mode="json"),
