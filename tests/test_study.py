@@ -41,7 +41,9 @@ def test_what_was_recorded_is_there_after_reopening(tmp_path):
     study.claim(1)
     rung = RungRecord(rung=0, mark=20, step=2, samples=20, signals={"loss": math.nan, "score": 0.5})
     study.record_rung(1, rung)
-    study.record_decision(1, 0, Decision(trial=1, stop=True, rule="nan", reason="diverged", samples=20))
+    study.record_decision(
+        1, 0, Decision(trial=1, stop=True, rule="nan", reason="diverged", samples=20).entry()
+    )
     study.finish(1, TrialState.PRUNED, reason="diverged")
 
     record = reopened(study).records()[1]

@@ -90,12 +90,21 @@ class Recording:
 
     def decision(self, decision: Decision) -> None:
         record = self._state.records[decision.trial]
-        self._state.study.record_decision(decision.trial, len(record.decisions), decision)
-        record.decisions.append(decision.entry())
+        entry = decision.entry() | _cost_of(record, decision)
+        self._state.study.record_decision(decision.trial, len(record.decisions), entry)
+        record.decisions.append(entry)
         self._state.records.note(record.number)
         if not decision.stop:
             words = f"{'set aside' if decision.aside else 'goes on'}: {decision.reason}"
             self._state.tell(EventKind.DECIDED, words, record=record, decision=decision)
+
+
+def _cost_of(record: TrialRecord, decision: Decision) -> dict[str, Any]:
+    """Return how long the trial has trained, in s, and how many samples it is spared where it is stopped."""
+    spent: dict[str, Any] = {"train_s": round(record.train_s, 3)}
+    if decision.stop and record.budget_samples is not None:
+        spent["saved_samples"] = max(0, record.budget_samples - record.samples)
+    return spent
 
 
 def set_progress(record: TrialRecord, rows: Sequence[StepRow]) -> None:

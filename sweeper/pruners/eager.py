@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
+from sweeper.pruners.ranked import LISTED_PEERS, RULE, RankedSignal, shares, shown_signals, values_text
 from sweeper.pruners.standings import Standings
 from sweeper.records import Decision, RungRecord, TrialRecord
 from sweeper.rungs import best_go_on, n_going_on
-
-_LISTED_PEERS = 256  # a decision names no more: written 10,000 times, lists of 10,000 would fill the storage
 
 
 class EagerRule:
@@ -29,7 +27,7 @@ class EagerRule:
         self._standings.read(records)
         scores, n_peers = self._standings.at(rung), self._standings.n_peers(rung)
         n_kept = n_going_on(self._keep_frac, n_peers)
-        peers = {"peers": self._standings.peers(rung)} if n_peers <= _LISTED_PEERS else {"n_peers": n_peers}
+        peers = {"peers": self._standings.peers(rung)} if n_peers <= LISTED_PEERS else {"n_peers": n_peers}
         decisions = []
         for number in numbers:
             n_better = scores.n_better(number)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sweeper.records import GRAD_NORM, LOSS, Direction, RungRecord
 
 RULE = "early_dynamics"
+LISTED_PEERS = 256  # a decision names no more: written 10,000 times, lists of 10,000 would fill the storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from sweeper.pruners.certain import CertainRank
-from sweeper.pruners.ranked import RULE, RankedSignal, shares, shown_signals, values_text
+from sweeper.pruners.ranked import LISTED_PEERS, RULE, RankedSignal, shares, shown_signals, values_text
 from sweeper.records import Decision, TrialRecord, goodness_sign
 from sweeper.rungs import best_go_on
 
@@ -35,14 +35,14 @@ class CertainRule:
         condemned = set(self._rank.open_condemned)
         first, *others = numbers
         return [
-            self._decision(records[first], rung),
-            *(self._decision(records[number]) for number in others if number in condemned),
+            self._decision(first, records, rung),
+            *(self._decision(number, records) for number in others if number in condemned),
         ]
 
     def judge_again(self, records: Mapping[int, TrialRecord]) -> list[Decision]:
         """Return the stops that are sure now."""
         self._rank.read(records)
-        return [self._decision(records[number]) for number in self._rank.open_condemned]
+        return [self._decision(number, records) for number in self._rank.open_condemned]
 
     def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the first."""
@@ -52,8 +52,8 @@ class CertainRule:
         """Return who survives: the same under any order, once every trial has ended."""
         return self._rank.survivors(records)
 
-    def _decision(self, record: TrialRecord, rung: int | None = None) -> Decision:
-        verdict = self._rank.verdict(record.number)
+    def _decision(self, number: int, records: Mapping[int, TrialRecord], rung: int | None = None) -> Decision:
+        record, verdict = records[number], self._rank.verdict(number)
         at = max(record.rungs) if rung is None else rung
         if verdict is not None:
             at = min((index for index in record.rungs if index >= verdict.rung), default=at)
@@ -72,9 +72,16 @@ class CertainRule:
             reason=f"{values_text(self._signals, shown)}: at rung {at} {kept}", rung=at, samples=record.samples,
             details={
                 "signals": shown_signals(self._signals, shown), "mode": self._mode,
-                **({} if verdict is None else dataclasses.asdict(verdict)),
+                **({} if verdict is None else dataclasses.asdict(verdict) | _peers(at, records)),
             },
         )  # fmt: skip
+
+
+def _peers(rung: int, records: Mapping[int, TrialRecord]) -> dict[str, list[int]]:
+    """Return the trials that have come to a rung, by whose signals one is stopped there; of a small study alone."""
+    if len(records) > LISTED_PEERS:
+        return {}
+    return {"peers": [number for number in sorted(records) if rung in records[number].rungs]}
 
 
 class ProbeRule(CertainRule):

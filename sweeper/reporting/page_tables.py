@@ -130,6 +130,7 @@ def decisions_table(view: StudyView) -> str:
     if not rows:
         return "<p>No decision was taken yet.</p>" + controls_table(view)
     header = [("trial", True), ("decision", False), ("rule", False), ("rung", True), ("samples", True)]
+    header += [("trained s", True), ("samples saved", True)]
     caption = "The only decision with its reason"
     if len(rows) > 1:
         caption = f"All {count(len(rows))} decisions with their reasons, by trial"
@@ -169,6 +170,8 @@ def _decision_row(record: TrialRecord, decision: dict[str, Any]) -> str:
         f"<td>{esc(decision.get('rule', ''))}</td>",
         _cell(decision.get("rung"), blank=True),
         _cell(decision.get("samples"), blank=True),
+        _cell(decision.get("train_s"), blank=True),
+        _cell(decision.get("saved_samples"), blank=True),
         f'<td class="long">{prose(decision.get("reason", ""))}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>\n"

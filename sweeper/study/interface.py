@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from sweeper.config.models import SweepConfig
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.records import Origin, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.study.control_records import ControlEvent, ControlOutcome, ControlRequest
 
 
@@ -103,7 +103,7 @@ class SweepStudy(Protocol):
 
     def record_rung(self, number: int, rung: RungRecord) -> None: ...
 
-    def record_decision(self, number: int, index: int, decision: Decision) -> None: ...
+    def record_decision(self, number: int, index: int, entry: Mapping[str, Any]) -> None: ...
 
     def record_read_off(self, number: int, source: int, *, at: str) -> None: ...
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, Origin, RungRecord, StepRow, TrialRecord, TrialState
+from sweeper.records import Origin, RungRecord, StepRow, TrialRecord, TrialState
 from sweeper.study.control_records import ControlEvent, ControlOutcome, ControlRequest
 
 # Nothing is ever written there: trials of a replay have no files.
@@ -141,7 +141,7 @@ class MemoryStudy:
     def record_rung(self, number: int, rung: RungRecord) -> None:
         """Forget it: it is in the orchestrator's record."""
 
-    def record_decision(self, number: int, index: int, decision: Decision) -> None:
+    def record_decision(self, number: int, index: int, entry: Mapping[str, Any]) -> None:
         """Forget it: it is in the orchestrator's record."""
 
     def record_read_off(self, number: int, source: int, *, at: str) -> None:

@@ -15,7 +15,7 @@ from sweeper.config.models import SweepConfig
 from sweeper.errors import ConfigError, StudyMismatchError
 from sweeper.params import params_key
 from sweeper.plan import DataFacts, Point
-from sweeper.records import Decision, Origin, RungRecord, TrialRecord, TrialState
+from sweeper.records import Origin, RungRecord, TrialRecord, TrialState
 from sweeper.storage_url import keep_password
 from sweeper.study import keys, space
 from sweeper.study.clock import utc_now
@@ -198,9 +198,8 @@ class DrivenStudy(HeldStudy):
         if value is not None:
             self._writable.set_trial_intermediate_value(self._trial_id(number), rung.mark, value)
 
-    def record_decision(self, number: int, index: int, decision: Decision) -> None:
-        facts = {**decision.entry(), "at": utc_now()}
-        self._set(number, f"{encoding.DECISION_PREFIX}{index}", encoding.encode(facts))
+    def record_decision(self, number: int, index: int, entry: Mapping[str, Any]) -> None:
+        self._set(number, f"{encoding.DECISION_PREFIX}{index}", encoding.encode({**entry, "at": utc_now()}))
 
     def record_read_off(self, number: int, source: int, *, at: str) -> None:
         """Keep that a trial is the beginning of a longer one, and is not trained itself."""

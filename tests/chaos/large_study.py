@@ -85,7 +85,7 @@ def _finish_one(study: Study, index: int) -> None:
     reached = TrialRecord(number=number, state=TrialState.RUNNING, params={}, point_id="", step=2, samples=20)
     study.record_attempt(number, 1, attempt)
     study.record_rung(number, RungRecord(rung=0, mark=10, step=1, samples=10, signals=signals))
-    study.record_decision(number, 0, decision)
+    study.record_decision(number, 0, decision.entry())
     study.record_progress(reached)
     study.record_attempt(number, 1, {**attempt, **ended})
     if stop:
