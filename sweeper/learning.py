@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sweeper.option_checks import check_at_least_zero, check_count, check_fraction
+
 LEARNED_MIN_POINTS = 20  # fewer are over before anything is learned from them
 LEARNED_FRACTIONS = (0.1, 0.2, 0.3, 0.5, 0.7)  # of the budget: rungs are cheap where the model decides
 
@@ -18,6 +20,14 @@ class LearnedOptions:
     fill_slots: bool = False  # never leave a slot free for the sake of what a far likelier trial will show
     audit_frac: float = 0.1  # of the condemned trials, goes on to check the rule
     seed: int = 0  # of the audit's choice
+
+    def __post_init__(self) -> None:
+        check_fraction("LearnedOptions.risk", self.risk)
+        if self.tolerance is not None:
+            check_at_least_zero("LearnedOptions.tolerance", self.tolerance)
+        if self.n_calibration is not None:
+            check_count("LearnedOptions.n_calibration", self.n_calibration)
+        check_fraction("LearnedOptions.audit_frac", self.audit_frac, with_ends=True)
 
 
 def points_in_words(number: int) -> str:

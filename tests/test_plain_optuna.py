@@ -4,6 +4,7 @@ import logging
 import pickle
 import warnings
 
+import numpy as np
 import optuna
 import pytest
 
@@ -148,6 +149,133 @@ def test_a_pruner_that_was_pickled_goes_on_with_the_risk_it_has_left():
 
     assert states[0] == states[1]
     assert pruner.decisions(study) == kept.decisions(study)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (
+            lambda: RankedSignal(direction="max"),
+            ValueError,
+            '`RankedSignal.direction` must be "minimize" or "maximize", but got \'max\'. Write one of them.',
+        ),
+        (
+            lambda: RankedSignal(direction="minimize", weight=-1.0),
+            ValueError,
+            "`RankedSignal.weight` must be a finite number of at least 0, but got -1.0. Choose another value.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(direction="max"),
+            ValueError,
+            '`direction` must be "minimize" or "maximize", but got \'max\'. Write one of them.',
+        ),
+        (
+            lambda: EarlyDynamicsPruner(directions="Learned"),
+            ValueError,
+            '`directions` must be "learned" or "paper", but got \'Learned\'. Write one of them.',
+        ),
+        (
+            lambda: EarlyDynamicsPruner(mode="Eager"),
+            ValueError,
+            '`mode` must be "eager", "certain" or "probe", but got \'Eager\'. Write one of them.',
+        ),
+        (
+            lambda: EarlyDynamicsPruner(keep_frac=50),
+            ValueError,
+            "`keep_frac` must lie between 0 and 1, neither of them included, but got 50. 50 % is 0.5.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(keep_frac=0),
+            ValueError,
+            "`keep_frac` must lie between 0 and 1, neither of them included, but got 0. Write for example 0.1.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(keep_frac="half"),
+            TypeError,
+            "`keep_frac` must be a number, but got 'half'. Write for example 0.1.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(min_peers=0),
+            ValueError,
+            "`min_peers` must be at least 1, but got 0. Choose a larger value.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(n_points=24.0),
+            TypeError,
+            "`n_points` must be a whole number, but got 24.0. Write for example 24.",
+        ),
+        (
+            lambda: EarlyDynamicsPruner(signals={"loss": "minimize"}),
+            TypeError,
+            "`signals['loss']` must be a `RankedSignal`, but got 'minimize'. Write for example `signals={'loss': "
+            'RankedSignal(direction="minimize")}`.',
+        ),
+        (
+            lambda: EarlyDynamicsPruner(learned={"risk": 0.1}),
+            TypeError,
+            "`learned` must be a `LearnedOptions`, but got {'risk': 0.1}. Write for example "
+            "`learned=LearnedOptions(risk=0.02)`.",
+        ),
+        (
+            lambda: LearnedOptions(risk=5),
+            ValueError,
+            "`LearnedOptions.risk` must lie between 0 and 1, neither of them included, but got 5. 5 % is 0.05.",
+        ),
+        (
+            lambda: LearnedOptions(audit_frac=-0.1),
+            ValueError,
+            "`LearnedOptions.audit_frac` must lie between 0 and 1, 0 and 1 included, but got -0.1. Write for example "
+            "0.1.",
+        ),
+        (
+            lambda: LearnedOptions(tolerance=float("nan")),
+            ValueError,
+            "`LearnedOptions.tolerance` must be a finite number of at least 0, but got nan. Choose another value.",
+        ),
+        (
+            lambda: LearnedOptions(n_calibration=0),
+            ValueError,
+            "`LearnedOptions.n_calibration` must be at least 1, but got 0. Choose a larger value.",
+        ),
+    ],
+)
+def test_an_option_that_would_judge_otherwise_than_meant_is_refused(make, error, text):
+    with pytest.raises(error) as told:
+        make()
+
+    assert str(told.value) == text
+
+
+def test_options_may_be_numbers_of_numpy():
+    EarlyDynamicsPruner(keep_frac=np.float32(0.5), min_peers=np.int64(4), n_points=np.int64(24))
+
+
+def with_an_unknown_one(trial, rung, mark, loss):
+    signals = {"score": -loss} if rung == 2 else {}
+    report_rung(trial, rung=rung, mark=mark, step=mark, samples=mark, signals={"loss": loss, **signals})
+
+
+@pytest.mark.parametrize("mode", ["eager", "certain"])
+def test_a_ranked_signal_that_nobody_reports_is_warned_of_once(mode):
+    ranked = {"scroe": RankedSignal(direction="maximize"), **LOW_LOSS}
+    pruner = EarlyDynamicsPruner(signals=ranked, mode=mode, n_points=8)
+
+    with pytest.warns(UserWarning, match="scroe") as told:
+        optimize(pruner, n_trials=8, objective=objective_of(with_an_unknown_one))
+
+    assert str(told.pop().message) == (
+        "`EarlyDynamicsPruner` ranks `scroe` in study `plain`, but trial 0 came to its end and no rung of it has that: "
+        "what is reported is `loss`, `score`. Correct the name in `signals`, or report it by `report_rung`."
+    )
+    assert len(told) == 0
+
+
+def test_nobody_is_warned_whose_signal_is_evaluated_at_a_later_rung():
+    pruner = EarlyDynamicsPruner(signals={"score": RankedSignal(direction="maximize")})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimize(pruner, n_trials=8, objective=objective_of(with_an_unknown_one))
 
 
 def test_setting_trials_aside_is_refused():

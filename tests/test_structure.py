@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "sweeper"
 
 ROWS = [
     "errors records events params batch rungs phases files looking cache optimizer learning encoding items channel "
-    "trial_spec gang context checkpoint room storage_url differences help_text extras model_files step_rows",
+    "trial_spec gang context checkpoint room storage_url differences help_text extras model_files step_rows "
+    "option_checks",
     "config pruners",
     "plan study",
     "control orchestrator optimum",

@@ -9,13 +9,14 @@ settings, because on other data the loss was seen to point the other way.
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from sweeper.learning import LearnedOptions
+from sweeper.option_checks import check_count, check_fraction, check_word
 from sweeper.pruners.eager import EagerRule
 from sweeper.pruners.plain import plain_record, rungs_of
 from sweeper.pruners.plain_idle import IdleWarnings
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from sweeper.pruners.learned import LearnedRule
 
 logger = logging.getLogger(__name__)
+
+Directions = Literal["learned", "paper"]
+Mode = Literal["eager", "certain", "probe"]
 
 PLAIN_METRIC = "metric"  # what the study's metric is called in plain Optuna, where it has no name
 
@@ -48,10 +52,10 @@ class EarlyDynamicsPruner(BasePruner):
     `mode="certain"` stops nobody before it is sure whoever is still to come; see `sweeper.pruners.certain`.
 
     In plain Optuna, call `report_rung` and then `trial.should_prune()`; see `docs/`. It warns once where a trial ended
-    without a rung, and where it knows of too few points to learn from: add all points of a grid to the study before it
-    starts (`study.enqueue_trial`), so that it knows the grid. A pruner writes nothing, so what was decided, which
-    `decisions` tells, and the risk that was spent are kept in this object: whoever goes on with a stored study in
-    another process keeps it too (`pickle`).
+    without a rung or without a signal that is ranked, and where it knows of too few points to learn from: add all
+    points of a grid to the study before it starts (`study.enqueue_trial`), so that it knows the grid. A pruner writes
+    nothing, so what was decided, which `decisions` tells, and the risk that was spent are kept in this object: whoever
+    goes on with a stored study in another process keeps it too (`pickle`).
 
     Args:
         signals: Signals to rank, by name, with their good direction and weight.
@@ -72,23 +76,31 @@ class EarlyDynamicsPruner(BasePruner):
         prior: Completed trials of an earlier study, from which `learned` learns too; their numbers are negative.
 
     Raises:
-        ValueError: If options of different modes are mixed, or the signals have no weight.
+        ValueError: If an option has a value that is not allowed, options of different modes are mixed, or the signals
+            have no weight.
+        TypeError: If an option is of another kind.
     """
 
     def __init__(
         self,
         *,
         signals: Mapping[str, RankedSignal] | None = None,
-        directions: Literal["learned", "paper"] | None = None,
+        directions: Directions | None = None,
         keep_frac: float | None = None,
         min_peers: int | None = None,
-        mode: Literal["eager", "certain", "probe"] | None = None,
+        mode: Mode | None = None,
         n_points: int | None = None,
         metric: str | None = None,
         direction: Direction | None = None,
         learned: LearnedOptions | None = None,
         prior: Mapping[int, TrialRecord] | None = None,
     ) -> None:
+        for name, word, kind in (
+            ("directions", directions, Directions), ("mode", mode, Mode), ("direction", direction, Direction)
+        ):  # fmt: skip
+            if word is not None:
+                check_word(name, word, get_args(kind))
+        _check_values(signals, learned, keep_frac=keep_frac, min_peers=min_peers, n_points=n_points)
         self._is_learned = _goes_by_prediction(
             directions, learned, signals=signals, others=(keep_frac, min_peers, mode)
         )
@@ -185,7 +197,9 @@ class EarlyDynamicsPruner(BasePruner):
                 study.study_name, trial.number, "stop" if decision.stop else "go on", decision.reason,
             )  # fmt: skip
             rule = self._rule
-            if not isinstance(rule, EagerRule | CertainRule) and rule.has_too_few:
+            if isinstance(rule, EagerRule | CertainRule):
+                self._idle.note_signals(study, self._signals, records, trial.number)
+            elif rule.has_too_few:
                 self._idle.note_too_few(study, rule.n_known)
         return decision.stop
 
@@ -230,6 +244,29 @@ class EarlyDynamicsPruner(BasePruner):
     def _record(self, study: "optuna.study.Study", trial: FrozenTrial) -> TrialRecord:
         decided = self._own_decisions.get((study.study_name, trial.number), ())
         return plain_record(trial, metric=self._metric or PLAIN_METRIC, decisions=decided)
+
+
+def _check_values(
+    signals: Mapping[str, RankedSignal] | None, learned: LearnedOptions | None, *, keep_frac: float | None,
+    min_peers: int | None, n_points: int | None,
+) -> None:  # fmt: skip
+    """Refuse options of the wrong kind or out of their bounds."""
+    for name, signal in (signals or {}).items():
+        if not isinstance(signal, RankedSignal):
+            raise TypeError(
+                f"`signals[{name!r}]` must be a `RankedSignal`, but got {signal!r}. Write for example "
+                f'`signals={{{name!r}: RankedSignal(direction="minimize")}}`.'
+            )
+    if learned is not None and not isinstance(learned, LearnedOptions):
+        raise TypeError(
+            f"`learned` must be a `LearnedOptions`, but got {learned!r}. Write for example "
+            "`learned=LearnedOptions(risk=0.02)`."
+        )
+    if keep_frac is not None:
+        check_fraction("keep_frac", keep_frac)
+    for name, count in (("min_peers", min_peers), ("n_points", n_points)):
+        if count is not None:
+            check_count(name, count)
 
 
 def _goes_by_prediction(

@@ -1,12 +1,14 @@
 """Why the pruner stops nobody in plain Optuna, said once: there nobody prints a plan that would have said it."""
 
 import warnings
+from collections.abc import Collection, Mapping
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from sweeper.learning import LEARNED_MIN_POINTS
 from sweeper.pruners.plain import rungs_of
+from sweeper.records import TrialRecord, TrialState
 
 _AT_THE_OBJECTIVE = 4  # frames up: these methods, `prune`, Optuna's `should_prune`, then the user's code
 
@@ -18,6 +20,9 @@ class IdleWarnings:
         self._rungless: set[int] = set()  # trials that asked before they had come to a rung
         self._is_settled = False  # rungs are reported, or the warning that none are was given
         self._told_too_few = False
+        self._signals_are_settled = (
+            False  # all ranked ones are reported, or it was warned of those that are not
+        )
 
     def note_rung(self) -> None:
         """Take note that rungs are reported."""
@@ -46,6 +51,33 @@ class IdleWarnings:
                 )
                 return
 
+    def note_signals(
+        self,
+        study: "optuna.study.Study",
+        ranked: Collection[str],
+        records: Mapping[int, TrialRecord],
+        number: int,
+    ) -> None:
+        """Warn where a trial came to its end and reported a ranked signal at none of its rungs.
+
+        One may be evaluated at later rungs only, so a trial that still runs tells nothing but that all are reported.
+        """
+        if self._signals_are_settled:
+            return
+        ended = (one for one in records.values() if one.state is TrialState.COMPLETE and one.rungs)
+        record = next(ended, records[number])
+        reported = {name for rung in record.rungs.values() for name in rung.signals}
+        missing = [name for name in ranked if name not in reported]
+        self._signals_are_settled = not missing or record.number != number
+        if missing and self._signals_are_settled:
+            warnings.warn(
+                f"`EarlyDynamicsPruner` ranks {_named(missing)} in study `{study.study_name}`, but trial "
+                f"{record.number} came to its end and no rung of it has that: what is reported is "
+                f"{_named(sorted(reported)) or 'nothing'}. Correct the name in `signals`, or report it by "
+                "`report_rung`.",
+                stacklevel=_AT_THE_OBJECTIVE,
+            )
+
     def note_too_few(self, study: "optuna.study.Study", n_points: int) -> None:
         """Warn that there are too few points to learn from."""
         if self._told_too_few:
@@ -58,3 +90,7 @@ class IdleWarnings:
             '`EarlyDynamicsPruner(signals={"loss": RankedSignal(direction="minimize")})`.',
             stacklevel=_AT_THE_OBJECTIVE,
         )
+
+
+def _named(names: Collection[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

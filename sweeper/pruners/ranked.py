@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import get_args
 
+from sweeper.option_checks import check_at_least_zero, check_word
 from sweeper.records import GRAD_NORM, LOSS, Direction, RungRecord
 
 RULE = "early_dynamics"
@@ -16,6 +18,10 @@ class RankedSignal:
 
     direction: Direction
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_word("RankedSignal.direction", self.direction, get_args(Direction))
+        check_at_least_zero("RankedSignal.weight", self.weight)
 
 
 PAPER_SIGNALS: Mapping[str, RankedSignal] = {
