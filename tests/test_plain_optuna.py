@@ -151,6 +151,51 @@ def test_a_pruner_that_was_pickled_goes_on_with_the_risk_it_has_left():
     assert pruner.decisions(study) == kept.decisions(study)
 
 
+@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+def test_numbers_of_numpy_are_kept_as_plain_ones(storage, tmp_path):
+    url = None if storage == "memory" else f"sqlite:///{tmp_path}/plain.db"
+    study = optuna.create_study(storage=url, pruner=EarlyDynamicsPruner(signals=LOW_LOSS))
+    trial = study.ask()
+
+    report_rung(
+        trial, rung=np.int64(0), mark=np.int32(100), step=np.array(10), samples=np.int64(100), metric=np.float32(0.5),
+        signals={"loss": np.float32(0.25), "grad_norm": np.array(2.0)},
+    )  # fmt: skip
+
+    assert not trial.should_prune()
+    kept = study.trials[0].user_attrs["rung:0"]
+    signals = {"loss": 0.25, "grad_norm": 2.0}
+    assert kept == {"rung": 0, "mark": 100, "step": 10, "samples": 100, "signals": signals}
+    numbers = [kept[name] for name in ("rung", "mark", "step", "samples")]
+    assert {type(number) for number in numbers} == {int}
+    assert {type(number) for number in kept["signals"].values()} == {float}
+    assert study.trials[0].intermediate_values == {100: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (
+            {"signals": {"loss": None}},
+            "`signals['loss']` must be a number, but got None. Leave out what has no value.",
+        ),
+        ({"metric": "good"}, "`metric` must be a number, but got 'good'. Leave out what has no value."),
+        ({"rung": "0"}, "`rung` must be a whole number, but got '0'. Round it."),
+        ({"mark": 102.4}, "`mark` must be a whole number, but got 102.4. Round it."),
+        ({"step": float("inf")}, "`step` must be a whole number, but got inf. Round it."),
+    ],
+)
+def test_what_is_no_number_is_told_by_its_name_and_nothing_is_recorded(wrong, text):
+    study = optuna.create_study(pruner=EarlyDynamicsPruner(signals=LOW_LOSS))
+    given = {"rung": 0, "mark": 100, "step": 10, "samples": 100, "signals": {"loss": 1.0}, **wrong}
+
+    with pytest.raises(ValueError, match="must be a") as told:
+        report_rung(study.ask(), **given)
+
+    assert str(told.value) == text
+    assert study.trials[0].user_attrs == {}
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [

@@ -31,11 +31,38 @@ def report_rung(
         samples: Training sequences that it had seen then.
         signals: Windowed `loss` and `grad_norm`, and whatever else the pruner was told to rank.
         metric: The study's metric here, if it was evaluated; becomes Optuna's intermediate value.
+
+    Numbers may be numpy's or torch's, each of one element.
+
+    Raises:
+        ValueError: If one is no number, or no whole number where one is due.
     """
-    record = RungRecord(rung=rung, mark=mark, step=step, samples=samples, signals=dict(signals))
-    trial.set_user_attr(f"{encoding.RUNG_PREFIX}{rung}", encoding.encode_rung(record))
-    if metric is not None:
-        trial.report(metric, mark)
+    place = {"rung": rung, "mark": mark, "step": step, "samples": samples}
+    record = RungRecord(
+        **{name: _whole(name, value) for name, value in place.items()},
+        signals={name: _number(f"signals[{name!r}]", value) for name, value in signals.items()},
+    )
+    given = None if metric is None else _number("metric", metric)
+    trial.set_user_attr(f"{encoding.RUNG_PREFIX}{record.rung}", encoding.encode_rung(record))
+    if given is not None:
+        trial.report(given, record.mark)
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if isinstance(value, str) or not number.is_integer():
+        raise ValueError(f"`{name}` must be a whole number, but got {value!r}. Round it.")
+    return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number as the storages take it: they write JSON, which knows neither numpy's nor torch's."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's, of more elements than one
+        raise ValueError(
+            f"`{name}` must be a number, but got {value!r}. Leave out what has no value."
+        ) from error
 
 
 def rungs_of(trial: FrozenTrial) -> list[int]:
