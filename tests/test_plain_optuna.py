@@ -197,6 +197,22 @@ def test_what_is_no_number_is_told_by_its_name_and_nothing_is_recorded(wrong, te
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{}, {"signals": LOW_LOSS}, {"signals": LOW_LOSS, "mode": "certain"}],
+    ids=["learned", "eager", "certain"],
+)
+def test_a_decision_says_at_how_many_samples_the_trial_stood(options):
+    pruner = EarlyDynamicsPruner(n_points=40, **options)
+
+    study = optimize(pruner, n_trials=40, objective=objective_of(with_rungs))
+
+    decisions = pruner.decisions(study).values()
+    assert {made[-1].stop for made in decisions} == {True, False}
+    for made in decisions:
+        assert [decision.samples for decision in made] == [100, 200, 300][: len(made)]
+
+
+@pytest.mark.parametrize(
     ("make", "error", "text"),
     [
         (

@@ -84,6 +84,9 @@ def plain_record(trial: FrozenTrial, *, metric: str, decisions: Sequence[Mapping
     record = encoding.record_of(trial, settings={}, params=params)
     record.decisions = record.decisions or [dict(decision) for decision in decisions]
     record.point_id = record.point_id or str(trial.number)
+    if record.rungs:  # all that is known of how far it came
+        newest = record.rungs[max(record.rungs)]
+        record.step, record.samples = newest.step, newest.samples
     for index, rung in record.rungs.items():
         value = trial.intermediate_values.get(rung.mark)
         if value is not None and metric not in rung.signals:
