@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,3 +438,30 @@ def test_any_config_survives_being_written_and_read(
         }
     )
     assert parse_config(dump_config(config), file="x", base_dir=Path("/")) == config
+
+
+def test_a_config_from_python_may_hold_numbers_and_arrays_of_numpy() -> None:
+    data: dict[str, Any] = {
+        "study": "demo", "metric": "score", "direction": "maximize",
+        "trial": {
+            "function": "my_code:train", "budget": {"samples": np.int64(640)},
+            "settings": {"depth": np.int32(3), "deep": np.bool_(True), "name": np.str_("a")},
+        },
+        "search_space": {
+            "rate": {"grid": list(np.logspace(-3, -1, 3))}, "weight": {"grid": np.array([[1, 2], [3, 4]])},
+        },
+    }  # fmt: skip
+
+    config = config_from_dict(data, check_files=False)
+
+    assert config.trial.budget.samples == 640
+    assert config.trial.settings == {"depth": 3, "deep": True, "name": "a"}
+    assert [type(value) for value in config.trial.settings.values()] == [int, bool, str]
+    assert config.search_space["rate"].grid == [0.001, 0.01, 0.1]
+    assert config.search_space["weight"].grid == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("value", [np.longdouble(1), np.datetime64("2026-11-24"), np.array([object()])])
+def test_what_of_numpy_no_file_could_hold_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="must be plain data, but got an object of type"):
+        config_from_dict({"trial": {"settings": {"x": value}}})

@@ -111,7 +111,7 @@ def override_recorded(config: SweepConfig, overrides: Sequence[str]) -> SweepCon
 
 
 def _plain_data(value: Any, path: KeyPath) -> Any:
-    """Return Python's values as a file could hold them: mappings, lists, text, numbers."""
+    """Return Python's values, and numpy's, as a file could hold them: mappings, lists, text, numbers."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
     if isinstance(value, Mapping):
@@ -122,6 +122,10 @@ def _plain_data(value: Any, path: KeyPath) -> Any:
         return os.fspath(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
+    # Numpy's scalars and arrays, without loading it. Some scalars (longdouble) have no plain form and give themselves.
+    plain = value.tolist() if hasattr(type(value), "tolist") else value
+    if type(plain) is not type(value):
+        return _plain_data(plain, path)
     kind = type(value).__name__
     raise ConfigError(
         f"`{dotted(path)}` must be plain data, but got an object of type {kind}. Give text, a number, true "
