@@ -225,6 +225,13 @@ class TrialRecord:
         return self.state is TrialState.COMPLETE and self.value is not None and not self.is_continued
 
     @property
+    def is_off_budget(self) -> bool:
+        """Whether it ended a step or more, of its mean length, away from its budget; one that counts none did not."""
+        if self.state is not TrialState.COMPLETE or not self.samples or not self.budget_samples:
+            return False
+        return abs(self.samples - self.budget_samples) * self.step >= self.samples
+
+    @property
     def own_samples(self) -> int:
         """Samples that were trained for this trial alone: not those that it shares with another one."""
         if self.read_off is not None:

@@ -53,3 +53,8 @@ class SweepConfig(Section):
         """Whether trials may be set aside: as the user says, else where they surely save their work themselves."""
         asked = self.pruner.set_aside
         return self.trial.function is None if asked is None else asked
+
+    @property
+    def trusts_function_with_budget(self) -> bool:
+        """Whether the data are equal only where the user's own function keeps to the budget."""
+        return self.trial.function is not None and self.trial.compare == "equal"

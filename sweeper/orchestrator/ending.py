@@ -223,6 +223,13 @@ class Ending:
         self._state.commit()
         self._retention.after_end(record.number, self._state.records)
         self._state.tell(EventKind.TRIAL_ENDED, f"complete: {metric} {value:.4g}", record=record)
+        if config.trusts_function_with_budget and record.is_off_budget:
+            words = (
+                f"trial {record.number} reported {record.samples:,} samples, but its budget is "
+                f"{record.budget_samples:,}: results at unequal data do not compare. Let the function keep to "
+                "`context.budget_samples`, or write `compare: unequal` in `trial`."
+            )
+            self._state.tell(EventKind.NOTE, words, record=record)
 
     def _keep(self, running: Running) -> None:
         """Keep a trial that was interrupted or set aside as RUNNING, to be taken up again."""

@@ -14,7 +14,7 @@ from sweeper.reporting.driver import driver_json, silence
 from sweeper.reporting.formats import count, jsonable, one_line, params_text, percent, plural, short
 from sweeper.reporting.origins import warm_text
 from sweeper.reporting.status_table import trial_table
-from sweeper.reporting.summary import counts_text, result_of, savings_of
+from sweeper.reporting.summary import counts_text, off_budget_sentences, result_of, savings_of
 from sweeper.study.clock import wall_clock
 from sweeper.study.failed import failures_left
 from sweeper.study.view import StudyView
@@ -85,6 +85,8 @@ class StatusText:
         yield training_text(view)
         if (failed := failures_left(view.records)) and view.state != "running":
             yield failed_text(len(failed))
+        for sentence in off_budget_sentences(view):
+            yield Text(sentence, style="yellow")
         shown = rows_shown(view)
         yield Text()
         yield trial_table(view, shown, options.max_width)

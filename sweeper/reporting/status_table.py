@@ -98,7 +98,7 @@ def _result_columns(
         ),
         Column(
             header=trained_header("samples", names).replace(" ", "\n"),
-            cells=[_progress(record) for record in records],
+            cells=[_progress(view, record) for record in records],
             justify="right",
         ),
     ]
@@ -171,10 +171,11 @@ def _fitted(columns: list[Column], width: int) -> list[Column]:
     return columns
 
 
-def _progress(record: TrialRecord) -> str:
+def _progress(view: StudyView, record: TrialRecord) -> str:
     if record.state is TrialState.WAITING:
         return ""
-    if record.state is TrialState.COMPLETE or not record.budget_samples:
+    is_told = view.config.trusts_function_with_budget and record.is_off_budget
+    if (record.state is TrialState.COMPLETE and not is_told) or not record.budget_samples:
         return count(record.samples)
     return f"{count(record.samples)}/{count(record.budget_samples)}"
 

@@ -101,6 +101,7 @@ def answer_sentences(view: StudyView) -> list[str]:
         *([sure] if (sure := uncertainty_sentence(view)) else []),
         *_confirmed_sentences(view),
         *_unequal_sentences(view),
+        *off_budget_sentences(view),
         training_sentence(view),
         *optimum_sentences(view),
     ]
@@ -141,6 +142,19 @@ def _warm_sentences(view: StudyView, best: TrialRecord) -> list[str]:
         return [f"{text}; no trial from scratch is complete{'' if view.state == 'finished' else ' yet'}."]
     return [
         f"{text}; from scratch, trial {second.number} is best: {view.config.metric} = {short(second.value)}."
+    ]
+
+
+def off_budget_sentences(view: StudyView) -> list[str]:
+    """Return what to mind where a function of the user's own did not keep to the budget."""
+    off = [record for record in view.compared if record.is_off_budget]
+    if not view.config.trusts_function_with_budget or not off:
+        return []
+    first = off[0]
+    return [
+        f"{plural(len(off), 'complete trial')} did not keep to the budget, by the samples that were reported: trial "
+        f"{first.number} came to {count(first.samples)} of {count(first.budget_samples or 0)}. A longer one may win by "
+        "its length alone; the function has to train, and report, up to `context.budget_samples`."
     ]
 
 
