@@ -178,6 +178,15 @@ def test_a_missing_metric_is_a_failure_that_names_what_was_reported(any_executor
     assert reason == "the trial never reported the study's metric `score`; it reported `other`"
 
 
+def test_a_function_that_reports_elsewhere_is_told_where_to_report(tmp_path):
+    study, _ = run(in_process, tmp_path / "study", lambda context: None, failures={"retries": 0})
+
+    assert {record.reason for record in study.records().values()} == {
+        "the trial never reported the study's metric `score`; it reported no metric at all; pass it to "
+        "`context.report`, or return it"
+    }
+
+
 def test_too_many_failures_in_a_row_stop_the_sweep(any_executor, tmp_path):
     study, orchestrator = run(
         any_executor, tmp_path, trial_functions.forgets_the_metric, slots=1,

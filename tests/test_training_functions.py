@@ -109,6 +109,29 @@ def test_any_other_return_is_refused(tmp_path: Path) -> None:
         run_function(train, context(tmp_path))
 
 
+def yields(trial: TrialContext) -> Any:
+    yield trial.report(step=1, samples=1, score=1.0)
+
+
+async def yields_later(trial: TrialContext) -> Any:
+    yield trial.report(step=1, samples=1, score=1.0)
+
+
+async def waits(trial: TrialContext) -> None:
+    trial.report(step=1, samples=1, score=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'waits' was never awaited:RuntimeWarning")  # nor is it to be
+@pytest.mark.parametrize("train", [yields, yields_later, waits])
+def test_a_function_that_would_not_run_by_being_called_is_refused_with_what_to_do(
+    tmp_path: Path, train: Callable[[TrialContext], Any]
+) -> None:
+    with pytest.raises(
+        SweeperError, match=r"Write it without `yield` and `async`, and report by `context\.report`"
+    ):
+        run_function(train, context(tmp_path))
+
+
 def test_a_told_stop_goes_through(tmp_path: Path) -> None:
     channel = RecordingChannel()
     channel.stop.set()

@@ -200,7 +200,8 @@ class Ending:
         value = running.metrics.get(metric)
         record.metrics = dict(running.metrics)
         if value is None:
-            reported = ", ".join(f"`{name}`" for name in running.metrics) or "no metric at all"
+            how = "" if config.trial.function is None else "; pass it to `context.report`, or return it"
+            reported = ", ".join(f"`{name}`" for name in running.metrics) or f"no metric at all{how}"
             self._failing.fail(
                 running,
                 f"the trial never reported the study's metric `{metric}`; it reported {reported}",

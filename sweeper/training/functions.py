@@ -1,6 +1,7 @@
 """The user's own trial function: found by name, called with the context."""
 
 import importlib
+import inspect
 import numbers
 import sys
 from collections.abc import Callable, Mapping
@@ -99,9 +100,11 @@ def _as_metrics(result: Any, metric: str) -> dict[str, float]:
         return {metric: float(result)}
     if isinstance(result, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in result.items()):
         return {name: float(value) for name, value in result.items()}
+    is_unrun = inspect.isgenerator(result) or inspect.isawaitable(result) or inspect.isasyncgen(result)
+    remedy = " Write it without `yield` and `async`, and report by `context.report`." if is_unrun else ""
     raise SweeperError(
         f"The trial function returned {result!r:.100}, but must return nothing, a number, or a mapping of "
-        "names to numbers."
+        f"names to numbers.{remedy}"
     )
 
 
