@@ -310,6 +310,14 @@ def test_a_constant_rate_with_a_warm_up_is_resolved_to_what_transformers_calls_i
     assert {point.settings["lr_scheduler_type"] for point in plan.points} == {"constant_with_warmup"}
 
 
+def test_a_short_way_to_the_first_rung_matters_only_to_signals_that_are_windowed() -> None:
+    short, few = "trial.budget.samples=2048", r"fewer than `pruner\.window_steps`"
+    by_metric = "pruner={signals: {dev/loss: {direction: minimize}}}"
+
+    assert said(plan_of(short, "pruner={signals: {grad_norm: {direction: minimize}}}"), few)
+    assert not said(plan_of(short, by_metric), few)
+
+
 def test_points_that_are_the_same_training_are_planned_once() -> None:
     plan = plan_of(
         "search_space.lr_scheduler_type.grid=[constant, constant_with_warmup]",

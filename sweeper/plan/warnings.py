@@ -13,6 +13,7 @@ from sweeper.plan.data import Point
 from sweeper.plan.mark_warnings import mark_warnings
 from sweeper.plan.marks import RungMarks
 from sweeper.plan.words import in_steps, is_packed
+from sweeper.records import GRAD_NORM, LOSS
 
 _LEARNING_SAMPLERS = ("tpe", "gp", "cmaes")
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
@@ -140,6 +141,9 @@ def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point
             f"{n_trials} trials are fewer than `pruner.min_peers` = {pruner.min_peers}, so none will be "
             "stopped early by its peers."
         )
+    is_windowed = pruner.signals is None or not {LOSS, GRAD_NORM}.isdisjoint(
+        pruner.signals
+    )  # metrics are not
     for label, point in _by_length(points).items():
         kept = {rung.index for rung in point.rungs}
         lost = [f"{mark:,}" for index, mark in enumerate(rungs.marks) if index not in kept]
@@ -148,7 +152,7 @@ def _rung_warnings(config: SweepConfig, rungs: RungMarks, points: Sequence[Point
                 f"{label} skips the rungs at {', '.join(lost)} {rungs.unit}: there it stands on the step of "
                 "a later rung, or at its end."
             )
-        if point.batch and point.rungs and point.rungs[0].step < pruner.window_steps:
+        if is_windowed and point.batch and point.rungs and point.rungs[0].step < pruner.window_steps:
             yield (
                 f"{label} comes to its first rung after {in_steps(point.rungs[0].step)}, fewer than "
                 f"`pruner.window_steps` = {pruner.window_steps}: its signals there are means of fewer steps."
