@@ -56,7 +56,7 @@ def launch(
 
     Args:
         source: Sweep file, mapping, or config.
-        overrides: `key=value`, laid over it.
+        overrides: `key=value`, laid over it; a list, or one alone.
         options: Where and how to run.
         function: Python function that is run for every trial instead of what the config names.
         listeners: Told of every event, beside the terminal's own view.

@@ -236,8 +236,9 @@ def _check_outcome(study: Study, orchestrator: Orchestrator, executor_name: Exec
             f"`sweeper report {place}` shows what was found so far. Go on with: sweeper resume {place}{where}"
         )
     if view.records and view.count(TrialState.FAIL) == len(view.records):
+        why = str(view.records[-1].reason).rstrip(".")
         raise SweeperError(
-            f"Every trial of study `{study.name}` failed; the last with: {view.records[-1].reason}. "
+            f"Every trial of study `{study.name}` failed; the last with: {why}. "
             f"`sweeper status {place}` lists the reasons, `sweeper report {place}` draws what there is of curves; once "
             "the reasons are mended, "
             f"`sweeper resume {place} --retry-failed` trains them again."

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sweeper.checkpoint import check_url
 from sweeper.config.models import SweepConfig
@@ -39,6 +39,13 @@ class LaunchOptions:
     storage: str | None = None
     address: str | None = None  # of a cluster, or `local`, whatever the config says; None: as it says
     executor: ExecutorName = "ray"
+
+    def __post_init__(self) -> None:
+        if self.executor not in get_args(ExecutorName):
+            raise ConfigError(
+                f"`LaunchOptions.executor` must be `ray` or `in-process`, but got `{self.executor}`. `in-process` runs "
+                "the trials in this process, without Ray."
+            )
 
 
 def with_options(config: SweepConfig, options: LaunchOptions) -> SweepConfig:

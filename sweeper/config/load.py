@@ -53,7 +53,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, check_files:
 
     Args:
         path: The YAML 1.2 file. Relative paths in it start at its directory.
-        overrides: `key=value` each; see `sweeper.config.overrides`.
+        overrides: `key=value` each, or one alone; see `sweeper.config.overrides`.
         check_files: Whether local model and data must be there. A report on another machine needs neither.
 
     Raises:
@@ -194,7 +194,7 @@ def _split(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     """Separate the overrides that choose the search space file: the others come after it was read."""
     first: list[str] = []
     others: list[str] = []
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, str) else overrides:
         key = override.partition("=")[0].strip()
         (first if key in ("search_space", "search_space.file") else others).append(override)
     return first, others

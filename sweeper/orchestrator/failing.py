@@ -119,7 +119,7 @@ class Failing:
         self._failed_in_row += 1
         if self._failed_in_row >= failures.max_consecutive:
             self._state.failure = (
-                f"{self._failed_in_row} trials failed one after another, the last with: {error}. "
+                f"{self._failed_in_row} trials failed one after another, the last with: {error.rstrip('.')}. "
                 f"{self._how_to_go_on()}"
             )
 

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
@@ -20,7 +20,11 @@ from sweeper.study.bulk import without_collecting_garbage
 from sweeper.study.control_box import ControlBox
 from sweeper.study.curves import CurveStore
 from sweeper.study.holder import Holder
+from sweeper.study.numbered import numbered
 from sweeper.study.view import DriverFacts, StudyState, StudyView
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class StoredStudy:
@@ -166,6 +170,11 @@ class StoredStudy:
         self.read_config_again()
         attributes = self._storage.get_study_user_attrs(self._id)
         records, state = self.records(), self.state()
+
+        def curve(number: int) -> "pd.DataFrame":
+            numbered(records, number, study=self.name)  # raises where there is none
+            return self.curves.frame(number)
+
         return StudyView(
             name=self.name,
             config=self.config,
@@ -173,7 +182,7 @@ class StoredStudy:
             driver=DriverFacts.read(self.lease()) if state == "running" else None,
             records=tuple(records[number] for number in sorted(records)),
             directory=self.directory,
-            curve=self.curves.frame,
+            curve=curve,
             versions=attributes.get(keys.VERSIONS, {}),
             created=attributes.get(keys.CREATED),
             exhausted_at=attributes.get(keys.EXHAUSTED),

@@ -115,8 +115,8 @@ class Study(DrivenStudy):
             marker = directory / layout.MARKER
         if not is_there(marker):
             raise StudyMismatchError(
-                f"`{place}` is not a study's directory: it holds no {layout.MARKER}. "
-                "Give the directory that `sweeper launch` printed, or the study's name with `--storage URL`."
+                f"`{place}` is not a study's directory: it holds no {layout.MARKER}. Give the directory that `sweeper "
+                f"launch` printed, the name of a study in {layout.STUDIES}/, or its name with `--storage URL`."
             )
         name, stored_url = _read_marker(marker)
         found = cls.find(name=name, url=url or stored_url, directory=directory)
