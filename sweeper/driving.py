@@ -70,7 +70,7 @@ def complete(study: Study, facts: DataFacts | None) -> Plan:
         study.set_facts(facts)
     plan = plan_sweep(config, facts=facts, began_as=config if study.records() else None)
     _settle(study)
-    study.add_points(plan.points)
+    study.add_points(plan.entered_points)
     if config.pruner.prior is not None and not study.prior():
         from sweeper.prior import prior_of
 

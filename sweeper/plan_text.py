@@ -15,7 +15,7 @@ from sweeper.config.names import EARLY_DYNAMICS
 from sweeper.config.space_models import Dimension
 from sweeper.plan import Plan, Point
 from sweeper.plan.points import threads_of
-from sweeper.reporting.formats import duration, spelled
+from sweeper.reporting.formats import duration, plural, spelled
 
 _UNKNOWN = "?"
 
@@ -121,7 +121,10 @@ def _trials(plan: Plan) -> str:
     if plan.points:
         which = "every point of the grid" if plan.config.points is None else "the listed points of the grid"
         return f"{plan.n_trials:,}, {which}"
-    return f"{plan.n_trials:,}, drawn by the {plan.config.sampler.name} sampler"
+    begins = (
+        f", which begins with {plural(len(plan.first_points), 'listed point')}" if plan.first_points else ""
+    )
+    return f"{plan.n_trials:,}, drawn by the {plan.config.sampler.name} sampler{begins}"
 
 
 def _dimension(dimension: Dimension) -> str:

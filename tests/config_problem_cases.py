@@ -1098,6 +1098,22 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     (
         FUNCTION,
         [
+            (
+                "study: demo",
+                "study: demo\npoints: [{rate: 0.2}, {rate: 0.95}, {rate: 0.3}, {rate: 0.2}, {depth: 1}]",
+            ),
+        ],
+        [
+            "sweep.yaml:2: `points[1].rate` = 0.95 is not among the values of `search_space.rate.uniform`: [0.1, 0.9]. "
+            "Add it there, or correct it.",
+            "sweep.yaml:2: `points[3]` is the same as `points[0]`. Remove one.",
+            "sweep.yaml:2: `points[4]` must name every dimension of the search space (`rate`) and nothing else, "
+            "but names `depth`. Correct it.",
+        ],
+    ),
+    (
+        FUNCTION,
+        [
             ("study: demo", "study: demo\ndivergence: {clipped_steps: true}"),
         ],
         [

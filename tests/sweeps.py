@@ -75,7 +75,7 @@ class Recorder:
 def make_study(directory: Path, config: Any) -> Study:
     directory.mkdir(parents=True, exist_ok=True)
     study = Study.create(config, directory=directory)
-    study.add_points(plan_sweep(config).points)
+    study.add_points(plan_sweep(config).entered_points)
     write_text(directory / layout.MARKER, f'{{"study": "{config.study}", "storage": null}}')
     return study
 

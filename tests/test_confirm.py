@@ -292,11 +292,6 @@ def test_points_outside_the_grid_are_refused(edit: tuple[str, str], told: str) -
     assert told in str(caught.value)
 
 
-def test_points_need_a_grid() -> None:
-    with pytest.raises(ConfigError, match="`points` picks points of a grid, but `sampler` is `random`"):
-        config_of(replaced(BASE, ("sampler: grid", "sampler: {name: random, n_trials: 4}")) + POINTS)
-
-
 def test_the_budget_of_confirmed_points_is_the_study_s(tmp_path: Path) -> None:
     space = {"learning_rate": {"log_uniform": [1e-5, 1e-2]}, "effective_batch_size": {"choice": [10, 40]}}
     sampler = {"name": "random", "n_trials": 5}

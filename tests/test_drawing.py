@@ -1,11 +1,13 @@
 """Points that a sampler draws: repeats, points that cannot be trained, samplers that know no new one, who is judged."""
 
 import contextlib
+import io
 import math
 from collections import Counter
 
 import optuna
 import pytest
+from rich.console import Console
 from sweeps import Recorder, make_config, make_orchestrator, make_study, reopened
 
 from sweeper.api import LaunchOptions, launch, resume
@@ -15,6 +17,7 @@ from sweeper.events import EventKind
 from sweeper.executors.in_process import InProcessExecutor
 from sweeper.files import write_text
 from sweeper.plan import plan_point, plan_sweep
+from sweeper.plan_text import format_plan
 from sweeper.pruners.judge import make_judge
 from sweeper.records import LoggedRecords, Origin, Outcome, OutcomeKind, Report, TrialState
 from sweeper.reporting.summary import answer_sentences, savings_of, training_sentence
@@ -371,3 +374,57 @@ def test_the_plan_says_how_many_go_on_in_probe_mode(n_trials, told):
     notes = plan_sweep(config_for(n_trials, space=RANGE, pruner=PROBE)).notes
 
     assert any(told in note for note in notes)
+
+
+FIRST = [
+    {"effective_batch_size": 512, "learning_rate": 2e-6},
+    {"effective_batch_size": 32, "learning_rate": 3e-5},
+]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_a_sampler_begins_with_the_listed_points_and_draws_the_rest(tmp_path, name):
+    config = config_for(6, name=name, space=RANGE, points=FIRST)
+    study, orchestrator, _ = run(tmp_path / "whole", config, slots=1)
+    records = reopened(study).records()
+
+    assert [records[number].params for number in (0, 1)] == FIRST
+    assert [record.state for record in records.values()] == [TrialState.COMPLETE] * 6
+    assert all(record.origin is None for record in records.values())
+    assert len({record.point_id for record in records.values()}) == 6
+    assert orchestrator.n_left == 0
+
+    def interrupt_after_three(orchestrator):
+        class Stop:
+            def on_event(self, event):
+                if event.kind is EventKind.TRIAL_ENDED and event.record.number == 2:
+                    orchestrator.interrupt()
+
+        orchestrator.listen(Stop())
+
+    cut, _, _ = run(tmp_path / "cut", config, slots=1, before=interrupt_after_three)
+    InProcessExecutor(slots=1, function=train).run(make_orchestrator(reopened(cut)))
+    again = reopened(cut).records()
+    assert [record.params for record in again.values()] == [record.params for record in records.values()]
+
+
+def test_a_plan_says_with_how_many_points_a_sampler_begins_and_tpe_learns_from_them(tmp_path):
+    config = config_for(40, name="tpe", space=RANGE, points=FIRST)
+    text = io.StringIO()
+    Console(file=text, width=100).print(format_plan(plan_sweep(config)))
+    assert "40, drawn by the tpe sampler, which begins with 2 listed points" in " ".join(
+        text.getvalue().split()
+    )
+
+    others = config_for(
+        40, name="tpe", space=RANGE, points=[{**FIRST[0]}, {**FIRST[1], "learning_rate": 1e-6}]
+    )
+    options = {"n_startup_trials": 1}
+    drawn = []
+    for place, one in (("a", config), ("b", others)):
+        one = one.model_copy(
+            update={"sampler": one.sampler.model_copy(update={"n_trials": 3, "options": options})}
+        )
+        study, _, _ = run(tmp_path / place, one, slots=1)
+        drawn.append(reopened(study).records()[2].params)
+    assert drawn[0] != drawn[1]

@@ -254,7 +254,7 @@ def test_a_study_whose_making_was_cut_short_is_gone_on_with(tmp_path):
         found = type(study).find(name=config.study, url=None, directory=directory)
         if found is None:
             found = type(study).create(config, directory=directory)
-        found.add_points(plan_sweep(config).points)
+        found.add_points(plan_sweep(config).entered_points)
         points = [record.point_id for record in found.records().values()]
         assert points == [record.point_id for record in study.records().values()]
 
@@ -274,7 +274,7 @@ def test_the_points_of_a_grid_are_appended_to_the_journal_together(tmp_path, mon
     study, n_synced, real = Study.create(config, directory=tmp_path), [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (n_synced.append(descriptor), real(descriptor)))
 
-    study.add_points(plan_sweep(config).points)
+    study.add_points(plan_sweep(config).entered_points)
 
     assert len(n_synced) == 3  # the first, all others, and that these are all
     (tmp_path / "study.json").write_text('{"study": "made-up", "storage": null}')

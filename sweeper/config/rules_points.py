@@ -1,4 +1,4 @@
-"""Rules of `points`, which picks points out of the grid instead of taking all."""
+"""Rules of `points`: those of a grid that are taken instead of all, or those that a sampler begins with."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from sweeper.params import is_number
 
 
 def check_points(draft: Draft) -> None:
-    """Check that every listed point is a point of the grid, and none stands twice."""
+    """Check that every listed point is one of the search space, none stands twice, and no more are drawn than asked."""
     points, space = draft.config.points, draft.config.search_space
     if points is None or not draft.knows("points", "search_space", "sampler"):
         return
-    if draft.config.sampler.name != "grid":
+    n_trials = draft.config.sampler.n_trials
+    if n_trials is not None and len(points) > n_trials:
         draft.tell(
-            f"`points` picks points of a grid, but `sampler` is `{draft.config.sampler.name}`. Write "
-            "`sampler: grid`, or remove `points`.",
+            f"`points` lists {len(points)} points that the sampler begins with, but `sampler.n_trials` is {n_trials}. "
+            "Raise it, or remove some.",
             "points",
         )
-        return
     held = {
         name: {value_key(draft, name, value) for value in dimension.listed}
         for name, dimension in space.items()

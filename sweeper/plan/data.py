@@ -73,7 +73,13 @@ class Plan:
     warnings: tuple[str, ...]
     # Ids of points that are beginnings of one training: the longest of each group is trained, the others are read off.
     same_training: tuple[tuple[str, ...], ...] = ()
+    first_points: tuple[Point, ...] = ()  # that a sampler which draws begins with
     untrainable: str | None = None  # of a study that has begun: what to tell of draws that cannot be trained
+
+    @property
+    def entered_points(self) -> tuple[Point, ...]:
+        """Return the points that a study enters as it begins: the whole grid, or those a sampler begins with."""
+        return self.points or self.first_points
 
     @property
     def trained_points(self) -> tuple[Point, ...]:

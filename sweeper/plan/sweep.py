@@ -36,6 +36,7 @@ def plan_sweep(
     common, rungs = resolver.common, resolver.rungs
     points = [resolver.resolve(params) for params in grid_params(config)]
     unique = tuple({point.point_id: point for point in reversed(points)}.values())[::-1]
+    first = () if points else tuple(resolver.resolve(params) for params in _listed_params(config))
     before = None if began_as is None else _resolver(began_as, facts)
     examples, untrainable = ((), None) if points else _examples(resolver, before)
     shown = unique or examples
@@ -43,6 +44,7 @@ def plan_sweep(
     return Plan(
         config=config,
         points=unique,
+        first_points=first,
         examples=examples,
         n_trials=config.sampler.n_trials or len(unique),
         rung_marks=rungs.marks,
@@ -66,12 +68,17 @@ def grid_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
     if config.sampler.name != "grid":
         return
     if config.points is not None:
-        yield from ({name: point[name] for name in config.search_space} for point in config.points)
+        yield from _listed_params(config)
         return
     names = list(config.search_space)
     axes = [possible_values(dimension) or [] for dimension in config.search_space.values()]
     for values in itertools.product(*axes):
         yield dict(zip(names, values, strict=True))
+
+
+def _listed_params(config: SweepConfig) -> Iterator[dict[str, Any]]:
+    for point in config.points or ():
+        yield {name: point[name] for name in config.search_space}
 
 
 def _examples(resolver: PointResolver, before: PointResolver | None) -> tuple[tuple[Point, ...], str | None]:

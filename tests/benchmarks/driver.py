@@ -181,7 +181,7 @@ def make_study(config: SweepConfig, directory: Path, suffix: str) -> Study:
     place = directory / config.study
     place.mkdir(parents=True)
     study = Study.create(config, directory=place)
-    study.add_points(plan_sweep(config).points)
+    study.add_points(plan_sweep(config).entered_points)
     return study
 
 

@@ -61,7 +61,7 @@ def warm_gang(n_trials: int, place: str, directory: str) -> None:
         }
     )
     study = Study.create(config, directory=Path(directory))
-    study.add_points(plan_sweep(config).points)
+    study.add_points(plan_sweep(config).entered_points)
     orchestrator = Orchestrator(
         study=study, plan=plan_sweep(config), judge=make_judge(config), rules=divergence_rules(config)
     )
