@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from chaos_sweeps import MADE_UP, check_prefix, kill, outcome, records_of, start, write_sweep
+from decided import PRUNERS, faults_of
 from nodes import Nodes
 from postgres import Postgres
 from sweeps import merged
 
 from sweeper.errors import SweeperError
-from sweeper.pruners.judge import make_judge
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.study import Study
 
 HERE = Path(__file__).resolve().parent
 OUTAGE_S = 30.0  # how long the database is away
-PRUNER: dict[str, Any] = {
-    "name": "early_dynamics", "signals": {"loss": {"direction": "minimize"}}, "keep_frac": 0.3, "min_peers": 2,
-}  # fmt: skip
+# Of enough points to learn from.
+HILL: dict[str, Any] = {
+    "learning_rate": {"grid": [round(10 ** (-5 + 0.25 * place), 8) for place in range(12)]},
+    "effective_batch_size": {"grid": [10, 20]},
+}
 _START_S = 240.0  # how long a driver may take until its first trial runs
 END_S = 900.0  # and until it ends, once nobody disturbs it any more
 
@@ -64,13 +66,18 @@ class Tally:
 def sweep_of(plan: Plan, study: str) -> dict[str, Any]:
     """Return the sweep that is disturbed; retries are plenty, since killing workers costs them."""
     changes: dict[str, Any] = {
-        "study": study, "failures": {"retries": 1000}, "pruner": PRUNER if plan.pruner != "nop" else "nop",
+        "study": study, "failures": {"retries": 1000}, "pruner": PRUNERS[plan.pruner],
     }  # fmt: skip
     if plan.pruner != "nop" and plan.trial == "made-up":
         # The best come first, so that those after them have somebody to be worse than.
         changes["search_space"] = {"learning_rate": {"grid": [1e-3, 3e-3, 3e-4, 1e-4, 3e-5, 1e-5]}}
+    if plan.pruner == "learned":
+        changes |= {"search_space": HILL, "rungs": {}}
     if plan.trial == "made-up":
-        return merged(MADE_UP, {**changes, "trial": {"settings": {"step_s": 0.1}}})
+        config = merged(MADE_UP, {**changes, "trial": {"settings": {"step_s": 0.1}}})
+        for name in config["search_space"]:
+            config["trial"]["settings"].pop(name, None)  # what is swept is not fixed
+        return config
     tiny = HERE.parents[1] / "examples/tiny"
     real = {
         "metric": "new/loss",
@@ -238,7 +245,9 @@ class Chaos:
         for point_id, expected in calm.items():
             self._check_point(point_id, found[point_id], expected)
         if self._plan.pruner != "nop":
-            self._check_decisions(records)
+            study = Study.open(str(self.study), url=self._url)
+            for fault in faults_of(study, records, self._plan.pruner):
+                self._fault(fault)
 
     def _check_point(self, point_id: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
         if self._plan.pruner == "nop" and found != expected:
@@ -253,23 +262,6 @@ class Chaos:
             self._fault(f"point {point_id} is {found['state']}")
         if found["state"] == "COMPLETE" and found["value"] != expected["value"]:
             self._fault(f"the value of point {point_id} differs")
-
-    def _check_decisions(self, records: dict[int, TrialRecord]) -> None:
-        """Judge again with the peers that each decision names: the recorded signals must give what was decided."""
-        judge = make_judge(Study.open(str(self.study), url=self._url).config)
-        for record in records.values():
-            stops = [decision for decision in record.decisions if decision["stop"]]
-            if (record.state is TrialState.PRUNED) != bool(stops):
-                self._fault(f"trial {record.number} is {record.state} with {len(stops)} decisions to stop")
-            for decision in record.decisions:
-                peers = {number: records[number] for number in decision["details"].get("peers", ())}
-                if not peers:
-                    continue
-                again = judge.judge([record.number], decision["rung"], peers)[0]
-                if (again.stop, again.details["rank"]) != (decision["stop"], decision["details"]["rank"]):
-                    self._fault(
-                        f"a decision on trial {record.number} at rung {decision['rung']} is not what its peers give"
-                    )
 
     def _fault(self, text: str) -> None:
         self.tally.faults.append(text)

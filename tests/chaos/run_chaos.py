@@ -1,7 +1,7 @@
 """Runs sweeps on Ray, kills driver, workers and nodes at random but seeded moments, and looks what came of it.
 
 Usage: python tests/chaos/run_chaos.py --out DIR [--kills N] [--per-sweep N] [--seed S] [--trial made-up|tiny]
-           [--pruner nop|early_dynamics] [--nodes] [--storage journal|postgresql] [--limit-s SECONDS]
+           [--pruner nop|early_dynamics|certain|learned] [--nodes] [--storage journal|postgresql] [--limit-s SECONDS]
        python tests/chaos/run_chaos.py --table DIR...
 
 Disturbs one sweep after another until so many kills are spent, and prints a table. With a limit it stops before the
@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from chaos_sweeps import outcome, start, write_sweep  # noqa: E402
+from decided import PRUNERS  # noqa: E402
 from disturbed import END_S, Chaos, Plan, Tally, sweep_of  # noqa: E402
 from nodes import Nodes  # noqa: E402
 from postgres import Postgres, binaries  # noqa: E402
@@ -61,7 +62,7 @@ def calm_outcome(plan: Plan, directory: Path) -> dict[str, dict[str, Any]]:
     """Run the sweep that nobody disturbs, without pruning, unless it was; return what it came to."""
     if not (directory / "calm.ok").exists():
         shutil.rmtree(directory / "calm", ignore_errors=True)
-        config = sweep_of(dataclasses.replace(plan, pruner="nop"), "calm")
+        config = {**sweep_of(plan, "calm"), "pruner": "nop"}
         sweep = write_sweep(directory / "calm.yaml", config)
         driver = start(["launch", str(sweep), "--dir", str(directory / "calm")], directory / "calm.log")
         if driver.wait(END_S) != 0:
@@ -165,7 +166,7 @@ def main() -> int:
     parser.add_argument("--per-sweep", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trial", choices=["made-up", "tiny"], default="tiny")
-    parser.add_argument("--pruner", choices=["nop", "early_dynamics"], default="nop")
+    parser.add_argument("--pruner", choices=list(PRUNERS), default="nop")
     parser.add_argument("--nodes", action="store_true")
     parser.add_argument("--storage", choices=["journal", "postgresql"], default="journal")
     parser.add_argument("--limit-s", type=float, default=float("inf"))

@@ -32,8 +32,9 @@ def test_twenty_kills_of_a_real_training_sweep_change_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_no_decision_is_lost_when_a_pruned_sweep_is_killed(tmp_path):
-    check_many(Plan(kills=4, seed=2, pruner="early_dynamics"), tmp_path, 8)
+@pytest.mark.parametrize("pruner", ["early_dynamics", "certain", "learned"])
+def test_no_decision_is_lost_when_a_pruned_sweep_is_killed(tmp_path, pruner):
+    check_many(Plan(kills=4, seed=2, pruner=pruner), tmp_path, 8)
 
 
 @pytest.mark.slow
