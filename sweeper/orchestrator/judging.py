@@ -92,6 +92,8 @@ class Judging:
 
     def _stop_idle(self, decisions: Sequence[Decision]) -> None:
         """Stop trials that wait for their start, were set aside, or stand between two attempts."""
+        if not decisions:
+            return  # thousands may wait
         queue = self._queue
         stopped = {decision.trial for decision in decisions}
         waiting = stopped.intersection(queue.waiting)

@@ -170,8 +170,7 @@ class TrialQueue:
         records = self._state.records
         compared = (number for number in self._candidates() if not records[number].is_continued)
         if isinstance(self._judge, LearningJudge):
-            known = list(compared)
-            chosen = self._judge.next_of(known, records) if known else None
+            chosen = self._judge.next_of(compared, records)
         else:
             chosen = next(compared, None)
         if chosen is None:

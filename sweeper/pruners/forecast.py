@@ -102,7 +102,6 @@ class Forecaster:
         if at == self._learned_at:
             return
         self._learned_at = at
-        self.reader.read(records)
         numbers = ledger.teachers(fit_size(ledger.n_teachers))
         key = (tuple(numbers), self.reader.version)
         if key == self._fit_key:

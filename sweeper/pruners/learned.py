@@ -109,12 +109,15 @@ class LearnedRule:
         table = self._table(records)
         return list(self._stops(records, table))
 
-    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
 
         None where those that run may settle the choice, so that all others together are hardly worth their training,
         and where one of those is far likelier to be the best than any other.
         """
+        waiting = list(waiting)
+        if not waiting:
+            return None
         self._read(records)
         if self.has_too_few:
             return waiting[0]
@@ -151,7 +154,7 @@ class LearnedRule:
     def _read(self, records: Mapping[int, TrialRecord]) -> None:
         """Take in what was reported and has ended."""
         is_anew, numbers = self._changes.read(records)
-        if is_anew or len(records) != self._n_read:
+        if is_anew or len(records) != self._n_read or any(records[number].is_in_vain for number in numbers):
             self._n_read = len(records)
             self._forecaster.reader.read(records)
         self._all_drawn = isinstance(records, LoggedRecords) and records.all_drawn
