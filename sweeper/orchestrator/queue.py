@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sweeper.errors import ConfigError
@@ -18,6 +18,28 @@ from sweeper.study.failed import warm_start_of
 from sweeper.study.interface import Drawn
 
 _REPEATS = 5  # draws in vain, one after another, before a new point is looked for at random
+
+
+class _Walked(Sequence[int]):
+    """Numbers that are looked up only as far as somebody asks."""
+
+    def __init__(self, walk: Callable[[], Iterator[int]]) -> None:
+        self._walk = walk
+
+    def __iter__(self) -> Iterator[int]:
+        return self._walk()
+
+    def __bool__(self) -> bool:
+        return next(self._walk(), None) is not None
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._walk())
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index >= 0:
+            for number in itertools.islice(self._walk(), index, None):
+                return number
+        return list(self._walk())[index]
 
 
 class TrialQueue:
@@ -168,11 +190,11 @@ class TrialQueue:
     def _chosen(self) -> int | None:
         """Return which trial the judge wants to start; those that it does not compare come after all others."""
         records = self._state.records
-        compared = (number for number in self._candidates() if not records[number].is_continued)
-        if isinstance(self._judge, LearningJudge):
+        compared = _Walked(lambda: (n for n in self._candidates() if not records[n].is_continued))
+        if compared and isinstance(self._judge, LearningJudge):
             chosen = self._judge.next_of(compared, records)
         else:
-            chosen = next(compared, None)
+            chosen = next(iter(compared), None)
         if chosen is None:
             chosen = next((number for number in self._candidates() if records[number].is_continued), None)
         return chosen

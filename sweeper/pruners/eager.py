@@ -1,6 +1,6 @@
 """The eager mode of the rank rule: whoever is at a rung is judged by those who are there now."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeper.pruners.ranked import LISTED_PEERS, RULE, RankedSignal, shares, shown_signals, values_text
 from sweeper.pruners.standings import Standings
@@ -55,9 +55,9 @@ class EagerRule:
         """Return nothing: who stands at the rung of a report is judged with it, and nobody else."""
         return []
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the first."""
-        return next(iter(waiting), None)
+        return waiting[0]
 
     def _reason(self, record: RungRecord, *, n_better: int, n_peers: int, n_kept: int) -> str:
         place = f"rank {n_better + 1} of {n_peers} at rung {record.rung}"

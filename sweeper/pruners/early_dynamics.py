@@ -8,7 +8,7 @@ settings, because on other data the loss was seen to point the other way.
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import optuna
@@ -156,7 +156,7 @@ class EarlyDynamicsPruner(BasePruner):
         """Return what follows, for other trials, from what has been reported or has ended since."""
         return self._rule.judge_again(records)
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return which of the waiting trials to start next; None where nobody is worth it now."""
         return self._rule.next_of(waiting, records)
 

@@ -1,6 +1,6 @@
 """Who judges: the one interface that the orchestrator knows, and the judge that a config names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -34,8 +34,11 @@ class LearningJudge(Judge, Protocol):
         A stop of a WAITING trial means that it is not to be started.
         """
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
-        """Return one of the waiting trials, which may be thousands, to be started next. None: nobody of them now.
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
+        """Return one of the waiting trials, to be started next. None: nobody of them now.
+
+        Thousands may wait, and each look walks along them anew: look no further than needed, or make a list of them.
+
 
         Whoever asked then lets the sampler draw a new point, or waits for what the running ones show. Where there is
         neither, one of them is started all the same.

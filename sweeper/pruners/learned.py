@@ -109,15 +109,13 @@ class LearnedRule:
         table = self._table(records)
         return list(self._stops(records, table))
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the trial to start next: calibration points, then the likeliest to be the best, audits last.
 
         None where those that run may settle the choice, so that all others together are hardly worth their training,
         and where one of those is far likelier to be the best than any other.
         """
         waiting = list(waiting)
-        if not waiting:
-            return None
         self._read(records)
         if self.has_too_few:
             return waiting[0]

@@ -1,7 +1,7 @@
 """The certain and the probe mode of the rank rule as judges: who surely does not survive is stopped."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeper.pruners.certain import CertainRank
 from sweeper.pruners.ranked import LISTED_PEERS, RULE, RankedSignal, shares, shown_signals, values_text
@@ -44,9 +44,9 @@ class CertainRule:
         self._rank.read(records)
         return [self._decision(number, records) for number in self._rank.open_condemned]
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return the first."""
-        return next(iter(waiting), None)
+        return waiting[0]
 
     def survivors(self, records: Mapping[int, TrialRecord]) -> list[int]:
         """Return who survives: the same under any order, once every trial has ended."""
@@ -95,7 +95,7 @@ class ProbeRule(CertainRule):
         waits = not first.stop and bool(self._rank.waiting([first.trial], records))
         return [dataclasses.replace(first, aside=waits), *others]
 
-    def next_of(self, waiting: Iterable[int], records: Mapping[int, TrialRecord]) -> int | None:
+    def next_of(self, waiting: Sequence[int], records: Mapping[int, TrialRecord]) -> int | None:
         """Return one that need not wait, new ones first; None while others have still to come to their rung.
 
         Where nobody is left who could come, since those others failed without a word, that is for the caller to see.
