@@ -24,6 +24,10 @@ beside() {
   mv ".venv/$1-new" ".venv/$1"
 }
 if [ -z "$core" ]; then
+  if ! command -v chromium chromium-browser google-chrome > /dev/null; then
+    echo "error: --all opens reports in Chromium, which is not installed: apt-get install chromium" >&2
+    exit 2
+  fi
   beside export-tools
   beside liger
 fi

@@ -214,6 +214,24 @@ def test_a_launch_joins_a_running_cluster_whether_it_asks_for_a_token_or_not(
         assert all(raylets & found for found in ancestors)
 
 
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.ray
+def test_the_quickstart_as_it_is_shipped_prunes_a_third_and_is_not_run_twice(tmp_path: Path) -> None:
+    words = ("launch", TESTS.parent / "examples" / "quickstart.yaml", "--dir", tmp_path / "study")
+    first = command(*words, timeout_s=280)
+    seen = status(tmp_path / "study")
+    again = command(*words, timeout_s=60)
+
+    assert first.code == 0, first.err
+    states = [trial["state"] for trial in seen["trials"]]
+    assert len(states) >= 12
+    assert states.count("PRUNED") >= len(states) / 3
+    assert states.count("PRUNED") + states.count("COMPLETE") == len(states)
+    assert again.code == 3
+    assert (tmp_path / "study" / "report" / "index.html").stat().st_size > 0
+
+
 @pytest.mark.train
 @pytest.mark.ray
 def test_the_tiny_model_is_trained_and_reported(tmp_path: Path) -> None:

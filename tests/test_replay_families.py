@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 from families import FAMILIES, HONEST, MARKS, make_sweep
+from pruners import METRICS, RECORDED, Task, run
 
 
 def early_correlation(sweep, mark):
@@ -98,3 +99,21 @@ def test_the_benchmark_plays_every_pruner(tmp_path):
     assert (results["none"]["cost"], results["none"]["hit"]) == (1.0, 1.0)
     assert results["Ray ASHA"]["cost"] < 0.6
     assert "share of training spent, and hit rate in %" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_default_finds_the_best_of_the_recorded_sweeps_for_less_than_half_of_the_training():
+    found = [
+        run(Task(group=path.stem, source=f"{path}|{metric}", contender="learned", orders=1))
+        for path in sorted(RECORDED.glob("*.parquet"))
+        for metric in METRICS
+    ]
+
+    costs = [one["cost"] for one in found]
+    print(
+        f"cost: median {np.median(costs):.2f}, worst {max(costs):.2f}; hits {sum(one['hit'] for one in found)}"
+    )
+    assert len(found) == 24
+    assert np.median(costs) <= 0.40
+    assert max(costs) <= 0.70
+    assert sum(one["hit"] for one in found) >= 23
