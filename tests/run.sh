@@ -35,6 +35,8 @@ export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
+# No test runs a benchmark, so that what they use of the package is checked here.
+MYPYPATH=tests:tests/chaos:tests/benchmarks "$bin/mypy" --explicit-package-bases tests/benchmarks
 # Fast tier first: a broken rule is known soon. Two files at a time; the tests of one file stay together.
 rest="not slow and not browser and not database and not gpu"
 "$bin/python" -m pytest -q -n 2 --dist loadfile -m "not ray and not train and not chaos and not simulation and $rest" "$@"

@@ -12,6 +12,7 @@ import pytest
 from sweep_files import write_jsonl
 from sweeps import merged
 
+from sweeper.channel import Channel
 from sweeper.checkpoint import DirectoryCheckpoints
 from sweeper.context import TrialContext, TrialStopped
 from sweeper.records import Report, StepRow
@@ -205,7 +206,7 @@ def make_context(
     micro_batch_size: int = 4,
     gradient_accumulation_steps: int = 2,
     total_steps: int = 4,
-    channel: RecordingChannel | None = None,
+    channel: Channel | None = None,
     **spec: Any,
 ) -> TrialContext:
     """Return the context of one attempt; its checkpoints lie under `root`."""

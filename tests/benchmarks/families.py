@@ -196,7 +196,7 @@ def two_optima(grid: Grid) -> Shape:
 
     def metric(f: float) -> Array:
         late = max(0.0, (f - 0.35) / 0.65) ** 1.5
-        return 0.2 + 0.55 * fast * _saturating(f, 0.15) + (quality - 0.2 - 0.55 * fast) * late
+        return np.asarray(0.2 + 0.55 * fast * _saturating(f, 0.15) + (quality - 0.2 - 0.55 * fast) * late)
 
     return Shape(
         quality=quality,

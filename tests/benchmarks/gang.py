@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    from sweeper.executors.ray_session import ray  # with its settings
+    from sweeper.executors.ray_session import ray  # type: ignore[attr-defined]  # with its settings
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     kinds = {"warm gang": warm_gang, "TorchTrainer in Tune": torch_trainer}

@@ -3,7 +3,7 @@
 A randomly initialised Llama of about a billion parameters, stored in bfloat16, is swept over the quickstart's data with
 the quickstart's pruner, one trial at a time. Times are `idle.py`'s; `busy` is the share of the time from the first
 trial's start to the last one's end in which the GPU had work, as nvidia-smi samples it. Tokens/s beside TRL's own
-trainer are `step.py`'s: `--width 2048 --layers 16 --length 512`.
+trainer are `step.py`'s: `--width 2048 --layers 16 --length 512 --vocabulary 32000`.
 
     python tests/benchmarks/gpu.py [--width 2048] [--layers 16] [--samples 3072] [--executor ray] [--json FILE]
                                    [key=value ...]
@@ -16,13 +16,16 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import torch
 import transformers
-from idle import ROOT, run, sentence
+from idle import ROOT, launched, measured, sentence
+
+from sweeper.study.view import StudyView
 
 _VOCABULARY = 32_000  # as large as a real one's; the tokenizer of examples/tiny uses the first few of them
 _SAMPLE_MS = 100
@@ -50,9 +53,10 @@ def watched(file: Path) -> Iterator[None]:
     """Let nvidia-smi write how busy the GPU is, in percent, while the block runs."""
     words = [
         "nvidia-smi",
-        "--query-gpu=utilization.gpu",
+        "--id=0",
+        "--query-gpu=timestamp,utilization.gpu",
         "--format=csv,noheader,nounits",
-        f"-lms={_SAMPLE_MS}",
+        f"--loop-ms={_SAMPLE_MS}",
     ]
     with file.open("w") as out:
         watcher = subprocess.Popen(words, stdout=out)
@@ -63,10 +67,32 @@ def watched(file: Path) -> Iterator[None]:
             watcher.wait()
 
 
-def busy_share(file: Path, sweep_s: float) -> float:
-    """Return the mean of the samples of the sweep itself: those before its first trial are left out."""
-    samples = [float(line) for line in file.read_text().split()]
-    return statistics.fmean(samples[-round(sweep_s * 1000 / _SAMPLE_MS) :]) / 100
+def busy_share(lines: Iterable[str], begin: datetime, end: datetime) -> float | None:
+    """Return the mean of the samples between two moments; None where nvidia-smi measured none, as on a part of a GPU.
+
+    Args:
+        lines: As nvidia-smi writes them: the machine's local time, and percent.
+        begin: With its time zone.
+        end: With its time zone.
+    """
+    samples = []
+    for line in lines:
+        moment, _, share = line.partition(",")
+        try:
+            at = datetime.strptime(moment.strip(), "%Y/%m/%d %H:%M:%S.%f").astimezone()
+            percent = float(share)
+        except ValueError:  # "[N/A]", or a line that was cut off as nvidia-smi was ended
+            continue
+        if begin <= at <= end:
+            samples.append(percent)
+    return statistics.fmean(samples) / 100 if samples else None
+
+
+def window_of(view: StudyView) -> tuple[datetime, datetime]:
+    """Return when a sweep's first trial started and its last one ended."""
+    starts = [datetime.fromisoformat(record.started) for record in view.records if record.started]
+    ends = [datetime.fromisoformat(record.ended) for record in view.records if record.ended]
+    return min(starts), max(ends)
 
 
 def main() -> None:
@@ -93,19 +119,25 @@ def main() -> None:
             "resources={slots: 1, cpus_per_trial: 1" + (", gpus_per_trial: 1}" if has_gpu else "}"),
             *options.overrides,
         ]
+        busy = None
         if has_gpu:
             with watched(root / "busy"):
-                found = run(root / "study", overrides, executor=options.executor)
-            found["busy"] = busy_share(root / "busy", found["sweep_s"])
+                view = launched(root / "study", overrides, executor=options.executor)
+            busy = busy_share((root / "busy").read_text().splitlines(), *window_of(view))
         else:
-            found = run(root / "study", overrides, executor=options.executor)
+            view = launched(root / "study", overrides, executor=options.executor)
+        found = measured(view)
     where = torch.cuda.get_device_name() if has_gpu else "the CPU"
     print(f"{n_parameters / 1e6:,.0f} million parameters on {where}")
     print(sentence("9 points, one slot", found, 1))
     if has_gpu:
-        print(f"the GPU was busy {found['busy']:.0%} of the sweep")
+        print(
+            "nvidia-smi says not how busy it was"
+            if busy is None
+            else f"the GPU was busy {busy:.0%} of the sweep"
+        )
     if options.json:
-        options.json.write_text(json.dumps(found | {"parameters": n_parameters}, indent=1))
+        options.json.write_text(json.dumps(found | {"busy": busy, "parameters": n_parameters}, indent=1))
 
 
 if __name__ == "__main__":

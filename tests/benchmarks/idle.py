@@ -18,7 +18,7 @@ import os
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweeper import api
 from sweeper.reporting.slots import SlotUse, slot_uses
@@ -85,9 +85,11 @@ def _share_before(use: SlotUse, end_s: float) -> float:
     return min(1.0, (end_s - use.start_s) / use.seconds) if use.seconds else 0.0
 
 
-def run(directory: Path, overrides: list[str], *, executor: str = "ray") -> dict[str, float]:
+def launched(
+    directory: Path, overrides: list[str], *, executor: Literal["ray", "in-process"] = "ray"
+) -> StudyView:
     options = api.LaunchOptions(dir=str(directory), executor=executor)
-    return measured(api.launch(ROOT / "examples/quickstart.yaml", [*FIXED, *overrides], options=options))
+    return api.launch(ROOT / "examples/quickstart.yaml", [*FIXED, *overrides], options=options)
 
 
 def sentence(way: str, found: dict[str, float], n_runs: int) -> str:
@@ -120,7 +122,7 @@ def main() -> None:
         for repeat in range(options.repeats):
             for number, (way, made) in enumerate(runs.items()):
                 place = (options.dir or Path(scratch)) / f"idle-{number}-{repeat}"
-                made.append(run(place, [*WAYS[way], *options.overrides]))
+                made.append(measured(launched(place, [*WAYS[way], *options.overrides])))
     medians = {way: medians_of(made) for way, made in runs.items()}
     for way, found in medians.items():
         print(sentence(way, found, options.repeats))

@@ -26,6 +26,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,11 @@ def print_tables(summary: dict[tuple[str, str], dict[str, float]], console: Cons
     """Print cost with hit rate, then regret: one row per group, one column per pruner."""
     groups = list(dict.fromkeys(group for group, _ in summary))
     pruners = list(dict.fromkeys(pruner for _, pruner in summary))
-    for title, cell in (
-        ("share of training spent, and hit rate in %", lambda s: f"{s['cost']:.2f} {100 * s['hit']:3.0f}"),
-        ("mean regret, in the metric's units", lambda s: f"{s['regret']:.3f}"),
-    ):
+    cells: dict[str, Callable[[dict[str, float]], str]] = {
+        "share of training spent, and hit rate in %": lambda s: f"{s['cost']:.2f} {100 * s['hit']:3.0f}",
+        "mean regret, in the metric's units": lambda s: f"{s['regret']:.3f}",
+    }
+    for title, cell in cells.items():
         table = Table(title=title, box=None, padding=(0, 1))
         table.add_column("", no_wrap=True)
         for pruner in pruners:

@@ -61,7 +61,8 @@ def _step(found: Any) -> Iterator[Row]:
 
 
 def _gpu(found: Any) -> Iterator[Row]:
-    yield "GPU busy in a pruned sweep of a large model", f"{found['busy']:.0%}", ""
+    busy = "not measured" if found["busy"] is None else f"{found['busy']:.0%}"
+    yield "GPU busy in a pruned sweep of a large model", busy, ""
     yield "from a trial's end to the next one's first step", f"{found['to_train_s']:.2f} s", "at most 3 s"
 
 
@@ -101,15 +102,22 @@ class Part:
     needs_gpu: bool = False
 
 
+LARGE = ("--width", "2048", "--layers", "16", "--length", "512", "--vocabulary", "32000")
 PARTS = {
     "overhead": Part("overhead.py", (), _overhead),
     "choice": Part("choice.py", ("--keep", "{dir}/choice.jsonl"), _choice),
     "idle": Part("idle.py", (), _idle),
     "driver": Part("driver.py", ("--fast-middle", "--trials", "100", "1000", "10000"), _driver),
+    "driver-others": Part("driver.py", ("--pruners", "certain", "optuna", "--trials", "100", "1000"), _driver),
     "driver-learned": Part("driver.py", ("--pruners", "learned", "--trials", "100", "1000"), _driver),
+    "driver-learned-10000": Part("driver.py", ("--fast-middle", "--pruners", "learned", "--trials", "10000"), _driver),
     "driver-postgres": Part("driver.py", ("--fast-middle", "--trials", "100", "1000", "10000", "--postgres"), _driver),
+    "driver-postgres-learned": Part(
+        "driver.py", ("--pruners", "learned", "--trials", "100", "1000", "--postgres"), _driver
+    ),
     "step": Part("step.py", (), _step),
     "gpu": Part("gpu.py", (), _gpu, needs_gpu=True),
+    "gpu-step": Part("step.py", LARGE, _step, needs_gpu=True),
     "gang": Part("gang.py", (), _gang),
     "prior": Part("prior.py", (), _prior),
     "pruners": Part("pruners.py", ("--keep", "{dir}/plays.jsonl"), _pruners),

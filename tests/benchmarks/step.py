@@ -44,7 +44,7 @@ from training_fixtures import make_context, make_tokenizer
 
 WARM = 5  # steps that are not counted
 SIGNALS = "signals of a step"
-HOST_READ = "aten::_local_scalar_dense"
+HOST_READS = ("aten::_local_scalar_dense", "aten::nonzero")  # the host waits for the device in both
 
 
 @dataclasses.dataclass
@@ -64,7 +64,7 @@ class Marks:
         return False
 
 
-class Clock(TrainerCallback):
+class Clock(TrainerCallback):  # type: ignore[misc]
     """Notes when two steps of TRL's trainer ended; a trial of sweeper's waits for the device at the same ones."""
 
     def __init__(self, steps: tuple[int, ...] = ()) -> None:
@@ -85,10 +85,12 @@ def wait_for_device() -> None:
 def make_files(root: Path, options: argparse.Namespace) -> tuple[Path, Path]:
     """Write a random model, and rows that fill the length."""
     tokenizer = make_tokenizer()
+    heads = max(1, options.width // (32 if options.width < 512 else 64))  # as models of such widths have
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=options.width, intermediate_size=4 * options.width,
-        num_hidden_layers=options.layers, num_attention_heads=options.width // 32,
-        num_key_value_heads=options.width // 32, max_position_embeddings=max(256, options.length),
+        vocab_size=max(options.vocabulary, len(tokenizer)),
+        hidden_size=options.width, intermediate_size=4 * options.width,
+        num_hidden_layers=options.layers, num_attention_heads=heads,
+        num_key_value_heads=heads, max_position_embeddings=max(256, options.length),
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(root / "model")
@@ -111,7 +113,7 @@ def ours(model: Path, train: Path, root: Path, options: argparse.Namespace) -> f
     """Return the seconds of a step of a trial."""
     channel = Marks()
     finetune.run(context_of(model, train, root, options, channel))
-    return (channel.train_s[options.steps] - channel.train_s[WARM]) / (options.steps - WARM)
+    return (channel.train_s[options.steps] - channel.train_s[WARM]) / int(options.steps - WARM)
 
 
 def bare_trainer(model: Path, train: Path, root: Path, options: argparse.Namespace, clock: Clock) -> Any:
@@ -136,7 +138,7 @@ def bare(model: Path, train: Path, root: Path, options: argparse.Namespace) -> f
     """Return the seconds of a step of TRL's trainer."""
     clock = Clock((WARM, options.steps))
     bare_trainer(model, train, root, options, clock).train()
-    return (clock.at[options.steps] - clock.at[WARM]) / (options.steps - WARM)
+    return (clock.at[options.steps] - clock.at[WARM]) / int(options.steps - WARM)
 
 
 def marked(owner: type, name: str) -> None:
@@ -168,6 +170,7 @@ def main() -> None:
         ("width", 96),
         ("layers", 2),
         ("length", 64),
+        ("vocabulary", 0),  # or as many as the tokenizer has, if those are more
         ("batch", 16),
         ("steps", 60),
         ("repeats", 3),
@@ -203,7 +206,7 @@ def main() -> None:
     signals_s = seen[SIGNALS][1] / options.steps
     share = signals_s / medians["sweeper"]
     reads = {
-        name: found.get(HOST_READ, (0, 0.0))[0] / options.steps
+        name: sum(found.get(one, (0, 0.0))[0] for one in HOST_READS) / options.steps
         for name, found in (("TRL's own trainer", theirs), ("sweeper", seen))
     }
     print(f"signals: {signals_s * 1e6:.0f} us a step under the profiler, {share:.2%} of a step without it")
