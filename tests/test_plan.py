@@ -73,6 +73,7 @@ def test_points_without_adapters_are_trained_once_whatever_is_said_of_adapters()
 def test_packing_without_flash_attention_is_warned_about(attention: str, n_told: int) -> None:
     plan = plan_of("trial.settings.packing=true", f"trial.settings.attn_implementation={attention}")
     assert len(said(plan, r"set `attn_implementation: flash_attention_2`")) == n_told
+    assert len(said(plan, r"in time and memory: [\d,]+ make [\d.]+ GB in each layer\.")) == n_told
 
 
 def test_a_grid_of_many_whole_numbers_is_listed_whole_or_refused() -> None:

@@ -25,6 +25,8 @@ from sweeper.preflight import facts
 from sweeper.preflight.data import check_trial
 from sweeper.preflight.data_report import DataReport
 from sweeper.records import Origin
+from sweeper.study import layout
+from sweeper.study.machine import write_attempt_environment
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -75,6 +77,35 @@ def test_other_code_is_found_out_with_the_step_and_the_distance(study: StudyView
     assert (found.is_identical, found.first_difference) == (False, 3)
     assert found.largest["loss"] == pytest.approx(1e-9, rel=1e-3)
     assert "part at step 3 of 5; at most: loss by 1e-9" in rerun_text(found)
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        (
+            ("NVIDIA H200", "NVIDIA H200"),
+            "It was trained on NVIDIA H200: kernels of GPUs may add in no fixed order",
+        ),
+        (("host", "NVIDIA H200"), "It was trained on host, then NVIDIA H200: kernels of GPUs"),
+        (("host", "host"), None),
+        ((None, None), None),
+    ],
+)
+def test_a_difference_on_gpus_is_said_to_prove_little(
+    study: StudyView, devices: Any, told: str | None
+) -> None:
+    again = rerun(str(study.directory), 1, options=OPTIONS, function=Drifting(by=1e-9)).again
+    for place, number, device in ((study.directory, 1, devices[0]), (Path(again), 0, devices[1])):
+        if device is not None:
+            folder = layout.trial_dir(place, number)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_attempt_environment(folder, device, computes_in_bf16=device != "host")
+    after = api.load_study(again)
+
+    found = rerun_text(compare_curves(study, study.record(1), after))
+
+    assert (told or "part at step 3") in found
+    assert ("kernels of GPUs" in found) == (told is not None)
 
 
 def test_a_nan_at_the_same_step_is_the_same(study: StudyView) -> None:

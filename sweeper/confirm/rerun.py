@@ -12,9 +12,10 @@ from sweeper.confirm.again import points_config, train_or_read
 from sweeper.errors import StudyMismatchError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.moved import follow
-from sweeper.records import TrialRecord
+from sweeper.records import HOST, TrialRecord
 from sweeper.reporting.formats import jsonable, plural, short
 from sweeper.reporting.origins import origin_text
+from sweeper.study.environment import environment_of
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -34,6 +35,7 @@ class Rerun:
     largest: Mapping[str, float]  # difference of each signal, absolute
     values: tuple[float | None, float | None]  # the study's metric at the end, then and now
     changed: Mapping[str, tuple[str | None, str | None]]  # versions, then and now
+    devices: tuple[str | None, str | None]  # what each trained on; None: it left no word
 
     @property
     def is_identical(self) -> bool:
@@ -89,6 +91,9 @@ def compare_curves(view: StudyView, record: TrialRecord, again: StudyView) -> Re
         n_missing=len(first) - n_steps,
         first_difference=int(first["step"].iloc[int(differs.argmax())]) if differs.any() else None,
         largest=largest, values=(record.value, repeated.value), changed=changed,
+        devices=(
+            environment_of(view, record).get("device"), environment_of(again, repeated).get("device")
+        ),
     )  # fmt: skip
 
 
@@ -113,6 +118,13 @@ def rerun_text(found: Rerun) -> str:
     if found.changed:
         each = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in sorted(found.changed.items()))
         lines.append(f"Versions that changed: {each}.")
+    if any(device not in (None, HOST) for device in found.devices):
+        was, now_on = (device or "a device that left no word" for device in found.devices)
+        trained_on = was if was == now_on else f"{was}, then {now_on}"
+        lines.append(
+            f"It was trained on {trained_on}: kernels of GPUs may add in no fixed order, so that a sound trial need "
+            "not repeat itself. Hold the distance against that between two seeds (`sweeper confirm`)."
+        )
     return "\n".join(lines)
 
 

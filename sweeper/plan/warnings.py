@@ -16,6 +16,7 @@ from sweeper.plan.words import in_steps, is_packed
 from sweeper.records import GRAD_NORM, LOSS
 
 _LEARNING_SAMPLERS = ("tpe", "gp", "cmaes")
+_MASK_BYTES = 2  # each layer keeps the mask for its backward pass in 16 bits
 _MANY_POINTS = 5_000  # a journal of 10,000 trials takes 5 s to load and 154 ms per draw
 
 
@@ -88,12 +89,26 @@ def _direction_warnings(config: SweepConfig) -> Iterator[str]:
 
 def _packing_warnings(config: SweepConfig, points: Sequence[Point]) -> Iterator[str]:
     """Warn where joined rows are kept apart by a mask: only flash and flex attention need none of that size."""
-    used = {point.settings["attn_implementation"] for point in points if is_packed(config, point)}
-    slow = sorted(str(name or "the model's own") for name in used if not _takes_joined_rows(name))
+    masked = [
+        point
+        for point in points
+        if is_packed(config, point) and not _takes_joined_rows(point.settings["attn_implementation"])
+    ]
+    slow = sorted({str(point.settings["attn_implementation"] or "the model's own") for point in masked})
+    tokens = [
+        point.batch.micro_batch_size * point.settings["max_length"]
+        for point in masked
+        if point.batch is not None and point.settings["max_length"]
+    ]
     if slow:
+        size = (
+            f": {max(tokens):,} make {_MASK_BYTES * max(tokens) ** 2 / 1e9:,.2g} GB in each layer"
+            if tokens
+            else ""
+        )
         yield (
             f"`packing` with {' and '.join(slow)} attention: without flash attention the rows of a pass are kept apart "
-            "by a mask that grows with the square of all their tokens, in time and memory. On GPUs set "
+            f"by a mask that grows with the square of all their tokens, in time and memory{size}. On GPUs set "
             "`attn_implementation: flash_attention_2`; else leave out `packing`."
         )
 
