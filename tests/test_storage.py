@@ -17,7 +17,7 @@ import optuna
 import pytest
 import sqlalchemy
 import sqlalchemy.exc
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
@@ -324,6 +324,62 @@ def test_trials_are_entered_into_a_database_all_or_none(database):
     enter_together(database, study_id, [waiting_trial(), waiting_trial()])
     database.create_new_trial(study_id)
     assert [trial.number for trial in database.get_all_trials(study_id)] == [0, 1, 2]
+
+
+def points_of(study_id, number):
+    """Return a trial as a point of a grid is entered, and what Optuna keeps of it."""
+    dimensions = {
+        "rate": FloatDistribution(1e-6, 1e-2, log=True),
+        "depth": IntDistribution(1, 9),
+        "kind": CategoricalDistribution(["a", None, 2.5]),
+    }
+    params = {"rate": 1e-5 * (number + 1), "depth": number % 9 + 1, "kind": ["a", None, 2.5][number % 3]}
+    if number == 4:
+        del params["kind"]  # held beside Optuna's params
+    return create_trial(
+        state=TrialState.WAITING, params=params, distributions={name: dimensions[name] for name in params},
+        user_attrs={"point": {"point_id": f"p{number}", "extra": [1, float("inf")]}},
+        system_attrs={"study": str(study_id)},
+    )  # fmt: skip
+
+
+def test_trials_that_are_entered_together_are_those_that_optuna_would_enter(database):
+    together, alone = (database.create_new_study([StudyDirection.MINIMIZE], name) for name in ("a", "b"))
+    for study_id in (together, alone):
+        database.create_new_trial(study_id)  # one that was there before
+
+    enter_together(database, together, [points_of(0, number) for number in range(7)])
+    for number in range(7):
+        database.create_new_trial(alone, points_of(0, number))
+
+    found, expected = (
+        [
+            (one.number, one.state, one.params, one.distributions, one.user_attrs, one.system_attrs, one.values,
+             one.datetime_start, one.datetime_complete, one.intermediate_values)
+            for one in database.get_all_trials(study_id)[1:]
+        ]
+        for study_id in (together, alone)
+    )  # fmt: skip
+    assert found == expected
+    assert database.set_trial_state_values(database.get_all_trials(together)[3]._trial_id, TrialState.RUNNING)
+
+
+def test_more_trials_take_one_more_statement_each_at_most(database):
+    counts = []
+    for n_trials in (10, 500):
+        study_id, made = database.create_new_study([StudyDirection.MINIMIZE], str(n_trials)), []
+        trials = [points_of(study_id, number % 4) for number in range(n_trials)]
+
+        def noted(connection, cursor, statement, *others, made=made):
+            made.append(statement)
+
+        sqlalchemy.event.listen(database.engine, "before_cursor_execute", noted)
+        enter_together(database, study_id, trials)
+        sqlalchemy.event.remove(database.engine, "before_cursor_execute", noted)
+        counts.append(len(made))
+
+    assert counts[0] < 40
+    assert counts[1] - counts[0] <= 490  # SQLite gives each its id by itself; Optuna makes 15 to 18
 
 
 # -- a database that is away ------------------------------------------------------------------------------------
