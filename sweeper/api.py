@@ -15,6 +15,7 @@ from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import Extension, plan_extension, with_kept_rungs
 from sweeper.moved import as_recorded, follow, with_kept_prior
 from sweeper.noted_data import check_data_of, check_noted_data_of, with_noted_data
+from sweeper.option_checks import check_listeners
 from sweeper.plan import Plan, plan_sweep
 from sweeper.preflight.facts import PreflightFacts
 from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever calls `launch`
@@ -69,6 +70,7 @@ def launch(
         InterruptedSweepError: If it was interrupted; the state is saved.
         SweeperError: If the sweep failed.
     """
+    check_listeners(listeners)
     options = options or LaunchOptions()
     config = with_options(read_config(source, overrides), options)
     directory = study_directory(config)
@@ -115,6 +117,7 @@ def resume(
         function: As in `launch`.
         listeners: As in `launch`.
     """
+    check_listeners(listeners)
     options = options or LaunchOptions()
     study = Study.open(place, url=options.storage)
     if options.dir is not None:

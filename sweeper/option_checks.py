@@ -59,6 +59,22 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be at least 1, but got {value!r}. Choose a larger value.")
 
 
+def check_listeners(listeners: Any) -> None:
+    """Refuse what cannot be told of a sweep's events, before there is a study.
+
+    Raises:
+        TypeError: If it is no list of objects with a method `on_event`.
+    """
+    if not isinstance(listeners, Sequence) or isinstance(listeners, str):
+        raise TypeError(f"`listeners` must be a list, but got {listeners!r}. Write `listeners=[...]`.")
+    for listener in listeners:
+        if not callable(getattr(listener, "on_event", None)) or isinstance(listener, type):
+            raise TypeError(
+                f"A listener must be an object with a method `on_event(event)`, but got {listener!r}. Give an object "
+                "of a class that has one; see `sweeper.events.Listener`."
+            )
+
+
 def _check_real(name: str, value: Any) -> None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, but got {value!r}. Write for example 0.1.")

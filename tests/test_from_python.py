@@ -1,5 +1,6 @@
 """The Python surface as a user's script calls it: what is found by its name, what is refused instead of ignored."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,36 @@ def test_an_executor_that_there_is_not_is_refused(name: Any) -> None:
         f"`LaunchOptions.executor` must be `ray` or `in-process`, but got `{name}`. `in-process` runs the trials in "
         "this process, without Ray."
     )
+
+
+class Watches:
+    def on_event(self, event: Any) -> None:
+        """Take note of nothing."""
+
+
+@pytest.mark.parametrize(
+    ("listeners", "told"),
+    [
+        (Watches(), "`listeners` must be a list, but got <"),
+        ("rich", "`listeners` must be a list, but got 'rich'"),
+        (
+            [print],
+            "A listener must be an object with a method `on_event(event)`, but got <built-in function print>",
+        ),
+        ([Watches], "A listener must be an object with a method `on_event(event)`, but got <class"),
+    ],
+)
+def test_what_cannot_listen_is_refused_before_there_is_a_study(
+    tmp_path: Path, listeners: Any, told: str
+) -> None:
+    config = config_from_dict(merged(BROUGHT, {"dir": str(tmp_path / "study")}))
+
+    with pytest.raises(TypeError, match=re.escape(told)):
+        api.launch(config, function=fails, listeners=listeners)
+    with pytest.raises(TypeError, match=re.escape(told)):
+        api.resume(str(tmp_path / "study"), listeners=listeners)
+
+    assert not (tmp_path / "study").exists()
 
 
 def test_one_override_may_stand_alone() -> None:
