@@ -16,7 +16,7 @@ from nodes import Nodes
 from postgres import Postgres
 from sweeps import merged
 
-from sweeper.errors import SweeperError
+from sweeper.errors import NothingToDoError, SweeperError
 from sweeper.records import TrialRecord, TrialState
 from sweeper.study.study import Study
 
@@ -27,6 +27,8 @@ HILL: dict[str, Any] = {
     "learning_rate": {"grid": [round(10 ** (-5 + 0.25 * place), 8) for place in range(12)]},
     "effective_batch_size": {"grid": [10, 20]},
 }
+# How a driver ends once the sweep is done; 3: the one before it was killed when only its report was missing.
+_ENDED = (0, NothingToDoError.exit_code)
 _START_S = 240.0  # how long a driver may take until its first trial runs
 END_S = 900.0  # and until it ends, once nobody disturbs it any more
 
@@ -140,7 +142,7 @@ class Chaos:
         """Make sure that a driver runs, unless the sweep has ended."""
         if self._driver is not None and self._driver.poll() is None:
             return True
-        if self._driver is not None and self._driver.returncode == 0:
+        if self._driver is not None and self._driver.returncode in _ENDED:
             return False
         if (self.study / "study.json").exists():
             words = ["resume", str(self.study)]
@@ -158,7 +160,7 @@ class Chaos:
         while not self._workers():
             code = self._driver.poll()
             if code is not None:
-                if code != 0:
+                if code not in _ENDED:
                     self._fault(f"a driver ended with {code}: {self._tail()}")
                 return False
             if time.monotonic() > deadline:
@@ -225,7 +227,7 @@ class Chaos:
                 kill(self._driver)
                 self._fault(f"the sweep did not end within {END_S:.0f} s: {self._tail()}")
                 return
-            if code == 0:
+            if code in _ENDED:
                 return
         self._fault(f"the sweep could not be brought to its end: {self._tail()}")
 
