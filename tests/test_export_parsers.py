@@ -111,7 +111,7 @@ def test_axolotl_takes_a_trial_that_packs_with_whatever_attention(
     tmp_path: Path, attention: str | None, flattens: bool
 ) -> None:
     file = tmp_path / "export.txt"
-    settings = {"packing": True, "attn_implementation": attention}
+    settings = {"packing": True, "attn_implementation": attention, "precision": "bf16"}
     exported(finished_study(tmp_path, trial={"settings": settings}), "axolotl", out=file)
 
     assert read_by_tool(AXOLOTL, file)["flattens"] is flattens

@@ -1,5 +1,8 @@
 """The notebook of the examples runs from top to bottom."""
 
+import ast
+import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,18 @@ def test_the_notebook_launches_follows_and_plots_a_sweep(tmp_path: Path) -> None
     assert "'effective_batch_size': " in told
     assert sum("plotly" in kind for output in outputs for kind in output.get("data", {})) == 2
     assert (tmp_path / "studies" / "notebook" / "report" / "index.html").exists()
+
+
+def test_what_the_notebook_takes_from_this_package_is_there() -> None:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+    froms = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    own = [node for node in froms if str(node.module).startswith("sweeper")]
+
+    assert own
+    for node in own:
+        module = importlib.import_module(str(node.module))
+        assert not [name.name for name in node.names if not hasattr(module, name.name)]
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
