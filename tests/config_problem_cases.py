@@ -1118,8 +1118,8 @@ CASES: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ],
         [
             "sweep.yaml:2: `divergence.clipped_steps` counts steps whose gradient norm is above `max_grad_norm`, but "
-            "`trial.function` does not say where it clips gradients. Give `max_grad_norm` in `trial.settings`, or "
-            "remove `clipped_steps`.",
+            "`trial.function` does not say where it clips gradients. Give `max_grad_norm`, a number above 0, in "
+            "`trial.settings`, or remove `clipped_steps`.",
         ],
     ),
     (

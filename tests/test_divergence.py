@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 from recorded_sweeps import make_recorded
 
 from sweeper.errors import ConfigError
-from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules
+from sweeper.pruners.divergence import DivergenceMonitor, DivergenceRules, monitor_for
 from sweeper.records import StepRow
 from sweeper.replay.setup import replay_config
 
@@ -165,20 +166,30 @@ def test_a_norm_of_nothing_that_stays_is_dead_gradients():
         ([2.0] * 40, ([0.0] * 7 + [None]) * 5),  # a step that was left out says nothing
         ([2.0] * 20 + [0.0] * 20, [1.0] * 20 + [0.0] * 20),  # fits its rows to the last digit: done, not dead
         ([2.0] * 40, [None] * 40),
+        ([2.0] * 40, [0.0] * 40),  # a function that reports 0 for a norm that it does not measure
+        ([None] * 40, [1.0] * 20 + [0.0] * 20),
+        # Come to rest at the lowest loss it ever had, which need not be 0.
+        ([3.0 - 0.1 * i for i in range(20)] + [1.0] * 20, [1.0] * 20 + [0.0] * 20),
     ],
 )
 def test_other_small_norms_are_not_dead(losses, norms):
     assert DivergenceMonitor(DivergenceRules()).check(rows(losses, norms)) is None
 
 
-def test_gradients_that_are_dead_from_the_first_step_on_and_without_a_loss_are_dead_too():
-    verdict = DivergenceMonitor(DivergenceRules()).check(rows([None] * 8, [0.0] * 8))
+def test_dead_gradients_are_left_alone_where_the_rule_is_off():
+    off = DivergenceMonitor(DivergenceRules(dead_gradients=False))
 
-    assert verdict is not None
-    assert verdict.rule == "dead_gradients"
-    assert (
-        DivergenceMonitor(DivergenceRules(dead_gradients=False)).check(rows([2.0] * 40, [0.0] * 40)) is None
-    )
+    assert off.check(rows([2.0] * 40, [1.0] * 20 + [0.0] * 20)) is None
+
+
+@pytest.mark.parametrize("limit", ["inf", math.inf, 0, 0.0, False, True, -1.0, None, [1.0]])
+def test_what_is_no_norm_to_clip_at_counts_no_clipped_steps(limit):
+    """A setting of the user's own function may be anything."""
+    point = SimpleNamespace(phase_ends=(), settings={"max_grad_norm": limit})
+
+    monitor = monitor_for(point, DivergenceRules(clipped_steps=True))
+
+    assert monitor.check(rows([2.0] * 400, [50.0] * 400)) is None
 
 
 def test_more_clipped_steps_than_allowed_are_divergence_where_they_are_counted():

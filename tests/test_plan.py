@@ -107,6 +107,20 @@ def test_a_point_is_seeded_by_the_study_unless_it_has_its_own_seed() -> None:
     assert plan_of("seed=5", "trial.settings.seed=6").points[0].settings["seed"] == 6
 
 
+def test_listed_points_that_a_sampler_begins_with_are_trained_once_where_they_are_one_training() -> None:
+    points = (
+        "points: [{method: full, lora_rank: 8}, {method: full, lora_rank: 16}, {method: lora, lora_rank: 8}]"
+    )
+    text = replaced(
+        BASE,
+        ("learning_rate: {grid: [1e-5, 1e-4]}", "method: {grid: [full, lora]}"),
+        ("effective_batch_size: {grid: [32, 128]}", "lora_rank: {grid: [8, 16]}"),
+    )
+    plan = plan_of("sampler={name: random, n_trials: 4}", text=f"{text}{points}\n")
+    assert [tuple(point.params.values()) for point in plan.first_points] == [("full", 8), ("lora", 8)]
+    assert said(plan, r"^1 of 3 points resolve to the same training as another one")
+
+
 def test_samplers_that_draw_have_no_points_but_an_example_of_each_batch() -> None:
     plan = plan_of(TPE)
     assert (plan.points, plan.n_trials) == ((), 12)

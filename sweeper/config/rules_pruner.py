@@ -16,6 +16,7 @@ from sweeper.config.rules_metric import known_values
 from sweeper.config.rules_options import check_pruner_options, check_sampler_options
 from sweeper.config.rules_trial import check_increasing
 from sweeper.config.values import OBJECT_PATTERN
+from sweeper.pruners.divergence import is_norm_limit
 from sweeper.records import GRAD_NORM, LOSS
 
 
@@ -49,11 +50,10 @@ def check_divergence(draft: Draft) -> None:
         return
     config = draft.config
     if config.trial.function is not None:
-        is_fixed = config.trial.settings.get("max_grad_norm") is not None
-        clips = is_fixed or "max_grad_norm" in config.search_space
-        told = (
-            "`trial.function` does not say where it clips gradients. Give `max_grad_norm` in `trial.settings`"
-        )
+        fixed = config.trial.settings.get("max_grad_norm")
+        clips = is_norm_limit(fixed) or "max_grad_norm" in config.search_space
+        told = "`trial.function` does not say where it clips gradients. Give `max_grad_norm`, a number above 0, in "
+        told += "`trial.settings`"
     else:
         clips = any(value is not None for _, value in draft.values("max_grad_norm"))
         told = "no point clips gradients: `max_grad_norm` is null. Give it a number"

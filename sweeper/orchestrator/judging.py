@@ -82,9 +82,11 @@ class Judging:
                 self._tell_kept(decision)
             elif not decision.stop:
                 self._recording.decision(decision)
+            elif self._has_trained_all(decision.trial):
+                continue
             elif running is None:
                 idle.append(decision)
-            elif not self._is_at_end(running):
+            elif not running.is_done:
                 stops.append((running, decision))
         self._ending.prune_all(stops)  # first: these hold slots, and the others may be thousands
         self._stop_idle(idle)
@@ -212,10 +214,11 @@ class Judging:
 
     def _is_at_end(self, running: Running) -> bool:
         """Whether a trial has trained all it was to train: stopping it would save nothing and lose its result."""
-        record = self._state.records[running.spec.number]
-        return running.is_done or (
-            record.budget_samples is not None and record.samples >= record.budget_samples
-        )
+        return running.is_done or self._has_trained_all(running.spec.number)
+
+    def _has_trained_all(self, number: int) -> bool:
+        record = self._state.records[number]
+        return record.budget_samples is not None and record.samples >= record.budget_samples
 
     def _stands_at(self, number: int, rung: int) -> bool:
         record = self._state.records[number]

@@ -35,8 +35,9 @@ def plan_sweep(
     resolver = _resolver(config, facts)
     common, rungs = resolver.common, resolver.rungs
     points = [resolver.resolve(params) for params in grid_params(config)]
-    unique = tuple({point.point_id: point for point in reversed(points)}.values())[::-1]
-    first = () if points else tuple(resolver.resolve(params) for params in _listed_params(config))
+    listed = points or [resolver.resolve(params) for params in _listed_params(config)]
+    once = tuple({point.point_id: point for point in reversed(listed)}.values())[::-1]
+    unique, first = (once, ()) if points else ((), once)
     before = None if began_as is None else _resolver(began_as, facts)
     examples, untrainable = ((), None) if points else _examples(resolver, before)
     shown = unique or examples
@@ -52,7 +53,7 @@ def plan_sweep(
         rungs_are_known=rungs.is_known,
         budget_samples=_shared_budget(shown),
         notes=(*notes(config, common, rungs, shown, facts), *_shared_notes(shared)),
-        warnings=(*warnings(config, common, rungs, shown), *_repeats(len(points), len(unique))),
+        warnings=(*warnings(config, common, rungs, shown), *_repeats(len(listed), len(once))),
         same_training=shared,
         untrainable=untrainable,
     )

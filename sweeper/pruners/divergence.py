@@ -5,7 +5,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from sweeper.records import StepRow
 
@@ -30,7 +30,7 @@ class DivergenceRules:
     loss_spike_factor: float = 3.0
     grad_norm_explosion: bool = True
     grad_norm_factor: float = 100.0  # times the median norm of all earlier steps
-    dead_gradients: bool = True  # a norm of exactly 0 while there is a loss: nothing is learned any more
+    dead_gradients: bool = True  # a norm that became exactly 0 while there is a loss: nothing is learned
     clipped_steps: bool = False  # at 1.0, the usual limit, many sound runs are clipped at every step
     clipped_frac: float = 0.95  # of all steps but the first `patience_steps`
     patience_steps: int = 8
@@ -60,8 +60,16 @@ class Judged(Protocol):
 
 def monitor_for(point: Judged, rules: DivergenceRules) -> "DivergenceMonitor":
     """Return the monitor of a trial of this point."""
+    limit = point.settings.get("max_grad_norm") if rules.clipped_steps else None
     return DivergenceMonitor(
-        rules, restarts=point.phase_ends, max_grad_norm=point.settings.get("max_grad_norm")
+        rules, restarts=point.phase_ends, max_grad_norm=limit if is_norm_limit(limit) else None
+    )
+
+
+def is_norm_limit(value: Any) -> TypeGuard[float]:
+    """Whether a value is a norm at which gradients can be clipped: a setting of the user's own function may be any."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     )
 
 
@@ -81,6 +89,8 @@ class DivergenceMonitor:
         self._rules = rules
         self._max_grad_norm = max_grad_norm
         self._restarts = collections.deque(restarts)
+        # Whether a norm was ever above 0: a function may report 0 for one that it does not measure.
+        self._has_moved = False
         self._forget()
 
     def _forget(self) -> None:
@@ -133,6 +143,7 @@ class DivergenceMonitor:
             if row.grad_norm is not None and self._max_grad_norm is not None:
                 self._n_norms += 1
                 self._n_clipped += row.grad_norm > self._max_grad_norm
+        self._has_moved = self._has_moved or bool(row.grad_norm)
         self._recent.append(row)
         return len(self._recent) == self._recent.maxlen
 
@@ -189,10 +200,17 @@ class DivergenceMonitor:
         )
 
     def _dead(self, row: StepRow) -> Verdict | None:
-        if not self._rules.dead_gradients or row.grad_norm != 0.0:
+        if not self._rules.dead_gradients or row.grad_norm != 0.0 or not self._has_moved:
             return None
+        losses = [recent.loss for recent in self._recent if recent.loss is not None]
         # A trial that fits its rows to the last digit has a loss of 0, and no gradient either: it is done, not dead.
-        if any(recent.grad_norm != 0.0 or recent.loss == 0.0 for recent in self._recent):
+        if any(recent.grad_norm != 0.0 or recent.loss in (0.0, None) for recent in self._recent):
+            return None
+        # So is one that has come to rest at the lowest loss it ever had.
+        if (
+            self._first_median is not None
+            and statistics.median(losses) <= self._best_median < self._first_median
+        ):
             return None
         return Verdict(
             "dead_gradients",
