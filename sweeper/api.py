@@ -1,6 +1,5 @@
 """Launch, resume and read sweeps from Python; the command line stands on these."""
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 from sweeper.config import config_from_dict, config_to_dict, load_config
 from sweeper.config.models import SweepConfig
-from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment, unmeasured
-from sweeper.errors import ConfigError, NothingToDoError
+from sweeper.driving import complete, drive, driving, is_anything_left, judged, record_environment
+from sweeper.ended import hand_on_the_rest, has_ended, nothing_to_do
+from sweeper.errors import ConfigError
 from sweeper.events import Listener
 from sweeper.executors.attempt import TrialFunction
 from sweeper.extend import Extension, plan_extension, with_kept_rungs
@@ -22,7 +22,6 @@ from sweeper.readiness import LaunchOptions as LaunchOptions  # for whoever call
 from sweeper.readiness import check_pruner, check_writable, ready, study_directory, with_options
 from sweeper.study.bulk import sparing_the_collector
 from sweeper.study.changes import check_same, check_same_data
-from sweeper.study.failed import failures_left
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
 
@@ -83,8 +82,8 @@ def launch(
             existing.move_to(directory)
         config = _as_it_began(config, existing)
         check_same(existing, as_recorded(existing, config))
-        if _has_ended(existing):
-            raise _nothing_to_do(existing)
+        if has_ended(existing):
+            raise nothing_to_do(existing, hand_on_the_rest(existing))
         if data_of is not None:
             check_noted_data_of(data_of, existing)
         _tell_of_cluster(existing.config, config)
@@ -130,9 +129,9 @@ def resume(
     config = with_options(study.config if extension is None else extension.config, options)
     _check_judge(study, config)
     adds_trials = extension is not None and extension.adds_trials
-    has_ended = not adds_trials and _has_ended(study)
-    if has_ended and config == recorded:
-        raise _nothing_to_do(study)
+    is_over = not adds_trials and has_ended(study)
+    if is_over and config == recorded:
+        raise nothing_to_do(study, hand_on_the_rest(study))
     if config.dir is not None and study.directory != study.recorded_directory:
         config = config.model_copy(update={"dir": str(study.directory)})
     with driving(study):
@@ -141,10 +140,10 @@ def resume(
             for note in extension.notes:
                 print(f"extended: {note}", file=sys.stderr)
         study.update_config(config)
-        if has_ended:
+        if is_over:
             complete(study, study.facts())
             study.reached = "finished"
-            raise _nothing_to_do(study, "The changed settings are kept. ")
+            raise nothing_to_do(study, "The changed settings are kept. ")
         _go_on(study, options, function, listeners)
     return judged(study)
 
@@ -234,26 +233,6 @@ def _as_afforded(config: SweepConfig, recorded: SweepConfig) -> SweepConfig:
     return config.model_copy(update={"pruner": config.pruner.model_copy(update={"keep_frac": keep_frac})})
 
 
-def _has_ended(study: Study) -> bool:
-    """Whether a study was handed back as finished and has nothing left to train. Reads no other one's trials."""
-    return study.state() == "finished" and not is_anything_left(study)
-
-
-def _nothing_to_do(study: Study, kept: str = "") -> NothingToDoError:
-    n_failed = len(failures_left(study.records().values()))
-    place = shlex.quote(str(study.directory))
-    failed = f"{n_failed} of its trials failed: `sweeper resume {place} --retry-failed` trains them again. "
-    numbers = ", ".join(map(str, unmeasured(study)))
-    measure = (
-        f"Of the finalists, trials not measured yet: {numbers}. `sweeper benchmark {place}` measures them. "
-    )
-    return NothingToDoError(
-        f"Study `{study.name}` is finished: nothing is left to train. {kept}{failed if n_failed else ''}"
-        f"{measure if numbers else ''}"
-        f"`sweeper report {place}` writes its report; choose another study name to train again."
-    )
-
-
 def _launch_new(
     config: SweepConfig, options: LaunchOptions, function: TrialFunction | None, listeners: Sequence[Listener],
     data_of: Study | None,
@@ -290,5 +269,5 @@ def _go_on(
             print(f"warning: {plan.untrainable}", file=sys.stderr)
         if not is_anything_left(study):  # its driver was killed after the last trial had ended
             study.reached = "finished"
-            raise _nothing_to_do(study)
+            raise nothing_to_do(study)
         drive(study, plan, found.slots, executor, listeners, executor_name=options.executor)

@@ -5,7 +5,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from sweeper.config import dump_config
@@ -31,7 +31,7 @@ from sweeper.study.control_records import ADDING
 from sweeper.study.environment import changed_since
 from sweeper.study.study import Study
 from sweeper.study.view import StudyView
-from sweeper.trackers import trackers_for
+from sweeper.trackers import TrackerListener, trackers_for
 from sweeper.training.functions import TrialFunction
 
 logger = logging.getLogger(__name__)
@@ -148,9 +148,7 @@ def drive(
             study.directory / layout.EVENTS, metric=config.metric, is_lost=lambda: study.is_lost
         )
         log = stack.enter_context(events)
-        trackers = trackers_for(
-            config, study.directory, study.curves.rows_after, created=study.created, records=records
-        )
+        trackers = trackers_of(study, records)
         watching = (progress, log, *map(stack.enter_context, trackers), *listeners)
         orchestrator = _orchestrator(study, plan, watching)
         orchestrator.tell(
@@ -172,6 +170,13 @@ def drive(
                     tracker.hurry()
             orchestrator.tell(EventKind.SWEEP_ENDED, f"study `{study.name}` is {study.reached}")
     _check_outcome(study, orchestrator, executor_name)
+
+
+def trackers_of(study: Study, records: Iterable[TrialRecord]) -> list[TrackerListener]:
+    """Return a listener for each tracker of a study, to be entered as a context."""
+    return trackers_for(
+        study.config, study.directory, study.curves.rows_after, created=study.created, records=records
+    )
 
 
 def _orchestrator(study: Study, plan: Plan, listeners: Sequence[Listener]) -> Orchestrator:

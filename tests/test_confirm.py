@@ -103,6 +103,34 @@ def test_the_reports_of_both_studies_say_what_came_of_it(study: StudyView) -> No
     assert report_json(study)["confirm"] == report_json(outcome.view)["confirm"]
 
 
+def test_an_outcome_that_cannot_be_kept_is_told_nevertheless(
+    study: StudyView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = confirmed(study)
+
+    def keep(directory: Path, document: dict[str, Any]) -> None:
+        if directory == study.directory:
+            raise SweeperError("it is a snapshot")
+
+    monkeypatch.setattr("sweeper.confirm.run.keep_confirmation", keep)
+
+    assert outcome_sentences(confirmed(study)) == outcome_sentences(first)
+    assert "will not show this: it is a snapshot" in caplog.text
+
+
+def test_a_best_trial_that_was_not_confirmed_is_named(study: StudyView) -> None:
+    confirmed(study)
+    path = study.directory / "confirm.json"
+    document = json.loads(path.read_text())
+    document["finalists"] = document["finalists"][1:]
+    path.write_text(json.dumps(document))
+
+    told = " ".join(answer_sentences(study))
+
+    assert study.best is not None
+    assert f"Trial {study.best.number}, the best one now, was not among them." in told
+
+
 def test_a_kept_outcome_that_is_damaged_is_told_with_its_place(study: StudyView) -> None:
     path = study.directory / "confirm.json"
     path.write_text('{"study": "other"}')

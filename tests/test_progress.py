@@ -351,6 +351,17 @@ def test_a_param_called_samples_has_its_column_beside_the_progress() -> None:
     assert "trained" in lines[-2]
 
 
+def test_a_param_called_loss_has_its_column_beside_the_signal() -> None:
+    config = make_config({"loss": {"grid": ["hinge", "squared"]}})
+    progress = live_view(80, config=config)
+    progress.on_event(event(EventKind.REPORTED, make_record(0, TrialState.RUNNING, {"loss": "hinge"})))
+
+    lines = shown(progress)
+
+    assert " hinge " in lines[-1]
+    assert "(param)" in lines[-2]
+
+
 def test_live_progress_takes_events_while_it_is_drawn() -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
 

@@ -18,7 +18,7 @@ ROWS = [
     "plan study",
     "control orchestrator optimum",
     "executors training preflight reporting replay benchmarks trackers progress ui prior evidence_text plan_text",
-    "__init__ api readiness driving noted_data moved extend completion confirm compare "
+    "__init__ api readiness driving ended noted_data moved extend completion confirm compare "
     "cli cli_words cli_again cli_control cli_doctor cli_judging cli_reading cli_watch planning",
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}

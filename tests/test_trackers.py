@@ -222,7 +222,10 @@ def test_a_tracker_that_takes_nothing_more_is_left_behind_at_the_end(
 
     slow.may.set()
     wait_for("the end of its thread", lambda: ("close", -1, None) in slow.told)
-    assert "Tracker `slow` is behind and left so. The study has everything." in caplog.text
+    assert (
+        "Tracker `slow` is behind and left so. The study has everything, and `sweeper resume` hands on the rest."
+        in caplog.text
+    )
 
 
 def test_a_resumed_sweep_hands_on_what_its_tracker_has_not_got_of_trials_that_have_ended() -> None:
@@ -247,6 +250,41 @@ def test_a_resumed_sweep_hands_on_what_its_tracker_has_not_got_of_trials_that_ha
     with TrackerListener("notes", lambda: again, rows=rows_of, logged=Path("steps"), ended=ended):
         pass
     assert [word for word, _, _ in again.told] == ["close"]
+
+
+def test_a_file_of_ends_that_were_never_kept_is_gone_by_once() -> None:
+    """Versions before ends were kept have written steps alone."""
+    Path("steps").write_text("".join(f"{record.number} {record.step}\n" for record in VIEW.records[:2]))
+    ended = [Run.of(record) for record in VIEW.records[:3]]
+    for words in (["start", "log", "tag", "end", "close"], ["close"]):
+        notes = Notes()
+        listener = TrackerListener("notes", lambda: notes, rows=rows_of, logged=Path("steps"), ended=ended)  # noqa: B023
+        assert listener.is_behind is (len(words) > 1)
+        with listener:
+            pass
+        assert [word for word, _, _ in notes.told] == words
+
+
+def test_a_resume_of_a_finished_study_hands_on_what_a_tracker_has_not_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    monkeypatch.setattr("sweeper.trackers.check_trackers", lambda *_, **__: None)
+    monkeypatch.setattr("sweeper.readiness.check_trackers", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr("sweeper.trackers._tensorboard", lambda _: notes)
+    view = swept(tmp_path, "tensorboard")
+    assert cli("resume", tmp_path / "study").err.count("handed on") == 0
+    logged = view.directory / "trackers" / "tensorboard.steps"
+    lines = logged.read_text().splitlines(keepends=True)
+    logged.write_text("".join(line for line in lines if line != "3 ended\n"))
+
+    notes.told.clear()
+    run = cli("resume", tmp_path / "study")
+
+    assert run.code == 3
+    assert "nothing is left to train. What its trackers had not got was handed on." in run.err
+    assert [(word, number) for word, number, _ in notes.told if word == "end"] == [("end", 3)]
+    assert load_study(str(view.directory)).state == "finished"
 
 
 def test_a_sweep_that_is_interrupted_hands_on_nothing_of_trials_that_ended_before() -> None:
@@ -302,7 +340,7 @@ def test_a_failing_tracker_says_so_once_is_closed_and_left_alone(caplog: pytest.
 
     assert [record.getMessage() for record in caplog.records] == [
         "Tracker `broken` failed and is told nothing more: ConnectionError: the server is gone. "
-        "The sweep goes on, and the study has everything."
+        "The sweep goes on, and the study has everything: `sweeper resume` hands on what is missing."
     ]
     assert [word for word, _, _ in broken.told] == ["start", "close"]
 

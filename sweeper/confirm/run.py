@@ -8,6 +8,7 @@ from sweeper.confirm.again import train_or_read
 from sweeper.confirm.finalists import choose_finalists, confirm_config, passed_over
 from sweeper.confirm.outcome import Outcome, outcome_json, outcome_of, passed_over_sentence
 from sweeper.confirm.statistics import ALPHA, TestName, refuse_too_few
+from sweeper.errors import SweeperError
 from sweeper.executors.attempt import TrialFunction
 from sweeper.moved import follow
 from sweeper.reporting.kept import keep_confirmation
@@ -38,7 +39,7 @@ def confirm(
     """Train a study's finalists again with new seeds, as a study of its own, and compare them.
 
     One that was interrupted is gone on with; one that is finished is read. The outcome is kept in the directories of
-    both studies, for their reports.
+    both studies, for their reports; where one cannot be written, that is warned of.
 
     Raises:
         ConfigError: If nothing could come of it; nothing was started.
@@ -62,6 +63,9 @@ def confirm(
     outcome = outcome_of(
         trained, finalists, of=view.name, test=request.test, alpha=request.alpha, passed_over=warm
     )
-    for directory in (study.directory, trained.directory):
-        keep_confirmation(directory, outcome_json(outcome))
+    for directory in (trained.directory, study.directory):
+        try:
+            keep_confirmation(directory, outcome_json(outcome))
+        except SweeperError as error:  # hours were spent on the answer: it is told whatever cannot be kept
+            logger.warning("The report of the study in %s will not show this: %s", directory, error)
     return outcome

@@ -51,6 +51,9 @@ class RunningTrial:
         return min(1.0, self.samples / self.budget_samples) if self.budget_samples else 0.0
 
 
+_OWN_HEADERS = ("trial", "loss", "rung")  # a function's params may be called as these are
+
+
 def running_table(trials: list[RunningTrial], names: list[str], width: int) -> RenderableType:
     """Return the running trials with as many columns as the width has room for. `names` are the params."""
     limit = max(6, width // 2)
@@ -81,6 +84,7 @@ def _columns(trials: list[RunningTrial], names: list[str], room: int) -> dict[st
     if len(names) <= MAX_PARAM_COLUMNS:
         for name in names:
             header = "\n".join(one_line(name).replace(".", "_").split("_"))
+            header += "\n(param)" if header in _OWN_HEADERS else ""
             values = [short(trial.params.get(name)) for trial in trials]
             labels = labels_apart(values, MAX_PARAM_WIDTH)
             columns[header] = [labels[value] for value in values]

@@ -56,7 +56,10 @@ def kept_confirmation(directory: Path) -> dict[str, Any] | None:
     """
     return _kept(
         directory / CONFIRM_FILE, "confirm",
-        lambda found: [found["study"], found["of"], found["n_seeds"] + 0, *map(str.strip, found["sentences"])],
+        lambda found: [
+            *(found["study"], found["of"], found["n_seeds"] + 0, *map(str.strip, found["sentences"])),
+            *(finalist["trial"] + 0 for finalist in found["finalists"]),
+        ],
     )  # fmt: skip
 
 

@@ -115,6 +115,9 @@ def _confirmed_sentences(view: StudyView) -> list[str]:
     over = f"over {plural(found['n_seeds'], 'new seed')} each"
     if found["of"] == view.name:
         told = f"Its best points were trained again in study `{found['study']}`, {over}."
+        numbers = [finalist["trial"] for finalist in found["finalists"]]
+        if view.best is not None and view.best.number not in numbers:  # it has become so since
+            told += f" Trial {view.best.number}, the best one now, was not among them."
     else:
         told = f"It confirms study `{found['of']}`, {over}, whose trials are meant here."
     return [f"{told} {' '.join(found['sentences'])}"]

@@ -133,7 +133,7 @@ class PatientStorage(BaseStorage):
         It is not either where an outage hid that it was replaced. Empty stands for an attribute that is not there.
         """
         replace = self._replace
-        if replace is None or not seen:
+        if replace is None:
             self.set_study_user_attr(study_id, key, value)
             return True
         return self._write(lambda: replace(study_id, key, value, seen))

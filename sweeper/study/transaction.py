@@ -115,6 +115,8 @@ def _attributes(given: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str
 def replace_study_user_attr(database: RDBStorage, study_id: int, key: str, value: Any, seen: Any) -> bool:
     """Replace an attribute of a study in one statement, where it is what was seen; return whether it was.
 
+    Empty stands for one that is not there.
+
     Optuna reads before it writes, and whoever comes in between is overwritten. Table and texts are those of its own
     `set_study_user_attr` (optuna 5.0).
     """
@@ -123,13 +125,20 @@ def replace_study_user_attr(database: RDBStorage, study_id: int, key: str, value
     attributes = sqlalchemy.table(
         "study_user_attributes", *map(sqlalchemy.column, ("study_id", "key", "value_json"))
     )
+    text = json.dumps(value)
+    if not seen:
+        first = {"study_id": study_id, "key": key, "value_json": text}
+        try:
+            with database.engine.begin() as connection:
+                connection.execute(sqlalchemy.insert(attributes).values(first))
+        except sqlalchemy.exc.IntegrityError:  # a study has one of a key
+            return False
+        return True
     is_seen = (
         (attributes.c.study_id == study_id)
         & (attributes.c.key == key)
         & (attributes.c.value_json == json.dumps(seen))
     )
     with database.engine.begin() as connection:
-        done = connection.execute(
-            sqlalchemy.update(attributes).where(is_seen).values(value_json=json.dumps(value))
-        )
+        done = connection.execute(sqlalchemy.update(attributes).where(is_seen).values(value_json=text))
     return bool(done.rowcount)

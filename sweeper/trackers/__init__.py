@@ -83,4 +83,4 @@ def _wandb(config: SweepConfig, directory: Path, created: str) -> Tracker:
     return WandbTracker(config.study, directory, created)
 
 
-__all__ = ["check_trackers", "trackers_for"]
+__all__ = ["TrackerListener", "check_trackers", "trackers_for"]

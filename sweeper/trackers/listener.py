@@ -81,6 +81,14 @@ class TrackerListener:
                 return
         self._todo.put((event, run))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the tracker has not got all of the trials that had ended before this."""
+        return bool(self._missed(LoggedSteps(self._logged)))
+
+    def _missed(self, logged: LoggedSteps) -> list[Run]:
+        return [run for run in self._ended if logged.lacks(run.number, run.step)]
+
     def hurry(self) -> None:
         """Wait no longer than seconds for the tracker at the end."""
         self._is_hurried = True
@@ -102,7 +110,10 @@ class TrackerListener:
         except KeyboardInterrupt:
             logger.info("Tracker `%s` is waited for no longer.", self._name)
         if self._thread.is_alive():
-            logger.warning("Tracker `%s` is behind and left so. The study has everything.", self._name)
+            logger.warning(
+                "Tracker `%s` is behind and left so. The study has everything, and `sweeper resume` hands on the rest.",
+                self._name,
+            )
 
     def _wait(self) -> None:
         n_taken = -1
@@ -120,7 +131,8 @@ class TrackerListener:
 
     def _feed(self, tracker: Tracker) -> None:
         logged = LoggedSteps(self._logged)
-        missed = collections.deque(run for run in self._ended if logged.lacks(run.number, run.step))
+        logged.keep_ends((run.number, run.step) for run in self._ended)
+        missed = collections.deque(self._missed(logged))
         while True:
             try:
                 noted = self._todo.get(block=not missed)
@@ -156,7 +168,8 @@ class TrackerListener:
                 return None
             self._is_broken.set()
             logger.warning(
-                "Tracker `%s` failed and is told nothing more: %s. The sweep goes on, and the study has everything.",
+                "Tracker `%s` failed and is told nothing more: %s. The sweep goes on, and the study has everything: "
+                "`sweeper resume` hands on what is missing.",
                 self._name,
                 told,
             )

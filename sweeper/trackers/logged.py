@@ -1,6 +1,7 @@
 """What a tracker has already, kept with the study, so that a resumed sweep hands on what is missing, and only that."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 _ENDED = "ended\n"
@@ -43,9 +44,15 @@ class LoggedSteps:
     def lacks(self, number: int, step: int) -> bool:
         """Whether the tracker has not got a trial that has ended at a step.
 
-        Versions that kept no ends are gone by, where the file has none.
+        Where the file has no ends, a version that kept none has written it: what has its last step has ended there.
         """
         return number not in self._ended and (bool(self._ended) or self.last(number) < step)
+
+    def keep_ends(self, ended: Iterable[tuple[int, int]]) -> None:
+        """Keep the ends that a version which kept none has told: numbers of ended trials and their last steps."""
+        if not self._ended and self._last:
+            for number in [number for number, step in ended if not self.lacks(number, step)]:
+                self.note_end(number)
 
     def note(self, number: int, step: int) -> None:
         """Keep that the tracker has a trial up to a step."""
