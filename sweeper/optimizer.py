@@ -1,6 +1,7 @@
-"""What an optimiser's settings come to at one batch size: warm-up in steps, beta2 from a half-life. Pure."""
+"""What an optimiser's settings mean: warm-up in steps, beta2 from a half-life, whether gradients are clipped. Pure."""
 
 import math
+from typing import Any, TypeGuard
 
 WARMUP_FORMS = ("warmup_steps", "warmup_samples", "warmup_frac")
 HALF_LIFE = "adam_beta2_half_life_tokens"  # the setting that beta2 follows from, where it is given
@@ -38,3 +39,10 @@ def beta2_of_half_life(*, half_life_tokens: float, tokens_per_step: float) -> fl
         rows differ in length, a step has the mean of them.
     """
     return float(2.0 ** (-tokens_per_step / half_life_tokens))
+
+
+def is_norm_limit(value: Any) -> TypeGuard[float]:
+    """Whether a value is a norm at which gradients can be clipped: a setting of the user's own function may be any."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )

@@ -16,7 +16,7 @@ from sweeper.config.rules_metric import known_values
 from sweeper.config.rules_options import check_pruner_options, check_sampler_options
 from sweeper.config.rules_trial import check_increasing
 from sweeper.config.values import OBJECT_PATTERN
-from sweeper.pruners.divergence import is_norm_limit
+from sweeper.optimizer import is_norm_limit
 from sweeper.records import GRAD_NORM, LOSS
 
 

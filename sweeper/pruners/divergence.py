@@ -5,8 +5,9 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol
 
+from sweeper.optimizer import is_norm_limit
 from sweeper.records import StepRow
 
 DIVERGENCE_RULES = ("nan", "loss_spike", "grad_norm_explosion", "dead_gradients", "clipped_steps")
@@ -63,13 +64,6 @@ def monitor_for(point: Judged, rules: DivergenceRules) -> "DivergenceMonitor":
     limit = point.settings.get("max_grad_norm") if rules.clipped_steps else None
     return DivergenceMonitor(
         rules, restarts=point.phase_ends, max_grad_norm=limit if is_norm_limit(limit) else None
-    )
-
-
-def is_norm_limit(value: Any) -> TypeGuard[float]:
-    """Whether a value is a norm at which gradients can be clipped: a setting of the user's own function may be any."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     )
 
 
